@@ -1,0 +1,63 @@
+"""Behaviour cloning with MFQL's policy: the flow loss alone, and one action a state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mfql.agents.interface import Agent, Batch, Draw, Draws, Group, Losses, Parameters
+from mfql.agents.meanflow import FlowSettings, candidate_actions, flow_noise_and_times, flow_terms, one_step_actions
+from mfql.agents.networks import ResidualPolicy
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowBCSettings(FlowSettings):
+    """Settings of behaviour cloning: those of the flow."""
+
+
+class FlowBC(Agent):
+    """One-step MeanFlow behaviour cloning."""
+
+    Settings = FlowBCSettings
+    settings: FlowBCSettings
+
+    def __init__(self, settings: FlowBCSettings, observation_dim: int, action_dim: int) -> None:
+        super().__init__(settings, observation_dim, action_dim)
+        self.policy = ResidualPolicy(
+            observation_dim, action_dim, settings.policy_hidden, settings.policy_blocks, zero_init=settings.zero_init
+        )
+        self.groups = {"policy": Group(self.policy.layout, settings.max_grad_norm)}
+
+    def update_draws(self) -> dict[str, Draw]:
+        return self.settings.flow_draws(self.action_dim)
+
+    def act_draw(self) -> Draw:
+        return Draw("normal", (1, self.action_dim))
+
+    def learning_rates(self, step: Tensor) -> dict[str, Tensor | float]:
+        return {"policy": self.settings.policy_rate(step)}
+
+    def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:
+        noise, times = flow_noise_and_times(draws, self.settings)
+        flow = flow_terms(self.policy, parameters["policy"], batch, noise, times, self.settings)
+        return flow.loss, {"flow_loss": flow.loss, "flow_error": flow.error}
+
+    def act(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
+        if noise is None:
+            raise ValueError("flow behaviour cloning acts on noise [S, B, 1, A]; None was given")
+        scaled = self.settings.noise_std * noise
+        return candidate_actions(self.policy, parameters["policy"], observations, scaled).squeeze(2)
+
+    def diagnostics(
+        self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        noise, times = flow_noise_and_times(draws, self.settings)
+        flow = flow_terms(self.policy, parameters["policy"], batch, noise, times, self.settings)
+        raw = one_step_actions(self.policy, parameters["policy"], batch["observations"], noise)
+        return {
+            "out_of_bounds": (raw.abs() > 1.0).float().mean((1, 2)),
+            "flow_loss": flow.loss,
+            "flow_error": flow.error,
+        }

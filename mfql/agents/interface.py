@@ -1,0 +1,194 @@
+"""What a method gives to the training loop, evaluation and checkpoints.
+
+A method is one file with a settings dataclass and a subclass of `Agent`. All its functions are pure: they depend on their arguments
+alone, and every random number is an argument.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from mfql.agents.parameters import Layout, Views
+from mfql.errors import UserError
+from mfql.settings import STAGES, Settings
+
+Batch = Mapping[str, Tensor]
+Draws = Mapping[str, Tensor]
+Losses = tuple[Tensor, dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A random array that one update (or one action) takes, without the seed axis."""
+
+    kind: Literal["normal", "uniform", "integer"]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of parameters that one optimiser trains.
+
+    Args:
+        layout: names and shapes.
+        max_grad_norm: the gradient of a seed is scaled down to this norm.
+        target: whether a slowly moving copy is kept, under the name `target_<group>`.
+        interval: updates between two steps of the optimiser; losses of the others are zero for the group.
+    """
+
+    layout: Layout
+    max_grad_norm: float = float("inf")
+    target: bool = False
+    interval: int = 1
+
+
+@dataclass
+class Parameters:
+    """Parameters of a forward pass: named views of each group and of each target."""
+
+    groups: dict[str, Views] = field(default_factory=dict)
+
+    def __getitem__(self, group: str) -> Views:
+        return self.groups[group]
+
+
+class Agent(ABC):
+    """One method. Subclasses set the declarations below and `groups`, and write `losses`, `act` and the rest that they need.
+
+    Args:
+        settings: the method's settings.
+        observation_dim, action_dim: sizes D and A.
+    """
+
+    # The settings dataclass of the method.
+    Settings: ClassVar[type[Settings]]
+    # Raise it when the method's numbers change: finished runs of another version are then trained anew.
+    training_version: ClassVar[int] = 1
+    # Stages that the method has.
+    stages: ClassVar[tuple[str, ...]] = STAGES
+    # Fields of a transition that it needs beside the usual: next_actions, mc_returns.
+    extra_fields: ClassVar[tuple[str, ...]] = ()
+    # Share of rows from the online tail in a batch of the online stage; None draws from all rows alike.
+    online_share: float | None = None
+    # Updates for each environment step.
+    updates_per_step: int = 1
+    # Rate of the targets: target <- target + tau (group - target), after every step of the group's optimiser.
+    tau: float = 0.005
+
+    groups: dict[str, Group]
+
+    def __init__(self, settings: Settings, observation_dim: int, action_dim: int) -> None:
+        self.settings: Any = settings
+        self.observation_dim, self.action_dim = observation_dim, action_dim
+
+    @abstractmethod
+    def update_draws(self) -> dict[str, Draw]:
+        """The random arrays of one update."""
+
+    @abstractmethod
+    def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:
+        """The loss of each seed, and what to log.
+
+        Args:
+            parameters: views of every group and target.
+            batch: observations, next_observations `[S, B, D]` (normalised), actions `[S, B, A]`, rewards, masks `[S, B]`, extra fields.
+            draws: as declared, each with the leading seed axis.
+            state: the method's own state, see `initial_state`.
+
+        Returns:
+            the sum of the losses `[S]`, whose gradient trains every group, and a dict of `[S]` to log.
+        """
+
+    @abstractmethod
+    def learning_rates(self, step: Tensor) -> dict[str, Tensor | float]:
+        """The learning rate of each group at a step counted from 0 through the offline part and on through the online part."""
+
+    @abstractmethod
+    def act_draw(self) -> Draw | None:
+        """The random array that one action takes, or None."""
+
+    @abstractmethod
+    def act(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
+        """Actions `[S, B, A]` within [-1, 1] for observations `[S, B, D]` (normalised) and noise `[S, B, *act_draw]`."""
+
+    def act_groups(self) -> tuple[str, ...]:
+        """The groups that `act` reads, saved with an exported policy."""
+        return tuple(self.groups)
+
+    def initial_state(self, seeds: int) -> dict[str, Tensor]:
+        """State of the method's own beside parameters, such as an adaptive weight: arrays `[S, ...]`."""
+        return {}
+
+    def next_state(self, state: Mapping[str, Tensor], step: Tensor, info: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """That state after the update of a step, from what the losses logged. No Python decision on a value: it runs on the device."""
+        return dict(state)
+
+    def diagnostics(
+        self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """What tells a failing run, of a fixed batch at each evaluation: a dict of `[S]`."""
+        return {}
+
+
+def load_agent(name: str) -> type[Agent]:
+    """The agent class of `mfql/agents/NAME.py`, or of a Python file given by its path.
+
+    Raises:
+        UserError: there is no such module or file, or it defines no agent.
+    """
+    if name.endswith(".py"):
+        path = Path(name)
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise UserError(f"agent file {name} does not exist", "Give a path relative to where the command runs.")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    else:
+        try:
+            module = importlib.import_module(f"mfql.agents.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"mfql.agents.{name}":
+                raise
+            known = [file.stem for file in Path(__file__).parent.glob("*.py") if "class" in file.read_text()]
+            raise UserError(f"unknown agent {name!r}", f"Known: {', '.join(sorted(known))}, or a path to a .py file.") from None
+    agents = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Agent) and value.__module__ == module.__name__
+    ]
+    if len(agents) != 1:
+        raise UserError(f"{name} defines {len(agents)} agents", "An agent's file defines one subclass of Agent.")
+    return agents[0]
+
+
+def count_parameters(agent: Agent) -> int:
+    """Parameters of one seed, targets not counted."""
+    return sum(group.layout.count for group in agent.groups.values())
+
+
+def no_grad_views(parameters: Views) -> dict[str, Tensor]:
+    """The same views, cut off from the gradient: a frozen critic costs no weight gradient."""
+    return {name: view.detach() for name, view in parameters.items()}
+
+
+__all__ = [
+    "Agent",
+    "Batch",
+    "Draw",
+    "Draws",
+    "Group",
+    "Parameters",
+    "count_parameters",
+    "load_agent",
+    "no_grad_views",
+    "torch",
+]

@@ -1,0 +1,245 @@
+"""MFQL: a one-step MeanFlow policy trained jointly with Q-learning (arXiv 2511.13035).
+
+The critic learns from the best of K candidate actions; the policy maximises Q of its one-step action beside the flow loss, with an
+adaptive weight alpha between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mfql.agents.interface import Agent, Batch, Draw, Draws, Group, Losses, Parameters, no_grad_views
+from mfql.agents.meanflow import (
+    FlowSettings,
+    candidate_actions,
+    flow_noise_and_times,
+    flow_terms,
+    one_step_actions,
+)
+from mfql.agents.networks import Critic, ResidualPolicy
+from mfql.agents.parameters import Views
+from mfql.settings import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class MFQLSettings(FlowSettings):
+    """Settings of MFQL.
+
+    Args:
+        alpha: weight of the flow loss at the start.
+        num_candidates: K, in the target, in acting and in evaluation.
+        tau: rate of the target critic.
+        critic_hidden: features of each hidden layer; num_critics: E.
+        critic_init: `kaiming` (paper) or `fan_avg` (released code).
+        critic_learning_rate: constant.
+        q_agg: how the ensemble's values are joined in the target, in ranking and in the policy's loss.
+        normalize_q: divide the policy's Q term by mean |Q|.
+        bound_loss: whether raw actions outside [-1, 1] are penalised.
+        adaptive_alpha: whether alpha adapts; alpha_interval: updates between two looks at the flow loss; alpha_window: flow losses
+            remembered; alpha_threshold: factor from their mean at which alpha moves; alpha_up, alpha_down: factors that it moves by;
+            alpha_range: it stays within this factor of its start; alpha_warmup: share of the offline steps without a move.
+    """
+
+    alpha: float
+    num_candidates: int = 5
+    tau: float = 0.005
+    critic_hidden: tuple[int, ...] = (512, 512, 512, 512)
+    num_critics: int = 2
+    critic_init: Literal["kaiming", "fan_avg"] = "kaiming"
+    critic_learning_rate: float = 1e-4
+    q_agg: Literal["mean", "min"] = "mean"
+    normalize_q: bool = False
+    bound_loss: bool = True
+    adaptive_alpha: bool = True
+    alpha_interval: int = 2_000
+    alpha_window: int = 20
+    alpha_threshold: float = 5.0
+    alpha_up: float = 1.2
+    alpha_down: float = 0.8
+    alpha_range: float = 10.0
+    alpha_warmup: float = 0.1
+
+    def check(self) -> None:
+        super().check()
+        for key in ("num_candidates", "num_critics", "alpha_interval", "alpha_window"):
+            require(key, getattr(self, key), getattr(self, key) >= 1, "one or more")
+        for key in ("critic_learning_rate", "alpha_threshold", "alpha_up", "alpha_down"):
+            require(key, getattr(self, key), getattr(self, key) > 0, "above zero")
+        require("critic_hidden", self.critic_hidden, all(size >= 1 for size in self.critic_hidden), "sizes of one or more")
+        require("alpha", self.alpha, self.alpha >= 0, "zero or more")
+        require("alpha_range", self.alpha_range, self.alpha_range >= 1, "one or more")
+        require("alpha_warmup", self.alpha_warmup, 0 <= self.alpha_warmup <= 1, "in [0, 1]")
+        require("tau", self.tau, 0 < self.tau <= 1, "in (0, 1]")
+
+
+class MFQL(Agent):
+    """One-step MeanFlow Q-learning."""
+
+    Settings = MFQLSettings
+    settings: MFQLSettings
+
+    def __init__(self, settings: MFQLSettings, observation_dim: int, action_dim: int) -> None:
+        super().__init__(settings, observation_dim, action_dim)
+        self.tau = settings.tau
+        self.policy = ResidualPolicy(
+            observation_dim, action_dim, settings.policy_hidden, settings.policy_blocks, zero_init=settings.zero_init
+        )
+        self.critic = Critic(
+            observation_dim, action_dim, settings.critic_hidden, settings.num_critics, settings.critic_init
+        )
+        self.groups = {
+            "policy": Group(self.policy.layout, settings.max_grad_norm),
+            "critic": Group(self.critic.layout, settings.max_grad_norm, target=True),
+        }
+
+    def update_draws(self) -> dict[str, Draw]:
+        batch, candidates = self.settings.batch_size, self.settings.num_candidates
+        return {
+            **self.settings.flow_draws(self.action_dim),
+            "noise_pi": Draw("normal", (batch, self.action_dim)),
+            "noise_next": Draw("normal", (batch, candidates, self.action_dim)),
+        }
+
+    def act_draw(self) -> Draw:
+        return Draw("normal", (self.settings.num_candidates, self.action_dim))
+
+    def learning_rates(self, step: Tensor) -> dict[str, Tensor | float]:
+        return {"policy": self.settings.policy_rate(step), "critic": self.settings.critic_learning_rate}
+
+    def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:
+        critic_loss, critic_info = self.critic_loss(parameters, batch, draws)
+        policy_loss, policy_info = self.policy_loss(parameters, batch, draws, state["alpha"])
+        return critic_loss + policy_loss, {**critic_info, **policy_info, "alpha": state["alpha"]}
+
+    def critic_loss(self, parameters: Parameters, batch: Batch, draws: Draws) -> Losses:
+        """Mean over critics and rows of (Q - y)^2 with y = r + discount mask Q_target(s', a*) (paper, critic update)."""
+        with torch.no_grad():
+            _, values = self.best_candidate(
+                parameters["policy"], parameters["target_critic"], batch["next_observations"], draws["noise_next"]
+            )
+            targets = batch["rewards"] + self.settings.discount * batch["masks"] * values
+        values = self.critic(parameters["critic"], batch["observations"], batch["actions"])
+        loss = (values - targets.unsqueeze(1)).square().mean((1, 2))
+        return loss, {"critic_loss": loss, "q": values.mean((1, 2)), "q_target": targets.mean(1)}
+
+    def policy_loss(self, parameters: Parameters, batch: Batch, draws: Draws, alpha: Tensor) -> Losses:
+        """-Q(s, clip(g(s, e, 1))) + bound loss + alpha flow loss (paper, policy update); no gradient to the critic."""
+        raw = one_step_actions(
+            self.policy, parameters["policy"], batch["observations"], self.settings.noise_std * draws["noise_pi"]
+        )
+        values = self.aggregate(
+            self.critic(no_grad_views(parameters["critic"]), batch["observations"], raw.clamp(-1.0, 1.0))
+        )
+        q_loss = -values.mean(1)
+        if self.settings.normalize_q:
+            q_loss = q_loss / values.abs().mean(1).clamp_min(1e-6).detach()
+        excess = functional.relu(raw - 1.0) + functional.relu(-1.0 - raw)
+        bound_loss = excess.mean((1, 2)) if self.settings.bound_loss else torch.zeros_like(q_loss)
+        noise, times = flow_noise_and_times(draws, self.settings)
+        flow = flow_terms(self.policy, parameters["policy"], batch, noise, times, self.settings)
+        info = {
+            "q_loss": q_loss,
+            "bound_loss": bound_loss,
+            "flow_loss": flow.loss,
+            "flow_error": flow.error,
+            "out_of_bounds": (raw.detach().abs() > 1.0).float().mean((1, 2)),
+        }
+        return q_loss + bound_loss + alpha * flow.loss, info
+
+    def aggregate(self, values: Tensor) -> Tensor:
+        """Values of an ensemble `[S, E, B] -> [S, B]`."""
+        return values.mean(1) if self.settings.q_agg == "mean" else values.amin(1)
+
+    def best_candidate(
+        self, policy: Views, critic: Views, observations: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Of K candidate actions the one with the highest value, and that value.
+
+        Args:
+            observations: `[S, B, D]`.
+            noise: standard normal `[S, B, K, A]`.
+
+        Returns:
+            actions `[S, B, A]`, values `[S, B]`.
+        """
+        actions = candidate_actions(self.policy, policy, observations, self.settings.noise_std * noise)
+        values = self.candidate_values(critic, observations, actions)
+        best, index = values.max(-1)
+        return torch.take_along_dim(actions, index[..., None, None], 2).squeeze(2), best
+
+    def candidate_values(self, critic: Views, observations: Tensor, actions: Tensor) -> Tensor:
+        """Aggregated values of candidates `[S, B, K, A] -> [S, B, K]`."""
+        repeated = observations.unsqueeze(2).expand(-1, -1, actions.shape[2], -1).flatten(1, 2)
+        return self.aggregate(self.critic(critic, repeated, actions.flatten(1, 2))).unflatten(1, (-1, actions.shape[2]))
+
+    def act(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
+        if noise is None:
+            raise ValueError("MFQL acts on noise [S, B, K, A]; None was given")
+        return self.best_candidate(parameters["policy"], parameters["critic"], observations, noise)[0]
+
+    def initial_state(self, seeds: int) -> dict[str, Tensor]:
+        return {
+            "alpha": torch.full((seeds,), self.settings.alpha),
+            "alpha_window": torch.zeros(seeds, self.settings.alpha_window),
+            "alpha_recorded": torch.zeros(seeds),
+            "alpha_moves": torch.zeros(seeds),
+        }
+
+    def next_state(self, state: Mapping[str, Tensor], step: Tensor, info: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The adaptive alpha (paper, adaptive weight): every `alpha_interval` updates the flow loss is held against the window's mean."""
+        if not self.settings.adaptive_alpha:
+            return dict(state)
+        settings = self.settings
+        due = (step + 1) % settings.alpha_interval == 0
+        may_move = due & (step + 1 > settings.alpha_warmup * settings.offline_steps)
+        moved = self.adapt_alpha(state, info["flow_loss"], may_move)
+        return {name: torch.where(due, moved[name], state[name]) for name in state}
+
+    def adapt_alpha(self, state: Mapping[str, Tensor], flow_loss: Tensor, may_move: Tensor) -> dict[str, Tensor]:
+        """One look at the flow loss `[S]`: alpha moves if it is far from the mean of a full window, then joins the window."""
+        settings, alpha = self.settings, state["alpha"]
+        mean = state["alpha_window"].mean(1)
+        may_move = may_move & (state["alpha_recorded"] >= settings.alpha_window)
+        factor = torch.ones_like(alpha)
+        factor = torch.where(flow_loss > settings.alpha_threshold * mean, settings.alpha_up, factor)
+        factor = torch.where(flow_loss < mean / settings.alpha_threshold, settings.alpha_down, factor)
+        moved = (alpha * factor).clamp(settings.alpha / settings.alpha_range, settings.alpha * settings.alpha_range)
+        moved = torch.where(may_move, moved, alpha)
+        return {
+            "alpha": moved,
+            "alpha_window": torch.cat([state["alpha_window"][:, 1:], flow_loss.detach().unsqueeze(1)], 1),
+            "alpha_recorded": state["alpha_recorded"] + 1,
+            "alpha_moves": state["alpha_moves"] + (moved != alpha),
+        }
+
+    def diagnostics(
+        self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        observations, noise = batch["observations"], self.settings.noise_std * draws["noise_next"]
+        raw = one_step_actions(self.policy, parameters["policy"], observations, noise[:, :, 0])
+        at_raw = self.aggregate(self.critic(parameters["critic"], observations, raw))
+        at_clipped = self.aggregate(self.critic(parameters["critic"], observations, raw.clamp(-1.0, 1.0)))
+        candidates = candidate_actions(self.policy, parameters["policy"], observations, noise)
+        values = self.candidate_values(parameters["critic"], observations, candidates)
+        flow_noise, times = flow_noise_and_times(draws, self.settings)
+        flow = flow_terms(self.policy, parameters["policy"], batch, flow_noise, times, self.settings)
+        return {
+            "out_of_bounds": (raw.abs() > 1.0).float().mean((1, 2)),
+            "q_raw_minus_clipped": (at_raw - at_clipped).mean(1),
+            "candidate_spread": candidates.std(2, correction=0).mean((1, 2)),
+            "candidate_q_spread": values.std(2, correction=0).mean(1),
+            "flow_loss": flow.loss,
+            "flow_error": flow.error,
+            "alpha": state["alpha"],
+            "alpha_moves": state["alpha_moves"],
+        }
+
+    def data_values(self, parameters: Parameters, batch: Batch) -> Tensor:
+        """Q of the data's own actions `[S, B]`, for comparison with their Monte-Carlo returns."""
+        return self.aggregate(self.critic(parameters["critic"], batch["observations"], batch["actions"]))

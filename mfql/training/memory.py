@@ -1,0 +1,96 @@
+"""The rows that training draws from: one dataset shared by all seeds, and an online tail of each seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FIELDS = ("observations", "actions", "rewards", "masks", "next_observations")
+
+
+class Memory:
+    """Rows on the device at addresses that never change.
+
+    Args:
+        rows: the dataset's fields `[N, ...]`; observations normalised.
+        seeds: S.
+        capacity: M, rows of each seed's online tail; 0 without an online part.
+        online_share: share of a batch that comes from the tail once it has rows; None draws from all rows alike.
+        device: where the rows lie.
+    """
+
+    def __init__(
+        self,
+        rows: Mapping[str, np.ndarray],
+        seeds: int,
+        capacity: int,
+        online_share: float | None,
+        device: torch.device,
+    ) -> None:
+        self.rows = {name: torch.as_tensor(value, dtype=torch.float32, device=device) for name, value in rows.items()}
+        self.size = len(self.rows["rewards"])
+        self.capacity, self.online_share = capacity, online_share
+        self.tail = {
+            name: torch.zeros((seeds, capacity, *value.shape[1:]), device=device) for name, value in self.rows.items()
+        }
+        self.filled = torch.zeros((), dtype=torch.int64, device=device)
+        self._seeds = torch.arange(seeds, device=device).unsqueeze(1)
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        """The rows of large random whole numbers `[S, B]`: fields `[S, B, ...]`."""
+        if self.capacity == 0:
+            chosen = indices % self.size
+            return {name: value[chosen] for name, value in self.rows.items()}
+        chosen = self._positions(indices)
+        old, new = chosen.clamp(max=self.size - 1), (chosen - self.size).clamp(min=0)
+        from_tail = chosen >= self.size
+        return {
+            name: torch.where(
+                from_tail.view(*from_tail.shape, *[1] * (value.dim() - 1)), self.tail[name][self._seeds, new], value[old]
+            )
+            for name, value in self.rows.items()
+        }
+
+    def _positions(self, indices: Tensor) -> Tensor:
+        """Positions in [0, N + filled), those from N on in the tail."""
+        if self.online_share is None:
+            return indices % (self.size + self.filled)
+        online = round(self.online_share * indices.shape[1])
+        recent = torch.where(
+            self.filled > 0, self.size + indices[:, :online] % self.filled.clamp(min=1), indices[:, :online] % self.size
+        )
+        return torch.cat([recent, indices[:, online:] % self.size], dim=1)
+
+    def append(self, row: int, transition: Mapping[str, Tensor]) -> None:
+        """Write the row of every seed: fields `[S, ...]`; rows up to it count as present."""
+        for name, value in transition.items():
+            self.tail[name][:, row] = value
+        self.filled.fill_(row + 1)
+
+    def tail_rows(self, seed: int, start: int, end: int) -> dict[str, Tensor]:
+        """Rows of one seed's tail, on the CPU."""
+        return {name: value[seed, start:end].cpu().clone() for name, value in self.tail.items()}
+
+    def restore(self, seed: int, start: int, rows: Mapping[str, Tensor]) -> None:
+        """Write rows of one seed's tail back."""
+        for name, value in rows.items():
+            self.tail[name][seed, start : start + len(value)] = value
+
+
+def dataset_fields(dataset: Any, extra_fields: tuple[str, ...], discount: float) -> dict[str, np.ndarray]:
+    """The fields of a dataset that a method trains on, observations normalised by the dataset's statistics."""
+    fields = {
+        "observations": normalise(dataset.observations, dataset),
+        "next_observations": normalise(dataset.next_observations, dataset),
+        **{name: getattr(dataset, name) for name in ("actions", "rewards", "masks")},
+    }
+    return fields
+
+
+def normalise(observations: np.ndarray, dataset: Any) -> np.ndarray:
+    """Observations in units of the dataset's standard deviation from its mean."""
+    return (observations - dataset.observation_mean) / dataset.observation_std
