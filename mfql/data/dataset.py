@@ -1,0 +1,224 @@
+"""OGBench datasets as arrays, relabelled for one task by OGBench itself."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mfql.errors import UserError
+from mfql.files import read_json, sha256
+from mfql.tasks import Task
+
+if TYPE_CHECKING:
+    import gymnasium
+
+ACTION_LIMIT = 1.0 - 1e-5
+_BLOCK = 1 << 18
+_REPLACE = "Generate or fetch the dataset again."
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """Transitions in the order of their trajectories; a row's trajectory ends where `terminals` is 1.
+
+    Args:
+        observations: [N, D] float32 (pixels: [N, H, W, C] uint8).
+        actions: [N, A] float32, clipped to ±(1 - 1e-5).
+        rewards: [N] float32.
+        masks: [N] float32; 0 where the task's episode would end in success, else 1.
+        terminals: [N] float32; 1 at the last row of each trajectory.
+        next_observations: like observations.
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    masks: np.ndarray
+    terminals: np.ndarray
+    next_observations: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+    def next_actions(self) -> np.ndarray:
+        """The action of the trajectory's following row, [N, A]; its last row has its own."""
+        following = np.arange(1, len(self) + 1)
+        return self.actions[np.where(self.terminals > 0, following - 1, following)]
+
+    def mc_returns(self, discount: float) -> np.ndarray:
+        """The discounted sum of rewards from each row to its trajectory's end or first mask 0, [N] float32."""
+
+        def backward(row: np.ndarray, following: np.ndarray) -> np.ndarray:
+            return self.rewards[row] + discount * self.masks[row] * following
+
+        return self._from_the_end(backward).astype(np.float32)
+
+    def mc_valid(self) -> np.ndarray:
+        """Whether each row's trajectory reaches mask 0 from it on, [N] bool: there the Monte-Carlo return is exact."""
+
+        def backward(row: np.ndarray, following: np.ndarray) -> np.ndarray:
+            return np.where(self.masks[row] == 0.0, 1.0, following)
+
+        return self._from_the_end(backward) > 0.0
+
+    def _from_the_end(self, backward: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+        """x[i] = backward(i, x[i + 1]), with 0 for the row after a trajectory's last, all trajectories side by side."""
+        ends = np.flatnonzero(self.terminals > 0)
+        lengths = np.diff(ends, prepend=-1)
+        values = np.zeros(len(self) + 1)
+        for distance in range(int(lengths.max())):
+            row = ends[lengths > distance] - distance
+            following = values[row + 1] if distance else np.zeros(len(row))
+            values[row] = backward(row, following)
+        return values[:-1]
+
+
+@dataclass(frozen=True)
+class Dataset(Transitions):
+    """A task's training transitions, and what else is known of them.
+
+    Args:
+        val: the validation transitions.
+        observation_mean: [D] float32, over the training observations.
+        observation_std: [D] float32, likewise.
+        sha256: of the training file.
+        name: the dataset, such as `cube-single-play-v0`.
+        source: `generated`, `downloaded`, or `unknown` for files without a description.
+    """
+
+    val: Transitions
+    observation_mean: np.ndarray
+    observation_std: np.ndarray
+    sha256: str
+    name: str
+    source: str
+
+
+def load(task: Task, folder: str | Path) -> Dataset:
+    """The dataset of an OGBench task, with rewards and masks as OGBench relabels them.
+
+    Args:
+        task: an OGBench row of the task table.
+        folder: where `{dataset}.npz` and `{dataset}-val.npz` are; `{dataset}.json`, where present, must agree
+            with them.
+
+    Raises:
+        UserError: a file is absent, damaged, changed, or belongs to another environment.
+    """
+    import ogbench
+
+    from mfql.envs.make import make_env, reset_env
+
+    folder = Path(folder)
+    train_path, val_path = folder / f"{task.dataset}.npz", folder / f"{task.dataset}-val.npz"
+    env = make_env(task.name)
+    reset_env(env, 0)  # Relabelling resets it without a seed; what that draws follows from this one.
+    for path in (train_path, val_path):
+        _check_arrays(path, _array_shapes(env))
+    source, digest = _check_description(folder / f"{task.dataset}.json", train_path, val_path)
+    try:
+        train, val = ogbench.make_env_and_datasets(
+            task.name, dataset_path=str(train_path), dataset_only=True, cur_env=env
+        )
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+        raise UserError(f"{train_path} or {val_path.name} is damaged: {error}", _REPLACE) from error
+    finally:
+        env.close()
+    for path, split in ((train_path, train), (val_path, val)):
+        if len(split["next_observations"]) != len(split["observations"]):
+            raise UserError(f"{path}: the last row does not end its trajectory", _REPLACE)
+    mean, std = _statistics(train["observations"])
+    return Dataset(
+        **_fields(train),
+        val=Transitions(**_fields(val)),
+        observation_mean=mean,
+        observation_std=std,
+        sha256=digest,
+        name=task.dataset,
+        source=source,
+    )
+
+
+def _fields(split: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    np.clip(split["actions"], -ACTION_LIMIT, ACTION_LIMIT, out=split["actions"])
+    return {field.name: split[field.name] for field in fields(Transitions)}
+
+
+def _array_shapes(env: gymnasium.Env) -> dict[str, tuple[int, ...]]:
+    """The shape of a row of each array that a dataset of this environment must have."""
+    base: Any = env.unwrapped
+    shapes = {"observations": env.observation_space.shape, "actions": env.action_space.shape, "terminals": ()}
+    shapes["qpos"] = (base.model.nq,)
+    if hasattr(base, "_num_buttons"):
+        shapes["button_states"] = (base._num_buttons,)
+    return shapes
+
+
+def _check_arrays(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Refuse a file whose arrays are not those of the environment; reads the arrays' headers alone."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+            headers = {name: _header(archive, f"{name}.npy") for name in shapes if f"{name}.npy" in names}
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist", "Make it with mfql data generate, or mfql data fetch.") from error
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        raise UserError(f"{path} is no readable .npz file: {error}", _REPLACE) from error
+    missing = [name for name in shapes if name not in headers]
+    if missing:
+        raise UserError(f"{path} lacks the arrays {', '.join(missing)}", f"It is no dataset of this task. {_REPLACE}")
+    rows = headers["observations"][0][:1]
+    for name, (shape, dtype) in headers.items():
+        if shape != rows + shapes[name]:
+            expected = f"[{rows[0] if rows else 'N'}{''.join(f', {size}' for size in shapes[name])}]"
+            raise UserError(
+                f"{path}: {name} has the shape {list(shape)}, and the task's environment needs {expected}",
+                f"It is the dataset of another environment. {_REPLACE}",
+            )
+        if dtype.kind not in "biuf":
+            raise UserError(f"{path}: {name} has the type {dtype}, which is no number", _REPLACE)
+
+
+def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array in an npz file."""
+    with archive.open(name) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    return shape, dtype
+
+
+def _check_description(description: Path, train: Path, val: Path) -> tuple[str, str]:
+    """The dataset's source and its training file's sha256; refuses files that are not those described."""
+    digests = {"train": sha256(train), "val": sha256(val)}
+    if not description.exists():
+        return "unknown", digests["train"]
+    described = read_json(description)
+    try:
+        source, expected = str(described["source"]), {split: described["sha256"][split] for split in digests}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{description} does not say source and sha256", _REPLACE) from error
+    for split, path in (("train", train), ("val", val)):
+        if digests[split] != expected[split]:
+            raise UserError(
+                f"{path} is not the file that {description.name} describes: its sha256 is {digests[split]}, "
+                f"described is {expected[split]}",
+                "Generate or fetch the dataset again; delete the description only if you changed the data on purpose.",
+            )
+    return source, digests["train"]
+
+
+def _statistics(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over rows, in float64, block by block; for pixels 0 and 1: they stay as they are."""
+    if observations.dtype == np.uint8:
+        return np.zeros(1, np.float32), np.ones(1, np.float32)
+    blocks = range(0, len(observations), _BLOCK)
+    mean = sum(observations[i : i + _BLOCK].sum(axis=0, dtype=np.float64) for i in blocks) / len(observations)
+    squares = sum(np.square(observations[i : i + _BLOCK] - mean).sum(axis=0) for i in blocks)
+    return mean.astype(np.float32), np.sqrt(squares / len(observations)).astype(np.float32)

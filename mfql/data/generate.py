@@ -1,0 +1,232 @@
+"""Generate OGBench datasets by OGBench's collection protocol: point mazes and the manipulation suite.
+
+Episode i of a split is a pure function of (dataset, seed, split, i): it does not depend on how many episodes or worker
+processes there are. Datasets whose behaviour policies are trained networks (ant and humanoid) can only be downloaded.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, lru_cache, partial
+from importlib import metadata
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from mfql.errors import UserError, unknown
+from mfql.files import sha256, write_json, write_whole
+
+SPLITS = ("train", "val")
+VAL_SHARE = 10
+KEY_ORDER = ("observations", "actions", "terminals", "qpos", "qvel", "button_states")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a dataset is collected.
+
+    Args:
+        dataset: such as `cube-single-play-v0`.
+        environment: the gymnasium name of the environment that collects it.
+        kind: `navigate`, `stitch`, `play` or `noisy`.
+        episodes: the official number in the training file.
+        steps: rows an episode.
+    """
+
+    dataset: str
+    environment: str
+    kind: str
+    episodes: int
+    steps: int
+
+
+class Collector(Protocol):
+    """Collects one episode after another in an environment of its own."""
+
+    def episode(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """The arrays of one episode, [steps, ...] each; a pure function of `rng`'s state."""
+
+
+@cache
+def recipes() -> dict[str, Recipe]:
+    """All datasets that can be generated, by name, with OGBench's official sizes."""
+    found: list[Recipe] = []
+    for maze in ("medium", "large", "giant", "teleport"):
+        environment = f"pointmaze-{maze}"
+        navigate = (500, 2001) if maze == "giant" else (1000, 1001)
+        found.append(Recipe(f"{environment}-navigate-v0", f"{environment}-v0", "navigate", *navigate))
+        found.append(Recipe(f"{environment}-stitch-v0", f"{environment}-v0", "stitch", 5000, 201))
+    episodes = {
+        "cube-single": 1000,
+        "cube-double": 1000,
+        "cube-triple": 3000,
+        "cube-quadruple": 5000,
+        "scene": 1000,
+        "puzzle-3x3": 1000,
+        "puzzle-4x4": 1000,
+        "puzzle-4x5": 3000,
+        "puzzle-4x6": 5000,
+    }
+    for body, number in episodes.items():
+        for environment in (body, f"visual-{body}"):
+            for kind in ("play", "noisy"):
+                found.append(Recipe(f"{environment}-{kind}-v0", f"{environment}-v0", kind, number, 1001))
+    return {recipe.dataset: recipe for recipe in found}
+
+
+def find_recipe(dataset: str) -> Recipe:
+    """The recipe of a dataset.
+
+    Raises:
+        UserError: no such dataset, or one that can only be downloaded.
+    """
+    if dataset in recipes():
+        return recipes()[dataset]
+    if dataset.removeprefix("visual-").startswith(("antmaze-", "humanoidmaze-", "antsoccer-")):
+        raise UserError(
+            f"{dataset!r} cannot be generated: its behaviour policies are trained networks that OGBench does not ship",
+            "Download it (mfql data fetch), or copy its two .npz files into the data folder.",
+        )
+    raise unknown("dataset", dataset, list(recipes()))
+
+
+def generate(
+    dataset: str,
+    folder: str | Path,
+    *,
+    episodes: int | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    progress: bool = True,
+) -> Path:
+    """Write `{dataset}.npz`, `{dataset}-val.npz` and, last, their description `{dataset}.json`.
+
+    Args:
+        dataset: such as `pointmaze-medium-navigate-v0`.
+        folder: where to write.
+        episodes: episodes of the training file; None is OGBench's number. The validation file has a tenth, at least
+            one.
+        seed: 0 or more; another seed gives other episodes.
+        workers: processes; they change the speed alone.
+        progress: whether to show a progress bar over episodes.
+
+    Returns:
+        The training file's path.
+
+    Raises:
+        UserError: unknown dataset, a number out of range, a folder that cannot be written, or a worker that was killed.
+    """
+    recipe = find_recipe(dataset)
+    episodes = recipe.episodes if episodes is None else episodes
+    for name, value, least in (("episodes", episodes, 1), ("workers", workers, 1), ("seed", seed, 0)):
+        if value < least:
+            raise UserError(f"{name} is {value}", f"It must be {least} or more.")
+    folder = Path(folder)
+    _check_writable(folder)
+    counts = {"train": episodes, "val": max(1, episodes // VAL_SHARE)}
+    arrays = _collect(recipe, counts, seed, workers, progress)
+    paths = {"train": folder / f"{dataset}.npz", "val": folder / f"{dataset}-val.npz"}
+    description = folder / f"{dataset}.json"
+    description.unlink(missing_ok=True)  # It must never describe other files than those beside it.
+    for split, path in paths.items():
+        with write_whole(path, "wb") as file:
+            np.savez_compressed(file, **arrays[split])
+    write_json(
+        description,
+        {
+            "dataset": dataset,
+            "source": "generated",
+            "episodes": counts["train"],
+            "val_episodes": counts["val"],
+            "steps": recipe.steps,
+            "rows": {split: counts[split] * recipe.steps for split in SPLITS},
+            "seed": seed,
+            "sha256": {split: sha256(path) for split, path in paths.items()},
+            "versions": versions(),
+        },
+    )
+    return paths["train"]
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that decide what a generated dataset holds."""
+    return {name: _version(name) for name in ("mfql", "ogbench", "mujoco", "numpy")}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"  # This package, run from its source folder.
+
+
+def collect_episode(recipe: Recipe, seed: int, job: tuple[str, int]) -> dict[str, np.ndarray]:
+    """Episode `job` = (split, number) of a dataset; the environment is kept for the process's next one.
+
+    Returns:
+        The episode's arrays [steps, ...].
+    """
+    split, number = job
+    words = [zlib.crc32(recipe.dataset.encode()), seed, SPLITS.index(split), number]
+    return _collector(recipe).episode(np.random.default_rng(words))
+
+
+@lru_cache(maxsize=1)
+def _collector(recipe: Recipe) -> Collector:
+    from mfql.data.collect_manipulation import ManipulationCollector
+    from mfql.data.collect_maze import MazeCollector
+
+    kind = MazeCollector if recipe.environment.startswith("pointmaze") else ManipulationCollector
+    return kind(recipe.environment, recipe.kind, recipe.steps)
+
+
+def _collect(
+    recipe: Recipe, counts: dict[str, int], seed: int, workers: int, progress: bool
+) -> dict[str, dict[str, np.ndarray]]:
+    """All episodes of both splits, by split and array name, [episodes * steps, ...] each."""
+    from tqdm import tqdm
+
+    jobs = [(split, number) for split in SPLITS for number in range(counts[split])]
+    arrays: dict[str, dict[str, np.ndarray]] = {split: {} for split in SPLITS}
+    with _mapped(partial(collect_episode, recipe, seed), jobs, workers) as results:
+        bar = tqdm(results, total=len(jobs), desc=recipe.dataset, unit="episode", disable=not progress)
+        for (split, number), episode in zip(jobs, bar, strict=True):
+            start = number * recipe.steps
+            for name in KEY_ORDER:
+                if name in episode:
+                    shape = (counts[split] * recipe.steps, *episode[name].shape[1:])
+                    whole = arrays[split].setdefault(name, np.empty(shape, episode[name].dtype))
+                    whole[start : start + recipe.steps] = episode[name]
+    return arrays
+
+
+@contextmanager
+def _mapped(collect: partial, jobs: list[tuple[str, int]], workers: int) -> Iterator[Iterable[dict[str, np.ndarray]]]:
+    """The results of `collect` in the order of `jobs`, computed by `workers` processes."""
+    if workers == 1:
+        yield map(collect, jobs)
+        return
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"))
+    try:
+        yield pool.map(collect, jobs)
+    except BrokenProcessPool as error:
+        raise UserError("a worker process was killed", "Probably out of memory: use fewer workers.") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _check_writable(folder: Path) -> None:
+    """Fail now rather than after hours of collecting."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}", "Check the folder's permissions.") from error

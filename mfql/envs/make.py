@@ -1,0 +1,152 @@
+"""Environments whose episodes are pure functions of (task, seed, actions).
+
+OGBench draws from three places: the environment's own generator, the sampler of its action space (random steps inside
+`reset`) and numpy's global generator (mazes: start noise in `reset`, teleports in `step`). `make_env` gives every
+environment its own of each, so that neither another environment in the process nor an earlier episode can change a
+trajectory, not by one bit.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from types import SimpleNamespace
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from mfql.errors import UserError
+
+_MAKING = Lock()
+
+
+def make_env(task_name: str) -> gymnasium.Env:
+    """The environment of an OGBench single task, with its time limit.
+
+    Args:
+        task_name: with its dataset type, for example `pointmaze-medium-navigate-singletask-task1-v0`.
+
+    Raises:
+        UserError: OGBench has no such task.
+    """
+    if "singletask" not in task_name.split("-"):
+        raise UserError(
+            f"{task_name!r} is not a single-task OGBench name", "Such as cube-single-play-singletask-task1-v0."
+        )
+
+    def make() -> gymnasium.Env:
+        import ogbench
+
+        return ogbench.make_env_and_datasets(task_name, env_only=True, disable_env_checker=True)
+
+    return isolated(make, task_name)
+
+
+def isolated(make: Callable[[], gymnasium.Env], name: str) -> gymnasium.Env:
+    """The environment that `make` returns, with random generators and solver state of its own.
+
+    Args:
+        make: creates an OGBench environment (a gymnasium environment with its wrappers).
+        name: what to call it in an error.
+
+    Raises:
+        UserError: gymnasium knows no environment of that name.
+    """
+    try:
+        with tidy_making():
+            return Isolated(make())
+    except (gymnasium.error.UnregisteredEnv, ValueError) as error:
+        raise UserError(f"OGBench has no environment for {name!r}: {error}", "Check the name's spelling.") from error
+
+
+def reset_env(env: gymnasium.Env, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """Start the episode of that seed: all that its reset and its steps draw follows from `seed`.
+
+    Args:
+        env: an environment of `make_env`.
+        seed: 0 to 2**32 - 1.
+
+    Returns:
+        The first observation [D] and the info.
+    """
+    return env.reset(seed=seed)
+
+
+class Isolated(gymnasium.Wrapper):
+    """Runs an OGBench environment on generators of its own; `reset(seed=...)` seeds all of them.
+
+    An episode equals one of the bare environment after `numpy.random.seed(seed)`, `action_space.seed(seed)` and
+    `reset(seed=seed)`, up to the rounding that a warm start of the constraint solver leaves in contact forces.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        _own_action_space(env)
+        super().__init__(env)
+        self._global = np.random.MT19937()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        """Start an episode; with a seed (0 to 2**32 - 1) it is that seed's."""
+        if seed is not None:
+            self._global.state = np.random.RandomState(seed).get_state(legacy=False)
+            self.action_space.seed(seed)
+        with self.global_numpy():
+            result = self.env.reset(seed=seed, options=options)
+        # The solver starts from the last solution, which here is one of an earlier episode.
+        self.unwrapped.data.qacc_warmstart[:] = 0.0
+        return result
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One step, drawing from this environment's generators."""
+        with self.global_numpy():
+            return self.env.step(action)
+
+    @contextmanager
+    def global_numpy(self) -> Iterator[None]:
+        """Within the block, `numpy.random`'s functions draw from this environment's generator."""
+        outer = np.random.get_bit_generator()
+        np.random.set_bit_generator(self._global)
+        try:
+            yield
+        finally:
+            np.random.set_bit_generator(outer)
+
+
+def _own_action_space(env: gymnasium.Env) -> None:
+    """Give a manipulation environment one action space; its property makes a new one, not seeded, at every call."""
+    base = env.unwrapped
+    kind = type(base)
+    if isinstance(getattr(kind, "action_space", None), property):
+        base.__class__ = type(kind.__name__, (kind,), {"action_space": base.action_space})
+
+
+@contextmanager
+def tidy_making() -> Iterator[None]:
+    """Within the block, OGBench's environments are made without traces and without noise.
+
+    Each maze leaves an XML file in the temporary folder and an open descriptor of it. Within the block the file lies in
+    a private folder, removed at its end. Warnings about a missing display and about float32 bounds are not shown.
+    """
+    with _MAKING, tempfile.TemporaryDirectory(prefix="mfql-") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import ogbench.locomaze.maze as maze
+
+        level = gymnasium.logger.min_level
+        gymnasium.logger.min_level = gymnasium.logger.ERROR
+
+        def mkstemp(**kwargs: Any) -> tuple[int, str]:
+            descriptor, path = tempfile.mkstemp(dir=folder, **kwargs)
+            os.close(descriptor)
+            return -1, path
+
+        original = maze.tempfile
+        maze.tempfile = SimpleNamespace(mkstemp=mkstemp)
+        try:
+            yield
+        finally:
+            maze.tempfile = original
+            gymnasium.logger.min_level = level

@@ -1,0 +1,330 @@
+"""Many environments of one task, stepped side by side by worker processes; their number does not change the results.
+
+Workers are plain child processes: they import neither the caller's main script nor torch. Arrays lie in memory that
+parent and workers share; a socket for each worker carries only whose turn it is. When the parent dies, however that
+happens, a worker reads its socket's end and exits.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from mfql.envs.make import make_env, reset_env
+from mfql.errors import UserError
+
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+_ALIGNMENT = 64  # bytes; a cache line
+_SHARED_FOLDER = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+_RESET, _STEP, _FINISHED = b"reset", b"step", b""
+
+
+class WorkerError(RuntimeError):
+    """An environment raised an error, or a worker process died. The message names both."""
+
+
+class EnvPool:
+    """`num_envs` environments of one task.
+
+    The array attributes hold what each environment's last reset or step gave. Workers write them between `step_async`
+    and `step_wait`: copy what must outlast a step.
+
+    Args:
+        task_name: an OGBench single task.
+        num_envs: environments in the pool.
+        workers: worker processes, of which at most `num_envs` are started; 0 steps in the calling process.
+
+    Attributes:
+        observations: [n, D] float32 (pixels: [n, H, W, C] uint8).
+        rewards: [n] float32; 0 after a reset.
+        terminated: [n] bool; false after a reset, like the next two.
+        truncated: [n] bool.
+        success: [n] bool, of the last step alone.
+        action_dim: A.
+
+    Raises:
+        UserError: no such task.
+        WorkerError: an environment cannot be made.
+    """
+
+    def __init__(self, task_name: str, num_envs: int, workers: int) -> None:
+        if num_envs < 1 or workers < 0:
+            raise ValueError(f"a pool of {num_envs} environments and {workers} workers")
+        self.num_envs = num_envs
+        self._waiting = False
+        self._local: _Slice | None = None
+        self._workers: list[_Worker] = []
+        try:
+            self._arrays = self._start(task_name, min(workers, num_envs))
+        except BaseException:
+            self.close()
+            raise
+        self.observations = self._arrays["observations"]
+        self.rewards = self._arrays["rewards"]
+        self.terminated = self._arrays["terminated"]
+        self.truncated = self._arrays["truncated"]
+        self.success = self._arrays["success"]
+        self.action_dim = self._arrays["actions"].shape[1]
+
+    def _start(self, task_name: str, workers: int) -> dict[str, np.ndarray]:
+        """Make the environments, and the arrays that their owners write."""
+        if workers == 0:
+            self._local = _Slice(task_name, 0, self.num_envs)
+            self._local.arrays = self._local.layout.arrays(self.num_envs)
+            return self._local.arrays
+        bounds = [self.num_envs * i // workers for i in range(workers + 1)]
+        with tempfile.TemporaryFile(dir=_SHARED_FOLDER) as shared:
+            for first, last in pairwise(bounds):
+                self._workers.append(_Worker(task_name, first, last, shared.fileno()))
+            answers = [worker.receive() for worker in self._workers]
+            layout = _Layout(**json.loads(answers[0]))
+            shared.truncate(layout.place(self.num_envs)[1])
+            for worker in self._workers:
+                worker.send(str(self.num_envs).encode())
+            for worker in self._workers:
+                worker.receive()
+            return layout.arrays(self.num_envs, mmap.mmap(shared.fileno(), 0))
+
+    def reset(self, seeds: Mapping[int, int]) -> None:
+        """Start the episode of `seeds[i]` in environment i; environments that are not named stay as they are."""
+        self._require_idle()
+        chosen = list(seeds)
+        self._arrays["mask"][:] = False
+        self._arrays["mask"][chosen] = True
+        self._arrays["seeds"][chosen] = list(seeds.values())
+        self._begin(_RESET)
+        self.step_wait()
+
+    def step(self, actions: np.ndarray, mask: np.ndarray) -> None:
+        """One step of the environments that `mask` [n] bool names, with their rows of `actions` [n, A]."""
+        self.step_async(actions, mask)
+        self.step_wait()
+
+    def step_async(self, actions: np.ndarray, mask: np.ndarray) -> None:
+        """Begin a step and return; `step_wait` must be called before anything else."""
+        self._require_idle()
+        self._arrays["mask"][:] = mask
+        self._arrays["actions"][mask] = actions[mask]
+        self._begin(_STEP)
+
+    def step_wait(self) -> None:
+        """Wait until all environments have finished their step.
+
+        Raises:
+            WorkerError: an environment raised an error or a worker died; the pool is closed then.
+        """
+        if not self._waiting:
+            raise RuntimeError("step_wait without step_async")
+        try:
+            for worker in self._workers:
+                worker.receive()
+        except BaseException:  # Also an interrupt: the replies still to come would be taken for those of the next step.
+            self.close()
+            raise
+        self._waiting = False
+
+    def close(self) -> None:
+        """End the worker processes. A closed pool's arrays stay readable."""
+        for worker in self._workers:
+            worker.close()
+        self._workers = []
+        if self._local is not None:
+            self._local.close()
+
+    def __enter__(self) -> EnvPool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _require_idle(self) -> None:
+        if self._local is None and not self._workers:
+            raise RuntimeError("the pool is closed")
+        if self._waiting:
+            raise RuntimeError("step_async without step_wait")
+
+    def _begin(self, command: bytes) -> None:
+        self._waiting = True
+        if self._local is not None:
+            self._local.turn(command)
+        for worker in self._workers:
+            worker.send(command)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What decides the size and place of a pool's arrays."""
+
+    observation_shape: list[int]
+    observation_dtype: str
+    action_dim: int
+
+    def place(self, num_envs: int) -> tuple[dict[str, tuple[int, tuple[int, ...], np.dtype]], int]:
+        """Offset in bytes, shape and type of each array by name, and the bytes of all."""
+        shapes: dict[str, tuple[tuple[int, ...], str]] = {
+            "observations": (tuple(self.observation_shape), self.observation_dtype),
+            "actions": ((self.action_dim,), "float32"),
+            "rewards": ((), "float32"),
+            "seeds": ((), "uint32"),
+            "mask": ((), "bool"),
+            "terminated": ((), "bool"),
+            "truncated": ((), "bool"),
+            "success": ((), "bool"),
+        }
+        places, end = {}, 0
+        for name, (row, dtype) in shapes.items():
+            kind = np.dtype(dtype)
+            places[name] = (end, (num_envs, *row), kind)
+            end += -(-num_envs * int(np.prod(row)) * kind.itemsize // _ALIGNMENT) * _ALIGNMENT
+        return places, end
+
+    def arrays(self, num_envs: int, memory: mmap.mmap | None = None) -> dict[str, np.ndarray]:
+        """The arrays of `num_envs` environments, zero at first, in `memory` or in memory of their own."""
+        places, size = self.place(num_envs)
+        buffer = bytearray(size) if memory is None else memory
+        return {name: np.ndarray(shape, dtype, buffer, offset) for name, (offset, shape, dtype) in places.items()}
+
+
+class _Slice:
+    """The environments `first` to `last - 1` of a pool, in this process."""
+
+    def __init__(self, task_name: str, first: int, last: int) -> None:
+        self.task_name = task_name
+        self.indices = range(first, last)
+        self.envs = [make_env(task_name) for _ in self.indices]
+        space = self.envs[0].observation_space
+        pixels = space.dtype == np.uint8
+        self.layout = _Layout(
+            observation_shape=list(space.shape or ()),
+            observation_dtype="uint8" if pixels else "float32",
+            action_dim=int(np.prod(self.envs[0].action_space.shape or ())),
+        )
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def turn(self, command: bytes) -> None:
+        """Reset or step the environments that the mask names.
+
+        Raises:
+            WorkerError: an environment raised an error.
+        """
+        act = {_RESET: self._reset, _STEP: self._step}[command]
+        for index, env in zip(self.indices, self.envs, strict=True):
+            if self.arrays["mask"][index]:
+                try:
+                    act(index, env)
+                except Exception as error:
+                    message = f"environment {index} of {self.task_name} failed in {command.decode()}"
+                    raise WorkerError(f"{message}:\n{traceback.format_exc()}") from error
+
+    def _reset(self, index: int, env: Any) -> None:
+        observation, _ = reset_env(env, int(self.arrays["seeds"][index]))
+        self._write(index, observation, 0.0, False, False, False)
+
+    def _step(self, index: int, env: Any) -> None:
+        observation, reward, terminated, truncated, info = env.step(self.arrays["actions"][index].copy())
+        self._write(index, observation, reward, terminated, truncated, info["success"] > 0)
+
+    def _write(
+        self, index: int, observation: np.ndarray, reward: float, terminated: bool, truncated: bool, success: bool
+    ) -> None:
+        arrays = self.arrays
+        arrays["observations"][index] = observation
+        arrays["rewards"][index] = reward
+        arrays["terminated"][index] = terminated
+        arrays["truncated"][index] = truncated
+        arrays["success"][index] = success
+
+    def close(self) -> None:
+        """Close the environments."""
+        for env in self.envs:
+            env.close()
+
+
+class _Worker:
+    """A worker process, as its parent sees it."""
+
+    def __init__(self, task_name: str, first: int, last: int, shared: int) -> None:
+        self.name = f"environments {first} to {last - 1} of {task_name}"
+        ours, theirs = socket.socketpair()
+        with theirs:
+            arguments = [task_name, *map(str, (first, last, theirs.fileno(), shared))]
+            path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", __name__, *arguments],
+                env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
+                pass_fds=(theirs.fileno(), shared),
+                stdin=subprocess.DEVNULL,
+            )
+        self.connection = Connection(ours.detach())
+
+    def send(self, message: bytes) -> None:
+        """Send a message; that the worker is gone shows in `receive`."""
+        with suppress(OSError):
+            self.connection.send_bytes(message)
+
+    def receive(self) -> bytes:
+        """The worker's answer.
+
+        Raises:
+            WorkerError: the worker failed or died.
+            UserError: the worker's environment does not exist.
+        """
+        try:
+            answer = self.connection.recv_bytes()
+        except (EOFError, OSError):
+            code = self.process.wait()
+            cause = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
+            raise WorkerError(
+                f"the worker process {self.process.pid} of {self.name} ended {cause}"
+                + (" (out of memory?)" if code == -signal.SIGKILL else "")
+            ) from None
+        if answer.startswith(b"!"):
+            failure = json.loads(answer[1:])
+            raise (UserError if failure["user"] else WorkerError)(failure["message"])
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self.connection.close()
+        self.process.kill()
+        self.process.wait()
+
+
+def _serve(task_name: str, first: int, last: int, connection: Connection, shared: int) -> None:
+    """The worker's life: make its environments, then answer turns until the parent's end of the socket closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent has the interrupt too, and ends the workers.
+    try:
+        environments = _Slice(task_name, first, last)
+        connection.send_bytes(json.dumps(asdict(environments.layout)).encode())
+        num_envs = int(connection.recv_bytes())
+        environments.arrays = environments.layout.arrays(num_envs, mmap.mmap(shared, 0))
+        connection.send_bytes(_FINISHED)
+        while True:
+            environments.turn(connection.recv_bytes())
+            connection.send_bytes(_FINISHED)
+    except (EOFError, ConnectionError):
+        return
+    except Exception as error:
+        named = isinstance(error, UserError | WorkerError)
+        failure = {"user": isinstance(error, UserError), "message": str(error) if named else traceback.format_exc()}
+        connection.send_bytes(b"!" + json.dumps(failure).encode())
+
+
+if __name__ == "__main__":
+    _name, _first, _last, _socket, _shared = sys.argv[1:]
+    _serve(_name, int(_first), int(_last), Connection(int(_socket)), int(_shared))
