@@ -87,7 +87,7 @@ class ManipulationCollector:
                 rows["button_states"].append(info["prev_button_states"])
             observation = following
             if oracle.done:
-                oracle = self._start(*self.env.unwrapped.set_new_target(p_stack=stacking))
+                oracle = self._start(*self.env.base.set_new_target(p_stack=stacking))
         if not truncated:
             raise RuntimeError(f"the episode goes on after {self.steps} steps")
         return self._arrays(rows)
@@ -95,7 +95,7 @@ class ManipulationCollector:
     def _start(self, observation: np.ndarray, info: dict[str, Any]) -> Any:
         """The oracle of the target's kind, started from the present state."""
         oracle = self.oracles[info["privileged/target_task"]]
-        with self.env.global_numpy():
+        with self.env.in_turn():
             oracle.reset(observation, info)
         return oracle
 

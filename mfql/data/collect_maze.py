@@ -31,7 +31,7 @@ class MazeCollector:
             ),
             environment,
         )
-        self.maze = self.env.unwrapped
+        self.maze = self.env.base
         self.kind = kind
         self.steps = steps
         self.free = free_cells(self.maze.maze_map)
@@ -77,7 +77,7 @@ class MazeCollector:
         return difference / (np.linalg.norm(difference) + 1e-6)
 
     def _set_goal(self, cell: Cell) -> None:
-        with self.env.global_numpy():
+        with self.env.in_turn():
             self.maze.set_goal(goal_xy=self.maze.add_noise(self.maze.ij_to_xy(cell)))
 
 

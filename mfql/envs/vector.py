@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from mfql.envs.make import make_env, reset_env
+from mfql.envs.make import make_envs, reset_env
 from mfql.errors import UserError
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -206,7 +206,7 @@ class _Slice:
     def __init__(self, task_name: str, first: int, last: int) -> None:
         self.task_name = task_name
         self.indices = range(first, last)
-        self.envs = [make_env(task_name) for _ in self.indices]
+        self.envs = make_envs(task_name, len(self.indices))
         space = self.envs[0].observation_space
         pixels = space.dtype == np.uint8
         self.layout = _Layout(
