@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mfql.agents.interface import Batch, Draw, Draws
-from mfql.agents.networks import ResidualPolicy
+from mfql.agents.networks import Dual, ResidualPolicy
 from mfql.agents.parameters import Views
 from mfql.settings import Settings, require
 
@@ -119,13 +119,12 @@ def flow_terms(
     actions, observations = batch["actions"], batch["observations"]
     interpolated = torch.lerp(actions, noise, times)
     velocity = noise - actions
-    prediction, tangent = torch.func.jvp(
-        lambda a_t, t: policy(parameters, observations, a_t, t),
-        (interpolated, times),
-        (velocity, torch.ones_like(times)),
+    path = policy.along(
+        parameters, observations, Dual(interpolated, velocity), Dual(times, torch.ones_like(times))
     )
+    prediction, tangent = path.value, path.tangent
     target = interpolated + (times - 1.0) * velocity - times * tangent
-    target = target.clamp(-_TARGET_BOUND, _TARGET_BOUND).detach()
+    target = target.clamp(-_TARGET_BOUND, _TARGET_BOUND)
     error = (prediction - target).square().mean(-1)
     weight = (error.detach() + settings.loss_constant) ** (settings.loss_gamma - 1.0)
     return FlowTerms((weight * error).mean(-1), error.mean(-1), prediction, tangent, target)

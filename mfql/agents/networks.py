@@ -7,12 +7,14 @@ that S small networks cost little more than one.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mfql.agents.parameters import Layout, Parameter, Views, constant, normal, variance_scaling
+from mfql.agents.parameters import Initialiser, Layout, Parameter, Views, constant, normal, variance_scaling
 
 _TIME_FREQUENCIES = 128
 _TIME_PERIOD = 10_000.0
@@ -20,29 +22,102 @@ _TIME_PERIOD = 10_000.0
 _BLOCK_SCALE = 0.1
 
 
-def linear(parameters: Views, name: str, inputs: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Dual:
+    """A value and, where one is asked for, its derivative along a path.
+
+    Layers below carry both in closed form. The derivative never carries a gradient: the flow loss holds its target fixed. Against
+    forward-mode differentiation this computes the value once, and the derivative with about as many operations as the value.
+    """
+
+    value: Tensor
+    tangent: Tensor | None = None
+
+    def map(self, value: Callable[[Tensor], Tensor], tangent: Callable[[Tensor, Tensor], Tensor]) -> Dual:
+        """Apply `value` to the value, and `tangent(value, tangent)` to the derivative where there is one."""
+        if self.tangent is None:
+            return Dual(value(self.value))
+        with torch.no_grad():
+            moved = tangent(self.value, self.tangent)
+        return Dual(value(self.value), moved)
+
+
+def linear(parameters: Views, name: str, inputs: Dual) -> Dual:
     """`[S, B, in] -> [S, B, out]`, each seed with its own kernel."""
-    return torch.baddbmm(parameters[f"{name}.bias"].unsqueeze(1), inputs, parameters[f"{name}.kernel"])
+    kernel, bias = parameters[f"{name}.kernel"], parameters[f"{name}.bias"].unsqueeze(1)
+    return inputs.map(lambda x: torch.baddbmm(bias, x, kernel), lambda _, dx: torch.bmm(dx, kernel))
 
 
-def _dense(name: str, inputs: int, outputs: int, initialise=None) -> dict[str, Parameter]:
+def _dense(name: str, inputs: int, outputs: int, initialise: Initialiser | None = None) -> dict[str, Parameter]:
     return {
         f"{name}.kernel": Parameter((inputs, outputs), initialise or variance_scaling("fan_avg")),
         f"{name}.bias": Parameter((outputs,), constant(0.0)),
     }
 
 
-def _rms_norm(inputs: Tensor, gain: Tensor) -> Tensor:
+def _rms_norm(inputs: Dual, gain: Tensor) -> Dual:
     """`x / rms(x) * sqrt(features) * gain` (as the released network scales it), inputs `[S, B, H]`, gain `[S, H]`."""
-    inverse = torch.rsqrt(inputs.square().mean(-1, keepdim=True) + 1e-16)
-    return inputs * inverse * (math.sqrt(inputs.shape[-1]) * gain.unsqueeze(1))
+    scale = math.sqrt(inputs.value.shape[-1]) * gain.unsqueeze(1)
+
+    def inverse_rms(x: Tensor) -> Tensor:
+        return torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-16)
+
+    def derivative(x: Tensor, dx: Tensor) -> Tensor:
+        inverse = inverse_rms(x)
+        return (dx - x * ((x * dx).mean(-1, keepdim=True) * inverse.square())) * inverse * scale
+
+    return inputs.map(lambda x: x * inverse_rms(x) * scale, derivative)
 
 
-def time_features(times: Tensor) -> Tensor:
+def _gelu(inputs: Dual) -> Dual:
+    return inputs.map(
+        lambda x: functional.gelu(x, approximate="tanh"),
+        lambda x, dx: torch.ops.aten.gelu_backward(dx, x, approximate="tanh"),
+    )
+
+
+def _silu(inputs: Dual) -> Dual:
+    return inputs.map(functional.silu, lambda x, dx: torch.ops.aten.silu_backward(dx, x))
+
+
+def _modulate(inputs: Dual, shift: Dual, scale: Dual) -> Dual:
+    """`x (1 + scale) + shift`."""
+    return _fused(torch.addcmul(inputs.value + shift.value, inputs.value, scale.value), inputs, scale, shift)
+
+
+def _gated(x: Dual, gate: Dual, change: Dual) -> Dual:
+    """`x + gate * change`."""
+    return _fused(torch.addcmul(x.value, gate.value, change.value), change, gate, x, keep=False)
+
+
+def _fused(value: Tensor, factor: Dual, other: Dual, addend: Dual, *, keep: bool = True) -> Dual:
+    """A result of the form `factor * other + addend` (`keep`: plus `factor`) with its derivative."""
+    if factor.tangent is None or other.tangent is None or addend.tangent is None:
+        return Dual(value)
+    with torch.no_grad():
+        tangent = addend.tangent + factor.tangent if keep else addend.tangent
+        tangent = torch.addcmul(torch.addcmul(tangent, factor.tangent, other.value), factor.value, other.tangent)
+    return Dual(value, tangent)
+
+
+def _partway(start: Dual, end: Dual, share: float) -> Dual:
+    """`start + share (end - start)`."""
+    value = torch.lerp(start.value, end.value, share)
+    if start.tangent is None or end.tangent is None:
+        return Dual(value)
+    with torch.no_grad():
+        return Dual(value, torch.lerp(start.tangent, end.tangent, share))
+
+
+def _time_features(times: Dual) -> Dual:
     """Sinusoidal features of times: `[..., 1] -> [..., 256]`, cosines then sines, with periods up to 10,000."""
-    exponents = torch.arange(_TIME_FREQUENCIES, device=times.device, dtype=times.dtype) / _TIME_FREQUENCIES
-    angles = times * torch.exp(-math.log(_TIME_PERIOD) * exponents)
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+    exponents = torch.arange(_TIME_FREQUENCIES, device=times.value.device, dtype=times.value.dtype) / _TIME_FREQUENCIES
+    frequencies = torch.exp(-math.log(_TIME_PERIOD) * exponents)
+    cosine, sine = (times.value * frequencies).cos(), (times.value * frequencies).sin()
+    features = torch.cat([cosine, sine], dim=-1)
+    if times.tangent is None:
+        return Dual(features)
+    return Dual(features, times.tangent * torch.cat([-sine * frequencies, cosine * frequencies], dim=-1))
 
 
 class ResidualPolicy:
@@ -84,26 +159,42 @@ class ResidualPolicy:
 
     def __call__(self, parameters: Views, observations: Tensor, actions: Tensor, times: Tensor) -> Tensor:
         """g(s, a_t, t): observations `[S, B, D]`, actions `[S, B, A]`, times `[S, B or 1, 1]` -> `[S, B, A]`."""
-        x = linear(parameters, "embed", torch.cat([observations, actions], dim=-1)) + parameters["position"].unsqueeze(1)
-        embedding = linear(parameters, "time_out", functional.silu(linear(parameters, "time_in", time_features(times))))
-        modulations = linear(parameters, "modulation", functional.silu(embedding)).split(self.hidden, dim=-1)
+        return self.along(parameters, observations, Dual(actions), Dual(times)).value
+
+    def along(self, parameters: Views, observations: Tensor, actions: Dual, times: Dual) -> Dual:
+        """g(s, a_t, t) and its derivative along a path in (a_t, t) with the observations held fixed; shapes as in a call."""
+        inputs = Dual(
+            torch.cat([observations, actions.value], dim=-1),
+            None
+            if actions.tangent is None
+            else torch.cat([torch.zeros_like(observations), actions.tangent], dim=-1),
+        )
+        position = parameters["position"].unsqueeze(1)
+        x = linear(parameters, "embed", inputs).map(lambda value: value + position, lambda _, tangent: tangent)
+        modulations = self._modulations(parameters, times)
         for block in range(self.blocks):
-            x = torch.lerp(x, self._block(parameters, f"block{block}", x, modulations[6 * block : 6 * block + 6]), _BLOCK_SCALE)
+            changed = self._block(parameters, f"block{block}", x, modulations[6 * block : 6 * block + 6])
+            x = _partway(x, changed, _BLOCK_SCALE)
         shift, scale = modulations[-2:]
         return linear(parameters, "output", _modulate(_rms_norm(x, parameters["final_norm"]), shift, scale))
 
+    def _modulations(self, parameters: Views, times: Dual) -> list[Dual]:
+        """All shifts, scales and gates of all blocks and of the output: each `[S, B or 1, H]`."""
+        embedding = linear(parameters, "time_out", _silu(linear(parameters, "time_in", _time_features(times))))
+        joined = linear(parameters, "modulation", _silu(embedding))
+        values = joined.value.split(self.hidden, dim=-1)
+        tangents = [None] * len(values) if joined.tangent is None else joined.tangent.split(self.hidden, dim=-1)
+        return [Dual(value, tangent) for value, tangent in zip(values, tangents, strict=True)]
+
     @staticmethod
-    def _block(parameters: Views, name: str, x: Tensor, modulations: tuple[Tensor, ...]) -> Tensor:
+    def _block(parameters: Views, name: str, x: Dual, modulations: list[Dual]) -> Dual:
         shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp = modulations
         y = _modulate(_rms_norm(x, parameters[f"{name}.attention_norm"]), shift_attention, scale_attention)
-        x = x + gate_attention * linear(parameters, f"{name}.attention_out", linear(parameters, f"{name}.value", y))
+        y = linear(parameters, f"{name}.attention_out", linear(parameters, f"{name}.value", y))
+        x = _gated(x, gate_attention, y)
         y = _modulate(_rms_norm(x, parameters[f"{name}.mlp_norm"]), shift_mlp, scale_mlp)
-        y = functional.gelu(linear(parameters, f"{name}.mlp_in", y), approximate="tanh")
-        return x + gate_mlp * linear(parameters, f"{name}.mlp_out", y)
-
-
-def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return torch.addcmul(x + shift, x, scale)
+        y = linear(parameters, f"{name}.mlp_out", _gelu(linear(parameters, f"{name}.mlp_in", y)))
+        return _gated(x, gate_mlp, y)
 
 
 class Critic:

@@ -100,7 +100,7 @@ class ManipulationCollector:
         return oracle
 
     def _arrays(self, rows: dict[str, list[Any]]) -> dict[str, np.ndarray]:
-        types = dict.fromkeys(rows, np.float32) | {"button_states": np.int64}
+        types: dict[str, type[np.generic]] = dict.fromkeys(rows, np.float32) | {"button_states": np.int64}
         if self.pixels:
             types["observations"] = np.uint8
         arrays = {name: np.asarray(values, dtype=types[name]) for name, values in rows.items() if values}

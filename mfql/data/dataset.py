@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mfql.data.description import REPLACE, split_paths, verify
 from mfql.errors import UserError
-from mfql.files import read_json, sha256
 from mfql.tasks import Task
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 ACTION_LIMIT = 1.0 - 1e-5
 _BLOCK = 1 << 18
-_REPLACE = "Generate or fetch the dataset again."
 
 
 @dataclass(frozen=True)
@@ -115,24 +114,23 @@ def load(task: Task, folder: str | Path) -> Dataset:
 
     from mfql.envs.make import make_env, reset_env
 
-    folder = Path(folder)
-    train_path, val_path = folder / f"{task.dataset}.npz", folder / f"{task.dataset}-val.npz"
+    train_path, val_path = split_paths(folder, task.dataset).values()
     env = make_env(task.name)
     reset_env(env, 0)  # Relabelling resets it without a seed; what that draws follows from this one.
     for path in (train_path, val_path):
         _check_arrays(path, _array_shapes(env))
-    source, digest = _check_description(folder / f"{task.dataset}.json", train_path, val_path)
+    source, digest = verify(folder, task.dataset)
     try:
         train, val = ogbench.make_env_and_datasets(
             task.name, dataset_path=str(train_path), dataset_only=True, cur_env=env
         )
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{train_path} or {val_path.name} is damaged: {error}", _REPLACE) from error
+        raise UserError(f"{train_path} or {val_path.name} is damaged: {error}", REPLACE) from error
     finally:
         env.close()
     for path, split in ((train_path, train), (val_path, val)):
         if len(split["next_observations"]) != len(split["observations"]):
-            raise UserError(f"{path}: the last row does not end its trajectory", _REPLACE)
+            raise UserError(f"{path}: the last row does not end its trajectory", REPLACE)
     mean, std = _statistics(train["observations"])
     return Dataset(
         **_fields(train),
@@ -153,8 +151,12 @@ def _fields(split: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _array_shapes(env: gymnasium.Env) -> dict[str, tuple[int, ...]]:
     """The shape of a row of each array that a dataset of this environment must have."""
     base: Any = env.unwrapped
-    shapes = {"observations": env.observation_space.shape, "actions": env.action_space.shape, "terminals": ()}
-    shapes["qpos"] = (base.model.nq,)
+    shapes = {
+        "observations": tuple(env.observation_space.shape or ()),
+        "actions": tuple(env.action_space.shape or ()),
+        "terminals": (),
+        "qpos": (base.model.nq,),
+    }
     if hasattr(base, "_num_buttons"):
         shapes["button_states"] = (base._num_buttons,)
     return shapes
@@ -169,20 +171,20 @@ def _check_arrays(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist", "Make it with mfql data generate, or mfql data fetch.") from error
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        raise UserError(f"{path} is no readable .npz file: {error}", _REPLACE) from error
+        raise UserError(f"{path} is no readable .npz file: {error}", REPLACE) from error
     missing = [name for name in shapes if name not in headers]
     if missing:
-        raise UserError(f"{path} lacks the arrays {', '.join(missing)}", f"It is no dataset of this task. {_REPLACE}")
+        raise UserError(f"{path} lacks the arrays {', '.join(missing)}", f"It is no dataset of this task. {REPLACE}")
     rows = headers["observations"][0][:1]
     for name, (shape, dtype) in headers.items():
         if shape != rows + shapes[name]:
             expected = f"[{rows[0] if rows else 'N'}{''.join(f', {size}' for size in shapes[name])}]"
             raise UserError(
                 f"{path}: {name} has the shape {list(shape)}, and the task's environment needs {expected}",
-                f"It is the dataset of another environment. {_REPLACE}",
+                f"It is the dataset of another environment. {REPLACE}",
             )
         if dtype.kind not in "biuf":
-            raise UserError(f"{path}: {name} has the type {dtype}, which is no number", _REPLACE)
+            raise UserError(f"{path}: {name} has the type {dtype}, which is no number", REPLACE)
 
 
 def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
@@ -192,26 +194,6 @@ def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dt
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
     return shape, dtype
-
-
-def _check_description(description: Path, train: Path, val: Path) -> tuple[str, str]:
-    """The dataset's source and its training file's sha256; refuses files that are not those described."""
-    digests = {"train": sha256(train), "val": sha256(val)}
-    if not description.exists():
-        return "unknown", digests["train"]
-    described = read_json(description)
-    try:
-        source, expected = str(described["source"]), {split: described["sha256"][split] for split in digests}
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{description} does not say source and sha256", _REPLACE) from error
-    for split, path in (("train", train), ("val", val)):
-        if digests[split] != expected[split]:
-            raise UserError(
-                f"{path} is not the file that {description.name} describes: its sha256 is {digests[split]}, "
-                f"described is {expected[split]}",
-                "Generate or fetch the dataset again; delete the description only if you changed the data on purpose.",
-            )
-    return source, digests["train"]
 
 
 def _statistics(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

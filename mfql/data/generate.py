@@ -14,17 +14,16 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
-from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from mfql.data.description import SPLITS, describe, description_path, split_paths
 from mfql.errors import UserError, unknown
-from mfql.files import sha256, write_json, write_whole
+from mfql.files import write_whole
 
-SPLITS = ("train", "val")
 VAL_SHARE = 10
 KEY_ORDER = ("observations", "actions", "terminals", "qpos", "qvel", "button_states")
 
@@ -133,39 +132,14 @@ def generate(
     _check_writable(folder)
     counts = {"train": episodes, "val": max(1, episodes // VAL_SHARE)}
     arrays = _collect(recipe, counts, seed, workers, progress)
-    paths = {"train": folder / f"{dataset}.npz", "val": folder / f"{dataset}-val.npz"}
-    description = folder / f"{dataset}.json"
-    description.unlink(missing_ok=True)  # It must never describe other files than those beside it.
-    for split, path in paths.items():
+    description_path(folder, dataset).unlink(
+        missing_ok=True
+    )  # It must never describe other files than those beside it.
+    for split, path in split_paths(folder, dataset).items():
         with write_whole(path, "wb") as file:
-            np.savez_compressed(file, **arrays[split])
-    write_json(
-        description,
-        {
-            "dataset": dataset,
-            "source": "generated",
-            "episodes": counts["train"],
-            "val_episodes": counts["val"],
-            "steps": recipe.steps,
-            "rows": {split: counts[split] * recipe.steps for split in SPLITS},
-            "seed": seed,
-            "sha256": {split: sha256(path) for split, path in paths.items()},
-            "versions": versions(),
-        },
-    )
-    return paths["train"]
-
-
-def versions() -> dict[str, str]:
-    """The versions of the packages that decide what a generated dataset holds."""
-    return {name: _version(name) for name in ("mfql", "ogbench", "mujoco", "numpy")}
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"  # This package, run from its source folder.
+            np.savez_compressed(file, **arrays[split])  # type: ignore[arg-type]
+    describe(folder, dataset, "generated", seed)
+    return split_paths(folder, dataset)["train"]
 
 
 def collect_episode(recipe: Recipe, seed: int, job: tuple[str, int]) -> dict[str, np.ndarray]:

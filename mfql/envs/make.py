@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from operator import attrgetter
 from threading import Lock
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
@@ -25,7 +25,7 @@ import numpy as np
 from mfql.errors import UserError
 
 _MAKING = Lock()
-# All that a manipulation environment changes in its compiled model: colours, targets, and the locks of drawer and window.
+# What a manipulation environment changes in its compiled model: colours, targets, the locks of drawer and window.
 _CHANGING_FIELDS = ("geom_rgba", "mat_rgba", "site_pos", "dof_damping")
 
 
@@ -119,7 +119,8 @@ class Isolated(gymnasium.Wrapper):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Start an episode; with a seed (0 to 2**32 - 1) it is that seed's."""
         if seed is not None:
-            self._global.state = np.random.RandomState(seed).get_state(legacy=False)
+            seeded: Any = np.random.RandomState(seed).get_state(legacy=False)  # As numpy.random.seed(seed) would be.
+            self._global.state = seeded
             self.action_space.seed(seed)
         with self.in_turn():
             result = self.env.reset(seed=seed, options=options)
@@ -127,16 +128,16 @@ class Isolated(gymnasium.Wrapper):
         self.base.data.qacc_warmstart[:] = 0.0
         return result
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
         """One step, drawing from this environment's generators."""
         with self.in_turn():
             return self.env.step(action)
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Within the block, `numpy.random`'s functions draw for this environment, and a shared model is in its state."""
-        outer = np.random.get_bit_generator()
-        np.random.set_bit_generator(self._global)
+        """Within the block, `numpy.random` draws for this environment, and a shared model is in its state."""
+        outer = np.random.get_bit_generator()  # type: ignore[attr-defined]
+        np.random.set_bit_generator(self._global)  # type: ignore[attr-defined]
         for name, values in self._fields.items():
             getattr(self.base.model, name)[:] = values
         try:
@@ -144,7 +145,7 @@ class Isolated(gymnasium.Wrapper):
         finally:
             for name, values in self._fields.items():
                 values[:] = getattr(self.base.model, name)
-            np.random.set_bit_generator(outer)
+            np.random.set_bit_generator(outer)  # type: ignore[attr-defined]
 
     def twin(self) -> Isolated:
         """Another environment that shares this one's compiled model. Neither may be used while the other steps.

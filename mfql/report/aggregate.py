@@ -1,0 +1,213 @@
+"""What the scores amount to over tasks: mean, interquartile mean, performance profile, probability of improvement.
+
+The statistics and their stratified bootstrap over (task, seed) are rliable's (Agarwal et al. 2021, "Deep Reinforcement
+Learning at the Edge of the Statistical Precipice"). A mean over tasks takes, at either end, the wider of that bootstrap
+and of the rule for means (`mfql.report.intervals`): with few seeds the bootstrap is too narrow however many the tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rliable import library, metrics
+
+from mfql.files import write_whole
+from mfql.report.curves import curves
+from mfql.report.intervals import Group, Interval, weighted
+from mfql.report.tasks import between_methods, bounded, by_task, group_of, in_order, ranked_pairs, runs, split
+
+REPETITIONS = 2000
+FEW_SEEDS = 5  # with fewer, the report marks a bootstrap's interval as too narrow
+PROFILE_POINTS = 101
+IMPROVEMENT_COLUMNS = ["stage", "unit", "method", "baseline", "tasks", "seeds", "difference", "low", "high"]
+IMPROVEMENT_COLUMNS += ["probability", "probability_low", "probability_high"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """Methods that can be compared over the same tasks.
+
+    Attributes:
+        groups: for each method one group of runs a task, in the order of `tasks`.
+        diverged: for each method how many of those runs diverged.
+    """
+
+    stage: str
+    unit: str
+    tasks: list[str]
+    groups: dict[str, list[Group]]
+    diverged: dict[str, int]
+
+
+def comparable(scores: pd.DataFrame, metric: str) -> list[Comparable]:
+    """For each stage and unit, the methods to compare and the tasks that all of them have.
+
+    A method with fewer than half of the tasks at hand would shrink the set for all, and is left out.
+
+    Args:
+        metric: score | rise.
+    """
+    sets = []
+    for (stage, unit), part in runs(scores).dropna(subset=[metric]).groupby(["stage", "unit"]):
+        half = part["task"].nunique() / 2
+        kept = {method: own for method, own in split(part, "method").items() if own["task"].nunique() >= half}
+        common = sorted(set.intersection(*(set(own["task"]) for own in kept.values()))) if kept else []
+        if common:
+            own = {method: split(of[of["task"].isin(common)], "task") for method, of in kept.items()}
+            groups = {method: [group_of(of[task], metric) for task in common] for method, of in own.items()}
+            diverged = {method: sum(int(of[task]["diverged"].sum()) for task in common) for method, of in own.items()}
+            sets.append(Comparable(stage, unit, common, groups, diverged))
+    return sets
+
+
+def over_tasks(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean and interquartile mean over tasks of each method's scores, and of its rises during online training.
+
+    Returns:
+        stage, unit, metric (score | rise), method, statistic (mean | iqm), value, low, high, tasks, seeds (the fewest
+        on a task), runs, diverged.
+    """
+    rows = []
+    for metric in ("score", "rise"):
+        for compared in comparable(scores, metric):
+            for method, groups in compared.groups.items():
+                for statistic, interval in _mean_and_iqm(groups).items():
+                    interval = bounded(interval, compared.unit, metric)
+                    row = {
+                        "stage": compared.stage,
+                        "unit": compared.unit,
+                        "metric": metric,
+                        "method": method,
+                        "statistic": statistic,
+                        "value": interval.value,
+                        "low": interval.low,
+                        "high": interval.high,
+                        "tasks": len(compared.tasks),
+                        "seeds": min(len(group.values) for group in groups),
+                        "runs": sum(len(group.values) for group in groups),
+                        "diverged": compared.diverged[method],
+                    }
+                    rows.append(row)
+    return in_order(pd.DataFrame(rows))
+
+
+def improvement(scores: pd.DataFrame) -> pd.DataFrame:
+    """How each two methods compare over all tasks that `over_tasks` takes.
+
+    Returns:
+        stage, unit, method, baseline, tasks, seeds (the fewest on a task), difference, low, high (of the mean scores),
+        probability, probability_low, probability_high (that on a task drawn at random a run of `method` scores above
+        one of `baseline`; ties count half).
+    """
+    rows = []
+    for compared in comparable(scores, "score"):
+        for method, baseline in ranked_pairs(scores, compared.stage, compared.groups):
+            groups = compared.groups[method] + compared.groups[baseline]
+            shares = np.repeat([1, -1], len(compared.tasks)) / len(compared.tasks)
+            difference = bounded(weighted(groups, shares.tolist()), compared.unit, "difference")
+            probability = _bootstrap(groups, _probability_of_improvement)[:, 0]
+            fewest = min(len(group.values) for group in groups)
+            ends = (difference.value, difference.low, difference.high)
+            rows.append(
+                (compared.stage, compared.unit, method, baseline, len(compared.tasks), fewest, *ends, *probability)
+            )
+    return in_order(pd.DataFrame(rows, columns=IMPROVEMENT_COLUMNS))
+
+
+def profiles(scores: pd.DataFrame) -> pd.DataFrame:
+    """Performance profiles: the share of runs that score above a threshold; every task weighs the same.
+
+    Returns:
+        stage, unit, method, threshold, value, low, high (shares from 0 to 1), tasks.
+    """
+    frames = []
+    for compared in comparable(scores, "score"):
+        everything = np.concatenate([group.values for groups in compared.groups.values() for group in groups])
+        thresholds = np.linspace(min(0.0, everything.min()), max(100.0, everything.max()), PROFILE_POINTS)
+
+        def shares_above(*tasks: Array, thresholds: Array = thresholds) -> Array:
+            return np.mean([(task > thresholds).mean(axis=0) for task in tasks], axis=0)
+
+        for method, groups in compared.groups.items():
+            value, low, high = _bootstrap(groups, shares_above)
+            frame = pd.DataFrame({"threshold": thresholds, "value": value, "low": low, "high": high})
+            frame = frame.assign(stage=compared.stage, unit=compared.unit, method=method, tasks=len(compared.tasks))
+            frames.append(frame)
+    columns = ["stage", "unit", "method", "threshold", "value", "low", "high", "tasks"]
+    return in_order(pd.concat(frames)[columns])
+
+
+TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "tasks": by_task,
+    "comparisons": between_methods,
+    "aggregate": over_tasks,
+    "improvement": improvement,
+    "profiles": profiles,
+    "curves": curves,
+}
+
+
+def write(scores: pd.DataFrame, folder: str | Path) -> dict[str, pd.DataFrame]:
+    """Compute every table of `TABLES`, write each to `folder/NAME.csv`, and return them by name."""
+    tables = {name: table(scores) for name, table in TABLES.items()}
+    for name, table in tables.items():
+        with write_whole(Path(folder) / f"{name}.csv") as file:
+            table.to_csv(file, index=False)
+    return tables
+
+
+def _mean_and_iqm(groups: list[Group]) -> dict[str, Interval]:
+    """Mean and interquartile mean over tasks, one group a task."""
+    ends = _bootstrap(groups, _rliable_mean_and_iqm)
+    mean, iqm = (Interval(*map(float, ends[:, i])) for i in range(2))
+    return {"mean": weighted(groups, [1 / len(groups)] * len(groups)).widest(mean), "iqm": iqm}
+
+
+def _rliable_mean_and_iqm(*tasks: Array) -> Array:
+    """[2]: rliable's mean and interquartile mean of one array [n, 1] a task, where n may differ between tasks."""
+    # rliable wants a rectangle [runs, tasks]: each task's runs are repeated to a common number, so that tasks weigh
+    # the same.
+    height = np.lcm.reduce([len(task) for task in tasks])
+    rectangle = np.hstack([np.repeat(task, height // len(task), axis=0) for task in tasks])
+    return np.array([metrics.aggregate_mean(rectangle), metrics.aggregate_iqm(rectangle)])
+
+
+def _probability_of_improvement(*tasks: Array) -> Array:
+    """[1]: the probability that the first half of the arrays [n, 1], one a task, improves on the second half.
+
+    The number of `rliable.metrics.probability_of_improvement`, without the p-value that is most of that one's time.
+    """
+    half = len(tasks) // 2
+    wins = [np.mean((x > y.T) + 0.5 * (x == y.T)) for x, y in zip(tasks[:half], tasks[half:], strict=True)]
+    return np.array([np.mean(wins)])
+
+
+def _bootstrap(groups: list[Group], statistic: Callable[..., Array]) -> Array:
+    """[3, ...]: value, low and high of a statistic of one array [n, 1] a group, by rliable's stratified bootstrap.
+
+    The ends are NaN where a group has a single run, which resampling would show without spread.
+    """
+    arrays = [group.values[:, None] for group in groups]
+    with _seeded():
+        value, ends = library.get_interval_estimates({"": arrays}, statistic, reps=REPETITIONS)
+    single = min(len(array) for array in arrays) < 2
+    return np.vstack([value[""], np.full_like(ends[""], np.nan) if single else ends[""]])
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Seed numpy's global generator and put it back after: rliable 1.2 draws from it and ignores `random_state`."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002

@@ -1,0 +1,185 @@
+"""Collect runs' `evaluation.json` files into one tidy table of scores.
+
+The table has one row per run, step and metric, with the columns `COLUMNS`. Metrics:
+
+| metric | at | value |
+|---|---|---|
+| success, return, length, ... | each evaluation | as the evaluation gives it; success in percent |
+| episodes | each evaluation | how many episodes it ran |
+| score | the last step | the run's score by its rule, in percent or normalised return |
+| score_episodes | the last step | how many episodes a success rate rests on; absent for normalised returns |
+| diverged | the step of divergence | 1; absent for runs that finished |
+| start, start_episodes | the last step of the run that an online run starts from | its score; `run` names that run |
+| rise | the last step | an online run's score minus `start` |
+
+**Diverged runs are never dropped: from the step at which it diverged on, a run scores 0.** Its `score` is 0 whatever
+its last evaluations were, since whoever trains has no policy in hand at the end; counting the evaluations before would
+be the choice of a best checkpoint, which the protocol excludes, and dropping the run would reward a method for failing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pandas as pd
+
+from mfql.errors import UserError
+from mfql.files import read_json, write_whole
+
+COLUMNS = ["method", "task", "seed", "stage", "step", "metric", "value", "run"]
+STAGES = ("offline", "pretrain", "online")
+DIVERGED_SCORE = 0.0
+SCORED_EVALUATIONS = {"last_three": 3, "last": 1}
+
+_COUNT = {"type": "integer", "minimum": 0}
+_PERCENT_OR_LOST = {"type": ["number", "null"], "minimum": 0, "maximum": 100}
+_PROPERTIES: dict[str, Any] = {
+    "method": {"type": "string", "minLength": 1},
+    "task": {"type": "string", "minLength": 1},
+    "seed": _COUNT,
+    "stage": {"enum": list(STAGES)},
+    "identity": {"type": "string", "minLength": 1},
+    "status": {"enum": ["finished", "diverged"]},
+    "metric": {"enum": ["success", "normalized_return"]},
+    "score_rule": {"enum": list(SCORED_EVALUATIONS)},
+    "score": {"type": ["number", "null"]},
+    "episodes": _COUNT | {"minimum": 1},
+    "steps": _COUNT,
+    "evaluations": {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "required": ["step", "episodes"],
+            "properties": {"step": _COUNT, "episodes": _COUNT | {"minimum": 1}, "success": _PERCENT_OR_LOST},
+            "additionalProperties": {"type": ["number", "null"]},
+        },
+    },
+}
+_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": list(_PROPERTIES),
+    "properties": _PROPERTIES | {"starts_from": {"enum": [None, "offline", "pretrain"]}},
+    "if": {"properties": {"status": {"const": "diverged"}}},
+    "then": {"required": ["diverged_at"], "properties": {"diverged_at": _COUNT}},
+    "else": {"properties": {"score": {"type": "number"}, "evaluations": {"minItems": 1}}},
+}
+_VALIDATOR = jsonschema.Draft202012Validator(_SCHEMA)
+
+
+def collect(files: Iterable[str | Path]) -> pd.DataFrame:
+    """Read the `evaluation.json` of runs into one tidy table.
+
+    The run that an online run starts from is read too, whether listed or not.
+
+    Args:
+        files: `.../runs/METHOD/TASK/seedN/STAGE/evaluation.json`; an order or a repetition changes nothing.
+
+    Returns:
+        The columns `COLUMNS`, sorted; `run` is the run's folder from `runs` on.
+
+    Raises:
+        UserError: no file is given; one is absent, is no JSON, lacks a value, or says another run than its folder.
+    """
+    runs: dict[Path, dict[str, Any]] = {}
+    for file in files:
+        path = Path(file).absolute()
+        runs[path] = _read(path)
+        start = _start_of(path, runs[path])
+        if start is not None and start not in runs:
+            runs[start] = _read(start)
+    if not runs:
+        raise UserError("no evaluation.json was given", "Train a run first, or give the files that exist.")
+    rows = [row for path, run in runs.items() for row in _rows(path, run, runs)]
+    frame = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": int, "step": int, "value": float})
+    return frame.sort_values(["method", "task", "seed", "stage", "metric", "step"], ignore_index=True)
+
+
+def write_scores(scores: pd.DataFrame, path: str | Path) -> None:
+    """Write the table as CSV, whole or not at all."""
+    with write_whole(path) as file:
+        scores.to_csv(file, index=False)
+
+
+def read_scores(path: str | Path) -> pd.DataFrame:
+    """Read a table that `write_scores` wrote.
+
+    Raises:
+        UserError: the file is absent, has other columns, or holds no score.
+    """
+    remedy = "Write it anew with `mfql scores`."
+    try:
+        scores = pd.read_csv(path, dtype={"method": str, "task": str, "seed": int, "step": int, "value": float})
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist", remedy) from error
+    except ValueError as error:
+        raise UserError(f"{path} is not a table of scores: {error}", remedy) from error
+    if list(scores.columns) != COLUMNS:
+        raise UserError(f"{path} has the columns {list(scores.columns)}, not {COLUMNS}", remedy)
+    if not (scores["metric"] == "score").any():
+        raise UserError(f"{path} holds no score", "Train a run to its end first.")
+    return scores
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """One evaluation.json, checked against the schema and against its folder's name."""
+    remedy = "Ask for the file again: the trainer restores it from its run folder."
+    run = read_json(path)
+    fault = jsonschema.exceptions.best_match(_VALIDATOR.iter_errors(run))
+    if fault is not None:
+        raise UserError(f"{path}: {fault.json_path.replace('$.', '')}: {fault.message}", remedy)
+    if any(run["metric"] not in evaluation for evaluation in run["evaluations"]):
+        raise UserError(f"{path}: an evaluation lacks the run's metric {run['metric']!r}", remedy)
+    folder = (run["method"], run["task"], f"seed{run['seed']}", run["stage"])
+    if path.parent.parts[-4:] != folder:
+        raise UserError(f"{path} says that it is the run {'/'.join(folder)}", f"It belongs elsewhere. {remedy}")
+    return run
+
+
+def _start_of(path: Path, run: dict[str, Any]) -> Path | None:
+    """The evaluation.json of the run that an online run starts from; None where there is none (any more)."""
+    stage = run.get("starts_from")
+    start = path.parent.parent / stage / path.name if run["stage"] == "online" and stage else None
+    return start if start is not None and start.is_file() else None
+
+
+def _score(run: dict[str, Any]) -> float:
+    """The run's score, by the rule for diverged runs where it diverged."""
+    return DIVERGED_SCORE if run["status"] == "diverged" else float(run["score"])
+
+
+def _score_episodes(run: dict[str, Any]) -> int:
+    """How many episodes the score rests on; a diverged run counts with as many as it would have had."""
+    scored = SCORED_EVALUATIONS[run["score_rule"]]
+    if run["status"] == "diverged":
+        return scored * run["episodes"]
+    return sum(evaluation["episodes"] for evaluation in run["evaluations"][-scored:])
+
+
+def _rows(path: Path, run: dict[str, Any], runs: dict[Path, dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """The run's rows, in the order of `COLUMNS`."""
+    rows: list[tuple[Any, ...]] = []
+
+    def add(step: int, metric: str, value: float, of: Path = path) -> None:
+        folder = "/".join(of.parent.parts[-5:])
+        rows.append((run["method"], run["task"], run["seed"], run["stage"], step, metric, value, folder))
+
+    for evaluation in run["evaluations"]:
+        for metric, value in evaluation.items():
+            if metric != "step" and value is not None:
+                add(evaluation["step"], metric, value)
+    add(run["steps"], "score", _score(run))
+    if run["metric"] == "success":
+        add(run["steps"], "score_episodes", _score_episodes(run))
+    if run["status"] == "diverged":
+        add(run["diverged_at"], "diverged", 1)
+    start = _start_of(path, run)
+    if start is not None:
+        before = runs[start]
+        add(before["steps"], "start", _score(before), start)
+        if before["metric"] == "success":
+            add(before["steps"], "start_episodes", _score_episodes(before), start)
+        add(run["steps"], "rise", _score(run) - _score(before))
+    return rows
