@@ -1,0 +1,90 @@
+# The short commands of the README. Everything is installed into $(VENV); nothing needs root.
+#
+#   make quickstart      install, run the quickstart workflow to its end, show the scores
+#   make test            install, run the tests
+#   make help            the others
+#
+# PYTHON=python3.12      the interpreter that .venv is made with (3.11 to 3.13)
+# TORCH_INDEX=URL        the package index that torch comes from, to choose its CPU or a CUDA build: see README.md
+# CORES=4                cores that the quickstart may use
+
+VENV ?= .venv
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell \
+	$(name) -c 'import sys; 311 <= sys.version_info[0] * 100 + sys.version_info[1] <= 313 and print("$(name)")' 2> /dev/null)))
+CORES ?= all
+TORCH_INDEX ?=
+
+# What is installed is known by the content of the files that say what to install, not by their dates.
+key = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
+RUNTIME := $(VENV)/.installed-$(call key,pyproject.toml containers/requirements.lock containers/torch.txt)
+DEVELOPMENT := $(VENV)/.installed-dev-$(call key,pyproject.toml containers/requirements-dev.lock)
+TORCH := $(VENV)/.torch-$(call key,containers/torch.txt)$(if $(TORCH_INDEX),-$(shell echo '$(TORCH_INDEX)' | cksum | cut -d ' ' -f 1))
+
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test lint types check-data lock clean
+
+help:
+	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  \1: /p' $(MAKEFILE_LIST)
+
+install: $(RUNTIME)  ## install what the workflow needs into .venv
+
+quickstart: $(RUNTIME)  ## the whole pipeline, small
+	$(RUN) snakemake --configfile config/quickstart.yaml --cores $(CORES)
+
+test: $(DEVELOPMENT)  ## the tests
+	$(RUN) python -m pytest -n 2
+
+lint: $(DEVELOPMENT)  ## style of the code and of the workflow
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) snakemake --lint
+
+types: $(DEVELOPMENT)  ## static types
+	$(RUN) mypy
+
+check-data: $(DEVELOPMENT)  ## generated datasets against what the official scripts produce; minutes
+	$(RUN) python -m pytest -n 2 tests/check_generator.py
+
+COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --excludes containers/excludes.txt $(UPGRADE)
+
+lock: $(DEVELOPMENT)  ## write the lock files from pyproject.toml (UPGRADE=--upgrade renews every version)
+	$(COMPILE) pyproject.toml containers/requirements.in --output-file containers/requirements.lock > /dev/null
+	$(COMPILE) --constraint containers/requirements.lock --extra dev pyproject.toml containers/requirements.in \
+		--output-file containers/requirements-dev.lock > /dev/null
+
+clean:  ## remove the installation and caches; results and data stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "No Python 3.11, 3.12 or 3.13 is in PATH. Install one, or name it: make PYTHON=path/to/python3.12" >&2; exit 1; fi
+	@"$(PYTHON)" -c 'import sys; sys.exit(not 311 <= sys.version_info[0] * 100 + sys.version_info[1] <= 313)' || { \
+		echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13. Name another: make PYTHON=path/to/python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2> /dev/null || { \
+		echo "$(PYTHON) cannot make virtual environments. Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+
+# The locks are complete, so pip resolves nothing (--no-deps). torch follows them and finds its dependencies in place.
+$(RUNTIME): | $(TORCH)
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.requirements-$(call key,containers/requirements.lock): | $(VENV)/bin/python
+	@echo "Installing into $(VENV): about 220 MB to download, then torch (CPU build 190 MB, CUDA build 3 GB)"
+	$(PIP) install --no-deps --require-hashes --requirement containers/requirements.lock
+	@touch $@
+
+$(TORCH): | $(VENV)/.requirements-$(call key,containers/requirements.lock)
+	$(if $(TORCH_INDEX),$(PIP) uninstall --yes torch && rm -f $(VENV)/.torch-*)
+	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --requirement containers/torch.txt
+	@touch $@
+
+$(DEVELOPMENT): | $(RUNTIME)
+	$(PIP) install --no-deps --require-hashes --requirement containers/requirements-dev.lock
+	@touch $@
