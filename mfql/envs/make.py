@@ -101,7 +101,8 @@ class Isolated(gymnasium.Wrapper):
     """Runs an OGBench environment on generators of its own; `reset(seed=...)` seeds all of them.
 
     An episode equals one of the bare environment after `numpy.random.seed(seed)`, `action_space.seed(seed)` and
-    `reset(seed=seed)`, up to the rounding that a warm start of the constraint solver leaves in contact forces.
+    `reset(seed=seed)`. It needs MuJoCo 3.3.6 or later: before, `mj_forward` in a reset left the solver a start that hung
+    on the earlier episode.
     """
 
     def __init__(self, env: gymnasium.Env) -> None:
@@ -123,10 +124,7 @@ class Isolated(gymnasium.Wrapper):
             self._global.state = seeded
             self.action_space.seed(seed)
         with self.in_turn():
-            result = self.env.reset(seed=seed, options=options)
-        # The solver starts from its last solution, which here is one of an earlier episode.
-        self.base.data.qacc_warmstart[:] = 0.0
-        return result
+            return self.env.reset(seed=seed, options=options)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
         """One step, drawing from this environment's generators."""

@@ -1,0 +1,92 @@
+"""`{dataset}.json`: where a dataset's two files come from, and the sha256 by which they are known."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from mfql.errors import UserError
+from mfql.files import read_json, sha256, write_json
+
+SPLITS = ("train", "val")
+REPLACE = "Generate or fetch the dataset again."
+
+
+def split_paths(folder: str | Path, dataset: str) -> dict[str, Path]:
+    """The files of a dataset's training and validation split, as OGBench names them."""
+    return {"train": Path(folder) / f"{dataset}.npz", "val": Path(folder) / f"{dataset}-val.npz"}
+
+
+def description_path(folder: str | Path, dataset: str) -> Path:
+    """The file that describes a dataset. It is written last: without it the files beside it may not belong together."""
+    return Path(folder) / f"{dataset}.json"
+
+
+def describe(folder: str | Path, dataset: str, source: str, seed: int | None) -> None:
+    """Describe the two files of a dataset.
+
+    Args:
+        folder: where they are.
+        dataset: such as `cube-single-play-v0`.
+        source: `generated` or `downloaded`.
+        seed: that they were generated with; None for a download.
+    """
+    paths = split_paths(folder, dataset)
+    lengths = {split: _episode_lengths(path) for split, path in paths.items()}
+    found = np.unique(np.concatenate(list(lengths.values())))
+    write_json(
+        description_path(folder, dataset),
+        {
+            "dataset": dataset,
+            "source": source,
+            "seed": seed,
+            "episodes": len(lengths["train"]),
+            "val_episodes": len(lengths["val"]),
+            "steps": int(found[0]) if len(found) == 1 else None,
+            "rows": {split: int(lengths[split].sum()) for split in SPLITS},
+            "sha256": {split: sha256(path) for split, path in paths.items()},
+            "versions": {package: _version(package) for package in ("mfql", "ogbench", "mujoco", "numpy")},
+        },
+    )
+
+
+def verify(folder: str | Path, dataset: str) -> tuple[str, str]:
+    """The source of a dataset and the sha256 of its training file.
+
+    Returns:
+        `generated`, `downloaded`, or `unknown` if there is no description; and 64 hexadecimal digits.
+
+    Raises:
+        UserError: the files are not those described.
+    """
+    path = description_path(folder, dataset)
+    found = {split: sha256(file) for split, file in split_paths(folder, dataset).items()}
+    if not path.exists():
+        return "unknown", found["train"]
+    described = read_json(path)
+    try:
+        source, expected = str(described["source"]), {split: str(described["sha256"][split]) for split in SPLITS}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} does not say source and sha256", REPLACE) from error
+    for split, file in split_paths(folder, dataset).items():
+        if found[split] != expected[split]:
+            raise UserError(
+                f"{file} is not the file that {path.name} describes: its sha256 is {found[split]}, described is "
+                f"{expected[split]}",
+                f"{REPLACE} If you replaced the data on purpose, delete {path.name}.",
+            )
+    return source, found["train"]
+
+
+def _episode_lengths(path: Path) -> np.ndarray:
+    with np.load(path, allow_pickle=False) as arrays:
+        return np.diff(np.flatnonzero(arrays["terminals"]), prepend=-1)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"  # This package, run from its source folder.
