@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from mfql.agents.parameters import Layout, Views
@@ -138,6 +137,10 @@ class Agent(ABC):
         """What tells a failing run, of a fixed batch at each evaluation: a dict of `[S]`."""
         return {}
 
+    def data_values(self, parameters: Parameters, batch: Batch) -> Tensor | None:
+        """Q of the data's own actions `[S, B]`, to hold against Monte-Carlo returns; None for a method without values."""
+        return None
+
 
 def load_agent(name: str) -> type[Agent]:
     """The agent class of `mfql/agents/NAME.py`, or of a Python file given by its path.
@@ -179,16 +182,3 @@ def no_grad_views(parameters: Views) -> dict[str, Tensor]:
     """The same views, cut off from the gradient: a frozen critic costs no weight gradient."""
     return {name: view.detach() for name, view in parameters.items()}
 
-
-__all__ = [
-    "Agent",
-    "Batch",
-    "Draw",
-    "Draws",
-    "Group",
-    "Parameters",
-    "count_parameters",
-    "load_agent",
-    "no_grad_views",
-    "torch",
-]

@@ -241,5 +241,4 @@ class MFQL(Agent):
         }
 
     def data_values(self, parameters: Parameters, batch: Batch) -> Tensor:
-        """Q of the data's own actions `[S, B]`, for comparison with their Monte-Carlo returns."""
         return self.aggregate(self.critic(parameters["critic"], batch["observations"], batch["actions"]))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-FIELDS = ("observations", "actions", "rewards", "masks", "next_observations")
+from mfql.data.dataset import Dataset, Transitions
+from mfql.errors import unknown
+
+# The released code takes its statistics over a buffer of this many rows, those beyond the dataset zero.
+_PADDED_ROWS = 2_000_000
 
 
 class Memory:
@@ -81,16 +85,46 @@ class Memory:
             self.tail[name][seed, start : start + len(value)] = value
 
 
-def dataset_fields(dataset: Any, extra_fields: tuple[str, ...], discount: float) -> dict[str, np.ndarray]:
-    """The fields of a dataset that a method trains on, observations normalised by the dataset's statistics."""
-    fields = {
-        "observations": normalise(dataset.observations, dataset),
-        "next_observations": normalise(dataset.next_observations, dataset),
-        **{name: getattr(dataset, name) for name in ("actions", "rewards", "masks")},
+@dataclass(frozen=True)
+class Normaliser:
+    """Observations in units of `std` from `mean`, each `[D]` float32."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+    @classmethod
+    def of(cls, dataset: Dataset, statistics: str) -> Normaliser:
+        """From a dataset's `valid` rows, or those `padded` with zero rows as in the released code."""
+        mean, std = dataset.observation_mean.astype(np.float64), dataset.observation_std.astype(np.float64)
+        if statistics == "padded":
+            share = min(1.0, len(dataset) / _PADDED_ROWS)
+            square = share * (std**2 + mean**2)
+            mean = share * mean
+            std = np.sqrt(square - mean**2)
+        return cls(mean.astype(np.float32), np.maximum(std, 1e-6).astype(np.float32))
+
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        """Observations `[..., D]`, float32."""
+        return ((observations - self.mean) / self.std).astype(np.float32)
+
+
+def training_fields(
+    rows: Transitions, normaliser: Normaliser, extra_fields: tuple[str, ...], discount: float
+) -> dict[str, np.ndarray]:
+    """The fields that a method trains on, observations normalised.
+
+    Raises:
+        UserError: the method asks for a field that no dataset has.
+    """
+    extra = {"next_actions": rows.next_actions, "mc_returns": lambda: rows.mc_returns(discount)}
+    for name in extra_fields:
+        if name not in extra:
+            raise unknown("extra field", name, list(extra))
+    return {
+        "observations": normaliser(rows.observations),
+        "next_observations": normaliser(rows.next_observations),
+        "actions": rows.actions,
+        "rewards": rows.rewards,
+        "masks": rows.masks,
+        **{name: extra[name]() for name in extra_fields},
     }
-    return fields
-
-
-def normalise(observations: np.ndarray, dataset: Any) -> np.ndarray:
-    """Observations in units of the dataset's standard deviation from its mean."""
-    return (observations - dataset.observation_mean) / dataset.observation_std

@@ -1,0 +1,173 @@
+"""The `mfql` command line: one subcommand a stage."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mfql.errors import UserError
+
+# What a job that was asked to end exits with: the same command continues it (sysexits' EX_TEMPFAIL).
+EXIT_CONTINUE = 75
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one subcommand; returns the exit status: 0, or 2 after an error that the user can mend."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.func(options) or 0)
+    except UserError as error:
+        print(f"mfql: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mfql", description="One-step MeanFlow Q-learning, from dataset to report.")
+    commands = parser.add_subparsers(title="stages", required=True, metavar="COMMAND")
+    _add_data(commands)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_parity(commands)
+    from mfql.report.cli import add_commands
+
+    add_commands(commands)
+    return parser
+
+
+def _add_data(commands: argparse._SubParsersAction) -> None:
+    data = commands.add_parser("data", help="make or fetch a dataset").add_subparsers(required=True, metavar="ACTION")
+    generate = data.add_parser("generate", help="collect a dataset with OGBench's scripted oracles")
+    generate.add_argument("dataset", help="such as pointmaze-medium-navigate-v0")
+    generate.add_argument("--out", type=Path, required=True, metavar="DIR")
+    generate.add_argument("--episodes", type=_count(1), help="default: the official number")
+    generate.add_argument("--seed", type=_count(0), default=0)
+    generate.add_argument("--workers", type=_count(1), default=os.cpu_count() or 1)
+    generate.set_defaults(func=_generate)
+    fetch = data.add_parser("fetch", help="download a published dataset")
+    fetch.add_argument("dataset")
+    fetch.add_argument("--out", type=Path, required=True, metavar="DIR")
+    fetch.set_defaults(func=_fetch)
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from mfql.data.generate import generate
+
+    generate(options.dataset, options.out, episodes=options.episodes, seed=options.seed, workers=options.workers)
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from mfql.data.fetch import fetch
+
+    fetch(options.dataset, options.out)
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    train = commands.add_parser("train", help="train seeds of one method, task and stage; continues what was killed")
+    train.add_argument("--method", required=True)
+    train.add_argument("--task", required=True)
+    train.add_argument("--stage", required=True)
+    train.add_argument("--seeds", type=_count(0), nargs="+", required=True)
+    train.add_argument("--data", type=Path, default=Path("data"), help="folder of the dataset")
+    train.add_argument("--results", type=Path, default=Path("results"))
+    train.add_argument("--config-dir", type=Path, default=Path("config"))
+    train.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    train.add_argument("--threads", type=_count(1), default=os.cpu_count() or 1)
+    train.add_argument("--workers", type=_count(0), default=os.cpu_count() or 1, help="environment processes")
+    train.add_argument("--compile", choices=["auto", "on", "off"], default="auto", help="compile the update")
+    train.add_argument("--checkpoint-seconds", type=float, default=300.0)
+    train.add_argument("--no-progress", action="store_true")
+    train.set_defaults(func=_train)
+
+
+def _train(options: argparse.Namespace) -> int:
+    import torch
+
+    from mfql.training.loop import Execution, Interrupted
+    from mfql.training.train import Job, train
+
+    torch.set_num_threads(options.threads)
+    device = _device(options.device)
+    job = Job(
+        options.method,
+        options.task,
+        options.stage,
+        tuple(dict.fromkeys(options.seeds)),
+        options.data,
+        options.results,
+        options.config_dir,
+    )
+    execution = Execution(
+        device, options.workers, options.checkpoint_seconds, _compiled(options.compile, device), not options.no_progress
+    )
+    try:
+        train(job, execution)
+    except Interrupted:
+        print("mfql: asked to end; the state is saved, the same command continues", file=sys.stderr)
+        return EXIT_CONTINUE
+    return 0
+
+
+def _device(name: str):
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda, but torch sees no GPU", "Use --device cpu, or install torch's CUDA build.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _compiled(choice: str, device) -> bool:
+    return choice == "on" or (choice == "auto" and device.type == "cuda")
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    evaluate = commands.add_parser("evaluate", help="score a finished run's policy anew")
+    evaluate.add_argument("run", type=Path, help="such as results/runs/METHOD/TASK/seed0/offline")
+    evaluate.add_argument("--episodes", type=_count(1), default=50)
+    evaluate.add_argument("--out", type=Path, required=True, metavar="FILE.json")
+    evaluate.add_argument("--video", type=Path, metavar="FILE.gif")
+    evaluate.add_argument("--workers", type=_count(0), default=os.cpu_count() or 1)
+    evaluate.set_defaults(func=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from mfql.evaluation.evaluate import evaluate
+
+    evaluate(options.run, options.episodes, options.out, options.video, options.workers)
+
+
+def _add_parity(commands: argparse._SubParsersAction) -> None:
+    parity = commands.add_parser("parity", help="compare the method with a reference fixture")
+    parity.add_argument("file", type=Path, nargs="?", default=Path("tests/data/reference.npz"))
+    parity.set_defaults(func=_parity)
+
+
+def _parity(options: argparse.Namespace) -> int:
+    from mfql.parity import report
+
+    return 0 if report(options.file) else 1
+
+
+def _count(least: int) -> Callable[[str], int]:
+    """An argument type: a whole number from `least` on."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is below {least}")
+        return value
+
+    return parse
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""A trained policy on disk, and in two lines: `policy = mfql.load_policy(folder)`, `action = policy(observation)`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from mfql.agents.interface import Agent, Draw, load_agent
+from mfql.agents.update import views_of
+from mfql.draws import DrawStream
+from mfql.errors import UserError
+from mfql.files import read_json, write_json, write_whole
+from mfql.settings import build_settings
+
+WEIGHTS, DESCRIPTION = "policy.safetensors", "policy.json"
+
+
+class Actor:
+    """Acts for several seeds at once.
+
+    Args:
+        agent: the method.
+        flat: flat parameters `[S, P]` of the groups that acting reads; looked up anew at each call.
+        mean, std: of raw observations `[D]`.
+        device: where the parameters are.
+    """
+
+    def __init__(
+        self, agent: Agent, flat: Mapping[str, Tensor], mean: np.ndarray, std: np.ndarray, device: torch.device
+    ) -> None:
+        self.agent, self.flat, self.device = agent, flat, device
+        self.mean, self.std = mean, std
+
+    @torch.no_grad()
+    def __call__(self, observations: np.ndarray, noise: Tensor | None) -> np.ndarray:
+        """Raw observations `[S, B, D]` and noise `[S, B, *act_draw]` to actions `[S, B, A]`; a broken network acts with zeros."""
+        normalised = ((observations - self.mean) / self.std).astype(np.float32)
+        parameters = views_of(self.agent, {name: self.flat[name] for name in self.agent.act_groups()})
+        actions = self.agent.act(parameters, torch.from_numpy(normalised).to(self.device), noise)
+        return torch.nan_to_num(actions).cpu().numpy()
+
+
+class Policy:
+    """A trained policy. Calling it with an observation gives an action.
+
+    Args:
+        actor: acts for one seed.
+        description: what `policy.json` holds: agent, settings, method, task, seed, stage, sizes.
+        seed: of the noise; call n uses the n-th draw, so that two policies with the same seed act alike.
+    """
+
+    def __init__(self, actor: Actor, description: dict[str, Any], seed: int = 0) -> None:
+        self.actor, self.description = actor, description
+        self._seed, self._calls = seed, 0
+        self._streams: dict[int, DrawStream] = {}
+
+    def __call__(self, observation: np.ndarray) -> np.ndarray:
+        """One observation `[D]` or several `[B, D]` to actions `[A]` or `[B, A]` within [-1, 1].
+
+        Raises:
+            ValueError: the last size is not D.
+        """
+        observations = np.atleast_2d(np.asarray(observation, dtype=np.float32))
+        expected = self.description["observation_dim"]
+        if observations.ndim != 2 or observations.shape[1] != expected:
+            raise ValueError(f"observations of shape {np.shape(observation)}; this policy takes [{expected}] or [B, {expected}]")
+        actions = self.actor(observations[None], self._noise(len(observations)))[0]
+        return actions[0] if np.ndim(observation) == 1 else actions
+
+    def _noise(self, batch: int) -> Tensor | None:
+        draw = self.actor.agent.act_draw()
+        if draw is None:
+            return None
+        if batch not in self._streams:
+            shaped = {"noise": Draw(draw.kind, (batch, *draw.shape))}
+            self._streams[batch] = DrawStream(shaped, [self._seed], f"policy/{batch}", self.actor.device)
+        noise = self._streams[batch].at(self._calls)["noise"]
+        self._calls += 1
+        return noise
+
+
+def save_policy(folder: Path, actor: Actor, row: int, description: dict[str, Any]) -> None:
+    """Write one seed's policy: weights as safetensors, the rest as JSON, the JSON last."""
+    views = views_of(actor.agent, {name: actor.flat[name][row : row + 1] for name in actor.agent.act_groups()})
+    arrays = {
+        f"{group}.{name}": view[0].cpu().contiguous() for group, named in views.groups.items() for name, view in named.items()
+    }
+    with write_whole(folder / WEIGHTS, "wb") as file:
+        file.write(save(arrays))
+    write_json(
+        folder / DESCRIPTION,
+        {
+            **description,
+            "observation_dim": actor.agent.observation_dim,
+            "action_dim": actor.agent.action_dim,
+            "observation_mean": actor.mean.tolist(),
+            "observation_std": actor.std.tolist(),
+        },
+    )
+
+
+def load_policy(folder: str | Path, *, seed: int = 0, device: str = "cpu") -> Policy:
+    """The policy of a run's folder, or of a `policy` folder itself.
+
+    Args:
+        folder: `results/runs/{method}/{task}/seed{seed}/{stage}`, its `run`, or a folder with the two files.
+        seed: of the noise.
+        device: where it acts.
+
+    Raises:
+        UserError: there is no policy, or its files do not fit each other.
+    """
+    path = _policy_folder(Path(folder))
+    description = read_json(path / DESCRIPTION)
+    kind = load_agent(description["agent"])
+    settings = build_settings(kind.Settings, description["settings"], str(path / DESCRIPTION))
+    agent = kind(settings, description["observation_dim"], description["action_dim"])
+    try:
+        arrays = load_file(path / WEIGHTS)
+        flat = {name: _flat(agent, name, arrays) for name in agent.act_groups()}
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        raise UserError(f"{path / WEIGHTS} does not hold the weights of {DESCRIPTION}: {error}", "Copy the folder again.") from error
+    mean, std = (np.array(description[key], dtype=np.float32) for key in ("observation_mean", "observation_std"))
+    target = torch.device(device)
+    return Policy(
+        Actor(agent, {name: value.to(target) for name, value in flat.items()}, mean, std, target), description, seed
+    )
+
+
+def _policy_folder(folder: Path) -> Path:
+    for candidate in (folder, folder / "policy", folder / "run" / "policy"):
+        if (candidate / DESCRIPTION).exists():
+            return candidate
+    raise UserError(f"{folder} holds no policy", "Give the folder of a finished run, such as results/runs/METHOD/TASK/seed0/offline.")
+
+
+def _flat(agent: Agent, group: str, arrays: dict[str, Tensor]) -> Tensor:
+    layout = agent.groups[group.removeprefix("target_")].layout
+    flat = torch.zeros(1, layout.width)
+    for name, view in layout.views(flat).items():
+        view.copy_(arrays[f"{group}.{name}"])
+    return flat

@@ -1,0 +1,83 @@
+"""Evaluation episodes of several seeds, all side by side: one acting batch a step, results independent of the number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mfql.agents.interface import Draw
+from mfql.draws import DrawStream, derived_seed
+
+
+class Pool(Protocol):
+    """What evaluation needs of a pool of environments; see `mfql.envs.vector.EnvPool`."""
+
+    observations: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    success: np.ndarray
+
+    def reset(self, seeds: dict[int, int]) -> None: ...
+
+    def step(self, actions: np.ndarray, mask: np.ndarray) -> None: ...
+
+
+# Raw observations [S, E, D] and noise [S, E, *act_draw] to actions [S, E, A].
+Act = Callable[[np.ndarray, Tensor | None], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What episodes gave: success (0 or 1), sum of rewards, steps, each `[S, E]`."""
+
+    success: np.ndarray
+    returns: np.ndarray
+    lengths: np.ndarray
+
+    def summary(self, row: int) -> dict[str, float]:
+        """Means over one seed's episodes, success in percent."""
+        return {
+            "success": 100.0 * float(self.success[row].mean()),
+            "return": float(self.returns[row].mean()),
+            "length": float(self.lengths[row].mean()),
+        }
+
+
+def run_episodes(
+    act: Act, act_draw: Draw | None, pool: Pool, seeds: list[int], episodes: int, purpose: str, device: torch.device
+) -> Episodes:
+    """One episode in each environment of the pool, seed by seed.
+
+    The start of an episode and its noise are functions of (seed, purpose, episode, step). The acting batch keeps its shape
+    `[S, E]` to the end: finished episodes are masked, not dropped.
+
+    Args:
+        pool: `S * E` environments; episode e of the i-th seed in environment `i * E + e`.
+        purpose: names the evaluation, such as `offline/evaluate/100000`.
+    """
+    shape = (len(seeds), episodes)
+    keys = [f"{seed}/{episode}" for seed in seeds for episode in range(episodes)]
+    noise = DrawStream({"noise": act_draw} if act_draw else {}, keys, purpose, device)
+    pool.reset({index: derived_seed(key, purpose, "start") for index, key in enumerate(keys)})
+    running = np.ones(len(keys), dtype=bool)
+    success, returns, lengths = (np.zeros(len(keys)) for _ in range(3))
+    step = 0
+    while running.any():
+        drawn = noise.at(step).get("noise")
+        actions = act(
+            pool.observations.reshape(*shape, *pool.observations.shape[1:]),
+            None if drawn is None else drawn.unflatten(0, shape),
+        )
+        pool.step(actions.reshape(len(keys), -1), running)
+        returns[running] += pool.rewards[running]
+        lengths[running] += 1
+        success[running] = np.maximum(success[running], pool.success[running])
+        running &= ~(pool.terminated | pool.truncated)
+        step += 1
+    return Episodes(success.reshape(shape), returns.reshape(shape), lengths.reshape(shape))

@@ -1,0 +1,51 @@
+"""The training log of one run: a CSV whose rows survive a kill exactly once, and TensorBoard."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+_HEADER = "step,metric,value\n"
+
+
+class TrainingLog:
+    """Rows `step,metric,value` in `metrics.csv`, the same scalars in `tensorboard/`.
+
+    Args:
+        folder: the run's own folder.
+        size: bytes of the CSV that a checkpoint vouches for; what a killed run wrote after it is cut off. None starts anew.
+        step: the step of that checkpoint.
+    """
+
+    def __init__(self, folder: Path, size: int | None, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "metrics.csv"
+        if size is None:
+            path.write_text(_HEADER)
+        else:
+            os.truncate(path, size)
+        self._file = open(path, "a")  # noqa: SIM115 - open for the run's life, closed by close()
+        self._board: SummaryWriter = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if size else None)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One row a metric, in the order of their names."""
+        for name in sorted(values):
+            self._file.write(f"{step},{name},{values[name]!r}\n")
+            self._board.add_scalar(name, values[name], step)
+
+    def sync(self) -> int:
+        """Bring all rows to the disk; returns the CSV's bytes."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Flush and close both."""
+        self._file.close()
+        self._board.close()

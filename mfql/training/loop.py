@@ -1,0 +1,364 @@
+"""The training loop: offline and online, any method, one or several seeds."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from tqdm import tqdm
+
+from mfql.agents.interface import Agent, Draw
+from mfql.agents.update import Updater, initial_state, views_of
+from mfql.data.dataset import Dataset
+from mfql.draws import DrawStream, generator
+from mfql.envs.vector import EnvPool
+from mfql.evaluation.policy import Actor
+from mfql.evaluation.rollout import run_episodes
+from mfql.training.log import TrainingLog
+from mfql.training.memory import Memory, Normaliser, training_fields
+from mfql.training.online import Environments
+from mfql.training.run import RunFolder, machine
+
+# A seed whose mean value exceeds the largest possible return by this factor has diverged.
+_VALUE_MARGIN = 100.0
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a job runs; nothing here changes a result beyond rounding.
+
+    Args:
+        device: where it trains.
+        workers: environment processes of evaluation.
+        checkpoint_seconds: time between checkpoints; one follows every evaluation too.
+        compiled: compile the update.
+        progress: show a progress bar.
+    """
+
+    device: torch.device
+    workers: int
+    checkpoint_seconds: float = 300.0
+    compiled: bool = False
+    progress: bool = True
+
+
+class Interrupted(Exception):
+    """The job was asked to end (SIGTERM); its state is saved, and the same command continues it."""
+
+
+class Trainer:
+    """Trains the seeds of one job together.
+
+    Args:
+        agent: the method.
+        dataset: what it learns from.
+        runs: one folder a seed, all of one method, task and stage.
+        execution: how it runs.
+        starts: for `online`, the saved state of each seed's earlier stage; None for a fresh start.
+        saved: a checkpoint of each seed, all of one step; None starts from the beginning.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        dataset: Dataset,
+        runs: list[RunFolder],
+        execution: Execution,
+        starts: list[dict[str, Any]] | None = None,
+        saved: list[dict[str, Any]] | None = None,
+    ) -> None:
+        self.agent, self.dataset, self.runs, self.execution = agent, dataset, runs, execution
+        self.settings = agent.settings
+        self.online = runs[0].stage == "online"
+        self.steps = self.settings.online_steps if self.online else self.settings.offline_steps
+        self.seeds = [run.seed for run in runs]
+        device = execution.device
+        self.normaliser = Normaliser.of(dataset, self.settings.observation_statistics)
+        self.memory = self._memory(dataset, self.steps if self.online else 0)
+        self.state = initial_state(agent, [generator(torch.device("cpu"), seed, "initial") for seed in self.seeds], device)
+        self.actor = Actor(agent, self.state.flat, self.normaliser.mean, self.normaliser.std, device)
+        self.evaluations: list[list[dict[str, float]]] = [[] for _ in runs]
+        self.stopped_at: list[int | None] = [None] * len(runs)
+        self.segments: list[list[tuple[str, str]]] = [[] for _ in runs]
+        self.segment_end = [0] * len(runs)
+        self.step = 0
+        self._logged_updates = 0
+        self._environments: Environments | None = None
+        self._stop = False
+        if starts is not None:
+            self._take_start(starts)
+        if saved is not None:
+            self._restore(saved)
+        self.updater = Updater(agent, self.state, self._value_limit(), compiled=execution.compiled)
+        self._draws = self._stream("update", agent.updates_per_step)
+        self._saved = saved
+
+    def _memory(self, rows: Any, capacity: int) -> Memory:
+        fields = training_fields(rows, self.normaliser, self.agent.extra_fields, self.settings.discount)
+        share = self.agent.online_share if self.online else None
+        return Memory(fields, len(self.runs), capacity, share, self.execution.device)
+
+    def _stream(self, purpose: str, repeats: int = 1) -> DrawStream:
+        """Row indices and the method's draws; several updates a step take draws of their own."""
+        draws = {"rows": Draw("integer", (self.settings.batch_size,)), **self.agent.update_draws()}
+        repeated = {name: Draw(draw.kind, (repeats, *draw.shape)) for name, draw in draws.items()}
+        stage = "online" if self.online else "offline"
+        return DrawStream(repeated, self.seeds, f"{stage}/{purpose}", self.execution.device)
+
+    def _value_limit(self) -> float:
+        largest = float(np.abs(self.dataset.rewards).max()) / (1.0 - self.settings.discount)
+        return _VALUE_MARGIN * max(largest, 1.0)
+
+    def _take_start(self, starts: list[dict[str, Any]]) -> None:
+        """Begin online training from the state of the earlier stage; a seed that diverged there stays out."""
+        self.state.load_rows(starts)
+        self.state.step.fill_(self.settings.offline_steps)
+        self.state.active.copy_(self.state.diverged_at < 0)
+        self.state.diverged_at.copy_(torch.where(self.state.active, -1, 0))
+        for total in self.state.logged.values():
+            total.zero_()
+
+    def _restore(self, saved: list[dict[str, Any]]) -> None:
+        self.state.load_rows([one["state"] for one in saved])
+        self.step = saved[0]["step"]
+        self._logged_updates = saved[0]["logged_updates"]
+        for row, one in enumerate(saved):
+            self.evaluations[row] = one["evaluations"]
+            self.stopped_at[row] = one["stopped_at"]
+            self.segments[row] = [tuple(segment) for segment in one["segments"]]
+            self.segment_end[row] = one["segment_end"]
+            if self.online:
+                self.memory.restore(row, 0, one["tail"])
+        self.memory.filled.fill_(self.step)
+
+    def train(self) -> None:
+        """Train to the last step, or until every seed has ended; evaluations, log and checkpoints on the way."""
+        with ExitStack() as stack:
+            stack.enter_context(self._asked_to_end())
+            self._evaluation = stack.enter_context(_LazyPool(self.runs[0].task, self.settings, self.execution, len(self.seeds)))
+            if self.online:
+                self._environments = stack.enter_context(self._online_environments())
+            self._logs = [self._log(row) for row in range(len(self.runs))]
+            for log in self._logs:
+                stack.callback(log.close)
+            self._loop()
+
+    def _log(self, row: int) -> TrainingLog:
+        size = self._saved[row]["metrics_bytes"] if self._saved else None
+        return TrainingLog(self.runs[row].own, size, self.step)
+
+    @contextmanager
+    def _online_environments(self) -> Iterator[Environments]:
+        workers = min(len(self.seeds), self.execution.workers)
+        with EnvPool(self.runs[0].task, len(self.seeds), workers) as pool:
+            environments = Environments(
+                pool, self.seeds, self.actor, self.memory, self.normaliser, self.settings.discount, self.execution.device
+            )
+            for row, one in enumerate(self._saved or []):
+                environments.restore(row, one["episode"])
+            environments.start()
+            yield environments
+
+    def _loop(self) -> None:
+        saved_at = time.monotonic()
+        bar = tqdm(
+            total=self.steps,
+            initial=self.step,
+            unit="step",
+            desc=f"{self.runs[0].method} {self.runs[0].task} {self.runs[0].stage} seeds {','.join(map(str, self.seeds))}",
+            disable=not self.execution.progress,
+            mininterval=1.0,
+            dynamic_ncols=True,
+        )
+        with bar:
+            while self.step < self.steps and (self.step % self.settings.log_interval or self.state.active.any()):
+                self._tick()
+                bar.update()
+                evaluated = self._log_and_evaluate(bar)
+                due = time.monotonic() - saved_at >= self.execution.checkpoint_seconds
+                if evaluated or due or self._stop or self.step == self.steps:
+                    self.save()
+                    saved_at = time.monotonic()
+                if self._stop:
+                    raise Interrupted
+        if not self._has_final_checkpoint():
+            self.save()
+
+    def _has_final_checkpoint(self) -> bool:
+        return all(self.step in run.checkpoints.steps() for run in self.runs)
+
+    def _tick(self) -> None:
+        """One step: offline an update, online an action, the updates on the rows before it, and the new row."""
+        if self._environments:
+            self._environments.act(self.step)
+        draws = self._draws.at(self.step)
+        for repeat in range(self.agent.updates_per_step):
+            one = {name: value[:, repeat] for name, value in draws.items()}
+            self.updater(self.memory.batch(one.pop("rows")), one)
+        self._logged_updates += self.agent.updates_per_step
+        if self._environments:
+            self._environments.finish(self.step)
+        self.step += 1
+
+    def _log_and_evaluate(self, bar: tqdm) -> bool:
+        """What is due at this step; tells whether an evaluation was."""
+        last = self.step == self.steps
+        if last or self.step % self.settings.log_interval == 0:
+            self._write_log()
+        if last or self.step % self.settings.eval_interval == 0:
+            self.evaluate()
+            latest = [evaluations[-1]["success"] for evaluations in self.evaluations if evaluations]
+            bar.set_postfix_str(f"success {' '.join(f'{value:.0f}' for value in latest)} %")
+            return True
+        return False
+
+    def _write_log(self) -> None:
+        active = self.state.active.tolist()
+        means = {name: (total / self._logged_updates).tolist() for name, total in self.state.logged.items()}
+        for row, log in enumerate(self._logs):
+            if active[row]:
+                log.write(self.step, {f"training/{name}": values[row] for name, values in means.items()})
+        for total in self.state.logged.values():
+            total.zero_()
+        self._logged_updates = 0
+
+    def evaluate(self) -> None:
+        """Score every active seed, log what tells a failing run, and stop seeds that no longer improve."""
+        stage = "online" if self.online else "offline"
+        episodes = run_episodes(
+            self.actor,
+            self.agent.act_draw(),
+            self._evaluation.pool(),
+            self.seeds,
+            self.settings.eval_episodes,
+            f"{stage}/evaluate/{self.step}",
+            self.execution.device,
+        )
+        diagnostics = self.diagnostics()
+        active = self.state.active.tolist()
+        for row, log in enumerate(self._logs):
+            if not active[row]:
+                continue
+            summary = episodes.summary(row)
+            self.evaluations[row].append({"step": self.step, "episodes": self.settings.eval_episodes, **summary})
+            log.write(self.step, {f"evaluation/{name}": value for name, value in summary.items()})
+            log.write(self.step, {name: values[row] for name, values in diagnostics.items()})
+            if self._no_longer_improves(row):
+                self.stopped_at[row] = self.step
+                self.state.active[row] = False
+
+    def _no_longer_improves(self, row: int) -> bool:
+        patience = self.settings.early_stopping
+        scores = [evaluation["success"] for evaluation in self.evaluations[row]]
+        return bool(patience) and len(scores) - 1 - int(np.argmax(scores)) >= patience
+
+    @torch.no_grad()
+    def diagnostics(self) -> dict[str, list[float]]:
+        """The method's diagnostics on random rows of the training and the validation set, and Q against Monte-Carlo returns."""
+        draws = {name: value[:, 0] for name, value in self._stream("diagnose").at(self.step).items()}
+        rows = draws.pop("rows")
+        parameters = views_of(self.agent, self.state.flat)
+        found: dict[str, list[float]] = {}
+        validation = training_fields(self.dataset.val, self.normaliser, self.agent.extra_fields, self.settings.discount)
+        sources = {"diagnostics": self.memory, "validation": Memory(validation, len(self.seeds), 0, None, self.execution.device)}
+        for prefix, memory in sources.items():
+            values = self.agent.diagnostics(parameters, memory.batch(rows), draws, self.state.own)
+            found |= {f"{prefix}/{name}": value.tolist() for name, value in values.items()}
+        return found | self._against_returns(rows)
+
+    def _against_returns(self, rows: torch.Tensor) -> dict[str, list[float]]:
+        """Q of the data's actions against their Monte-Carlo returns, where a trajectory reaches the goal and they are exact."""
+        reaching = np.flatnonzero(self.dataset.mc_valid())
+        if len(reaching) == 0:
+            return {}
+        chosen = torch.as_tensor(reaching, device=rows.device)[rows % len(reaching)]
+        values = self.agent.data_values(views_of(self.agent, self.state.flat), self.memory.batch(chosen))
+        if values is None:
+            return {}
+        returns = self.dataset.mc_returns(self.settings.discount)[chosen.cpu().numpy()]
+        estimates = values.cpu().numpy()
+        pairs = list(zip(estimates, returns, strict=True))
+        return {
+            "diagnostics/q_minus_return": [float((estimate - exact).mean()) for estimate, exact in pairs],
+            "diagnostics/q_return_rank_correlation": [_rank_correlation(estimate, exact) for estimate, exact in pairs],
+        }
+
+    def save(self) -> None:
+        """Write a checkpoint of every seed."""
+        for row, run in enumerate(self.runs):
+            first, checkpoints = self.segment_end[row], run.checkpoints
+            open_row = self._environments.episodes[row].first_row if self._environments else 0
+            if open_row > first:
+                rows = self.memory.tail_rows(row, first, open_row)
+                self.segments[row].append(checkpoints.save_segment(first, rows))
+                self.segment_end[row] = open_row
+            checkpoints.save(
+                self.step,
+                {
+                    "method": run.method,
+                    "task": run.task,
+                    "seed": run.seed,
+                    "stage": run.stage,
+                    "identity": (run.manifest() or {}).get("identity"),
+                    "machine": machine(self.execution.device),
+                    "step": self.step,
+                    "state": self.state.seed_rows(row),
+                    "logged_updates": self._logged_updates,
+                    "evaluations": self.evaluations[row],
+                    "stopped_at": self.stopped_at[row],
+                    "metrics_bytes": self._logs[row].sync(),
+                    "segments": self.segments[row],
+                    "segment_end": self.segment_end[row],
+                    "open_rows": self.memory.tail_rows(row, open_row, self.step if self.online else 0),
+                    "episode": self._environments.saved(row) if self._environments else None,
+                },
+            )
+
+    @contextmanager
+    def _asked_to_end(self) -> Iterator[None]:
+        """SIGTERM saves at the next step and ends the job."""
+
+        def ask(number: int, frame: Any) -> None:
+            self._stop = True
+
+        before = signal.signal(signal.SIGTERM, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's correlation; not a number where either side is constant or not finite."""
+    if not np.isfinite(first).all() or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float("nan")
+    return float(spearmanr(first, second).statistic)
+
+
+class _LazyPool:
+    """The environments of evaluation, made at the first one and kept."""
+
+    def __init__(self, task: str, settings: Any, execution: Execution, seeds: int) -> None:
+        self._make = lambda: EnvPool(task, seeds * settings.eval_episodes, execution.workers)
+        self._pool: EnvPool | None = None
+
+    def pool(self) -> EnvPool:
+        """The pool, made if it is not there."""
+        self._pool = self._pool or self._make()
+        return self._pool
+
+    def __enter__(self) -> _LazyPool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._pool is not None:
+            self._pool.close()
+
+

@@ -1,0 +1,273 @@
+"""`mfql train`: from settings and a dataset to finished run folders; finished seeds are restored, killed ones continued."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mfql.agents.interface import Agent, count_parameters, load_agent
+from mfql.data.dataset import Dataset, load
+from mfql.errors import UserError, unknown
+from mfql.evaluation.policy import save_policy
+from mfql.files import identity_of, locked, write_json
+from mfql.settings import Settings, build_settings, checkpoint_stage, raw_settings
+from mfql.tasks import Task, find_task
+from mfql.training.loop import Execution, Trainer
+from mfql.training.run import RunFolder, machine, provenance, run_identity
+
+# Offline lengths from which a run is the paper's size.
+_PAPER_STEPS = 500_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one call of the trainer trains.
+
+    Args:
+        method, task, stage: as in the run's path.
+        seeds: trained together.
+        data: folder of the dataset; results: folder that has `runs/`; config_dir: folder with the task table and `methods/`.
+    """
+
+    method: str
+    task: str
+    stage: str
+    seeds: tuple[int, ...]
+    data: Path
+    results: Path
+    config_dir: Path
+
+    def run(self, seed: int, stage: str | None = None) -> RunFolder:
+        """The folder of one seed, of this stage or another."""
+        return RunFolder(self.results, self.method, self.task, seed, stage or self.stage)
+
+
+def train(job: Job, execution: Execution) -> None:
+    """Train what is missing of a job and deliver every seed's `evaluation.json`.
+
+    Raises:
+        UserError: bad settings, data or folders; nothing is half-written.
+        Interrupted: the job was asked to end; the same command continues it.
+    """
+    kind, settings = _agent_and_settings(job, job.stage)
+    if job.stage not in kind.stages:
+        raise UserError(f"method {job.method} has no stage {job.stage}", f"It has {', '.join(kind.stages)}.")
+    task = find_task(job.task, job.config_dir)
+    with ExitStack() as locks:
+        for seed in sorted(job.seeds):
+            locks.enter_context(locked(job.run(seed).own.parent / ".lock"))
+        dataset = load(task, job.data)
+        manifests = {seed: _manifest(job, seed, kind, settings, dataset, task) for seed in job.seeds}
+        for seed in job.seeds:
+            job.run(seed).claim(manifests[seed]["identity"], manifests[seed]["dataset"])
+        missing = [seed for seed in job.seeds if not job.run(seed).finished()]
+        for group in _groups(job, missing):
+            _train_group(job, group, kind, settings, dataset, task, manifests, execution)
+        for seed in job.seeds:
+            job.run(seed).deliver()
+        restored = sorted(set(job.seeds) - set(missing))
+        if restored:
+            print(f"{job.method} {job.task} {job.stage}: finished before, restored: seeds {', '.join(map(str, restored))}")
+
+
+def _agent_and_settings(job: Job, stage: str) -> tuple[type[Agent], Settings]:
+    raw = raw_settings(job.method, job.task, stage, job.config_dir)
+    kind = load_agent(raw.pop("agent"))
+    where = f"method {job.method} ({job.config_dir / 'methods' / job.method}.yaml), stage {stage}"
+    return kind, build_settings(kind.Settings, raw, where)
+
+
+def _manifest(
+    job: Job, seed: int, kind: type[Agent], settings: Settings, dataset: Dataset, task: Task
+) -> dict[str, Any]:
+    """What identifies the run of a seed; provenance is added when it trains."""
+    agent = raw_settings(job.method, job.task, job.stage, job.config_dir)["agent"]
+    parent = _parent(job, seed, dataset) if job.stage == "online" else None
+    identity = run_identity(
+        agent, kind.training_version, job.stage, seed, settings.as_dict(), dataset.sha256, parent and parent["identity"]
+    )
+    return {
+        "method": job.method,
+        "agent": agent,
+        "task": job.task,
+        "seed": seed,
+        "stage": job.stage,
+        "identity": identity,
+        "training_version": kind.training_version,
+        "settings": settings.as_dict(),
+        "settings_hash": identity_of([agent, settings.as_dict()]),
+        "settings_source": task.settings_source,
+        "reduced": settings.offline_steps < _PAPER_STEPS,
+        "starts_from": parent and {"stage": parent["stage"], "identity": parent["identity"]},
+        "dataset": {
+            "name": dataset.name,
+            "source": dataset.source,
+            "sha256": dataset.sha256,
+            "rows": len(dataset),
+            "episodes": int(dataset.terminals.sum()),
+        },
+    }
+
+
+def _parent(job: Job, seed: int, dataset: Dataset) -> dict[str, Any]:
+    """The manifest of the finished run that a seed's online part starts from.
+
+    Raises:
+        UserError: it is not finished, or saw another version of the dataset.
+    """
+    run = job.run(seed, checkpoint_stage(job.method, job.task, job.config_dir))
+    manifest = run.manifest()
+    if manifest is None or not run.finished():
+        raise UserError(
+            f"online training starts from {run.folder}, which is not finished",
+            f"Run `mfql train --stage {run.stage}` for seed {seed} first.",
+        )
+    if manifest["dataset"]["sha256"] != dataset.sha256:
+        raise UserError(
+            f"{run.folder} was trained on another version of {dataset.name}", "Restore the dataset, or train that stage anew."
+        )
+    return manifest
+
+
+def _groups(job: Job, seeds: list[int]) -> list[list[tuple[int, dict[str, Any] | None]]]:
+    """Seeds that can go on together, with their checkpoints: those of one job share their latest common step."""
+    usable = {seed: job.run(seed).checkpoints.usable() for seed in seeds}
+    groups: list[list[tuple[int, dict[str, Any] | None]]] = []
+    while usable:
+        latest = max((step for found in usable.values() for step in found), default=None)
+        if latest is None:
+            groups.append([(seed, None) for seed in usable])
+            break
+        together = {seed: found[latest] for seed, found in usable.items() if latest in found}
+        common = _common_step(usable)
+        if common is not None:
+            together = {seed: found[common] for seed, found in usable.items()}
+        groups.append(list(together.items()))
+        usable = {seed: found for seed, found in usable.items() if seed not in together}
+    return groups
+
+
+def _common_step(usable: dict[int, dict[int, Any]]) -> int | None:
+    """The latest step at which every seed has a checkpoint."""
+    common = set.intersection(*(set(found) for found in usable.values()))
+    return max(common, default=None)
+
+
+def _train_group(
+    job: Job,
+    group: list[tuple[int, dict[str, Any] | None]],
+    kind: type[Agent],
+    settings: Settings,
+    dataset: Dataset,
+    task: Task,
+    manifests: dict[int, dict[str, Any]],
+    execution: Execution,
+) -> None:
+    seeds = [seed for seed, _ in group]
+    saved = [one for _, one in group if one is not None]
+    for seed, one in group:
+        if one is not None:
+            _check_checkpoint(job.run(seed), one, manifests[seed]["identity"], execution.device)
+        else:
+            _clear(job.run(seed))
+    began = time.time()
+    session = {**provenance(execution.device), "compiled": execution.compiled, "seeds_in_job": seeds}
+    agent = kind(settings, dataset.observations.shape[-1], dataset.actions.shape[-1])
+    for seed in seeds:
+        _write_manifest(job.run(seed), manifests[seed] | session | {"parameters": count_parameters(agent)})
+    trainer = Trainer(agent, dataset, [job.run(seed) for seed in seeds], execution, _starts(job, seeds), saved or None)
+    trainer.train()
+    for row, seed in enumerate(seeds):
+        _finish(job.run(seed), trainer, row, manifests[seed], task, session | {"seconds": round(time.time() - began, 1)})
+
+
+def _check_checkpoint(run: RunFolder, saved: dict[str, Any], identity: str, device: torch.device) -> None:
+    """Refuse a checkpoint of another run; say so where a continued run cannot be bit-equal."""
+    for key, expected in (("method", run.method), ("task", run.task), ("seed", run.seed), ("identity", identity)):
+        if saved[key] != expected:
+            raise UserError(
+                f"the checkpoint in {run.own / 'checkpoint'} is of {key} {saved[key]}, not {expected}",
+                "Remove that folder to train anew, or put the right one back.",
+            )
+    now = machine(device)
+    changed = [f"{key} {saved['machine'][key]} -> {now[key]}" for key in now if saved["machine"][key] != now[key]]
+    if changed:
+        print(f"{run.folder}: continues, but not bit-equal to an undisturbed run: {'; '.join(changed)}")
+
+
+def _clear(run: RunFolder) -> None:
+    """Start anew: what a run left that never reached a usable checkpoint is removed."""
+    for name in ("checkpoint", "tensorboard", "policy"):
+        shutil.rmtree(run.own / name, ignore_errors=True)
+
+
+def _starts(job: Job, seeds: list[int]) -> list[dict[str, Any]] | None:
+    """The final states of the stage that `online` starts from."""
+    if job.stage != "online":
+        return None
+    stage = checkpoint_stage(job.method, job.task, job.config_dir)
+    starts = []
+    for seed in seeds:
+        run = job.run(seed, stage)
+        steps = run.checkpoints.steps()
+        if not steps:
+            raise UserError(f"{run.folder} has no final checkpoint", "Train that stage anew.")
+        starts.append(run.checkpoints.load(steps[-1])["state"])
+    return starts
+
+
+def _write_manifest(run: RunFolder, manifest: dict[str, Any]) -> None:
+    earlier = run.manifest() or {}
+    sessions = [*earlier.get("sessions", []), {"started": manifest["started"], "host": manifest["hardware"]["host"]}]
+    write_json(run.own / "manifest.json", manifest | {"sessions": sessions})
+
+
+def _finish(
+    run: RunFolder, trainer: Trainer, row: int, manifest: dict[str, Any], task: Task, session: dict[str, Any]
+) -> None:
+    """Write the policy, the manifest and, last, the result."""
+    settings = manifest["settings"]
+    description = {key: manifest[key] for key in ("method", "agent", "task", "seed", "stage", "identity", "settings")}
+    save_policy(run.own / "policy", trainer.actor, row, description)
+    finished = {"finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": session["seconds"]}
+    write_json(run.own / "manifest.json", (run.manifest() or {}) | finished)
+    diverged = int(trainer.state.diverged_at[row])
+    if diverged >= 0 and run.stage == "online":
+        diverged = max(0, (diverged - settings["offline_steps"]) // trainer.agent.updates_per_step)
+    evaluations = trainer.evaluations[row]
+    starts_from = manifest["starts_from"]
+    write_json(
+        run.own / "evaluation.json",
+        {
+            **{key: manifest[key] for key in ("method", "task", "seed", "stage", "identity")},
+            "status": "finished" if diverged < 0 else "diverged",
+            "diverged_at": None if diverged < 0 else diverged,
+            "stopped_at": trainer.stopped_at[row],
+            "metric": task.metric,
+            "score_rule": task.score_rule,
+            "score": score([evaluation[task.metric] for evaluation in evaluations], task.score_rule),
+            "episodes": settings["eval_episodes"],
+            "steps": trainer.steps,
+            "starts_from": starts_from and starts_from["stage"],
+            "evaluations": evaluations,
+        },
+    )
+
+
+def score(values: list[float], rule: str) -> float | None:
+    """A run's score from its evaluations: the mean of the `last_three`, or the `last`; None without any.
+
+    Raises:
+        UserError: another rule.
+    """
+    counted = {"last_three": 3, "last": 1}
+    if rule not in counted:
+        raise unknown("score rule", rule, list(counted))
+    chosen = values[-counted[rule] :]
+    return sum(chosen) / len(chosen) if chosen else None
