@@ -1,0 +1,48 @@
+"""MFQL from dataset to report. README.md says how to run it, config/README.md what each key means."""
+
+from snakemake.utils import min_version
+
+min_version("9.5")
+
+
+configfile: "config/config.yaml"
+
+
+# The image that `--software-deployment-method apptainer` runs every rule in.
+container: "containers/mfql.sif"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/dataset.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/aggregate.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    offline,
+    online,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.report.output,
+        final_scores(),
+        videos(),
+
+
+rule offline:
+    input:
+        wanted("offline"),
+
+
+rule online:
+    input:
+        wanted("online"),
+
+
+onstart:
+    announce()

@@ -1,0 +1,65 @@
+"""From the runs to one tidy table, and from that to what they amount to over seeds and tasks."""
+
+
+localrules:
+    list_runs,
+
+
+# A file, since the paths of hundreds of runs are more than a command may hold.
+rule list_runs:
+    input:
+        wanted("offline"),
+        wanted("online"),
+    output:
+        f"{EXPERIMENT}/runs.txt",
+    log:
+        f"logs/{EXPERIMENT}/list_runs.log",
+    run:
+        with open(output[0], "w") as file:
+            file.writelines(f"{path}\n" for path in input)
+
+
+rule scores:
+    input:
+        wanted("offline"),
+        wanted("online"),
+        runs=f"{EXPERIMENT}/runs.txt",
+    output:
+        report(f"{EXPERIMENT}/scores.csv", caption="../report/scores.rst", category="Tables"),
+    log:
+        f"logs/{EXPERIMENT}/scores.log",
+    benchmark:
+        f"logs/{EXPERIMENT}/scores.tsv"
+    resources:
+        gpu=0,
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "mfql scores --from-file {input.runs} --out {output} > {log} 2>&1"
+
+
+rule aggregate:
+    input:
+        f"{EXPERIMENT}/scores.csv",
+    output:
+        [
+            report(f"{EXPERIMENT}/aggregate/{name}.csv", caption=f"../report/{name}.rst", category="Tables")
+            for name in ("tasks", "comparisons", "aggregate", "improvement", "profiles", "curves")
+        ],
+        [
+            report(f"{EXPERIMENT}/aggregate/{name}.{kind}", caption=f"../report/{name}.rst", category="Figures")
+            for name in ("curves", "tasks", "aggregate", "profiles")
+            for kind in ("svg", "png")
+        ],
+    log:
+        f"logs/{EXPERIMENT}/aggregate.log",
+    benchmark:
+        f"logs/{EXPERIMENT}/aggregate.tsv"
+    params:
+        folder=subpath(output[0], parent=True),
+    resources:
+        gpu=0,
+        mem_mb=4000,
+        runtime=60,
+    shell:
+        "mfql aggregate {input} --out {params.folder} > {log} 2>&1"

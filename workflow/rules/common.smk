@@ -1,0 +1,161 @@
+"""What the rules share: the configured runs, and where each file lies."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+import pandas as pd
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+from mfql.errors import UserError, unknown
+from mfql.settings import checkpoint_stage, raw_settings, settings_hash
+from mfql.tasks import find_task, load_tasks
+
+# `.venv/bin/snakemake` finds `.venv/bin/mfql` whether or not the environment is activated.
+os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]))
+
+
+def check(data, schema, where):
+    """End Snakemake with one clear message unless the data follow the schema."""
+    try:
+        validate(data, f"../schemas/{schema}.schema.yaml")
+    except WorkflowError as error:
+        fault = error.__context__
+        place = ": ".join([where, *map(str, fault.absolute_path)])
+        sys.exit(f"Error: {place}: {fault.message}\n  config/README.md explains each entry.")
+
+
+check(config, "config", "configuration")
+check(pd.read_csv("config/tasks.csv"), "tasks", "config/tasks.csv")
+
+EXPERIMENT = f"results/{config['name']}"
+DATA = config["data_dir"]
+
+
+def for_people(function, *arguments):
+    """The function's result; an error that the user can mend ends Snakemake with its message and no traceback."""
+    try:
+        return function(*arguments)
+    except UserError as error:
+        sys.exit(f"Error: {error}")
+
+
+def select_tasks(entries):
+    """The tasks that the entries name: each is a task, or an environment or a suite, which stands for all of its tasks."""
+    selected = {}
+    for entry in entries:
+        named = [task.name for task in TASKS.values() if entry in (task.name, task.environment, task.suite)]
+        if not named:
+            known = {name for task in TASKS.values() for name in (task.name, task.environment, task.suite)}
+            raise unknown("task, environment or suite", entry, sorted(known), "config/tasks.csv")
+        selected |= dict.fromkeys(named)
+    return list(selected)
+
+
+def packs(seeds, size):
+    """The seeds as they share jobs, and last a pack for a seed that the configuration does not name."""
+    ordered = sorted(seeds)
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)] + [["{seed}"]]
+
+
+TASKS = for_people(load_tasks, "config/tasks.csv")
+PACKS = packs(config["seeds"], config["seeds_per_job"])
+WANTED = {
+    stage: {"methods": config[stage]["methods"], "tasks": for_people(select_tasks, config[stage]["tasks"])}
+    for stage in ("offline", "online")
+}
+
+
+wildcard_constraints:
+    method=r"[\w.-]+",
+    task=r"[\w.-]+",
+    stage="offline|pretrain|online",
+    dataset=r"[\w.-]+",
+    seed=r"\d+",
+
+
+# The seeds of the configuration have rules of their own, which train a pack each.
+OTHER_SEEDS = rf"(?!(?:{'|'.join(map(str, config['seeds']))})\b)\d+"
+
+
+def pack_name(seeds):
+    """`0-7` for the seeds 0 to 7, `3` for one, `{seed}` for any other."""
+    return f"{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
+
+
+def rule_name(stage, seeds):
+    """`offline_0_7` for the seeds 0 to 7, `offline_seed` for any other."""
+    return f"train_{stage}_{pack_name(seeds)}".replace("-", "_").replace("{seed}", "any_seed")
+
+
+def seed_arguments(seeds):
+    """The seeds as words of a shell command."""
+    return " ".join(map(str, seeds)).replace("{seed}", "{wildcards.seed}")
+
+
+def run_files(stage, seeds, name="evaluation.json"):
+    """A file of the run of each seed; `{method}` and `{task}` stay open."""
+    return [f"results/runs/{{method}}/{{task}}/seed{seed}/{stage}/{name}" for seed in seeds]
+
+
+def dataset_of(wildcards):
+    """The checksum file of the dataset that the task is trained on: fetched, or generated as the configuration says."""
+    dataset = for_people(find_task, wildcards.task).dataset
+    made = config["datasets"].get(dataset, {"source": "fetch"})
+    folder = f"{DATA}/episodes{made['episodes']}-seed{made['seed']}" if made["source"] == "generate" else DATA
+    return f"{folder}/{dataset}.json"
+
+
+def settings_of(stage):
+    """Input to `params`: a hash of every setting that changes a number, so that a changed one trains anew."""
+    return lambda wildcards: for_people(settings_hash, wildcards.method, wildcards.task, stage)
+
+
+def checkpoints_of(seeds):
+    """Input to an online run: the runs of the same seeds that it starts from."""
+    return lambda wildcards: expand(
+        run_files(for_people(checkpoint_stage, wildcards.method, wildcards.task), seeds), **dict(wildcards.items())
+    )
+
+
+def training_minutes(stage):
+    """What a scheduler may count on: an hour, and 30 ms a step on a GPU; as much again for each retry."""
+
+    def minutes(wildcards, attempt):
+        settings = for_people(raw_settings, wildcards.method, wildcards.task, stage)
+        steps = settings["online_steps" if stage == "online" else "offline_steps"]
+        return attempt * (60 + round(steps * 0.03 / 60))
+
+    return minutes
+
+
+def wanted(stage, name="evaluation.json"):
+    """That file of every configured run of the stage."""
+    return expand(
+        run_files(stage, config["seeds"], name), method=WANTED[stage]["methods"], task=WANTED[stage]["tasks"]
+    )
+
+
+def final_scores():
+    """The separate evaluation of every configured run's final policy, if the configuration asks for it."""
+    return [file for stage in WANTED for file in wanted(stage, "final.json")] if config["final_episodes"] else []
+
+
+def videos():
+    """The videos that the configuration asks for."""
+    return [f"results/runs/{run}/video.gif" for run in config["videos"]]
+
+
+def announce():
+    """Print what this launch takes on this machine, and stop where that is years."""
+    plan = {**config, **{stage: wanted for stage, wanted in WANTED.items()}}
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        json.dump(plan, file)
+        file.flush()
+        command = ["mfql", "plan", "--configfile", file.name, *(["--allow-cpu"] if config["allow_cpu"] else [])]
+        if subprocess.run(command).returncode:
+            raise WorkflowError("Nothing was started.")
+

@@ -1,0 +1,45 @@
+"""Datasets. The checksum file, which `mfql data` writes last, stands for the arrays beside it: they are large, and Snakemake
+would delete them with a failed job."""
+
+
+localrules:
+    fetch,
+
+
+rule fetch:
+    output:
+        f"{DATA}/{{dataset}}.json",
+    log:
+        "logs/data/{dataset}.log",
+    benchmark:
+        "logs/data/{dataset}.tsv"
+    params:
+        folder=subpath(output[0], parent=True),
+    resources:
+        mem_mb=1000,
+        gpu=0,
+        runtime=240,
+    shell:
+        "mfql data fetch {wildcards.dataset} --out {params.folder:q} > {log} 2>&1"
+
+
+rule generate:
+    output:
+        f"{DATA}/episodes{{episodes}}-seed{{data_seed}}/{{dataset}}.json",
+    log:
+        "logs/data/episodes{episodes}-seed{data_seed}/{dataset}.log",
+    benchmark:
+        "logs/data/episodes{episodes}-seed{data_seed}/{dataset}.tsv"
+    wildcard_constraints:
+        episodes=r"\d+",
+        data_seed=r"\d+",
+    params:
+        folder=subpath(output[0], parent=True),
+    threads: 64
+    resources:
+        mem_mb=lambda wildcards, attempt: attempt * 8000,
+        gpu=0,
+        runtime=lambda wildcards, attempt: attempt * 480,
+    shell:
+        "mfql data generate {wildcards.dataset} --out {params.folder:q} --episodes {wildcards.episodes}"
+        " --seed {wildcards.data_seed} --workers {threads} > {log} 2>&1"

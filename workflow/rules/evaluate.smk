@@ -1,0 +1,47 @@
+"""Finished policies on episodes of their own, apart from the evaluations during training."""
+
+
+rule evaluate:
+    input:
+        "results/runs/{method}/{task}/seed{seed}/{stage}/evaluation.json",
+    output:
+        "results/runs/{method}/{task}/seed{seed}/{stage}/final.json",
+    log:
+        "logs/evaluate/{method}/{task}/seed{seed}-{stage}.log",
+    benchmark:
+        "logs/evaluate/{method}/{task}/seed{seed}-{stage}.tsv"
+    params:
+        run=subpath(input[0], parent=True),
+        episodes=config["final_episodes"],
+    threads: config["threads"]
+    resources:
+        gpu=0,
+        mem_mb=lambda wildcards, attempt: attempt * 4000,
+        runtime=lambda wildcards, attempt: attempt * 60,
+    shell:
+        "mfql evaluate {params.run:q} --episodes {params.episodes} --workers {threads} --out {output} > {log} 2>&1"
+
+
+rule video:
+    input:
+        "results/runs/{method}/{task}/seed{seed}/{stage}/evaluation.json",
+    output:
+        video=report(
+            "results/runs/{method}/{task}/seed{seed}/{stage}/video.gif",
+            caption="../report/video.rst",
+            category="Videos",
+            labels={"method": "{method}", "task": "{task}", "seed": "{seed}", "stage": "{stage}"},
+        ),
+        episodes="results/runs/{method}/{task}/seed{seed}/{stage}/video.json",
+    log:
+        "logs/video/{method}/{task}/seed{seed}-{stage}.log",
+    benchmark:
+        "logs/video/{method}/{task}/seed{seed}-{stage}.tsv"
+    params:
+        run=subpath(input[0], parent=True),
+    resources:
+        gpu=0,
+        mem_mb=lambda wildcards, attempt: attempt * 4000,
+        runtime=lambda wildcards, attempt: attempt * 60,
+    shell:
+        "mfql evaluate {params.run:q} --episodes 3 --out {output.episodes} --video {output.video} > {log} 2>&1"
