@@ -1,0 +1,68 @@
+"""Learning curves: the mean over seeds at each evaluation, offline and then online on one axis of steps."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from mfql.report.intervals import Group, weighted
+from mfql.report.scores import DIVERGED_SCORE
+from mfql.report.tasks import SUCCESS, bounded, runs
+
+OFFLINE_CURVE, ONLINE_CURVE = "offline", "offline to online"
+COLUMNS = ["curve", "task", "method", "stage", "step", "switch", "unit", "value", "low", "high", "seeds", "diverged"]
+
+
+def curves(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean score over seeds at each evaluation, with intervals.
+
+    A run that diverged counts 0 from that step on, so that a curve cannot rise by losing its worst seeds.
+
+    Returns:
+        curve (offline | offline to online), task, method, stage, step (an online step counts on from the end of the
+        offline part), switch (the step at which online training begins; NaN where it has not), unit, value, low, high,
+        seeds, diverged (how many of them by that step).
+    """
+    frames = []
+    for (method, task), part in runs(scores).groupby(["method", "task"]):
+        online = part[part["stage"] == "online"].dropna(subset=["start_steps"])
+        switch = online["start_steps"].max()  # NaN if there is none
+        first_stages = {run.rsplit("/", 1)[-1] for run in online["start_run"]} | {"pretrain"}
+        for stage, own in part.groupby("stage"):
+            points = _mean_at_steps(scores, own).assign(method=method, task=task, stage=stage)
+            if stage == "offline":
+                frames.append(points.assign(curve=OFFLINE_CURVE, switch=float("nan")))
+            if stage in first_stages:
+                frames.append(points.assign(curve=ONLINE_CURVE, switch=switch))
+            if stage == "online":
+                shifted = points["step"] + (0 if pd.isna(switch) else int(switch))
+                frames.append(points.assign(curve=ONLINE_CURVE, switch=switch, step=shifted))
+    table = pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+    return table[COLUMNS].sort_values(["curve", "task", "method", "step"], ignore_index=True)
+
+
+def _mean_at_steps(scores: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+    """The mean at each step over the runs `own` of one method, task and stage.
+
+    Returns:
+        step, unit, value, low, high, seeds, diverged.
+    """
+    unit = own["unit"].iloc[0]
+    rows = scores[scores["run"].isin(own["run"]) & (scores["stage"] == own["stage"].iloc[0])]
+    values, episodes = (
+        rows[rows["metric"] == metric].pivot(index="step", columns="seed", values="value")
+        for metric in (unit, "episodes")
+    )
+    values = values.reindex(columns=own["seed"])
+    ended = rows[rows["metric"] == "diverged"].set_index("seed")["step"]
+    for seed, step in ended.items():
+        values.loc[values.index >= step, seed] = DIVERGED_SCORE
+    points = []
+    for step, at_step in values.iterrows():
+        present = at_step.dropna()
+        # A run that diverged counts with as many episodes as the others had.
+        counts = episodes.loc[step].reindex(present.index).fillna(episodes.loc[step].max())
+        group = Group.of_scores(present, counts if unit == SUCCESS else None)
+        interval = bounded(weighted([group], [1]), unit, "score")
+        ends = (interval.value, interval.low, interval.high)
+        points.append((step, unit, *ends, len(present), int((ended <= step).sum())))
+    return pd.DataFrame(points, columns=["step", "unit", "value", "low", "high", "seeds", "diverged"])

@@ -1,0 +1,149 @@
+"""What the scores amount to on each task: means, rises during online training, and differences between methods.
+
+Input is the table of `mfql.report.scores`, output tidy frames. Intervals follow `mfql.report.intervals`. Runs that
+diverged are in every number, with the scores that `mfql.report.scores` gives them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from mfql.report.intervals import Group, Interval, weighted
+from mfql.report.scores import STAGES
+
+SUCCESS, RETURN = "success", "normalized_return"
+COMPARISON_COLUMNS = ["stage", "task", "method", "baseline", "unit", "difference", "low", "high", "apart"]
+COMPARISON_COLUMNS += ["seeds", "baseline_seeds"]
+
+
+def runs(scores: pd.DataFrame) -> pd.DataFrame:
+    """One row a run.
+
+    Returns:
+        method, task, seed, stage, run, steps, unit (success | normalized_return), score, score_episodes, diverged; and
+        of an online run rise, start, start_episodes, start_run, start_steps (the run it starts from), NaN elsewhere.
+    """
+    keys = ["method", "task", "seed", "stage"]
+    wanted = ["score", "score_episodes", "diverged", "rise", "start", "start_episodes"]
+    final = scores[scores["metric"].isin(wanted)]
+    wide = final.pivot_table(index=keys, columns="metric", values="value", aggfunc="last").reindex(columns=wanted)
+    own = final[final["metric"] == "score"].set_index(keys)[["run", "step"]]
+    start = final[final["metric"] == "start"].set_index(keys)[["run", "step"]]
+    wide = wide.join(own.rename(columns={"step": "steps"}))
+    wide = wide.join(start.rename(columns={"run": "start_run", "step": "start_steps"}))
+    wide["unit"] = np.where(wide["score_episodes"].notna(), SUCCESS, RETURN)
+    wide["diverged"] = wide["diverged"].notna()
+    return wide.reset_index()
+
+
+def by_task(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean score of each method on each task, and its mean rise during online training, with intervals.
+
+    Returns:
+        stage, task, method, metric (score | rise), unit, value, low, high, std (over seeds), seeds, diverged, episodes
+        (all seeds together), by_seed ("seed:value ..."). `low` and `high` are NaN for a single seed.
+    """
+    table = runs(scores)
+    rows = []
+    for (stage, task, method), part in table.groupby(["stage", "task", "method"]):
+        for metric in ("score", "rise"):
+            own = part.dropna(subset=[metric])
+            if own.empty:
+                continue
+            interval = mean_of(own, metric)
+            row = {
+                "stage": stage,
+                "task": task,
+                "method": method,
+                "metric": metric,
+                "unit": own["unit"].iloc[0],
+                "value": interval.value,
+                "low": interval.low,
+                "high": interval.high,
+                "std": own[metric].std(ddof=1),
+                "seeds": len(own),
+                "diverged": int(own["diverged"].sum()),
+                "episodes": int(own["score_episodes"].fillna(0).sum()),
+                "by_seed": " ".join(f"{run.seed}:{getattr(run, metric):.6g}" for run in own.itertuples()),
+            }
+            rows.append(row)
+    return in_order(pd.DataFrame(rows))
+
+
+def between_methods(scores: pd.DataFrame) -> pd.DataFrame:
+    """The difference of each two methods' mean scores, on each task and stage that both have.
+
+    Returns:
+        stage, task, method, baseline, unit, difference, low, high, apart, seeds, baseline_seeds. `apart`: the two
+        methods' own 95 % intervals do not overlap, which asks for more than a difference whose interval excludes 0.
+        `method` is the one of the two with the higher mean over its tasks in that stage.
+    """
+    rows = []
+    for (stage, task, unit), part in runs(scores).groupby(["stage", "task", "unit"]):
+        of = split(part, "method")
+        for method, baseline in ranked_pairs(scores, stage, of):
+            difference = weighted([group_of(of[method], "score"), group_of(of[baseline], "score")], [1, -1])
+            difference = bounded(difference, unit, "difference")
+            row = {
+                "stage": stage,
+                "task": task,
+                "method": method,
+                "baseline": baseline,
+                "unit": unit,
+                "difference": difference.value,
+                "low": difference.low,
+                "high": difference.high,
+                "apart": mean_of(of[method], "score").apart(mean_of(of[baseline], "score")),
+                "seeds": len(of[method]),
+                "baseline_seeds": len(of[baseline]),
+            }
+            rows.append(row)
+    return in_order(pd.DataFrame(rows, columns=COMPARISON_COLUMNS))
+
+
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table in the order of its stages, else as they were."""
+    return table.sort_values("stage", key=lambda stage: stage.map(STAGES.index), kind="stable", ignore_index=True)
+
+
+def split(table: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
+    """The rows of a table by the value that a column of text has in them."""
+    return {str(value): part for value, part in table.groupby(column)}
+
+
+def group_of(part: pd.DataFrame, metric: str) -> Group:
+    """The runs of one method, task and stage as a group of scores, or of rises.
+
+    Args:
+        part: rows of `runs`.
+        metric: score | rise; runs without a rise are left out of the latter.
+    """
+    is_success = part["unit"].iloc[0] == SUCCESS
+    if metric == "score":
+        return Group.of_scores(part["score"], part["score_episodes"] if is_success else None)
+    own = part.dropna(subset=["rise"])
+    before, after = (own["start_episodes"], own["score_episodes"]) if is_success else (None, None)
+    return Group.of_rises(own["start"], own["score"], before, after)
+
+
+def mean_of(part: pd.DataFrame, metric: str) -> Interval:
+    """The mean score or rise of the runs of one method, task and stage."""
+    return bounded(weighted([group_of(part, metric)], [1]), part["unit"].iloc[0], metric)
+
+
+def bounded(interval: Interval, unit: str, quantity: str) -> Interval:
+    """The interval cut to what a success rate (`score`), or a difference of two (any other), can be."""
+    if unit != SUCCESS:
+        return interval  # a normalised return has no bounds
+    return interval.clipped(0, 100) if quantity == "score" else interval.clipped(-100, 100)
+
+
+def ranked_pairs(scores: pd.DataFrame, stage: str, methods: Iterable[str]) -> list[tuple[str, str]]:
+    """Each two of the methods once, the one with the higher mean score in this stage first."""
+    final = scores[(scores["metric"] == "score") & (scores["stage"] == stage)]
+    means = final.groupby("method")["value"].mean()
+    return list(combinations(sorted(methods, key=lambda method: (-means[method], method)), 2))
