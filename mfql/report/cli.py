@@ -1,0 +1,134 @@
+"""The command line of everything after training: `scores`, `aggregate`, `report`, `summary`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mfql.errors import UserError
+
+# The modules that do the work load pandas and matplotlib, seconds that `mfql --help` should not cost: the functions
+# import them.
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommands of this package; each sets `func`, which takes the parsed arguments, may raise UserError."""
+    _add_scores(commands)
+    _add_aggregate(commands)
+    _add_report(commands)
+    _add_summary(commands)
+
+
+def _add_scores(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("scores", help="collect runs' evaluation.json files into one tidy scores.csv")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="an evaluation.json")
+    parser.add_argument(
+        "--from-file", type=Path, metavar="LIST", help="a text file that names one evaluation.json a line"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
+    parser.add_argument("--partial", action="store_true", help="leave out files that do not exist yet")
+    parser.set_defaults(func=run_scores)
+
+
+def _add_aggregate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("aggregate", help="tables and figures of means, intervals and curves from scores.csv")
+    parser.add_argument("scores", type=Path, help="the CSV of `mfql scores`")
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write them to")
+    parser.set_defaults(func=run_aggregate)
+
+
+def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("report", help="one self-contained HTML page, from the answer to what it rests on")
+    parser.add_argument("--scores", type=Path, required=True, help="the CSV of `mfql scores`")
+    parser.add_argument("--aggregates", type=Path, required=True, help="the folder of `mfql aggregate`")
+    parser.add_argument("--results", type=Path, required=True, help="the folder that holds runs/")
+    parser.add_argument("--out", type=Path, required=True, help="the page to write")
+    parser.add_argument("--partial", action="store_true", help="report what is finished, and list what is missing")
+    parser.add_argument("--targets", type=Path, metavar="LIST", help="a text file of every evaluation.json asked for")
+    parser.add_argument("--expected", type=Path, metavar="YAML", help="scores to expect, or a configuration with them")
+    parser.set_defaults(func=run_report)
+
+
+def _add_summary(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "summary", help="print the scores found beside those to expect, and where the report is"
+    )
+    parser.add_argument("--aggregates", type=Path, required=True, help="the folder of `mfql aggregate`")
+    parser.add_argument("--report", type=Path, required=True, help="the page of `mfql report`")
+    parser.add_argument("--expected", type=Path, metavar="YAML", help="scores to expect, or a configuration with them")
+    parser.set_defaults(func=run_summary)
+
+
+def run_scores(arguments: argparse.Namespace) -> None:
+    """`mfql scores`."""
+    from mfql.report import scores
+
+    files = [*arguments.files, *(_listed(arguments.from_file) if arguments.from_file else [])]
+    if arguments.partial:
+        files = [file for file in files if file.is_file()]
+    table = scores.collect(files)
+    scores.write_scores(table, arguments.out)
+    print(f"{arguments.out}: {(table['metric'] == 'score').sum()} runs")
+
+
+def run_aggregate(arguments: argparse.Namespace) -> None:
+    """`mfql aggregate`."""
+    from mfql.report import aggregate, figures, formats, scores
+
+    tables = aggregate.write(scores.read_scores(arguments.scores), arguments.out)
+    formats.write(tables, arguments.out)
+    figures.write(tables, arguments.out)
+    print(f"{arguments.out}: {', '.join(sorted(path.name for path in arguments.out.iterdir()))}")
+
+
+def run_report(arguments: argparse.Namespace) -> None:
+    """`mfql report`."""
+    from mfql.report import html, scores
+    from mfql.report.expected import read_expected
+
+    options = html.Options(
+        results=arguments.results,
+        aggregates=arguments.aggregates,
+        partial=arguments.partial,
+        expected=read_expected(arguments.expected) if arguments.expected else None,
+        targets=_listed(arguments.targets) if arguments.targets else (),
+    )
+    tables = html.read_tables(arguments.aggregates)
+    html.write_report(scores.read_scores(arguments.scores), tables, arguments.out, options)
+    print(arguments.out)
+
+
+def run_summary(arguments: argparse.Namespace) -> None:
+    """`mfql summary`."""
+    from mfql.report.answer import answer, ends
+    from mfql.report.expected import compare, read_expected
+    from mfql.report.html import read_tables
+
+    tables = read_tables(arguments.aggregates)
+    expected = read_expected(arguments.expected) if arguments.expected else {}
+    lines = [("task", "stage", "method", "found", "seeds", "expected", "")]
+    for row in compare(tables["tasks"], expected).to_dict("records"):
+        is_found = row["verdict"] != "not found"
+        is_expected = row["verdict"] != "nothing to expect"
+        found = f"{row['value']:.1f} {ends(row['low'], row['high'])}" if is_found else "-"
+        stage = row["stage"] if row["metric"] == "score" else "rise online"
+        seeds = f"{row['seeds']:.0f}" if is_found else "-"
+        to_expect = f"{row['expected_low']:g} to {row['expected_high']:g}" if is_expected else "-"
+        verdict = row["verdict"] if is_expected else ""
+        lines.append((row["task"], stage, row["method"], found, seeds, to_expect, verdict))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    print("\nScores: mean over seeds [95 % interval]\n")
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    print()
+    for sentence in answer(tables):
+        print(sentence.striptags())
+    print(f"\nReport: {arguments.report}")
+
+
+def _listed(path: Path) -> list[Path]:
+    """The paths that a text file names, one a line."""
+    try:
+        return [Path(line.strip()) for line in path.read_text().splitlines() if line.strip()]
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}", "Give a text file with one path a line.") from error

@@ -1,0 +1,86 @@
+"""The scores to expect from a configuration, and how those found compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pandas as pd
+import yaml
+
+from mfql.errors import UserError
+from mfql.report.scores import STAGES
+
+_RANGE = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+_STAGE = {
+    "type": "object",
+    "properties": {"score": _RANGE, "rise": _RANGE},
+    "minProperties": 1,
+    "additionalProperties": False,
+}
+_TASK = {"type": "object", "properties": dict.fromkeys(STAGES, _STAGE), "additionalProperties": False}
+_METHOD = {"type": "object", "additionalProperties": _TASK}
+_VALIDATOR = jsonschema.Draft202012Validator({"type": "object", "additionalProperties": _METHOD})
+
+Expected = dict[tuple[str, str, str, str], tuple[float, float]]
+
+
+def read_expected(path: str | Path) -> Expected:
+    """Read the ranges that mean scores are expected in.
+
+    Args:
+        path: YAML of `{method: {task: {stage: {score: [low, high], rise: [low, high]}}}}`; or any configuration with
+            such a mapping under the key `expected`.
+
+    Returns:
+        (method, task, stage, metric) -> (low, high).
+
+    Raises:
+        UserError: the file cannot be read, or is no such mapping.
+    """
+    remedy = "Write it as {method: {task: {stage: {score: [low, high]}}}}, by itself or under the key `expected`."
+    try:
+        content: Any = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}", remedy) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}", remedy) from error
+    if isinstance(content, dict) and "expected" in content:
+        content = content["expected"]
+    fault = jsonschema.exceptions.best_match(_VALIDATOR.iter_errors(content))
+    if fault is not None:
+        raise UserError(f"{path}: {fault.json_path.replace('$.', '')}: {fault.message}", remedy)
+    return {
+        (method, task, stage, metric): (low, high)
+        for method, tasks in content.items()
+        for task, stages in tasks.items()
+        for stage, metrics in stages.items()
+        for metric, (low, high) in metrics.items()
+    }
+
+
+def compare(tasks: pd.DataFrame, expected: Expected) -> pd.DataFrame:
+    """The mean scores and rises found, beside those to expect.
+
+    Args:
+        tasks: the frame of `mfql.report.tasks.by_task`.
+        expected: of `read_expected`.
+
+    Returns:
+        task, stage, method, metric, value, low, high, seeds, expected_low, expected_high, verdict (as expected | below
+        | above | not found | nothing to expect); every row of `tasks`, then what was expected and not found.
+    """
+    keys = ["method", "task", "stage", "metric"]
+    ranges = pd.DataFrame(
+        [(*key, *ends) for key, ends in expected.items()], columns=[*keys, "expected_low", "expected_high"]
+    )
+    found = tasks.assign(order=np.arange(len(tasks))).merge(ranges, on=keys, how="outer").sort_values("order")
+    found["verdict"] = "as expected"
+    found.loc[found["value"] < found["expected_low"], "verdict"] = "below"
+    found.loc[found["value"] > found["expected_high"], "verdict"] = "above"
+    found.loc[found["expected_low"].isna(), "verdict"] = "nothing to expect"
+    found.loc[found["value"].isna(), "verdict"] = "not found"
+    columns = ["task", "stage", "method", "metric", "value", "low", "high", "seeds"]
+    return found[[*columns, "expected_low", "expected_high", "verdict"]].reset_index(drop=True)

@@ -1,0 +1,54 @@
+"""Tables for papers and pages: Markdown and LaTeX of the aggregates, by pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from mfql.files import write_whole
+from mfql.report.answer import ends
+from mfql.report.tasks import in_order
+
+
+def printable(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The tables that people read, their numbers as text: tasks, comparisons, aggregate, improvement.
+
+    Args:
+        tables: the frames of `mfql.report.aggregate.TABLES` by name.
+    """
+    tasks = _with_interval(tables["tasks"], "value", "mean [95 % interval]")
+    wide = tasks.pivot(index=["stage", "metric", "task"], columns="method", values="mean [95 % interval]").fillna("")
+    comparisons = _with_interval(tables["comparisons"], "difference", "difference [95 % interval]")
+    comparisons["intervals"] = comparisons["apart"].map({True: "apart", False: "overlap"})
+    aggregate = _with_interval(tables["aggregate"], "value", "value [95 % interval]")
+    improvement = _with_interval(tables["improvement"], "difference", "difference [95 % interval]")
+    improvement["probability"] = improvement["probability"].map("{:.2f}".format)
+    pair = ["stage", "task", "method", "baseline"]
+    return {
+        "tasks": in_order(wide.reset_index().rename_axis(columns=None)),
+        "comparisons": comparisons[[*pair, "difference [95 % interval]", "intervals"]],
+        "aggregate": aggregate[
+            ["stage", "metric", "method", "statistic", "value [95 % interval]", "tasks", "runs", "diverged"]
+        ],
+        "improvement": improvement[
+            ["stage", "method", "baseline", "tasks", "difference [95 % interval]", "probability"]
+        ],
+    }
+
+
+def write(tables: Mapping[str, pd.DataFrame], folder: str | Path) -> None:
+    """Write each table of `printable` as NAME.md and NAME.tex (needs the LaTeX package booktabs) into the folder."""
+    for name, table in printable(tables).items():
+        latex = table.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+        with write_whole(Path(folder) / f"{name}.tex") as file:
+            file.write(latex.to_latex(hrules=True))
+        with write_whole(Path(folder) / f"{name}.md") as file:
+            file.write(table.to_markdown(index=False) + "\n")
+
+
+def _with_interval(table: pd.DataFrame, value: str, name: str) -> pd.DataFrame:
+    """The table with a column `name` of the value and its interval as text."""
+    text = [f"{row[value]:.1f} {ends(row['low'], row['high'])}" for row in table.to_dict("records")]
+    return table.assign(**{name: pd.Series(text, index=table.index, dtype=str)})

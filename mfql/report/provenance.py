@@ -1,0 +1,179 @@
+"""What each number rests on: settings, code, dataset and machine of the runs behind it, and what is still missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mfql.errors import UserError
+from mfql.files import read_json
+from mfql.report.scores import STAGES
+
+SECTIONS = ("settings", "code", "dataset", "hardware", "packages")
+OTHER = "run"  # the section of entries that stand at the manifest's top
+_REQUIRED = ("settings", "code", "dataset", "hardware", "reduced")
+_IN_HEADING = ("method", "task", "seed", "stage")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The runs behind the numbers of one method, task and stage.
+
+    Attributes:
+        anchor: the id of its place on the page.
+        shared: section -> entry -> value, for the entries that all its runs agree in.
+        differing: the entries, "section.entry", in which they differ, without the section where it is `OTHER`.
+        seeds: one row a run: seed, score, diverged, run (its folder), and the differing entries.
+        without_manifest: the seeds whose manifest is not at hand.
+        reduced: whether any run's settings are not of the paper's size.
+        uncommitted: whether any run's code had changes that are in no commit.
+    """
+
+    anchor: str
+    method: str
+    task: str
+    stage: str
+    shared: dict[str, dict[str, str]]
+    differing: list[str]
+    seeds: list[dict[str, Any]]
+    without_manifest: list[int]
+    reduced: bool
+    uncommitted: bool
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What a partial report does without.
+
+    Attributes:
+        targets: runs that were asked for and have no score.
+        running: folder of a run that was begun and has no score -> the last step that it logged, or None.
+    """
+
+    targets: list[str] = field(default_factory=list)
+    running: dict[str, int | None] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.targets or self.running)
+
+
+def evidence(runs: pd.DataFrame, results: str | Path, partial: bool = False) -> list[Evidence]:
+    """Read the manifests of all runs, and sort out what the runs of a method, task and stage share.
+
+    Args:
+        runs: the table of `mfql.report.tasks.runs`.
+        results: the folder that holds `runs/`.
+        partial: do without manifests that are not at hand.
+
+    Raises:
+        UserError: a manifest is absent, lacks an entry, or belongs to another run than the score (unless partial).
+    """
+    groups = runs.assign(order=runs["stage"].map(STAGES.index)).groupby(["task", "order", "method"])
+    return [
+        _evidence(f"evidence-{number}", part, Path(results), partial)
+        for number, (_, part) in enumerate(groups, start=1)
+    ]
+
+
+def missing(runs: pd.DataFrame, results: str | Path, targets: Iterable[str | Path]) -> Missing:
+    """The runs that were asked for, or begun, and have no score.
+
+    Args:
+        runs: the table of `mfql.report.tasks.runs`.
+        results: the folder that holds `runs/`.
+        targets: the `evaluation.json` of every run that was asked for.
+    """
+    scored = set(runs["run"])
+    asked = ["/".join(Path(target).absolute().parent.parts[-5:]) for target in targets]
+    running: dict[str, int | None] = {}
+    for folder in sorted(Path(results).glob("runs/*/*/seed*/*/run")):
+        name = folder.parent.relative_to(results).as_posix()
+        if name not in scored:
+            running[name] = _last_step(folder / "metrics.csv")
+    return Missing([run for run in asked if run not in scored and run not in running], running)
+
+
+def _evidence(anchor: str, part: pd.DataFrame, results: Path, partial: bool) -> Evidence:
+    """The evidence of one method, task and stage; `part` has its rows of `runs`."""
+    manifests = {row["seed"]: _manifest(results / row["run"], partial) for row in part.to_dict("records")}
+    found = {seed: manifest for seed, manifest in manifests.items() if manifest is not None}
+    entries = pd.DataFrame({seed: _flat(manifest) for seed, manifest in found.items()}).T.fillna("none")
+    is_shared = entries.nunique() == 1
+    shared: dict[str, dict[str, str]] = {}
+    for name in entries.columns[is_shared]:
+        section, entry = name.split(".", 1)
+        shared.setdefault(section, {})[entry] = entries[name].iloc[0]
+    differing = [name.removeprefix(f"{OTHER}.") for name in entries.columns[~is_shared]]
+    seeds = [
+        {key: row[key] for key in ("seed", "score", "diverged", "run")}
+        | {name.removeprefix(f"{OTHER}."): entries.loc[row["seed"], name] for name in entries.columns[~is_shared]}
+        for row in part.to_dict("records")
+        if row["seed"] in found
+    ]
+    first = part.iloc[0]
+    return Evidence(
+        anchor,
+        first["method"],
+        first["task"],
+        first["stage"],
+        {section: shared[section] for section in (OTHER, *SECTIONS) if section in shared},
+        differing,
+        seeds,
+        without_manifest=[seed for seed in manifests if seed not in found],
+        reduced=any(manifest["reduced"] for manifest in found.values()),
+        uncommitted=any(manifest["code"].get("dirty") for manifest in found.values()),
+    )
+
+
+def _manifest(folder: Path, partial: bool) -> dict[str, Any] | None:
+    """A run's manifest; None where it is not at hand and the report is partial."""
+    path = folder / "run" / "manifest.json"
+    scored = folder / "evaluation.json"
+    if partial and not (path.is_file() and scored.is_file()):
+        return None
+    manifest = read_json(path)
+    lacking = [entry for entry in _REQUIRED if entry not in manifest]
+    if lacking:
+        raise UserError(f"{path} lacks {', '.join(lacking)}", "Give the folder whose runs the scores were read from.")
+    if manifest.get("identity") != read_json(scored).get("identity"):
+        # A run that is being trained anew: its manifest is the new one's, its declared score still the old one's.
+        if partial:
+            return None
+        raise UserError(f"{path} is not of the run that {scored} scores", "Let the training end, or use --partial.")
+    return manifest
+
+
+def _flat(manifest: dict[str, Any]) -> dict[str, str]:
+    """The manifest's entries as "section.entry" -> text."""
+    flat: dict[str, str] = {}
+    for key, value in manifest.items():
+        if key in _IN_HEADING:
+            continue
+        if key in SECTIONS and isinstance(value, dict):
+            flat |= {f"{key}.{entry}": _text(item) for entry, item in value.items()}
+        else:
+            flat[f"{OTHER}.{key}"] = _text(value)
+    return flat
+
+
+def _text(value: Any) -> str:
+    """A manifest's value as a person reads it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _last_step(metrics: Path) -> int | None:
+    """The last step of a training log, which may still be written to; None if there is none."""
+    try:
+        steps = pd.read_csv(metrics, usecols=["step"], on_bad_lines="skip")["step"]
+    except (OSError, ValueError):
+        return None
+    return None if steps.empty else int(steps.max())
