@@ -101,8 +101,8 @@ class Isolated(gymnasium.Wrapper):
     """Runs an OGBench environment on generators of its own; `reset(seed=...)` seeds all of them.
 
     An episode equals one of the bare environment after `numpy.random.seed(seed)`, `action_space.seed(seed)` and
-    `reset(seed=seed)`. It needs MuJoCo 3.3.6 or later: before, `mj_forward` in a reset left the solver a start that hung
-    on the earlier episode.
+    `reset(seed=seed)`. It needs MuJoCo 3.3.6 or later: before, `mj_forward` in a reset left the solver a start that
+    hung on the earlier episode.
     """
 
     def __init__(self, env: gymnasium.Env) -> None:

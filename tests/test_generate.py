@@ -1,0 +1,267 @@
+"""Generated and fetched datasets: protocol, files, and independence of how they are made."""
+
+import io
+import json
+import tempfile
+from dataclasses import replace
+from functools import cache, partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+
+from mfql.data import generate as generating
+from mfql.data.collect_manipulation import cube_stays_visible
+from mfql.data.collect_maze import cells_at, free_cells, is_corridor
+from mfql.data.description import description_path, split_paths
+from mfql.data.fetch import fetch
+from mfql.data.generate import collect_episode, find_recipe, generate, recipes
+from mfql.errors import UserError
+from mfql.files import sha256
+
+POINT = "pointmaze-medium-navigate-v0"
+STEPS = 130
+STATS = Path(__file__).parent / "data" / "generator_stats.npz"
+
+
+def collect(
+    dataset: str, job: tuple[str, int] = ("train", 0), steps: int = STEPS, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """A short episode of a dataset."""
+    return collect_episode(replace(find_recipe(dataset), steps=steps), seed, job)
+
+
+episode = cache(collect)
+
+
+def forget_environments() -> None:
+    generating._collector.cache_clear()
+
+
+def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    assert list(one) == list(other)
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    generate(POINT, folder, episodes=3, progress=False)
+    return folder
+
+
+def test_two_workers_write_the_same_bytes_as_one(made, tmp_path):
+    generate(POINT, tmp_path, episodes=3, workers=2, progress=False)
+    names = sorted(path.name for path in made.iterdir())
+    assert names == [f"{POINT}-val.npz", f"{POINT}.json", f"{POINT}.npz"]
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (made / name).read_bytes()
+
+
+def test_an_episode_does_not_depend_on_how_many_there_are(made, tmp_path):
+    more, fewer = (np.load(generate(POINT, tmp_path / str(n), episodes=n, progress=False)) for n in (2, 1))
+    whole = np.load(made / f"{POINT}.npz")
+    for name in whole.files:
+        np.testing.assert_array_equal(whole[name][:2002], more[name])
+        np.testing.assert_array_equal(whole[name][:1001], fewer[name])
+
+
+@pytest.mark.parametrize("dataset", ["scene-play-v0", "cube-single-noisy-v0"])
+def test_an_episode_does_not_depend_on_those_before_it(dataset):
+    first = episode(dataset)
+    second = collect(dataset, ("train", 1))
+    assert_same(first, collect(dataset))
+    forget_environments()
+    assert_same(second, collect(dataset, ("train", 1)))
+
+
+def test_number_split_and_seed_make_other_episodes():
+    episodes = [
+        collect(POINT, job, seed=seed)
+        for job, seed in ((("train", 0), 0), (("train", 1), 0), (("val", 0), 0), (("train", 0), 1))
+    ]
+    assert len({one["observations"].tobytes() for one in episodes}) == 4
+
+
+@pytest.mark.parametrize(
+    "dataset", [POINT, "cube-single-play-v0", "cube-single-noisy-v0", "scene-play-v0", "puzzle-3x3-play-v0"]
+)
+def test_arrays_and_types_are_the_official_ones(dataset):
+    made = episode(dataset)
+    assert made["terminals"].tolist() == [False] * (STEPS - 1) + [True]
+    kinds = {f"{name}:{array.dtype}:{'x'.join(map(str, array.shape[1:]))}" for name, array in made.items()}
+    with np.load(STATS) as stats:
+        assert kinds == set(stats[f"{dataset}/keys"])
+        assert set(stats[f"{dataset}/episode_length"]) == {find_recipe(dataset).steps}
+
+
+def test_files_hold_the_official_arrays_and_a_true_description(made):
+    paths = split_paths(made, POINT)
+    description = json.loads(description_path(made, POINT).read_text())
+    with np.load(paths["train"]) as train, np.load(paths["val"]) as val:
+        assert train.files == ["observations", "actions", "terminals", "qpos", "qvel"]
+        assert np.flatnonzero(train["terminals"]).tolist() == [1000, 2001, 3002]
+        assert description["rows"] == {"train": len(train["actions"]), "val": len(val["actions"])}
+    assert description["sha256"] == {split: sha256(path) for split, path in paths.items()}
+    expected = {"dataset": POINT, "source": "generated", "episodes": 3, "val_episodes": 1, "steps": 1001, "seed": 0}
+    assert {name: description[name] for name in expected} == expected
+    assert set(description["versions"]) == {"mfql", "ogbench", "mujoco", "numpy"}
+
+
+def test_point_mazes_reach_goal_after_goal():
+    made = collect(POINT, steps=1001)
+    cells = {tuple(cell) for cell in np.round(made["observations"] / 4).astype(int)}
+    assert len(cells) > 10
+    np.testing.assert_array_equal(made["observations"], made["qpos"])
+    assert np.abs(made["actions"]).max() == 1.0
+
+
+def test_stitch_walks_four_cells_and_stays():
+    made = collect("pointmaze-medium-stitch-v0", steps=201)
+    cells = np.round(made["observations"] / 4)
+    assert 2 <= np.abs(cells[-1] - cells[0]).sum() <= 4
+    assert np.abs(made["observations"][-80:] - made["observations"][-1]).max() < 4.0
+
+
+def test_the_play_oracle_lifts_the_cube_and_the_noisy_one_acts_at_random_now_and_then():
+    play = episode("cube-single-play-v0")
+    assert play["qpos"][:, 16].max() > 0.08
+    noisy = episode("cube-single-noisy-v0")
+    assert noisy["qpos"][:, 16].max() > 0.08
+    assert np.abs(np.diff(noisy["actions"], axis=0)).mean() > 2 * np.abs(np.diff(play["actions"], axis=0)).mean()
+
+
+def test_puzzle_buttons_are_pressed():
+    states = episode("puzzle-3x3-play-v0")["button_states"]
+    assert len(np.unique(states, axis=0)) > 1
+
+
+def test_making_a_maze_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    forget_environments()
+    collect(POINT)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_official_sizes():
+    sizes = {name: (recipe.episodes, recipe.steps) for name, recipe in recipes().items()}
+    assert (
+        sizes["cube-single-play-v0"]
+        == sizes["scene-noisy-v0"]
+        == sizes["pointmaze-teleport-navigate-v0"]
+        == (1000, 1001)
+    )
+    assert sizes["cube-triple-play-v0"] == sizes["puzzle-4x5-noisy-v0"] == (3000, 1001)
+    assert sizes["cube-quadruple-noisy-v0"] == sizes["puzzle-4x6-play-v0"] == (5000, 1001)
+    assert sizes["pointmaze-giant-navigate-v0"] == (500, 2001)
+    assert sizes["pointmaze-giant-stitch-v0"] == (5000, 201)
+
+
+def test_corridors_and_distances_in_a_maze():
+    maze = np.array([[int(cell) for cell in row] for row in ("1111111", "1000001", "1011101", "1000001", "1111111")])
+    corridors = {cell for cell in free_cells(maze) if is_corridor(maze, cell)}
+    assert corridors == set(free_cells(maze)) - {(1, 1), (1, 5), (3, 1), (3, 5)}
+    assert sorted(cells_at(maze, (1, 1), 4)) == [(1, 5), (3, 3)]
+    assert cells_at(maze, (1, 1), 7) == []
+
+
+def test_a_scenes_cube_may_leave_the_table_for_the_drawer_alone():
+    on_table, in_drawer = [0.4, 0.1, 0.02], [0.33, -0.36, 0.066]
+    assert cube_stays_visible(np.array([on_table, in_drawer]))
+    assert not cube_stays_visible(np.array([on_table, [0.4, 0.29, 0.02]]))
+    assert not cube_stays_visible(np.array([on_table, [0.4, -0.31, 0.02]]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dataset": "pointmaze-medum-navigate-v0"}, "Did you mean .*pointmaze-medium-navigate-v0"),
+        ({"dataset": "antmaze-large-navigate-v0"}, r"(?s)cannot be generated.*mfql data fetch"),
+        ({"dataset": POINT, "episodes": 0}, "episodes is 0"),
+        ({"dataset": POINT, "workers": 0}, "workers is 0"),
+        ({"dataset": POINT, "seed": -1}, "seed is -1"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        generate(folder=tmp_path / "new", **arguments)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_collecting(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"cannot write {tmp_path / 'file'}"):
+        generate(POINT, tmp_path / "file", episodes=1)
+
+
+@pytest.fixture
+def serve():
+    """Starts local HTTP servers: handler -> base url."""
+    servers = []
+
+    def start(handler) -> str:
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), handler))
+        Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_fetch_brings_both_files_and_describes_them(made, tmp_path, serve):
+    path = fetch(POINT, tmp_path, base_url=serve(partial(SimpleHTTPRequestHandler, directory=made)), progress=False)
+    assert path == tmp_path / f"{POINT}.npz"
+    for split, file in split_paths(tmp_path, POINT).items():
+        assert file.read_bytes() == split_paths(made, POINT)[split].read_bytes()
+    fetched, generated = (json.loads(description_path(folder, POINT).read_text()) for folder in (tmp_path, made))
+    assert fetched == generated | {"source": "downloaded", "seed": None}
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Answers with `body`, and says that it has `length` bytes."""
+
+    body, length = b"", 0
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(self.length))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_fetch_leaves_nothing_of_what_is_no_dataset(tmp_path, serve, made):
+    page = type("Page", (Answers,), {"body": b"<html>log in</html>", "length": 19})
+    cut = type("Cut", (Answers,), {"body": (made / f"{POINT}.npz").read_bytes()[:5000], "length": 9000})
+    unused = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    unused.server_close()
+    for url, message in (
+        (serve(page), "is no .npz file"),
+        (serve(cut), "ended after 5000 of 9000 bytes|IncompleteRead"),
+        (serve(partial(SimpleHTTPRequestHandler, directory=tmp_path)), "answers 404"),
+        (f"http://127.0.0.1:{unused.server_port}", r"(?s)cannot download.*generate.*copy"),
+    ):
+        with pytest.raises(UserError, match=message):
+            fetch(POINT, tmp_path, base_url=url, progress=False)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_the_progress_bar_counts_episodes(tmp_path, capsys):
+    generate(POINT, tmp_path, episodes=1)
+    assert "2/2" in capsys.readouterr().err
+
+
+def test_numpy_writes_the_same_bytes_at_any_time():
+    """`sha256` identifies a dataset only if the archive holds no time stamp."""
+    import zipfile
+
+    file = io.BytesIO()
+    np.savez_compressed(file, a=np.zeros(3))
+    assert [entry.date_time for entry in zipfile.ZipFile(file).infolist()] == [(1980, 1, 1, 0, 0, 0)]
