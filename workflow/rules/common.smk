@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -86,14 +87,14 @@ def pack_name(seeds):
     return f"{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
 
 
-def rule_name(stage, seeds):
-    """`offline_0_7` for the seeds 0 to 7, `offline_seed` for any other."""
-    return f"train_{stage}_{pack_name(seeds)}".replace("-", "_").replace("{seed}", "any_seed")
+def rule_name(rule, seeds):
+    """`train_offline_0_7` for the seeds 0 to 7, `train_offline_any_seed` for any other."""
+    return f"{rule}_{pack_name(seeds)}".replace("-", "_").replace("{seed}", "any_seed")
 
 
-def seed_arguments(seeds):
-    """The seeds as words of a shell command."""
-    return " ".join(map(str, seeds)).replace("{seed}", "{wildcards.seed}")
+def seeds_of(files):
+    """The seeds of runs, from their files' paths."""
+    return [re.search(r"/seed(\d+)/", file).group(1) for file in files]
 
 
 def run_files(stage, seeds, name="evaluation.json"):
@@ -109,27 +110,28 @@ def dataset_of(wildcards):
     return f"{folder}/{dataset}.json"
 
 
-def settings_of(stage):
-    """Input to `params`: a hash of every setting that changes a number, so that a changed one trains anew."""
-    return lambda wildcards: for_people(settings_hash, wildcards.method, wildcards.task, stage)
+def settings_of(wildcards):
+    """A hash of every setting that changes a run's numbers, so that a changed one trains anew."""
+    return for_people(settings_hash, wildcards.method, wildcards.task, wildcards.stage)
 
 
 def checkpoints_of(seeds):
-    """Input to an online run: the runs of the same seeds that it starts from."""
-    return lambda wildcards: expand(
-        run_files(for_people(checkpoint_stage, wildcards.method, wildcards.task), seeds), **dict(wildcards.items())
-    )
+    """Input function: the runs of the same seeds that an online run starts from; none for the other stages."""
+
+    def checkpoints(wildcards):
+        if wildcards.stage != "online":
+            return []
+        start = for_people(checkpoint_stage, wildcards.method, wildcards.task)
+        return expand(run_files(start, seeds), **dict(wildcards.items()))
+
+    return checkpoints
 
 
-def training_minutes(stage):
+def training_minutes(wildcards, attempt):
     """What a scheduler may count on: an hour, and 30 ms a step on a GPU; as much again for each retry."""
-
-    def minutes(wildcards, attempt):
-        settings = for_people(raw_settings, wildcards.method, wildcards.task, stage)
-        steps = settings["online_steps" if stage == "online" else "offline_steps"]
-        return attempt * (60 + round(steps * 0.03 / 60))
-
-    return minutes
+    settings = for_people(raw_settings, wildcards.method, wildcards.task, wildcards.stage)
+    steps = settings["online_steps" if wildcards.stage == "online" else "offline_steps"]
+    return attempt * (60 + round(steps * 0.03 / 60))
 
 
 def wanted(stage, name="evaluation.json"):

@@ -1,66 +1,37 @@
-"""Training: one rule for each stage and pack of seeds, and one for a seed that the configuration does not name.
+"""Training: rules for each pack of seeds, and for a seed that the configuration does not name.
 
-A run's folder owns its result; what is declared here is a copy. Seeds are no `params`: another packing restores finished
-seeds and trains none. Datasets are `ancient`: a checksum file with a new date is no reason to train.
+A run's folder owns its result; what is declared here is a copy. The seeds follow from the outputs and so are no reason to
+train: another packing restores finished seeds. Datasets are `ancient`: nor is a checksum file's new date one.
 """
 
-for stage in ("offline", "pretrain"):
+for name, stages in [("train_offline", "offline|pretrain"), ("train_online", "online")]:
     for seeds in PACKS:
 
         rule:
             name:
-                rule_name(stage, seeds)
+                rule_name(name, seeds)
             input:
+                checkpoints_of(seeds),
                 dataset=ancient(dataset_of),
             output:
-                run_files(stage, seeds),
+                run_files("{stage}", seeds),
             log:
-                f"logs/{stage}/{{method}}/{{task}}/seed{pack_name(seeds)}.log",
+                f"logs/{{stage}}/{{method}}/{{task}}/seed{pack_name(seeds)}.log",
             benchmark:
-                f"logs/{stage}/{{method}}/{{task}}/seed{pack_name(seeds)}.tsv"
+                f"logs/{{stage}}/{{method}}/{{task}}/seed{pack_name(seeds)}.tsv"
             wildcard_constraints:
+                stage=stages,
                 seed=OTHER_SEEDS,
             params:
-                settings=settings_of(stage),
+                settings=settings_of,
+                seeds=lambda wildcards, output: seeds_of(output),
                 data=subpath(input.dataset, parent=True),
             threads: config["threads"]
             resources:
                 gpu=1,
                 mem_mb=lambda wildcards, attempt: attempt * 12000,
-                runtime=training_minutes(stage),
+                runtime=training_minutes,
             shell:
-                f"mfql train --method {{wildcards.method}} --task {{wildcards.task}} --stage {stage}"
-                f" --seeds {seed_arguments(seeds)}"
-                " --data {params.data:q} --results results"
+                "mfql train --method {wildcards.method} --task {wildcards.task} --stage {wildcards.stage}"
+                " --seeds {params.seeds} --data {params.data:q} --results results"
                 " --threads {threads} --workers {threads} > {log} 2>&1"
-
-
-for seeds in PACKS:
-
-    rule:
-        name:
-            rule_name("online", seeds)
-        input:
-            checkpoints_of(seeds),
-            dataset=ancient(dataset_of),
-        output:
-            run_files("online", seeds),
-        log:
-            f"logs/online/{{method}}/{{task}}/seed{pack_name(seeds)}.log",
-        benchmark:
-            f"logs/online/{{method}}/{{task}}/seed{pack_name(seeds)}.tsv"
-        wildcard_constraints:
-            seed=OTHER_SEEDS,
-        params:
-            settings=settings_of("online"),
-            data=subpath(input.dataset, parent=True),
-        threads: config["threads"]
-        resources:
-            gpu=1,
-            mem_mb=lambda wildcards, attempt: attempt * 12000,
-            runtime=training_minutes("online"),
-        shell:
-            "mfql train --method {wildcards.method} --task {wildcards.task} --stage online"
-            f" --seeds {seed_arguments(seeds)}"
-            " --data {params.data:q} --results results"
-            " --threads {threads} --workers {threads} > {log} 2>&1"
