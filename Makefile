@@ -36,7 +36,7 @@ quickstart: $(RUNTIME)  ## the whole pipeline, small
 	$(RUN) snakemake --configfile config/quickstart.yaml --cores $(CORES)
 
 test: $(DEVELOPMENT)  ## the tests
-	$(RUN) python -m pytest -n 2
+	$(RUN) python -m pytest -n 2 --dist loadgroup
 
 lint: $(DEVELOPMENT)  ## style of the code and of the workflow
 	$(RUN) ruff check .

@@ -91,6 +91,8 @@ def _train(options: argparse.Namespace) -> int:
     from mfql.training.train import Job, train
 
     torch.set_num_threads(options.threads)
+    # Gradients behind a zero initialisation are so small that their squares are denormal numbers, slow on most processors.
+    torch.set_flush_denormal(True)
     device = _device(options.device)
     job = Job(
         options.method,

@@ -16,7 +16,7 @@ import torch
 
 from mfql.agents.flax import as_released, load_released
 from mfql.agents.interface import Parameters
-from mfql.agents.meanflow import flow_terms, one_step_actions
+from mfql.agents.meanflow import candidate_actions, flow_terms, one_step_actions
 from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.update import Updater, gradients, initial_state, views_of
 from mfql.errors import UserError
@@ -40,8 +40,8 @@ _OUTPUT_GROUPS = {
 
 # Settings that the fixture's documentation gives in words alone.
 _ALPHA, _DISCOUNT, _OFFLINE_STEPS, _FIRST_STEP = 3.0, 0.97, 100_000, 5_000
-# The fixture gives the times themselves; above the largest grid a method takes a uniform number as the time.
-_TIME_STEPS = 10_000
+# Times off this grid are taken as they are: above the largest grid a method takes a uniform number as the time.
+_TIME_STEPS, _NO_GRID = 50, 10_000
 _CRITIC_RATE = 3e-4
 
 
@@ -98,7 +98,7 @@ class Fixture:
             online_steps=50_000,
             discount=_DISCOUNT,
             batch_size=batch["actions"].shape[1],
-            time_steps=_TIME_STEPS,
+            time_steps=_TIME_STEPS if self.on_grid() else _NO_GRID,
             policy_hidden=self.hidden,
             policy_blocks=self.blocks,
             alpha=_ALPHA,
@@ -116,10 +116,16 @@ class Fixture:
         """Arrays of one prefix, without it."""
         return {name[len(prefix) + 1 :]: value for name, value in self.arrays.items() if name.startswith(f"{prefix}:")}
 
+    def on_grid(self) -> bool:
+        """Whether all times lie on the grid of the fixture's documentation."""
+        times = np.concatenate([self.arrays[f"{prefix}:t"].ravel() for prefix in ("in", "in2", "in3")]) * _TIME_STEPS
+        return bool(np.abs(times - times.round()).max() < 1e-3)
+
     def batch(self, prefix: str) -> dict[str, torch.Tensor]:
         """Batch and draws `[1, ...]`, under our names."""
         arrays = {name: torch.as_tensor(value).unsqueeze(0) for name, value in self.section(prefix).items()}
-        arrays["time"] = arrays.pop("t")
+        # The middle of the interval that a method makes this grid time of.
+        arrays["time"] = arrays["t"] - (0.5 / _TIME_STEPS if self.on_grid() else 0.0)
         arrays["noise_next"] = arrays["noise_next"].transpose(1, 2)
         return arrays
 
@@ -141,8 +147,7 @@ class Fixture:
     def _our_outputs(self) -> dict[str, torch.Tensor]:
         agent, batch = self.agent, self.batch("in")
         parameters: Parameters = views_of(agent, self.state.flat)
-        times = torch.as_tensor(self.arrays["in:t"]).unsqueeze(0)
-        flow = flow_terms(agent.policy, parameters["policy"], batch, batch["noise_bc"], times, agent.settings)
+        flow = flow_terms(agent.policy, parameters["policy"], batch, batch, agent.settings)
         next_actions, target_q = agent.best_candidate(
             parameters["policy"], parameters["target_critic"], batch["next_observations"], batch["noise_next"]
         )
@@ -167,8 +172,6 @@ class Fixture:
         }
 
     def _candidates(self, parameters: Parameters, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        from mfql.agents.meanflow import candidate_actions
-
         actions = candidate_actions(
             self.agent.policy, parameters["policy"], batch["next_observations"], batch["noise_next"]
         )

@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
+import sys
 import tempfile
+import time
 from dataclasses import replace
 from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +13,7 @@ from pathlib import Path
 from threading import Thread
 
 import numpy as np
+import psutil
 import pytest
 
 from mfql.data import generate as generating
@@ -59,6 +63,26 @@ def test_two_workers_write_the_same_bytes_as_one(made, tmp_path):
     assert names == [f"{POINT}-val.npz", f"{POINT}.json", f"{POINT}.npz"]
     for name in names:
         assert (tmp_path / name).read_bytes() == (made / name).read_bytes()
+
+
+def test_workers_end_with_a_killed_parent_and_no_file_is_left(tmp_path):
+    script = (
+        "from mfql.data.generate import generate\n"
+        f"if __name__ == '__main__': generate({POINT!r}, {str(tmp_path / 'out')!r}, workers=2, progress=False)"
+    )
+    (tmp_path / "script.py").write_text(script)
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    parent = psutil.Popen([sys.executable, tmp_path / "script.py"], env={**os.environ, "PYTHONPATH": path})
+    deadline = time.monotonic() + 30
+    while len(children := parent.children()) < 3 and time.monotonic() < deadline:  # Two workers and a resource tracker.
+        time.sleep(0.1)
+    time.sleep(1)
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert len(children) == 3
+    assert not alive
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_an_episode_does_not_depend_on_how_many_there_are(made, tmp_path):

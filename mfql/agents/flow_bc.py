@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mfql.agents.interface import Agent, Batch, Draw, Draws, Group, Losses, Parameters
-from mfql.agents.meanflow import FlowSettings, candidate_actions, flow_noise_and_times, flow_terms, one_step_actions
+from mfql.agents.meanflow import FlowSettings, candidate_actions, flow_terms, one_step_actions
 from mfql.agents.networks import ResidualPolicy
 
 
@@ -40,8 +40,7 @@ class FlowBC(Agent):
         return {"policy": self.settings.policy_rate(step)}
 
     def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:
-        noise, times = flow_noise_and_times(draws, self.settings)
-        flow = flow_terms(self.policy, parameters["policy"], batch, noise, times, self.settings)
+        flow = flow_terms(self.policy, parameters["policy"], batch, draws, self.settings)
         return flow.loss, {"flow_loss": flow.loss, "flow_error": flow.error}
 
     def act(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
@@ -53,8 +52,8 @@ class FlowBC(Agent):
     def diagnostics(
         self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        noise, times = flow_noise_and_times(draws, self.settings)
-        flow = flow_terms(self.policy, parameters["policy"], batch, noise, times, self.settings)
+        flow = flow_terms(self.policy, parameters["policy"], batch, draws, self.settings)
+        noise = self.settings.noise_std * draws["noise_bc"]
         raw = one_step_actions(self.policy, parameters["policy"], batch["observations"], noise)
         return {
             "out_of_bounds": (raw.abs() > 1.0).float().mean((1, 2)),

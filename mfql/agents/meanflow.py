@@ -100,34 +100,40 @@ class FlowTerms:
     target: Tensor
 
 
-def sample_times(uniform: Tensor, time_steps: int) -> Tensor:
-    """Times from uniform numbers in [0, 1)."""
-    if time_steps > _LARGEST_GRID:
-        return uniform
-    return (torch.floor(uniform * time_steps) + 1.0) / time_steps
-
-
 def flow_terms(
-    policy: ResidualPolicy, parameters: Views, batch: Batch, noise: Tensor, times: Tensor, settings: FlowSettings
+    policy: ResidualPolicy, parameters: Views, batch: Batch, draws: Draws, settings: FlowSettings
 ) -> FlowTerms:
     """The residual MeanFlow loss (paper, flow loss; per row w d with d the mean over action dims of (g - target)^2).
 
     Args:
-        noise: e `[S, B, A]`, scaled by sigma.
-        times: t `[S, B, 1]`.
+        batch: observations `[S, B, D]`, actions `[S, B, A]`.
+        draws: `noise_bc`, standard normal `[S, B, A]`, and `time`, uniform on [0, 1) `[S, B, 1]`.
     """
-    actions, observations = batch["actions"], batch["observations"]
-    interpolated = torch.lerp(actions, noise, times)
-    velocity = noise - actions
-    path = policy.along(
-        parameters, observations, Dual(interpolated, velocity), Dual(times, torch.ones_like(times))
-    )
+    noise = settings.noise_std * draws["noise_bc"]
+    times, modulations = _times(policy, parameters, draws["time"], settings.time_steps)
+    interpolated = torch.lerp(batch["actions"], noise, times)
+    velocity = noise - batch["actions"]
+    path = policy.along(parameters, batch["observations"], Dual(interpolated, velocity), modulations)
     prediction, tangent = path.value, path.tangent
     target = interpolated + (times - 1.0) * velocity - times * tangent
     target = target.clamp(-_TARGET_BOUND, _TARGET_BOUND)
     error = (prediction - target).square().mean(-1)
     weight = (error.detach() + settings.loss_constant) ** (settings.loss_gamma - 1.0)
     return FlowTerms((weight * error).mean(-1), error.mean(-1), prediction, tangent, target)
+
+
+def _times(policy: ResidualPolicy, parameters: Views, uniform: Tensor, time_steps: int) -> tuple[Tensor, Dual]:
+    """Times `[S, B, 1]` from uniform numbers, and the policy's modulations at them.
+
+    A grid of at most B times has its modulations computed once for the grid.
+    """
+    if time_steps > _LARGEST_GRID:
+        return uniform, policy.modulations(parameters, Dual(uniform, torch.ones_like(uniform)))
+    indices = torch.floor(uniform * time_steps)
+    times = (indices + 1.0) / time_steps
+    if time_steps > uniform.shape[1]:
+        return times, policy.modulations(parameters, Dual(times, torch.ones_like(times)))
+    return times, policy.grid_modulations(parameters, indices.squeeze(-1).long(), time_steps)
 
 
 def one_step_actions(policy: ResidualPolicy, parameters: Views, observations: Tensor, noise: Tensor) -> Tensor:
@@ -142,7 +148,3 @@ def candidate_actions(policy: ResidualPolicy, parameters: Views, observations: T
     repeated = observations.unsqueeze(2).expand(-1, -1, candidates, -1).flatten(1, 2)
     return one_step_actions(policy, parameters, repeated, noise.flatten(1, 2)).clamp(-1.0, 1.0).unflatten(1, (-1, candidates))
 
-
-def flow_noise_and_times(draws: Draws, settings: FlowSettings) -> tuple[Tensor, Tensor]:
-    """Scaled noise and times of the flow loss from an update's draws."""
-    return settings.noise_std * draws["noise_bc"], sample_times(draws["time"], settings.time_steps)

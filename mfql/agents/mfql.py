@@ -15,13 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mfql.agents.interface import Agent, Batch, Draw, Draws, Group, Losses, Parameters, no_grad_views
-from mfql.agents.meanflow import (
-    FlowSettings,
-    candidate_actions,
-    flow_noise_and_times,
-    flow_terms,
-    one_step_actions,
-)
+from mfql.agents.meanflow import FlowSettings, candidate_actions, flow_terms, one_step_actions
 from mfql.agents.networks import Critic, ResidualPolicy
 from mfql.agents.parameters import Views
 from mfql.settings import require
@@ -141,8 +135,7 @@ class MFQL(Agent):
             q_loss = q_loss / values.abs().mean(1).clamp_min(1e-6).detach()
         excess = functional.relu(raw - 1.0) + functional.relu(-1.0 - raw)
         bound_loss = excess.mean((1, 2)) if self.settings.bound_loss else torch.zeros_like(q_loss)
-        noise, times = flow_noise_and_times(draws, self.settings)
-        flow = flow_terms(self.policy, parameters["policy"], batch, noise, times, self.settings)
+        flow = flow_terms(self.policy, parameters["policy"], batch, draws, self.settings)
         info = {
             "q_loss": q_loss,
             "bound_loss": bound_loss,
@@ -227,8 +220,7 @@ class MFQL(Agent):
         at_clipped = self.aggregate(self.critic(parameters["critic"], observations, raw.clamp(-1.0, 1.0)))
         candidates = candidate_actions(self.policy, parameters["policy"], observations, noise)
         values = self.candidate_values(parameters["critic"], observations, candidates)
-        flow_noise, times = flow_noise_and_times(draws, self.settings)
-        flow = flow_terms(self.policy, parameters["policy"], batch, flow_noise, times, self.settings)
+        flow = flow_terms(self.policy, parameters["policy"], batch, draws, self.settings)
         return {
             "out_of_bounds": (raw.abs() > 1.0).float().mean((1, 2)),
             "q_raw_minus_clipped": (at_raw - at_clipped).mean(1),

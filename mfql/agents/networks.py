@@ -109,6 +109,13 @@ def _partway(start: Dual, end: Dual, share: float) -> Dual:
         return Dual(value, torch.lerp(start.tangent, end.tangent, share))
 
 
+def _split(joined: Dual, size: int) -> list[Dual]:
+    """Pieces of the last axis."""
+    values = joined.value.split(size, dim=-1)
+    tangents = [None] * len(values) if joined.tangent is None else joined.tangent.split(size, dim=-1)
+    return [Dual(value, tangent) for value, tangent in zip(values, tangents, strict=True)]
+
+
 def _time_features(times: Dual) -> Dual:
     """Sinusoidal features of times: `[..., 1] -> [..., 256]`, cosines then sines, with periods up to 10,000."""
     exponents = torch.arange(_TIME_FREQUENCIES, device=times.value.device, dtype=times.value.dtype) / _TIME_FREQUENCIES
@@ -159,10 +166,17 @@ class ResidualPolicy:
 
     def __call__(self, parameters: Views, observations: Tensor, actions: Tensor, times: Tensor) -> Tensor:
         """g(s, a_t, t): observations `[S, B, D]`, actions `[S, B, A]`, times `[S, B or 1, 1]` -> `[S, B, A]`."""
-        return self.along(parameters, observations, Dual(actions), Dual(times)).value
+        modulations = self.modulations(parameters, Dual(times))
+        return self.along(parameters, observations, Dual(actions), modulations).value
 
-    def along(self, parameters: Views, observations: Tensor, actions: Dual, times: Dual) -> Dual:
-        """g(s, a_t, t) and its derivative along a path in (a_t, t) with the observations held fixed; shapes as in a call."""
+    def along(self, parameters: Views, observations: Tensor, actions: Dual, modulations: Dual) -> Dual:
+        """g(s, a_t, t) and its derivative along a path in (a_t, t) with the observations held fixed.
+
+        Args:
+            observations: `[S, B, D]`.
+            actions: a_t and its derivative `[S, B, A]`.
+            modulations: of the times, see `modulations`.
+        """
         inputs = Dual(
             torch.cat([observations, actions.value], dim=-1),
             None
@@ -171,20 +185,29 @@ class ResidualPolicy:
         )
         position = parameters["position"].unsqueeze(1)
         x = linear(parameters, "embed", inputs).map(lambda value: value + position, lambda _, tangent: tangent)
-        modulations = self._modulations(parameters, times)
+        parts = _split(modulations, self.hidden)
         for block in range(self.blocks):
-            changed = self._block(parameters, f"block{block}", x, modulations[6 * block : 6 * block + 6])
+            changed = self._block(parameters, f"block{block}", x, parts[6 * block : 6 * block + 6])
             x = _partway(x, changed, _BLOCK_SCALE)
-        shift, scale = modulations[-2:]
+        shift, scale = parts[-2:]
         return linear(parameters, "output", _modulate(_rms_norm(x, parameters["final_norm"]), shift, scale))
 
-    def _modulations(self, parameters: Views, times: Dual) -> list[Dual]:
-        """All shifts, scales and gates of all blocks and of the output: each `[S, B or 1, H]`."""
+    def modulations(self, parameters: Views, times: Dual) -> Dual:
+        """All shifts, scales and gates of all blocks and of the output: times `[S, B or 1, 1]` -> `[S, B or 1, (6 blocks + 2) H]`."""
         embedding = linear(parameters, "time_out", _silu(linear(parameters, "time_in", _time_features(times))))
-        joined = linear(parameters, "modulation", _silu(embedding))
-        values = joined.value.split(self.hidden, dim=-1)
-        tangents = [None] * len(values) if joined.tangent is None else joined.tangent.split(self.hidden, dim=-1)
-        return [Dual(value, tangent) for value, tangent in zip(values, tangents, strict=True)]
+        return linear(parameters, "modulation", _silu(embedding))
+
+    def grid_modulations(self, parameters: Views, indices: Tensor, size: int) -> Dual:
+        """Modulations at the times (i + 1) / size for indices `[S, B]`, with their derivative in time.
+
+        They are computed for the grid once and taken from it by a one-hot product, whose gradient is deterministic on every device.
+        """
+        grid = torch.arange(1, size + 1, device=indices.device, dtype=torch.float32).div(size).view(1, size, 1)
+        grid = grid.expand(len(indices), size, 1)
+        taken = functional.one_hot(indices, size).to(grid.dtype)
+        return self.modulations(parameters, Dual(grid, torch.ones_like(grid))).map(
+            lambda value: torch.bmm(taken, value), lambda _, tangent: torch.bmm(taken, tangent)
+        )
 
     @staticmethod
     def _block(parameters: Views, name: str, x: Dual, modulations: list[Dual]) -> Dual:

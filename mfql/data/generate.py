@@ -6,6 +6,8 @@ processes there are. Datasets whose behaviour policies are trained networks (ant
 
 from __future__ import annotations
 
+import os
+import signal
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -14,8 +16,10 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Thread
 from typing import Protocol
 
 import numpy as np
@@ -188,13 +192,25 @@ def _mapped(collect: partial, jobs: list[tuple[str, int]], workers: int) -> Iter
     if workers == 1:
         yield map(collect, jobs)
         return
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_follow_parent)
     try:
         yield pool.map(collect, jobs)
     except BrokenProcessPool as error:
         raise UserError("a worker process was killed", "Probably out of memory: use fewer workers.") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """Leave a terminal's interrupt to the parent, and end with it even if it is killed: an executor's workers would stay."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch(parent: BaseProcess) -> None:
+        parent.join()
+        os._exit(1)
+
+    if (parent := parent_process()) is not None:
+        Thread(target=watch, args=(parent,), daemon=True).start()
 
 
 def _check_writable(folder: Path) -> None:

@@ -72,16 +72,26 @@ def isolated(make: Callable[[], gymnasium.Env], name: str) -> Isolated:
 
     Args:
         make: creates an OGBench environment (a gymnasium environment with its wrappers).
-        name: what to call it in an error.
+        name: the task's or environment's name.
 
     Raises:
-        UserError: gymnasium knows no environment of that name.
+        UserError: gymnasium knows no environment of that name, or it shows pixels and cannot render them.
     """
     try:
         with _tidy_making():
-            return Isolated(make())
+            env = Isolated(make())
+            if name.startswith("visual-"):
+                env.reset(seed=0)  # Renders; OpenGL's loaders fail in many ways, none of which says what to do.
+            return env
     except (gymnasium.error.UnregisteredEnv, ValueError) as error:
         raise UserError(f"OGBench has no environment for {name!r}: {error}", "Check the name's spelling.") from error
+    except Exception as error:
+        if not name.startswith("visual-"):
+            raise
+        raise UserError(
+            f"{name} cannot be rendered with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')!r}: {error}",
+            "Set MUJOCO_GL=egl (a GPU, or Mesa's software renderer) or MUJOCO_GL=osmesa before starting.",
+        ) from error
 
 
 def reset_env(env: gymnasium.Env, seed: int) -> tuple[np.ndarray, dict[str, Any]]:

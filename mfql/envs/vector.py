@@ -145,6 +145,7 @@ class EnvPool:
         self._workers = []
         if self._local is not None:
             self._local.close()
+        self._local = None
 
     def __enter__(self) -> EnvPool:
         return self
@@ -269,6 +270,7 @@ class _Worker:
                 env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
                 pass_fds=(theirs.fileno(), shared),
                 stdin=subprocess.DEVNULL,
+                process_group=0,  # A terminal's interrupt is for the parent, which ends its workers.
             )
         self.connection = Connection(ours.detach())
 
@@ -307,7 +309,6 @@ class _Worker:
 
 def _serve(task_name: str, first: int, last: int, connection: Connection, shared: int) -> None:
     """The worker's life: make its environments, then answer turns until the parent's end of the socket closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent has the interrupt too, and ends the workers.
     try:
         environments = _Slice(task_name, first, last)
         connection.send_bytes(json.dumps(asdict(environments.layout)).encode())

@@ -15,7 +15,8 @@ COLUMNS = ["curve", "task", "method", "stage", "step", "switch", "unit", "value"
 def curves(scores: pd.DataFrame) -> pd.DataFrame:
     """Mean score over seeds at each evaluation, with intervals.
 
-    A run that diverged counts 0 from that step on, so that a curve cannot rise by losing its worst seeds.
+    So that a curve cannot rise or fall by losing seeds, a run that diverged counts 0 from that step on, and one that
+    was stopped early counts with its last evaluation.
 
     Returns:
         curve (offline | offline to online), task, method, stage, step (an online step counts on from the end of the
@@ -53,13 +54,15 @@ def _mean_at_steps(scores: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
         for metric in (unit, "episodes")
     )
     values = values.reindex(columns=own["seed"])
+    for seed in rows.loc[rows["metric"] == "stopped", "seed"]:
+        values[seed] = values[seed].ffill()
     ended = rows[rows["metric"] == "diverged"].set_index("seed")["step"]
     for seed, step in ended.items():
         values.loc[values.index >= step, seed] = DIVERGED_SCORE
     points = []
     for step, at_step in values.iterrows():
         present = at_step.dropna()
-        # A run that diverged counts with as many episodes as the others had.
+        # A run that ended before counts with as many episodes as the others had.
         counts = episodes.loc[step].reindex(present.index).fillna(episodes.loc[step].max())
         group = Group.of_scores(present, counts if unit == SUCCESS else None)
         interval = bounded(weighted([group], [1]), unit, "score")

@@ -8,7 +8,8 @@ The table has one row per run, step and metric, with the columns `COLUMNS`. Metr
 | episodes | each evaluation | how many episodes it ran |
 | score | the last step | the run's score by its rule, in percent or normalised return |
 | score_episodes | the last step | how many episodes a success rate rests on; absent for normalised returns |
-| diverged | the step of divergence | 1; absent for runs that finished |
+| diverged | the step of divergence | 1; absent for runs that did not |
+| stopped | the step of early stopping | 1; absent for runs that went on to the end |
 | start, start_episodes | the last step of the run that an online run starts from | its score; `run` names that run |
 | rise | the last step | an online run's score minus `start` |
 
@@ -61,7 +62,8 @@ _PROPERTIES: dict[str, Any] = {
 _SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": list(_PROPERTIES),
-    "properties": _PROPERTIES | {"starts_from": {"enum": [None, "offline", "pretrain"]}},
+    "properties": _PROPERTIES
+    | {"starts_from": {"enum": [None, "offline", "pretrain"]}, "stopped_at": {"type": ["integer", "null"]}},
     "if": {"properties": {"status": {"const": "diverged"}}},
     "then": {"required": ["diverged_at"], "properties": {"diverged_at": _COUNT}},
     "else": {"properties": {"score": {"type": "number"}, "evaluations": {"minItems": 1}}},
@@ -133,16 +135,26 @@ def _read(path: Path) -> dict[str, Any]:
     if any(run["metric"] not in evaluation for evaluation in run["evaluations"]):
         raise UserError(f"{path}: an evaluation lacks the run's metric {run['metric']!r}", remedy)
     folder = (run["method"], run["task"], f"seed{run['seed']}", run["stage"])
-    if path.parent.parts[-4:] != folder:
+    if _folder(path).parts[-4:] != folder:
         raise UserError(f"{path} says that it is the run {'/'.join(folder)}", f"It belongs elsewhere. {remedy}")
     return run
 
 
 def _start_of(path: Path, run: dict[str, Any]) -> Path | None:
-    """The evaluation.json of the run that an online run starts from; None where there is none (any more)."""
+    """The evaluation.json of the run that an online run starts from; None where there is none (any more).
+
+    The declared copy may be lost; the trainer's own, in the folder `run`, serves as well.
+    """
     stage = run.get("starts_from")
-    start = path.parent.parent / stage / path.name if run["stage"] == "online" and stage else None
-    return start if start is not None and start.is_file() else None
+    if run["stage"] != "online" or not stage:
+        return None
+    folder = _folder(path).parent / stage
+    return next((file for file in (folder / path.name, folder / "run" / path.name) if file.is_file()), None)
+
+
+def _folder(path: Path) -> Path:
+    """The folder of the run that an evaluation.json is of, be it the declared copy or the trainer's own."""
+    return path.parent.parent if path.parent.name == "run" else path.parent
 
 
 def _score(run: dict[str, Any]) -> float:
@@ -163,7 +175,7 @@ def _rows(path: Path, run: dict[str, Any], runs: dict[Path, dict[str, Any]]) -> 
     rows: list[tuple[Any, ...]] = []
 
     def add(step: int, metric: str, value: float, of: Path = path) -> None:
-        folder = "/".join(of.parent.parts[-5:])
+        folder = "/".join(_folder(of).parts[-5:])
         rows.append((run["method"], run["task"], run["seed"], run["stage"], step, metric, value, folder))
 
     for evaluation in run["evaluations"]:
@@ -175,6 +187,8 @@ def _rows(path: Path, run: dict[str, Any], runs: dict[Path, dict[str, Any]]) -> 
         add(run["steps"], "score_episodes", _score_episodes(run))
     if run["status"] == "diverged":
         add(run["diverged_at"], "diverged", 1)
+    if run.get("stopped_at") is not None:
+        add(run["stopped_at"], "stopped", 1)
     start = _start_of(path, run)
     if start is not None:
         before = runs[start]

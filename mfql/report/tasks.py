@@ -24,11 +24,12 @@ def runs(scores: pd.DataFrame) -> pd.DataFrame:
     """One row a run.
 
     Returns:
-        method, task, seed, stage, run, steps, unit (success | normalized_return), score, score_episodes, diverged; and
-        of an online run rise, start, start_episodes, start_run, start_steps (the run it starts from), NaN elsewhere.
+        method, task, seed, stage, run, steps, unit (success | normalized_return), score, score_episodes, diverged,
+        stopped (early); and of an online run rise, start, start_episodes, start_run, start_steps (of the run it starts
+        from), NaN elsewhere.
     """
     keys = ["method", "task", "seed", "stage"]
-    wanted = ["score", "score_episodes", "diverged", "rise", "start", "start_episodes"]
+    wanted = ["score", "score_episodes", "diverged", "stopped", "rise", "start", "start_episodes"]
     final = scores[scores["metric"].isin(wanted)]
     wide = final.pivot_table(index=keys, columns="metric", values="value", aggfunc="last").reindex(columns=wanted)
     own = final[final["metric"] == "score"].set_index(keys)[["run", "step"]]
@@ -36,7 +37,7 @@ def runs(scores: pd.DataFrame) -> pd.DataFrame:
     wide = wide.join(own.rename(columns={"step": "steps"}))
     wide = wide.join(start.rename(columns={"run": "start_run", "step": "start_steps"}))
     wide["unit"] = np.where(wide["score_episodes"].notna(), SUCCESS, RETURN)
-    wide["diverged"] = wide["diverged"].notna()
+    wide[["diverged", "stopped"]] = wide[["diverged", "stopped"]].notna()
     return wide.reset_index()
 
 
