@@ -202,7 +202,7 @@ def _mapped(collect: partial, jobs: list[tuple[str, int]], workers: int) -> Iter
 
 
 def _follow_parent() -> None:
-    """Leave a terminal's interrupt to the parent, and end with it even if it is killed: an executor's workers would stay."""
+    """Leave a terminal's interrupt to the parent, and end when it is killed, which an executor's workers do not."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch(parent: BaseProcess) -> None:
