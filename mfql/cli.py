@@ -33,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_parity(commands)
+    _add_plan(commands)
     from mfql.report.cli import add_commands
 
     add_commands(commands)
@@ -154,6 +155,20 @@ def _parity(options: argparse.Namespace) -> int:
     from mfql.parity import report
 
     return 0 if report(options.file) else 1
+
+
+def _add_plan(commands: argparse._SubParsersAction) -> None:
+    plan = commands.add_parser("plan", help="jobs, hours and gigabytes of a configuration on this machine")
+    plan.add_argument("--configfile", type=Path, required=True)
+    plan.add_argument("--config-dir", type=Path, default=Path("config"))
+    plan.add_argument("--allow-cpu", action="store_true", help="go on without a GPU however long it takes")
+    plan.set_defaults(func=_plan)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from mfql.plan import plan
+
+    return plan(options.configfile, options.config_dir, options.allow_cpu)
 
 
 def _count(least: int) -> Callable[[str], int]:
