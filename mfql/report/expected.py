@@ -73,9 +73,9 @@ def compare(tasks: pd.DataFrame, expected: Expected) -> pd.DataFrame:
         | above | not found | nothing to expect); every row of `tasks`, then what was expected and not found.
     """
     keys = ["method", "task", "stage", "metric"]
-    ranges = pd.DataFrame(
-        [(*key, *ends) for key, ends in expected.items()], columns=[*keys, "expected_low", "expected_high"]
-    )
+    ends = ["expected_low", "expected_high"]
+    ranges = pd.DataFrame([(*key, *both) for key, both in expected.items()], columns=[*keys, *ends])
+    ranges = ranges.astype(dict.fromkeys(ends, float))
     found = tasks.assign(order=np.arange(len(tasks))).merge(ranges, on=keys, how="outer").sort_values("order")
     found["verdict"] = "as expected"
     found.loc[found["value"] < found["expected_low"], "verdict"] = "below"
@@ -83,4 +83,4 @@ def compare(tasks: pd.DataFrame, expected: Expected) -> pd.DataFrame:
     found.loc[found["expected_low"].isna(), "verdict"] = "nothing to expect"
     found.loc[found["value"].isna(), "verdict"] = "not found"
     columns = ["task", "stage", "method", "metric", "value", "low", "high", "seeds"]
-    return found[[*columns, "expected_low", "expected_high", "verdict"]].reset_index(drop=True)
+    return found[[*columns, *ends, "verdict"]].reset_index(drop=True)

@@ -1,0 +1,125 @@
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fake_results import EPISODES, TASK, write_quickstart, write_run
+
+from mfql.errors import UserError
+from mfql.report.scores import COLUMNS, collect, read_scores, write_scores
+
+
+def values(scores: pd.DataFrame, metric: str, **where: object) -> list[float]:
+    part = scores[scores["metric"] == metric]
+    for column, value in where.items():
+        part = part[part[column] == value]
+    return part["value"].tolist()
+
+
+def test_one_row_an_evaluation_and_metric(tmp_path: Path) -> None:
+    scores = collect([write_run(tmp_path, [10.0, 20.0, 30.0, 40.0])])
+    assert list(scores.columns) == COLUMNS
+    assert values(scores, "success") == [10, 20, 30, 40]
+    assert values(scores, "return") == [-90, -80, -70, -60]
+    assert values(scores, "length") == [190, 180, 170, 160]
+    assert values(scores, "episodes") == [EPISODES] * 4
+    assert scores.loc[scores["metric"] == "success", "step"].tolist() == [1000, 2000, 3000, 4000]
+    assert set(scores["run"]) == {f"runs/mfql/{TASK}/seed0/offline"}
+
+
+def test_the_score_stands_at_the_last_step_with_the_episodes_it_rests_on(tmp_path: Path) -> None:
+    scores = collect([write_run(tmp_path, [10.0, 20.0, 30.0, 40.0])])
+    assert values(scores, "score", step=4000) == [30.0]
+    assert values(scores, "score_episodes", step=4000) == [3 * EPISODES]
+
+
+def test_a_normalised_return_has_no_count_of_episodes_to_rest_on(tmp_path: Path) -> None:
+    scores = collect([write_run(tmp_path, [110.0, 120.0], metric="normalized_return")])
+    assert values(scores, "score") == [115.0]
+    assert values(scores, "score_episodes") == []
+    assert values(scores, "normalized_return") == [110, 120]
+
+
+@pytest.mark.parametrize("successes", [[], [90.0], [90.0, 95.0, 100.0]])
+def test_a_diverged_run_scores_zero_whatever_it_had_reached(tmp_path: Path, successes: list[float]) -> None:
+    scores = collect([write_run(tmp_path, successes, diverged_at=3500)])
+    assert values(scores, "score") == [0.0]
+    assert values(scores, "score_episodes") == [3 * EPISODES]
+    assert values(scores, "diverged", step=3500) == [1]
+    assert values(scores, "success") == successes
+
+
+def test_an_online_run_rises_from_the_run_it_starts_from(tmp_path: Path) -> None:
+    start = write_run(tmp_path, [10.0, 20.0, 30.0], stage="pretrain")
+    online = write_run(tmp_path, [50.0, 60.0, 70.0, 80.0], stage="online", starts_from="pretrain")
+    scores = collect([online])  # the start is read without being listed
+    assert values(scores, "rise", step=4000) == [70.0 - 20.0]
+    assert values(scores, "start", step=3000) == [20.0]
+    assert scores.loc[scores["metric"] == "start", "run"].tolist() == [f"runs/mfql/{TASK}/seed0/pretrain"]
+    assert values(scores, "success", stage="pretrain") == [10, 20, 30]
+    start.rename(start.parent / "run" / "evaluation.json")  # the declared copy is lost, the trainer's own is there
+    pd.testing.assert_frame_equal(collect([online]), scores)
+
+
+def test_without_the_run_it_starts_from_an_online_run_has_no_rise(tmp_path: Path) -> None:
+    scores = collect([write_run(tmp_path, [50.0], stage="online", starts_from="pretrain")])
+    assert values(scores, "rise") == []
+    assert values(scores, "score") == [50.0]
+
+
+def test_order_and_repetition_of_files_change_nothing(tmp_path: Path) -> None:
+    files = write_quickstart(tmp_path)
+    pd.testing.assert_frame_equal(collect(files), collect([*reversed(files), *files]))
+
+
+def test_the_table_survives_its_file(tmp_path: Path) -> None:
+    scores = collect(write_quickstart(tmp_path))
+    write_scores(scores, tmp_path / "scores.csv")
+    pd.testing.assert_frame_equal(read_scores(tmp_path / "scores.csv"), scores)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("score", "high", "score"),
+        ("seed", -1, "seed"),
+        ("stage", "later", "stage"),
+        ("status", "lost", "status"),
+        ("evaluations", [], "evaluations"),
+        ("evaluations", [{"step": 1, "episodes": 50, "success": 101}], "success"),
+        ("evaluations", [{"step": 1, "episodes": 50, "return": 1}], "success"),
+        ("task", "another-task", "another-task"),
+        ("episodes", None, "episodes"),
+    ],
+)
+def test_a_malformed_file_is_named_with_its_fault(tmp_path: Path, key: str, value: object, named: str) -> None:
+    file = write_run(tmp_path, [10.0])
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(UserError) as error:
+        collect([file])
+    assert str(file) in str(error.value)
+    assert named in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '"text"', "\x00"])
+def test_a_file_that_is_no_result_is_named(tmp_path: Path, content: str) -> None:
+    file = write_run(tmp_path, [10.0])
+    file.write_text(content)
+    with pytest.raises(UserError, match=file.name):
+        collect([file])
+
+
+def test_an_absent_file_is_named_and_no_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        collect([tmp_path / "runs/mfql/task/seed0/offline/evaluation.json"])
+    with pytest.raises(UserError, match="no evaluation"):
+        collect([])
+
+
+@pytest.mark.parametrize(
+    "content", ["", "a,b\n1,2\n", ",".join(COLUMNS) + "\n", ",".join(COLUMNS) + "\nm,t,x,o,1,score,1,r\n"]
+)
+def test_a_foreign_table_of_scores_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "scores.csv").write_text(content)
+    with pytest.raises(UserError, match=r"scores\.csv"):
+        read_scores(tmp_path / "scores.csv")
