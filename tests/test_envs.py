@@ -309,7 +309,7 @@ def test_workers_import_no_torch_and_exit_when_the_parent_is_killed():
         parent.send_signal(signal.SIGKILL)
         parent.wait()
         parent.stdout.close()
-    _, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive
 
 

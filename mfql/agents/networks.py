@@ -202,9 +202,10 @@ class ResidualPolicy:
 
         They are computed for the grid once and taken from it by a one-hot product, whose gradient is deterministic on every device.
         """
-        grid = torch.arange(1, size + 1, device=indices.device, dtype=torch.float32).div(size).view(1, size, 1)
+        dtype = parameters["position"].dtype
+        grid = torch.arange(1, size + 1, device=indices.device, dtype=dtype).div(size).view(1, size, 1)
         grid = grid.expand(len(indices), size, 1)
-        taken = functional.one_hot(indices, size).to(grid.dtype)
+        taken = functional.one_hot(indices, size).to(dtype)
         return self.modulations(parameters, Dual(grid, torch.ones_like(grid))).map(
             lambda value: torch.bmm(taken, value), lambda _, tangent: torch.bmm(taken, tangent)
         )

@@ -136,9 +136,8 @@ def generate(
     _check_writable(folder)
     counts = {"train": episodes, "val": max(1, episodes // VAL_SHARE)}
     arrays = _collect(recipe, counts, seed, workers, progress)
-    description_path(folder, dataset).unlink(
-        missing_ok=True
-    )  # It must never describe other files than those beside it.
+    # A description must never lie beside files that it does not describe.
+    description_path(folder, dataset).unlink(missing_ok=True)
     for split, path in split_paths(folder, dataset).items():
         with write_whole(path, "wb") as file:
             np.savez_compressed(file, **arrays[split])  # type: ignore[arg-type]
@@ -177,12 +176,15 @@ def _collect(
     with _mapped(partial(collect_episode, recipe, seed), jobs, workers) as results:
         bar = tqdm(results, total=len(jobs), desc=recipe.dataset, unit="episode", disable=not progress)
         for (split, number), episode in zip(jobs, bar, strict=True):
-            start = number * recipe.steps
-            for name in KEY_ORDER:
-                if name in episode:
-                    shape = (counts[split] * recipe.steps, *episode[name].shape[1:])
-                    whole = arrays[split].setdefault(name, np.empty(shape, episode[name].dtype))
-                    whole[start : start + recipe.steps] = episode[name]
+            if number == 0:
+                arrays[split] = {
+                    name: np.empty((counts[split] * recipe.steps, *episode[name].shape[1:]), episode[name].dtype)
+                    for name in KEY_ORDER
+                    if name in episode
+                }
+            rows = slice(number * recipe.steps, (number + 1) * recipe.steps)
+            for name, whole in arrays[split].items():
+                whole[rows] = episode[name]
     return arrays
 
 

@@ -66,7 +66,7 @@ class EnvPool:
         if num_envs < 1 or workers < 0:
             raise ValueError(f"a pool of {num_envs} environments and {workers} workers")
         self.num_envs = num_envs
-        self._waiting = False
+        self._turn: bytes | None = None
         self._local: _Slice | None = None
         self._workers: list[_Worker] = []
         try:
@@ -128,15 +128,17 @@ class EnvPool:
         Raises:
             WorkerError: an environment raised an error or a worker died; the pool is closed then.
         """
-        if not self._waiting:
+        if self._turn is None:
             raise RuntimeError("step_wait without step_async")
         try:
+            if self._local is not None:
+                self._local.turn(self._turn)
             for worker in self._workers:
                 worker.receive()
         except BaseException:  # Also an interrupt: the replies still to come would be taken for those of the next step.
             self.close()
             raise
-        self._waiting = False
+        self._turn = None
 
     def close(self) -> None:
         """End the worker processes. A closed pool's arrays stay readable."""
@@ -156,13 +158,11 @@ class EnvPool:
     def _require_idle(self) -> None:
         if self._local is None and not self._workers:
             raise RuntimeError("the pool is closed")
-        if self._waiting:
+        if self._turn is not None:
             raise RuntimeError("step_async without step_wait")
 
     def _begin(self, command: bytes) -> None:
-        self._waiting = True
-        if self._local is not None:
-            self._local.turn(command)
+        self._turn = command
         for worker in self._workers:
             worker.send(command)
 

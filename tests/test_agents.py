@@ -1,0 +1,291 @@
+"""Networks and losses: closed forms in float64, one seed among others, and what a draw may change."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mfql.agents.flow_bc import FlowBC, FlowBCSettings
+from mfql.agents.interface import Parameters
+from mfql.agents.meanflow import flow_terms
+from mfql.agents.mfql import MFQL, MFQLSettings
+from mfql.agents.networks import Dual, ResidualPolicy
+from mfql.agents.update import Updater, initial_state, views_of
+from mfql.draws import BLOCK, Draw, DrawStream, generator
+
+CPU = torch.device("cpu")
+SMALL = MFQLSettings(
+    offline_steps=100,
+    online_steps=10,
+    discount=0.9,
+    batch_size=12,
+    time_steps=5,
+    policy_hidden=8,
+    policy_blocks=2,
+    zero_init=False,
+    critic_hidden=(16, 16),
+    num_candidates=3,
+    alpha=2.0,
+    alpha_interval=10,
+    alpha_window=2,
+)
+
+
+def make(seeds: list[int], options: MFQLSettings = SMALL, observation_dim: int = 4, action_dim: int = 2):
+    agent = MFQL(options, observation_dim, action_dim)
+    state = initial_state(agent, [generator(CPU, seed, "initial") for seed in seeds], CPU)
+    return agent, state
+
+
+def batch_of(agent, seeds: list[int], index: int = 0) -> dict[str, torch.Tensor]:
+    size = agent.settings.batch_size
+    fields = {
+        "observations": Draw("normal", (size, agent.observation_dim)),
+        "next_observations": Draw("normal", (size, agent.observation_dim)),
+        "actions": Draw("uniform", (size, agent.action_dim)),
+        "rewards": Draw("normal", (size,)),
+        "masks": Draw("uniform", (size,)),
+    }
+    return DrawStream(fields, seeds, "test", CPU).at(index)
+
+
+def draws_of(agent, seeds: list[int], index: int = 0) -> dict[str, torch.Tensor]:
+    return DrawStream(agent.update_draws(), seeds, "update", CPU).at(index)
+
+
+def as_double(parameters: Parameters) -> Parameters:
+    return Parameters({name: {k: v.double() for k, v in views.items()} for name, views in parameters.groups.items()})
+
+
+def test_the_closed_form_derivative_equals_forward_mode_in_float64():
+    policy = ResidualPolicy(4, 2, 8, 2, zero_init=False)
+    flat = policy.layout.initial([generator(CPU, seed) for seed in (1, 2)]).double()
+    parameters = policy.layout.views(flat + 0.1 * torch.randn_like(flat))
+    observations, actions, direction = (torch.randn(2, 5, size, dtype=torch.float64) for size in (4, 2, 2))
+    times = torch.rand(2, 5, 1, dtype=torch.float64)
+    ours = policy.along(
+        parameters, observations, Dual(actions, direction), policy.modulations(parameters, Dual(times, torch.ones_like(times)))
+    )
+    value, tangent = torch.func.jvp(
+        lambda a, t: policy(parameters, observations, a, t), (actions, times), (direction, torch.ones_like(times))
+    )
+    assert ours.tangent is not None
+    torch.testing.assert_close(ours.value, value, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(ours.tangent, tangent, rtol=1e-10, atol=1e-10)
+
+
+def test_modulations_of_the_grid_equal_those_of_each_time():
+    agent, state = make([0, 1])
+    parameters = views_of(agent, state.flat)["policy"]
+    indices = torch.randint(0, 5, (2, 12))
+    times = ((indices + 1) / 5).unsqueeze(-1)
+    grid = agent.policy.grid_modulations(parameters, indices, 5)
+    each = agent.policy.modulations(parameters, Dual(times, torch.ones_like(times)))
+    torch.testing.assert_close(grid.value, each.value)
+    torch.testing.assert_close(grid.tangent, each.tangent)
+
+
+def test_the_flow_loss_is_the_papers_formula_in_float64():
+    agent, state = make([3])
+    batch, draws = batch_of(agent, [3]), draws_of(agent, [3])
+    parameters = as_double(views_of(agent, state.flat))
+    batch, draws = ({name: value.double() for name, value in arrays.items()} for arrays in (batch, draws))
+    found = flow_terms(agent.policy, parameters["policy"], batch, draws, agent.settings)
+    t = (torch.floor(draws["time"] * 5) + 1) / 5
+    noise, action = draws["noise_bc"], batch["actions"]
+    point, velocity = (1 - t) * action + t * noise, noise - action
+    value, tangent = torch.func.jvp(
+        lambda a, time: agent.policy(parameters["policy"], batch["observations"], a, time),
+        (point, t),
+        (velocity, torch.ones_like(t)),
+    )
+    target = (point + (t - 1) * velocity - t * tangent).clamp(-5, 5)
+    distance = (value - target).square().mean(-1)
+    weight = 1 / (distance + 1e-4) ** (1 - 0.8)
+    torch.testing.assert_close(found.loss, (weight * distance).mean(-1))
+    torch.testing.assert_close(found.target, target)
+
+
+def test_the_exact_field_of_one_action_is_a_fixed_point_of_the_flow_target():
+    """For data that is one action c, g(a_t, t) = c ... so that a_t - g = t (e - c)/t ... holds in closed form.
+
+    With a_t = (1 - t) c + t e the average velocity from 0 to t is u = (a_t - c) / t, so g = a_t - t u = c needs u scaled by t; the
+    residual form of the paper predicts a_t - u, here a_t - (a_t - c) / t. Its target must equal it.
+    """
+    c = torch.tensor([0.3, -0.2], dtype=torch.float64)
+
+    def exact(a_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return a_t - (a_t - c) / t
+
+    noise, t = torch.randn(50, 2, dtype=torch.float64), torch.rand(50, 1, dtype=torch.float64) * 0.9 + 0.1
+    point, velocity = (1 - t) * c + t * noise, noise - c
+    value, tangent = torch.func.jvp(exact, (point, t), (velocity, torch.ones_like(t)))
+    torch.testing.assert_close(value, point + (t - 1) * velocity - t * tangent)
+
+
+@pytest.mark.parametrize("q_agg", ["mean", "min"])
+def test_the_target_is_of_the_best_candidate(q_agg):
+    agent, state = make([0, 5], replace(SMALL, q_agg=q_agg))
+    parameters, batch = views_of(agent, state.flat), batch_of(agent, [0, 5])
+    noise = draws_of(agent, [0, 5])["noise_next"]
+    chosen, best = agent.best_candidate(parameters["policy"], parameters["target_critic"], batch["next_observations"], noise)
+    for k in range(3):
+        one, value = agent.best_candidate(
+            parameters["policy"], parameters["target_critic"], batch["next_observations"], noise[:, :, k : k + 1]
+        )
+        assert (best >= value - 1e-6).all()
+        same = (one == chosen).all(-1)
+        torch.testing.assert_close(best[same], value[same])
+    assert chosen.abs().max() <= 1.0
+
+
+def test_zero_initialisation_starts_with_zero_actions():
+    agent, state = make([0], replace(SMALL, zero_init=True))
+    actions = agent.act(views_of(agent, state.flat), torch.randn(1, 6, 4), torch.randn(1, 6, 3, 2))
+    assert (actions == 0).all()
+
+
+def test_the_critics_loss_never_moves_the_policy_nor_the_policys_the_critic():
+    agent, state = make([0])
+    batch, draws = batch_of(agent, [0]), draws_of(agent, [0])
+    leaves = {name: value.clone().requires_grad_() for name, value in state.flat.items()}
+    parameters = views_of(agent, leaves)
+    critic_loss, _ = agent.critic_loss(parameters, batch, draws)
+    policy_loss, _ = agent.policy_loss(parameters, batch, draws, state.own["alpha"])
+    of_critic = torch.autograd.grad(critic_loss.sum(), list(leaves.values()), allow_unused=True)
+    of_policy = torch.autograd.grad(policy_loss.sum(), list(leaves.values()), allow_unused=True)
+    moved_by = {
+        name: (a is not None and bool(a.any()), b is not None and bool(b.any()))
+        for name, a, b in zip(leaves, of_critic, of_policy, strict=True)
+    }
+    assert moved_by == {"policy": (False, True), "critic": (True, False), "target_critic": (False, False)}
+
+
+def run_updates(seeds: list[int], steps: int, options: MFQLSettings = SMALL):
+    agent, state = make(seeds, options)
+    updater = Updater(agent, state, 1e9)
+    stream = DrawStream(agent.update_draws(), seeds, "update", CPU)
+    fields = [batch_of(agent, seeds, index) for index in range(8)]
+    for step in range(steps):
+        updater(fields[step % 8], stream.at(step))
+    return agent, state
+
+
+def test_a_seed_trains_alike_alone_and_among_others():
+    scaled = replace(SMALL, offline_steps=200, critic_learning_rate=3e-3, policy_learning_rate=3e-3)
+    _, start = make([3], scaled)
+    _, alone = run_updates([3], 200, scaled)
+    _, together = run_updates([0, 1, 3, 7], 200, scaled)
+    for name in alone.flat:
+        scale = alone.flat[name].abs().max()
+        assert (alone.flat[name][0] - together.flat[name][2]).abs().max() <= 1e-4 * scale
+        assert (alone.flat[name][0] - start.flat[name][0]).abs().max() > 1e-3 * scale
+        assert (alone.flat[name][0] - together.flat[name][1]).abs().max() > 1e-2 * scale
+    for name, value in alone.logged.items():
+        torch.testing.assert_close(value[0], together.logged[name][2], rtol=1e-4, atol=1e-4)
+
+
+def test_an_inactive_seed_is_left_untouched_while_others_train():
+    agent, state = make([0, 1])
+    state.active[1] = False
+    before = {name: value[1].clone() for name, value in state.flat.items()}
+    moving = state.flat["policy"][0].clone()
+    updater = Updater(agent, state, 1e9)
+    for index in range(3):
+        updater(batch_of(agent, [0, 1], index), draws_of(agent, [0, 1], index))
+    assert all(torch.equal(state.flat[name][1], value) for name, value in before.items())
+    assert not torch.equal(state.flat["policy"][0], moving)
+
+
+def test_a_seed_with_broken_numbers_ends_alone_and_says_when():
+    agent, state = make([0, 1])
+    updater = Updater(agent, state, 1e9)
+    for index in range(4):
+        batch = batch_of(agent, [0, 1], index)
+        if index == 2:
+            batch["rewards"][1, 0] = math.nan
+        updater(batch, draws_of(agent, [0, 1], index))
+    assert state.diverged_at.tolist() == [-1, 2]
+    assert state.active.tolist() == [True, False]
+    assert all(torch.isfinite(value).all() for value in state.flat.values())
+    assert all(torch.isfinite(value[0]) for value in state.logged.values())
+
+
+def test_exploding_values_count_as_diverged():
+    agent, state = make([0])
+    updater = Updater(agent, state, value_limit=1e-9)
+    updater(batch_of(agent, [0]), draws_of(agent, [0]))
+    assert state.diverged_at.tolist() == [0]
+
+
+def test_alpha_waits_for_a_full_window_and_for_the_warm_up():
+    agent = MFQL(replace(SMALL, alpha_window=3, alpha_interval=1, alpha_warmup=0.0), 4, 2)
+    state = agent.initial_state(1)
+    trace = []
+    for loss in (1.0, 1.0, 1.0, 100.0, 0.001, 34.0):
+        state = agent.adapt_alpha(state, torch.tensor([loss]), torch.tensor(True))
+        trace.append(round(state["alpha"].item(), 5))
+    assert trace == [2.0, 2.0, 2.0, 2.4, 1.92, 1.92]
+    assert state["alpha_moves"].item() == 2
+    held = agent.adapt_alpha(state, torch.tensor([1e9]), torch.tensor(False))
+    assert held["alpha"].item() == state["alpha"].item()
+
+
+def test_alpha_is_looked_at_only_every_interval():
+    agent = MFQL(replace(SMALL, alpha_interval=4), 4, 2)
+    state = agent.initial_state(1)
+    for step in range(12):
+        state = agent.next_state(state, torch.tensor(step), {"flow_loss": torch.tensor([1.0])})
+    assert state["alpha_recorded"].item() == 3
+
+
+def test_the_learning_rate_rises_then_falls_then_stays():
+    options = replace(SMALL, offline_steps=1000, policy_learning_rate=1e-4, policy_learning_rate_end=1e-5)
+    rate = [options.policy_rate(torch.tensor(step)).item() for step in (0, 25, 50, 525, 1000, 5000)]
+    assert rate == pytest.approx([0.0, 5e-5, 1e-4, 5.5e-5, 1e-5, 1e-5], rel=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    others=st.lists(st.integers(0, 1000), max_size=3),
+    index=st.integers(0, 3 * BLOCK),
+    detour=st.lists(st.integers(0, 3 * BLOCK), max_size=4),
+)
+def test_a_draw_depends_on_its_key_and_index_alone(seed, others, index, detour):
+    draws = {"noise": Draw("normal", (3,)), "rows": Draw("integer", (2,))}
+    alone = DrawStream(draws, [seed], "purpose", CPU).at(index)
+    stream = DrawStream(draws, [*others, seed], "purpose", CPU)
+    for other in detour:
+        stream.at(other)
+    among = stream.at(index)
+    assert all(torch.equal(alone[name][0], among[name][-1]) for name in draws)
+
+
+def test_other_purposes_and_indices_draw_other_numbers():
+    draws = {"noise": Draw("normal", (4,))}
+    first = DrawStream(draws, [0], "a", CPU)
+    values = [first.at(0)["noise"], first.at(1)["noise"], first.at(BLOCK)["noise"], DrawStream(draws, [0], "b", CPU).at(0)["noise"]]
+    assert len({tuple(value.flatten().tolist()) for value in values}) == 4
+
+
+def test_behaviour_cloning_moves_the_policy_towards_one_action():
+    options = FlowBCSettings(
+        offline_steps=400, online_steps=0, discount=0.9, batch_size=32, time_steps=5, policy_hidden=16, policy_blocks=1,
+        policy_learning_rate=3e-3,
+    )  # fmt: skip
+    agent = FlowBC(options, 2, 2)
+    state = initial_state(agent, [generator(CPU, 0, "initial")], CPU)
+    updater = Updater(agent, state, 1e9)
+    stream = DrawStream(agent.update_draws(), [0], "update", CPU)
+    target = torch.tensor([0.5, -0.5])
+    batch = {"observations": torch.zeros(1, 32, 2), "actions": target.expand(1, 32, 2)}
+    for step in range(400):
+        updater(batch, stream.at(step))
+    actions = agent.act(views_of(agent, state.flat), torch.zeros(1, 64, 2), torch.randn(1, 64, 1, 2))
+    assert (actions.mean((0, 1)) - target).abs().max() < 0.1
