@@ -1,0 +1,64 @@
+"""Runs `mfql` and kills it, as SIGKILL does, at a named moment: `python killed.py MOMENT COUNT ARGUMENT...`.
+
+Moments: `step`, in the COUNT-th finish of an online step; `checkpoint`, half-way through writing the COUNT-th checkpoint file;
+`evaluation`, at the COUNT-th step of the evaluations' environments.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from mfql import cli, files
+from mfql.evaluation import rollout
+from mfql.training import online
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_before(owner: Any, name: str, count: int, counts: Callable[..., bool] = lambda *args, **kwargs: True) -> None:
+    """Replace a function by one that dies at its COUNT-th call, of those that count."""
+    original, calls = getattr(owner, name), 0
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += bool(counts(*args, **kwargs))
+        if calls == count and counts(*args, **kwargs):
+            die()
+        return original(*args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
+def main() -> None:
+    moment, count = sys.argv[1], int(sys.argv[2])
+    if moment == "step":
+        kill_before(online.Environments, "finish", count)
+    elif moment == "checkpoint":
+        # The file beside the checkpoint is written in full and not yet synchronised or renamed: cut it in half, then die.
+        original = files.os.fsync
+
+        def halve(descriptor: int) -> None:
+            nonlocal count
+            if "step-" in os.readlink(f"/proc/self/fd/{descriptor}"):
+                count -= 1
+                if count == 0:
+                    os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+                    die()
+            original(descriptor)
+
+        files.os.fsync = halve
+    elif moment == "evaluation":
+        kill_before(rollout.DrawStream, "at", count, lambda stream, index: "evaluate" in stream.purpose)
+    else:
+        raise SystemExit(f"no moment {moment}")
+    sys.exit(cli.main(sys.argv[3:]))
+
+
+if __name__ == "__main__":
+    main()

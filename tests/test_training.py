@@ -1,0 +1,251 @@
+"""Training as its users meet it: killed and continued, packed and alone, diverged, refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mfql.evaluation.policy import load_policy
+from mfql.training.checkpoint import Checkpoints, load_tensors
+from tests.training_runs import ROOT, TASK, Workplace
+
+pytestmark = pytest.mark.xdist_group("training")
+
+METHOD = "mfql-miniature"
+RESULT_FILES = ("policy/policy.safetensors", "policy/policy.json", "evaluation.json", "metrics.csv")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Workplace:
+    place = Workplace.make(tmp_path_factory.mktemp("training"))
+    place.train(METHOD, "pretrain", [0, 1])
+    place.train(METHOD, "online", [0, 1])
+    return place
+
+
+def final_state(run: Path) -> dict[str, torch.Tensor]:
+    checkpoints = Checkpoints(run / "checkpoint")
+    saved = checkpoints.load(checkpoints.steps()[-1])
+    flat = {f"tail/{name}": value for name, value in saved["tail"].items()}
+    for part in ("flat", "first", "second", "own"):
+        flat |= {f"{part}/{name}": value for name, value in saved["state"][part].items()}
+    return flat
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    """Weights, optimiser, replay, scores and metrics, byte for byte."""
+    for name in RESULT_FILES:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    first, second = final_state(one), final_state(other)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_a_run_killed_in_an_episode_a_checkpoint_and_an_evaluation_ends_as_if_undisturbed(place):
+    start = place.folder / "killed" / "runs" / METHOD / TASK
+    for seed in (0, 1):
+        shutil.copytree(place.run(METHOD, seed, "pretrain").parent, start / f"seed{seed}" / "pretrain")
+    arguments = place.arguments(METHOD, "online", [0, 1], "killed", "--checkpoint-seconds", "0")
+    killer = str(ROOT / "tests" / "killed.py")
+    for moment, count in (("step", 14), ("checkpoint", 9), ("evaluation", 40)):
+        done = place.call([moment, str(count), *arguments], (killer,))
+        assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+        assert Checkpoints(place.run(METHOD, 0, "online", "killed") / "checkpoint").steps()
+        assert not (place.run(METHOD, 0, "online", "killed").parent / "evaluation.json").exists()
+    done = place.call(arguments)
+    assert done.returncode == 0, done.stderr
+    for seed in (0, 1):
+        assert_equal_runs(place.run(METHOD, seed, "online"), place.run(METHOD, seed, "online", "killed"))
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(place, tmp_path):
+    run = tmp_path / "checkpoint"
+    shutil.copytree(place.run(METHOD, 0, "online") / "checkpoint", run)
+    checkpoints = Checkpoints(run)
+    before, last = checkpoints.steps()
+    content = bytearray(checkpoints.path(last).read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoints.path(last).write_bytes(content)
+    assert list(checkpoints.usable()) == [before]
+    checkpoints.path(before).write_bytes(checkpoints.path(before).read_bytes()[:1000])
+    assert checkpoints.usable() == {}
+
+
+def test_a_finished_seed_is_restored_and_only_the_missing_one_trains(place):
+    shutil.copytree(place.folder / "results", place.folder / "grown")
+    trained = place.run(METHOD, 0, "pretrain", "grown")
+    dates = {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()}
+    delivered = trained.parent / "evaluation.json"
+    delivered.unlink()
+    done = place.train(METHOD, "pretrain", [0, 1, 2], "grown")
+    assert "restored: seeds 0, 1" in done.stdout
+    assert delivered.read_bytes() == (trained / "evaluation.json").read_bytes()
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()} == dates
+    assert (place.run(METHOD, 2, "pretrain", "grown") / "policy" / "policy.json").exists()
+
+
+def test_a_seed_has_the_same_draws_alone_and_scores_for_any_number_of_workers(place):
+    for workers in ("0", "2", "5"):
+        place.train(METHOD, "pretrain", [1], f"workers{workers}", "--workers", workers)
+    runs = [place.run(METHOD, 1, "pretrain", f"workers{workers}") for workers in ("0", "2", "5")]
+    for name in RESULT_FILES:
+        assert len({(run / name).read_bytes() for run in runs}) == 1
+    packed = json.loads((place.run(METHOD, 1, "pretrain") / "evaluation.json").read_text())
+    alone = json.loads((runs[0] / "evaluation.json").read_text())
+    assert packed["identity"] == alone["identity"]
+
+
+def test_a_diverging_seed_ends_alone_and_the_job_succeeds(place):
+    """A rate of 10^9 breaks every seed at once; the one that breaks alone is made so by a start of its own."""
+    place.method("explodes", f"inherits: {METHOD}\ncritic_learning_rate: 1.0e+6\n")
+    done = place.train("explodes", "offline", [0, 1], "diverged")
+    assert done.returncode == 0
+    result = json.loads((place.run("explodes", 0, "offline", "diverged") / "evaluation.json").read_text())
+    assert result["status"] == "diverged"
+    assert 0 <= result["diverged_at"] < 60
+
+
+def test_one_seed_of_three_diverges_and_the_others_are_scored(place):
+    """The pretrained state of one seed is given a broken critic; online, it ends at once and the others go on."""
+    shutil.copytree(place.folder / "results", place.folder / "broken")
+    place.train(METHOD, "pretrain", [2], "broken")
+    checkpoints = Checkpoints(place.run(METHOD, 1, "pretrain", "broken") / "checkpoint")
+    step = checkpoints.steps()[-1]
+    saved = load_tensors(checkpoints.path(step))
+    saved["state"]["flat"]["critic"][0] = float("nan")
+    checkpoints.save(step, saved)
+    shutil.rmtree(place.folder / "broken" / "runs" / METHOD / TASK / "seed1" / "online")
+    shutil.rmtree(place.folder / "broken" / "runs" / METHOD / TASK / "seed0" / "online")
+    place.train(METHOD, "online", [0, 1, 2], "broken")
+    results = [json.loads((place.run(METHOD, seed, "online", "broken") / "evaluation.json").read_text()) for seed in range(3)]
+    assert [result["status"] for result in results] == ["finished", "diverged", "finished"]
+    assert results[1]["diverged_at"] == 0
+    assert results[1]["evaluations"] == []
+    assert results[1]["score"] is None
+    assert all(result["evaluations"][-1]["step"] == 40 for result in (results[0], results[2]))
+
+
+def test_changed_settings_move_the_earlier_run_aside(place):
+    place.method("mine", f"inherits: {METHOD}\n")
+    place.train("mine", "pretrain", [0], "aside")
+    earlier = (place.run("mine", 0, "pretrain", "aside") / "evaluation.json").read_bytes()
+    identity = json.loads(earlier)["identity"]
+    place.method("mine", f"inherits: {METHOD}\n# a comment changes nothing\n")
+    assert "restored" in place.train("mine", "pretrain", [0], "aside").stdout
+    place.method("mine", f"inherits: {METHOD}\ntau: 0.25\n")
+    assert "kept in" in place.train("mine", "pretrain", [0], "aside").stdout
+    kept = place.run("mine", 0, "pretrain", "aside").with_name(f"run.{identity}")
+    assert (kept / "evaluation.json").read_bytes() == earlier
+
+
+def test_a_dataset_that_changed_under_a_finished_run_is_refused(place):
+    other = Workplace.make(place.folder / "other")
+    shutil.copytree(place.folder / "results", other.folder / "results")
+    path = other.run(METHOD, 0, "pretrain") / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["dataset"]["sha256"] = "0" * 64
+    manifest["identity"] = "0" * 16
+    path.write_text(json.dumps(manifest))
+    done = other.call(other.arguments(METHOD, "pretrain", [0]))
+    assert done.returncode == 2
+    assert "changed under" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_in_use_is_refused(place):
+    from mfql.files import locked
+
+    run = place.run(METHOD, 0, "pretrain")
+    with locked(run.parent / ".lock"):
+        done = place.call(place.arguments(METHOD, "pretrain", [0]))
+    assert done.returncode == 2
+    assert "in use by process" in done.stderr
+
+
+def test_a_checkpoint_of_another_method_is_refused(place):
+    place.method("another", f"inherits: {METHOD}\n")
+    source = place.run(METHOD, 0, "pretrain")
+    target = place.run("another", 0, "pretrain", "foreign")
+    shutil.copytree(source / "checkpoint", target / "checkpoint")
+    done = place.call(place.arguments("another", "pretrain", [0], "foreign"))
+    assert done.returncode == 2
+    assert "is of method mfql-miniature, not another" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"--method": "mfqk"}, "mfqk"),
+        ({"--task": "pointmaze-medium-navigate-singletask-task9-v0"}, "task9"),
+        ({"--stage": "ofline"}, "Did you mean offline"),
+        ({"--data": "/nonexistent"}, "/nonexistent"),
+        ({"--results": "/proc/nowhere"}, "/proc/nowhere"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name_without_a_traceback(place, change, named):
+    arguments = place.arguments(METHOD, "pretrain", [0])
+    for flag, value in change.items():
+        arguments[arguments.index(flag) + 1] = value
+    done = place.call(arguments)
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_policy_is_used_in_two_lines(place):
+    policy = load_policy(place.run(METHOD, 0, "online").parent)
+    action = policy(np.zeros(2))
+    assert action.shape == (2,)
+    assert np.abs(action).max() <= 1.0
+    assert policy(np.zeros((7, 2))).shape == (7, 2)
+    again = load_policy(place.run(METHOD, 0, "online").parent)
+    assert np.array_equal(again(np.zeros(2)), action)
+    with pytest.raises(ValueError, match=r"\[2\]"):
+        policy(np.zeros(3))
+
+
+def test_evaluate_scores_a_run_anew_and_alike_each_time(place, tmp_path):
+    run = str(place.run(METHOD, 0, "online").parent)
+    for name, workers in (("a", "0"), ("b", "2")):
+        done = place.call(["evaluate", run, "--episodes", "2", "--out", str(tmp_path / name), "--workers", workers])
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert json.loads((tmp_path / "a").read_text())["episodes"] == 2
+
+
+def test_every_declaration_of_the_interface_is_honoured(place):
+    """A method in one file outside the package: extra fields, a share of online rows, its own stages, two updates a step."""
+    place.method("declares", f"agent: {ROOT / 'tests' / 'declaring_agent.py'}\n" + DECLARING)
+    place.train("declares", "pretrain", [0, 1], "declared")
+    place.train("declares", "online", [0, 1], "declared")
+    saved = Checkpoints(place.run("declares", 0, "online", "declared") / "checkpoint")
+    final = saved.load(saved.steps()[-1])
+    assert final["state"]["step"].item() == 20 + 2 * 15
+    assert final["state"]["count"]["value"].item() == 20 + 2 * 15
+    assert final["state"]["count"]["policy"].item() == (20 + 2 * 15) // 2
+    tail = final["tail"]
+    assert torch.equal(tail["next_actions"][:-1], tail["actions"][1:])
+    discounted = sum(0.9**k * tail["rewards"][k] for k in range(len(tail["rewards"])))
+    torch.testing.assert_close(tail["mc_returns"][0], discounted)
+    done = place.call(place.arguments("declares", "offline", [0], "declared"))
+    assert done.returncode == 2
+    assert "no stage offline" in done.stderr
+
+
+DECLARING = """
+discount: 0.9
+offline_steps: 30
+pretrain: {offline_steps: 20}
+online_steps: 15
+batch_size: 8
+eval_interval: 15
+eval_episodes: 1
+log_interval: 5
+"""

@@ -1,0 +1,62 @@
+"""Small real training runs for tests: a dataset of a few episodes, tiny networks, the real environment and command line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from mfql.data.generate import generate
+
+ROOT = Path(__file__).parents[1]
+TASK = "pointmaze-medium-navigate-singletask-task1-v0"
+DATASET = "pointmaze-medium-navigate-v0"
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder with `data`, `config` and any number of results folders."""
+
+    folder: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> Workplace:
+        """Generate the dataset and copy the configuration."""
+        generate(DATASET, folder / "data", episodes=3, seed=1, progress=False)
+        shutil.copytree(ROOT / "config", folder / "config")
+        return cls(folder)
+
+    def method(self, name: str, text: str) -> None:
+        """Add a method file."""
+        (self.folder / "config" / "methods" / f"{name}.yaml").write_text(text)
+
+    def arguments(
+        self, method: str, stage: str, seeds: list[int], results: str = "results", *more: str, task: str = TASK
+    ) -> list[str]:
+        """Arguments of `mfql train`."""
+        return [
+            "train", "--method", method, "--task", task, "--stage", stage, "--seeds", *map(str, seeds),
+            "--data", str(self.folder / "data"), "--results", str(self.folder / results),
+            "--config-dir", str(self.folder / "config"), "--device", "cpu", "--threads", "1", "--workers", "1",
+            "--no-progress", *more,
+        ]  # fmt: skip
+
+    def call(self, arguments: list[str], program: tuple[str, ...] = ("-m", "mfql.cli")) -> subprocess.CompletedProcess:
+        """Run a command of `mfql` in a process of its own."""
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            [sys.executable, *program, *arguments], capture_output=True, text=True, timeout=300, env=environment, cwd=ROOT
+        )
+
+    def train(self, *args, **kwargs) -> subprocess.CompletedProcess:
+        """Run `mfql train`; it must succeed."""
+        done = self.call(self.arguments(*args, **kwargs))
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def run(self, method: str, seed: int, stage: str, results: str = "results", task: str = TASK) -> Path:
+        """The folder that the trainer owns of a run."""
+        return self.folder / results / "runs" / method / task / f"seed{seed}" / stage / "run"
