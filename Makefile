@@ -34,6 +34,7 @@ install: $(RUNTIME)  ## install what the workflow needs into .venv
 
 quickstart: $(RUNTIME)  ## the whole pipeline, small
 	$(RUN) snakemake --configfile config/quickstart.yaml --cores $(CORES)
+	@$(RUN) mfql summary --aggregates results/quickstart/aggregate --report results/quickstart/report.html
 
 test: $(DEVELOPMENT)  ## the tests
 	$(RUN) python -m pytest -n 2 --dist loadgroup

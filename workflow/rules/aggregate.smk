@@ -5,25 +5,25 @@ localrules:
     list_runs,
 
 
-# A file, since the paths of hundreds of runs are more than a command may hold.
+# A file, since the paths of hundreds of runs are more than a command may hold; written first, for reports on the way.
 rule list_runs:
-    input:
-        wanted("offline"),
-        wanted("online"),
     output:
         f"{EXPERIMENT}/runs.txt",
     log:
         f"logs/{EXPERIMENT}/list_runs.log",
+    params:
+        runs=[*wanted("offline"), *wanted("online")],
+    priority: 100
     run:
         with open(output[0], "w") as file:
-            file.writelines(f"{path}\n" for path in input)
+            file.writelines(f"{path}\n" for path in params.runs)
 
 
 rule scores:
     input:
         wanted("offline"),
         wanted("online"),
-        runs=f"{EXPERIMENT}/runs.txt",
+        runs=rules.list_runs.output,
     output:
         report(f"{EXPERIMENT}/scores.csv", caption="../report/scores.rst", category="Tables"),
     log:

@@ -1,0 +1,277 @@
+"""The workflow, driven as a user drives it: snakemake itself, on the miniature configuration, with real training."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TASK = "pointmaze-medium-navigate-singletask-task1-v0"
+NOTHING_TO_DO = "Nothing to be done"
+
+# The finished miniature is built once: its tests share a worker.
+finished_miniature = pytest.mark.xdist_group("miniature")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A working copy of the project, without its results."""
+
+    folder: Path
+
+    def snakemake(self, *arguments: str, fails: bool = False) -> str:
+        """Run snakemake in the project; returns all that it prints."""
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+        )
+        assert (done.returncode != 0) == fails, done.stdout
+        return done.stdout
+
+    def miniature(self, *arguments: str, config: tuple[str, ...] = (), fails: bool = False) -> str:
+        """Run snakemake with the miniature configuration and these changes to it."""
+        changes = ("--config", *config) if config else ()
+        return self.snakemake("--configfile", "tests/miniature.yaml", *changes, *arguments, fails=fails)
+
+    def trained(self) -> dict[str, tuple[tuple[str, int], ...]]:
+        """For each run the files that its trainer owns, with their dates: a run that trains or goes on changes them."""
+        runs = {}
+        for folder in sorted(self.folder.glob("results/runs/*/*/seed*/*/run*")):
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            name = folder.relative_to(self.folder / "results/runs").as_posix()
+            runs[name] = tuple((path.name, path.stat().st_mtime_ns) for path in files)
+        return runs
+
+    def copy(self, folder: Path) -> Project:
+        """All of the project with its results and Snakemake's records, dates kept."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder)
+
+
+def clone(folder: Path) -> Project:
+    """What a user has before the first run."""
+    for name in ("workflow", "profiles", "config"):
+        shutil.copytree(ROOT / name, folder / name)
+    (folder / "tests").mkdir()
+    for name in ("Snakefile", "tests/miniature.yaml"):
+        shutil.copy(ROOT / name, folder / name)
+    return Project(folder)
+
+
+def evaluation(seed: int, stage: str = "offline", method: str = "mfql-miniature") -> str:
+    """The target of one run."""
+    return f"results/runs/{method}/{TASK}/seed{seed}/{stage}/evaluation.json"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A fresh working copy."""
+    return clone(tmp_path / "mfql")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A working copy in which the miniature, of four seeds a job, ran to its end. Tests that change it take a copy."""
+    project = clone(tmp_path_factory.mktemp("finished") / "mfql")
+    project.miniature()
+    return project
+
+
+# --- before anything runs ---------------------------------------------------------------------------------------------
+
+
+def test_default_configuration_lists_the_whole_paper_without_data(project: Project) -> None:
+    printed = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules"],
+        cwd=project.folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    counts = dict(line.split() for line in (printed.stdout + printed.stderr).splitlines() if len(line.split()) == 2)
+    assert (counts["train_offline_0_7"], counts["train_online_0_7"], counts["fetch"]) == ("50", "5", "10")
+    assert {"evaluate", "scores", "aggregate", "report"} <= counts.keys()
+    assert not (project.folder / "data").exists()
+
+
+def test_linter_has_nothing_to_say(project: Project) -> None:
+    assert "Congratulations" in project.snakemake("--lint")
+
+
+@pytest.mark.parametrize("name", ["quickstart", "laptop"])
+def test_smaller_configurations_plan(project: Project, name: str) -> None:
+    assert "report" in project.snakemake("-n", "--configfile", f"config/{name}.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("seed=3", "'seed' was unexpected"),
+        ("seeds=three", "seeds: 'three' is not of type 'array'"),
+        ("seeds_per_job=-1", "seeds_per_job: -1"),
+        ("offline={tasks: [cube-singel]}", "'cube-singel'"),
+        ("offline={methods: [mfqll]}", "'mfqll'"),
+        ("datasets={cube-single-play-v0: {source: generate}}", "'episodes' is a required property"),
+        ("name=runs", "name: 'runs'"),
+    ],
+)
+def test_faulty_configuration_is_named(project: Project, change: str, named: str) -> None:
+    printed = project.snakemake("-n", "--config", change, fails=True)
+    assert named in printed
+    assert "Traceback" not in printed
+
+
+def test_faulty_task_table_is_named(project: Project) -> None:
+    table = project.folder / "config/tasks.csv"
+    table.write_text(table.read_text().replace(",success,", ",succes,", 1))
+    printed = project.snakemake("-n", fails=True)
+    assert "config/tasks.csv: metric: 'succes'" in printed
+    assert "Traceback" not in printed
+
+
+def test_unknown_run_is_named(project: Project) -> None:
+    printed = project.snakemake("-n", evaluation(0, method="mfqll"), fails=True)
+    assert "unknown method 'mfqll'" in printed
+    assert "Traceback" not in printed
+
+
+# --- what runs, and what does not run again ---------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_one_seed_runs_only_what_it_needs_and_once(project: Project) -> None:
+    target = evaluation(2)
+    project.miniature(target, config=("seeds_per_job=1",))
+    assert list(project.trained()) == [f"mfql-miniature/{TASK}/seed2/offline/run"]
+    assert NOTHING_TO_DO in project.miniature(target, config=("seeds_per_job=1",))
+
+
+@pytest.mark.slow
+def test_seed_outside_the_configuration_runs_alone(project: Project) -> None:
+    project.miniature(evaluation(7))
+    assert list(project.trained()) == [f"mfql-miniature/{TASK}/seed7/offline/run"]
+
+
+@pytest.mark.slow
+@finished_miniature
+def test_miniature_ends_with_its_report_and_nothing_left_to_do(finished: Project) -> None:
+    results = finished.folder / "results/miniature"
+    assert (results / "report.html").stat().st_size > 10_000
+    assert "mfql-miniature" in (results / "scores.csv").read_text()
+    stages = {name.split("/")[3] for name in finished.trained()}
+    assert stages == {"offline", "pretrain", "online"}
+    assert NOTHING_TO_DO in finished.miniature()
+
+
+def change_a_plot(project: Project) -> Project:
+    with open(project.folder / "results/miniature/aggregate/curves.svg", "a") as file:
+        file.write("<!-- changed -->")
+    return project
+
+
+def edit_the_training_rule(project: Project) -> Project:
+    rules = project.folder / "workflow/rules/train.smk"
+    edited = rules.read_text().replace('"mfql train ', '"nice mfql train ')
+    assert edited != rules.read_text()
+    rules.write_text(edited)
+    return project
+
+
+def pack_by_two(project: Project) -> Project:
+    settings = project.folder / "tests/miniature.yaml"
+    settings.write_text(settings.read_text().replace("seeds_per_job: 4", "seeds_per_job: 2"))
+    return project
+
+
+def lose_an_evaluation(project: Project) -> Project:
+    (project.folder / evaluation(1)).unlink()
+    return project
+
+
+def edit_a_comment_of_the_settings(project: Project) -> Project:
+    with open(project.folder / "config/methods/mfql-miniature.yaml", "a") as file:
+        file.write("# a remark\n")
+    return project
+
+
+def renew_the_dates_of_the_data(project: Project) -> Project:
+    for path in (project.folder / "data").rglob("*"):
+        os.utime(path)
+    return project
+
+
+def copy_the_results_elsewhere(project: Project) -> Project:
+    """Only results/, into a new working copy, with new dates in the least fortunate order: the latest stage first."""
+    moved = clone(project.folder.with_name("elsewhere"))
+    shutil.copytree(project.folder / "results", moved.folder / "results", copy_function=shutil.copy)
+    for age, stage in enumerate(("offline", "pretrain", "online")):
+        for path in moved.folder.glob(f"results/runs/*/*/seed*/{stage}/evaluation.json"):
+            os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 100 * age))
+    return moved
+
+
+@pytest.mark.slow
+@finished_miniature
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_a_plot,
+        edit_the_training_rule,
+        pack_by_two,
+        lose_an_evaluation,
+        edit_a_comment_of_the_settings,
+        renew_the_dates_of_the_data,
+        copy_the_results_elsewhere,
+    ],
+)
+def test_nothing_trains_after(change: Callable[[Project], Project], finished: Project, tmp_path: Path) -> None:
+    project = change(finished.copy(tmp_path / "mfql"))
+    before = project.trained()
+    project.miniature()
+    assert project.trained() == before
+    assert (project.folder / evaluation(1)).exists()
+    assert NOTHING_TO_DO in project.miniature()
+
+
+@pytest.mark.slow
+@finished_miniature
+def test_changed_setting_trains_its_stage_anew_and_keeps_the_old_run(finished: Project, tmp_path: Path) -> None:
+    project = finished.copy(tmp_path / "mfql")
+    settings = project.folder / "config/methods/flow_bc-miniature.yaml"
+    settings.write_text(settings.read_text().replace("batch_size: 16", "batch_size: 8"))
+    before = project.trained()
+    project.miniature("offline")
+    after = project.trained()
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert {name.split("/")[0] for name in changed} == {"flow_bc-miniature"}
+    manifest = project.folder / f"results/runs/flow_bc-miniature/{TASK}/seed0/offline/run/manifest.json"
+    assert json.loads(manifest.read_text())["settings"]["batch_size"] == 8
+    assert set(before.values()) <= set(after.values())
+
+
+@pytest.mark.slow
+def test_sixth_seed_trains_alone(project: Project) -> None:
+    offline_only = ("offline={methods: [mfql-miniature]}", "online={methods: []}")
+    project.miniature("offline", config=("seeds=[0,1,2,3,4]", *offline_only))
+    before = project.trained()
+    assert len(before) == 5
+    project.miniature("offline", config=("seeds=[0,1,2,3,4,5]", *offline_only))
+    after = project.trained()
+    assert [name for name in after if after[name] != before.get(name)] == [f"mfql-miniature/{TASK}/seed5/offline/run"]
