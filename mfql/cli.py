@@ -7,8 +7,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mfql.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 # What a job that was asked to end exits with: the same command continues it (sysexits' EX_TEMPFAIL).
 EXIT_CONTINUE = 75
@@ -92,7 +96,8 @@ def _train(options: argparse.Namespace) -> int:
     from mfql.training.train import Job, train
 
     torch.set_num_threads(options.threads)
-    # Gradients behind a zero initialisation are so small that their squares are denormal numbers, slow on most processors.
+    # Gradients behind a zero initialisation are so small that their squares are denormal numbers, slow on most
+    # processors.
     torch.set_flush_denormal(True)
     device = _device(options.device)
     job = Job(
@@ -115,7 +120,7 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _device(name: str):
+def _device(name: str) -> torch.device:
     import torch
 
     if name == "cuda" and not torch.cuda.is_available():
@@ -125,7 +130,7 @@ def _device(name: str):
     return torch.device(name)
 
 
-def _compiled(choice: str, device) -> bool:
+def _compiled(choice: str, device: torch.device) -> bool:
     return choice == "on" or (choice == "auto" and device.type == "cuda")
 
 

@@ -1,7 +1,7 @@
 """Random numbers as arguments: block k of purpose p for key s is a pure function of (s, p, k).
 
-Each block has a fresh generator. No generator's state is ever saved, and neither evaluation intervals, nor resume points, nor the
-other seeds of a job can shift a draw.
+Each block has a fresh generator. No generator's state is ever saved, and neither evaluation intervals, nor resume
+points, nor the other seeds of a job can shift a draw.
 """
 
 from __future__ import annotations
@@ -42,9 +42,7 @@ class DrawStream:
         device: where they are made and used; the numbers depend on its kind.
     """
 
-    def __init__(
-        self, draws: Mapping[str, Draw], keys: Sequence[object], purpose: str, device: torch.device
-    ) -> None:
+    def __init__(self, draws: Mapping[str, Draw], keys: Sequence[object], purpose: str, device: torch.device) -> None:
         self.draws, self.keys, self.purpose, self.device = dict(draws), list(keys), purpose, device
         self._block = -1
         self._arrays: dict[str, Tensor] = {}

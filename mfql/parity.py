@@ -1,13 +1,13 @@
 """Compares this project's MFQL with a reference fixture: `mfql parity [FILE]`.
 
-A fixture is an npz of random weights under the released names, random batches, every random draw, and what the released code makes of
-them. The error of an array is max|ours - reference| / max|reference|.
+A fixture is an npz of random weights under the released names, random batches, every random draw, and what the
+released code makes of them. The error of an array is max|ours - reference| / max|reference|.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mfql.agents.flax import as_released, load_released
-from mfql.agents.interface import Parameters
+from mfql.agents.interface import Batch, Draws, Losses, Parameters
 from mfql.agents.meanflow import candidate_actions, flow_terms, one_step_actions
 from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.update import Updater, gradients, initial_state, views_of
@@ -77,7 +77,9 @@ def load_fixture(path: str | Path) -> dict[str, np.ndarray]:
         name.split(":")[0] for name in arrays
     }
     if missing:
-        raise UserError(f"{path} has no arrays named {', '.join(sorted(f'{name}:' for name in missing))}", "Give an MFQL fixture.")
+        raise UserError(
+            f"{path} has no arrays named {', '.join(sorted(f'{name}:' for name in missing))}", "Give an MFQL fixture."
+        )
     return arrays
 
 
@@ -91,7 +93,9 @@ class Fixture:
         kernel = self.weights["modules_actor_bc_flow/FeatureEmbed_0/Dense_0/kernel"]
         self.hidden = kernel.shape[1]
         self.blocks = len({name.split("/")[1] for name in self.weights if "/blocks_" in name})
-        layers = [value for name, value in self.weights.items() if name.startswith("modules_critic/") and "scale" in name]
+        layers = [
+            value for name, value in self.weights.items() if name.startswith("modules_critic/") and "scale" in name
+        ]
         critic_kernel = self.weights["modules_critic/value_net/Dense_0/kernel"]
         settings = MFQLSettings(
             offline_steps=_OFFLINE_STEPS,
@@ -158,7 +162,9 @@ class Fixture:
             "dgdt": flow.tangent[0],
             "g_target": flow.target[0],
             "meanflow_loss": info["flow_loss"][0],
-            "g_at_t1": one_step_actions(agent.policy, parameters["policy"], batch["observations"], batch["noise_pi"])[0],
+            "g_at_t1": one_step_actions(agent.policy, parameters["policy"], batch["observations"], batch["noise_pi"])[
+                0
+            ],
             "q": agent.critic(parameters["critic"], batch["observations"], batch["actions"])[0],
             "candidate_q": candidate_q,
             "best_index": best_index,
@@ -179,7 +185,9 @@ class Fixture:
         return values.T, values.argmax(-1)
 
     def _gradients(self) -> Iterator[Comparison]:
-        def losses(flat, batch, draws, own):
+        def losses(
+            flat: Mapping[str, torch.Tensor], batch: Batch, draws: Draws, own: Mapping[str, torch.Tensor]
+        ) -> Losses:
             return self.agent.losses(views_of(self.agent, flat), batch, draws, own)
 
         batch = self.batch("in")
@@ -194,7 +202,12 @@ class Fixture:
     def _updates(self) -> Iterator[Comparison]:
         before = {name: value.clone() for name, value in self.state.flat.items()}
         updater = Updater(self.agent, self.state, float("inf"))
-        names = {"critic_loss": "critic_loss", "meanflow_loss": "flow_loss", "q_loss": "q_loss", "bound_loss": "bound_loss"}
+        names = {
+            "critic_loss": "critic_loss",
+            "meanflow_loss": "flow_loss",
+            "q_loss": "q_loss",
+            "bound_loss": "bound_loss",
+        }
         for index, prefix in enumerate(("in", "in2", "in3"), start=1):
             batch = self.batch(prefix)
             self.state.logged = {}
@@ -223,7 +236,9 @@ def _compare(
     own = np.asarray(ours.detach() if isinstance(ours, torch.Tensor) else ours, dtype=np.float64)
     expected = np.asarray(reference, dtype=np.float64)
     if own.shape != expected.shape:
-        raise UserError(f"{array} has shape {expected.shape}, ours {own.shape}", "The fixture does not fit its weights.")
+        raise UserError(
+            f"{array} has shape {expected.shape}, ours {own.shape}", "The fixture does not fit its weights."
+        )
     scale = np.abs(expected).max()
     return Comparison(group, array, float(np.abs(own - expected).max() / (scale if scale > 0 else 1.0)), bound)
 

@@ -1,7 +1,7 @@
 """`mfql plan`: jobs, hours and gigabytes of a configuration on this machine, before anything runs.
 
-Estimates, not promises: an update's floating-point operations from the settings' sizes, held against the matrix-product rate that
-this machine shows in a moment's measurement.
+Estimates, not promises: an update's floating-point operations from the settings' sizes, held against the
+matrix-product rate that this machine shows in a moment's measurement.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import subprocess
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Run:
         if "alpha" not in self.settings:
             return policy, 0
         sizes = [50, *self.settings.get("critic_hidden", [512] * 4), 1]
-        critics = sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
+        critics = sum(a * b for a, b in pairwise(sizes))
         return policy, critics * self.settings.get("num_critics", 2)
 
     @property
@@ -139,13 +140,17 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {path}: {error}", "Give a configuration such as config/quickstart.yaml.") from error
+        raise UserError(
+            f"cannot read {path}: {error}", "Give a configuration such as config/quickstart.yaml."
+        ) from error
 
 
 def _dataset_bytes(name: str, config: dict[str, Any]) -> float:
     """Bytes on disk: official datasets have about a million rows, generated ones what the configuration says."""
     made = config["datasets"].get(name, {})
-    return made["episodes"] * 1100 * _BYTES_A_ROW / 4 if made.get("source") == "generate" else 1.1 * _ROWS * _BYTES_A_ROW
+    return (
+        made["episodes"] * 1100 * _BYTES_A_ROW / 4 if made.get("source") == "generate" else 1.1 * _ROWS * _BYTES_A_ROW
+    )
 
 
 def _gpus() -> int:

@@ -32,8 +32,8 @@ class Settings:
         eval_interval: updates (online: environment steps) between two evaluations.
         eval_episodes: episodes of one evaluation.
         log_interval: updates between two rows of the training log, each the mean since the last.
-        observation_statistics: observations are normalised by those of the dataset's `valid` rows, or of a `padded` buffer of
-            2,000,000 rows of which the rest is zero, as the released code has it.
+        observation_statistics: observations are normalised by those of the dataset's `valid` rows, or of a `padded`
+            buffer of 2,000,000 rows of which the rest is zero, as the released code has it.
         early_stopping: stop a seed after this many evaluations without a new best score; 0 never stops.
     """
 
@@ -102,7 +102,7 @@ def raw_settings(method: str, task: str, stage: str, config_dir: str | Path = "c
 
 
 def settings_hash(method: str, task: str, stage: str, config_dir: str | Path = "config") -> str:
-    """Changes when a value that changes a number does; for `online` also when one of the run that it starts from does."""
+    """Changes with every value that changes a number; for `online` also with those of the run that it starts from."""
     hashed = [stage, raw_settings(method, task, stage, config_dir)]
     if stage == "online":
         hashed.append(raw_settings(method, task, checkpoint_stage(method, task, config_dir), config_dir))
@@ -110,7 +110,7 @@ def settings_hash(method: str, task: str, stage: str, config_dir: str | Path = "
 
 
 def checkpoint_stage(method: str, task: str, config_dir: str | Path = "config") -> str:
-    """The stage whose run `online` starts from: `offline` where `pretrain` equals it in every value, else `pretrain`."""
+    """The stage that `online` starts from: `offline` where `pretrain` equals it in every value, else `pretrain`."""
     same = raw_settings(method, task, "offline", config_dir) == raw_settings(method, task, "pretrain", config_dir)
     return "offline" if same else "pretrain"
 
@@ -130,7 +130,11 @@ def _load_method(name: str, folder: Path, seen: tuple[str, ...] = ()) -> dict[st
     if "inherits" not in document:
         return document
     parent = _load_method(str(document.pop("inherits")), folder, (*seen, name))
-    stages = {stage: parent.get(stage, {}) | document.get(stage, {}) for stage in STAGES if stage in parent or stage in document}
+    stages = {
+        stage: parent.get(stage, {}) | document.get(stage, {})
+        for stage in STAGES
+        if stage in parent or stage in document
+    }
     return parent | document | stages
 
 

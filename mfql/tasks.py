@@ -62,11 +62,14 @@ def load_tasks(path: str | Path) -> dict[str, Task]:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise UserError(
-            f"cannot read the task table {path}: {error.strerror}", "Run from the project's folder, or give --config-dir."
+            f"cannot read the task table {path}: {error.strerror}",
+            "Run from the project's folder, or give --config-dir.",
         ) from error
     missing = {"task", "online", *_TEXT, *_NUMBERS} - set(rows[0] if rows else ())
     if missing:
-        raise UserError(f"{path} lacks the columns {', '.join(sorted(missing))}", "See config/README.md for the columns.")
+        raise UserError(
+            f"{path} lacks the columns {', '.join(sorted(missing))}", "See config/README.md for the columns."
+        )
     tasks: dict[str, Task] = {}
     for row in rows:
         if row["task"] in tasks:
@@ -94,8 +97,9 @@ def _task(row: dict[str, str], path: Path) -> Task:
         try:
             settings[column] = kind(row[column])
         except ValueError:
+            expected = "a whole number" if kind is int else "a number"
             raise UserError(
-                f"{path}: {column} of {row['task']} is {row[column]!r}, not {'a whole number' if kind is int else 'a number'}",
+                f"{path}: {column} of {row['task']} is {row[column]!r}, not {expected}",
                 "Correct the cell.",
             ) from None
     if row["online"] not in ("yes", "no"):

@@ -17,9 +17,9 @@ class DeclaringSettings(Settings):
 
 
 class Declaring(Agent):
-    """A linear policy and a constant value, learnt from extra fields, twice a step, half of each batch from online rows."""
+    """A linear policy and a constant value, learnt from extra fields, twice a step, half a batch from online rows."""
 
-    Settings = DeclaringSettings
+    settings_type = DeclaringSettings
     stages = ("pretrain", "online")
     extra_fields = ("next_actions", "mc_returns")
     online_share = 0.5

@@ -1,7 +1,7 @@
 """Runs `mfql` and kills it, as SIGKILL does, at a named moment: `python killed.py MOMENT COUNT ARGUMENT...`.
 
-Moments: `step`, in the COUNT-th finish of an online step; `checkpoint`, half-way through writing the COUNT-th checkpoint file;
-`evaluation`, at the COUNT-th step of the evaluations' environments.
+Moments: `step`, in the COUNT-th finish of an online step; `checkpoint`, half-way through writing the COUNT-th
+checkpoint file; `evaluation`, at the COUNT-th step of the evaluations' environments.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def main() -> None:
     if moment == "step":
         kill_before(online.Environments, "finish", count)
     elif moment == "checkpoint":
-        # The file beside the checkpoint is written in full and not yet synchronised or renamed: cut it in half, then die.
+        # The file beside the checkpoint is written in full and not yet synchronised or renamed: cut it in half, then
+        # die.
         original = files.os.fsync
 
         def halve(descriptor: int) -> None:

@@ -69,7 +69,10 @@ def test_the_closed_form_derivative_equals_forward_mode_in_float64():
     observations, actions, direction = (torch.randn(2, 5, size, dtype=torch.float64) for size in (4, 2, 2))
     times = torch.rand(2, 5, 1, dtype=torch.float64)
     ours = policy.along(
-        parameters, observations, Dual(actions, direction), policy.modulations(parameters, Dual(times, torch.ones_like(times)))
+        parameters,
+        observations,
+        Dual(actions, direction),
+        policy.modulations(parameters, Dual(times, torch.ones_like(times))),
     )
     value, tangent = torch.func.jvp(
         lambda a, t: policy(parameters, observations, a, t), (actions, times), (direction, torch.ones_like(times))
@@ -114,8 +117,8 @@ def test_the_flow_loss_is_the_papers_formula_in_float64():
 def test_the_exact_field_of_one_action_is_a_fixed_point_of_the_flow_target():
     """For data that is one action c, g(a_t, t) = c ... so that a_t - g = t (e - c)/t ... holds in closed form.
 
-    With a_t = (1 - t) c + t e the average velocity from 0 to t is u = (a_t - c) / t, so g = a_t - t u = c needs u scaled by t; the
-    residual form of the paper predicts a_t - u, here a_t - (a_t - c) / t. Its target must equal it.
+    With a_t = (1 - t) c + t e the average velocity from 0 to t is u = (a_t - c) / t, so g = a_t - t u = c needs u
+    scaled by t; the residual form of the paper predicts a_t - u, here a_t - (a_t - c) / t. Its target must equal it.
     """
     c = torch.tensor([0.3, -0.2], dtype=torch.float64)
 
@@ -133,7 +136,9 @@ def test_the_target_is_of_the_best_candidate(q_agg):
     agent, state = make([0, 5], replace(SMALL, q_agg=q_agg))
     parameters, batch = views_of(agent, state.flat), batch_of(agent, [0, 5])
     noise = draws_of(agent, [0, 5])["noise_next"]
-    chosen, best = agent.best_candidate(parameters["policy"], parameters["target_critic"], batch["next_observations"], noise)
+    chosen, best = agent.best_candidate(
+        parameters["policy"], parameters["target_critic"], batch["next_observations"], noise
+    )
     for k in range(3):
         one, value = agent.best_candidate(
             parameters["policy"], parameters["target_critic"], batch["next_observations"], noise[:, :, k : k + 1]
@@ -270,7 +275,12 @@ def test_a_draw_depends_on_its_key_and_index_alone(seed, others, index, detour):
 def test_other_purposes_and_indices_draw_other_numbers():
     draws = {"noise": Draw("normal", (4,))}
     first = DrawStream(draws, [0], "a", CPU)
-    values = [first.at(0)["noise"], first.at(1)["noise"], first.at(BLOCK)["noise"], DrawStream(draws, [0], "b", CPU).at(0)["noise"]]
+    values = [
+        first.at(0)["noise"],
+        first.at(1)["noise"],
+        first.at(BLOCK)["noise"],
+        DrawStream(draws, [0], "b", CPU).at(0)["noise"],
+    ]
     assert len({tuple(value.flatten().tolist()) for value in values}) == 4
 
 

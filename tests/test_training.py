@@ -124,7 +124,9 @@ def test_one_seed_of_three_diverges_and_the_others_are_scored(place):
     shutil.rmtree(place.folder / "broken" / "runs" / METHOD / TASK / "seed1" / "online")
     shutil.rmtree(place.folder / "broken" / "runs" / METHOD / TASK / "seed0" / "online")
     place.train(METHOD, "online", [0, 1, 2], "broken")
-    results = [json.loads((place.run(METHOD, seed, "online", "broken") / "evaluation.json").read_text()) for seed in range(3)]
+    results = [
+        json.loads((place.run(METHOD, seed, "online", "broken") / "evaluation.json").read_text()) for seed in range(3)
+    ]
     assert [result["status"] for result in results] == ["finished", "diverged", "finished"]
     assert results[1]["diverged_at"] == 0
     assert results[1]["evaluations"] == []
@@ -221,7 +223,7 @@ def test_evaluate_scores_a_run_anew_and_alike_each_time(place, tmp_path):
 
 
 def test_every_declaration_of_the_interface_is_honoured(place):
-    """A method in one file outside the package: extra fields, a share of online rows, its own stages, two updates a step."""
+    """A method outside the package: extra fields, a share of online rows, its own stages, two updates a step."""
     place.method("declares", f"agent: {ROOT / 'tests' / 'declaring_agent.py'}\n" + DECLARING)
     place.train("declares", "pretrain", [0, 1], "declared")
     place.train("declares", "online", [0, 1], "declared")

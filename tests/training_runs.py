@@ -1,4 +1,4 @@
-"""Small real training runs for tests: a dataset of a few episodes, tiny networks, the real environment and command line."""
+"""Small real training runs for tests: a few episodes of data, tiny networks, the real environment and command line."""
 
 from __future__ import annotations
 
@@ -48,7 +48,12 @@ class Workplace:
         """Run a command of `mfql` in a process of its own."""
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         return subprocess.run(
-            [sys.executable, *program, *arguments], capture_output=True, text=True, timeout=300, env=environment, cwd=ROOT
+            [sys.executable, *program, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env=environment,
+            cwd=ROOT,
         )
 
     def train(self, *args, **kwargs) -> subprocess.CompletedProcess:

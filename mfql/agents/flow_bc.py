@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
+from typing_extensions import override
 
 from mfql.agents.interface import Agent, Batch, Draw, Draws, Group, Losses, Parameters
 from mfql.agents.meanflow import FlowSettings, candidate_actions, flow_terms, one_step_actions
@@ -20,7 +21,7 @@ class FlowBCSettings(FlowSettings):
 class FlowBC(Agent):
     """One-step MeanFlow behaviour cloning."""
 
-    Settings = FlowBCSettings
+    settings_type = FlowBCSettings
     settings: FlowBCSettings
 
     def __init__(self, settings: FlowBCSettings, observation_dim: int, action_dim: int) -> None:
@@ -30,25 +31,31 @@ class FlowBC(Agent):
         )
         self.groups = {"policy": Group(self.policy.layout, settings.max_grad_norm)}
 
+    @override
     def update_draws(self) -> dict[str, Draw]:
         return self.settings.flow_draws(self.action_dim)
 
+    @override
     def act_draw(self) -> Draw:
         return Draw("normal", (1, self.action_dim))
 
+    @override
     def learning_rates(self, step: Tensor) -> dict[str, Tensor | float]:
         return {"policy": self.settings.policy_rate(step)}
 
+    @override
     def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:
         flow = flow_terms(self.policy, parameters["policy"], batch, draws, self.settings)
         return flow.loss, {"flow_loss": flow.loss, "flow_error": flow.error}
 
+    @override
     def act(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
         if noise is None:
             raise ValueError("flow behaviour cloning acts on noise [S, B, 1, A]; None was given")
         scaled = self.settings.noise_std * noise
         return candidate_actions(self.policy, parameters["policy"], observations, scaled).squeeze(2)
 
+    @override
     def diagnostics(
         self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """What a method gives to the training loop, evaluation and checkpoints.
 
-A method is one file with a settings dataclass and a subclass of `Agent`. All its functions are pure: they depend on their arguments
-alone, and every random number is an argument.
+A method is one file with a settings dataclass and a subclass of `Agent`. All its functions are pure: they depend on
+their arguments alone, and every random number is an argument.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Parameters:
 
 
 class Agent(ABC):
-    """One method. Subclasses set the declarations below and `groups`, and write `losses`, `act` and the rest that they need.
+    """One method. Subclasses set the declarations below and `groups`, and write `losses`, `act` and the rest.
 
     Args:
         settings: the method's settings.
@@ -69,7 +69,7 @@ class Agent(ABC):
     """
 
     # The settings dataclass of the method.
-    Settings: ClassVar[type[Settings]]
+    settings_type: ClassVar[type[Settings]]
     # Raise it when the method's numbers change: finished runs of another version are then trained anew.
     training_version: ClassVar[int] = 1
     # Stages that the method has.
@@ -99,7 +99,8 @@ class Agent(ABC):
 
         Args:
             parameters: views of every group and target.
-            batch: observations, next_observations `[S, B, D]` (normalised), actions `[S, B, A]`, rewards, masks `[S, B]`, extra fields.
+            batch: observations, next_observations `[S, B, D]` (normalised), actions `[S, B, A]`, rewards, masks `[S,
+                B]`, extra fields.
             draws: as declared, each with the leading seed axis.
             state: the method's own state, see `initial_state`.
 
@@ -109,7 +110,7 @@ class Agent(ABC):
 
     @abstractmethod
     def learning_rates(self, step: Tensor) -> dict[str, Tensor | float]:
-        """The learning rate of each group at a step counted from 0 through the offline part and on through the online part."""
+        """The learning rate of each group at a step, counted from 0 through the offline and the online part."""
 
     @abstractmethod
     def act_draw(self) -> Draw | None:
@@ -117,7 +118,7 @@ class Agent(ABC):
 
     @abstractmethod
     def act(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
-        """Actions `[S, B, A]` within [-1, 1] for observations `[S, B, D]` (normalised) and noise `[S, B, *act_draw]`."""
+        """Actions `[S, B, A]` in [-1, 1] for observations `[S, B, D]` (normalised) and noise `[S, B, *act_draw]`."""
 
     def act_groups(self) -> tuple[str, ...]:
         """The groups that `act` reads, saved with an exported policy."""
@@ -128,7 +129,7 @@ class Agent(ABC):
         return {}
 
     def next_state(self, state: Mapping[str, Tensor], step: Tensor, info: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """That state after the update of a step, from what the losses logged. No Python decision on a value: it runs on the device."""
+        """That state after the update of a step, from what the losses logged; without a Python decision on a value."""
         return dict(state)
 
     def diagnostics(
@@ -138,7 +139,7 @@ class Agent(ABC):
         return {}
 
     def data_values(self, parameters: Parameters, batch: Batch) -> Tensor | None:
-        """Q of the data's own actions `[S, B]`, to hold against Monte-Carlo returns; None for a method without values."""
+        """Q of the data's actions `[S, B]`, to hold against Monte-Carlo returns; None for a method without values."""
         return None
 
 
@@ -162,7 +163,9 @@ def load_agent(name: str) -> type[Agent]:
             if error.name != f"mfql.agents.{name}":
                 raise
             known = [file.stem for file in Path(__file__).parent.glob("*.py") if "class" in file.read_text()]
-            raise UserError(f"unknown agent {name!r}", f"Known: {', '.join(sorted(known))}, or a path to a .py file.") from None
+            raise UserError(
+                f"unknown agent {name!r}", f"Known: {', '.join(sorted(known))}, or a path to a .py file."
+            ) from None
     agents = [
         value
         for value in vars(module).values()
@@ -181,4 +184,3 @@ def count_parameters(agent: Agent) -> int:
 def no_grad_views(parameters: Views) -> dict[str, Tensor]:
     """The same views, cut off from the gradient: a frozen critic costs no weight gradient."""
     return {name: view.detach() for name, view in parameters.items()}
-

@@ -1,7 +1,7 @@
 """One-step MeanFlow in residual form: the flow loss that MFQL and its behaviour cloning share.
 
-With a_t = (1 - t) a + t e, e ~ N(0, sigma^2 I) and v = e - a, the network g predicts a_t - u, where u is the average velocity from
-0 to t. The MeanFlow identity u = v - t du/dt then reads
+With a_t = (1 - t) a + t e, e ~ N(0, sigma^2 I) and v = e - a, the network g predicts a_t - u, where u is the average
+velocity from 0 to t. The MeanFlow identity u = v - t du/dt then reads
 
     g = a_t + (t - 1) v - t dg/dt,        dg/dt along (v, 1) in (a_t, t)
 
@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from mfql.agents.interface import Batch, Draw, Draws
 from mfql.agents.networks import Dual, ResidualPolicy
@@ -55,6 +56,7 @@ class FlowSettings(Settings):
     schedule: Literal["cosine", "constant"] = "cosine"
     max_grad_norm: float = 1.0
 
+    @override
     def check(self) -> None:
         super().check()
         for key in ("time_steps", "policy_hidden", "policy_blocks"):
@@ -72,7 +74,7 @@ class FlowSettings(Settings):
         }
 
     def policy_rate(self, step: Tensor) -> Tensor:
-        """The policy's learning rate at a step: linear warm-up, cosine to the end of the offline part, then constant."""
+        """The policy's learning rate at a step: linear warm-up, cosine to the end of the offline part, constant."""
         warmup = self.warmup_share * self.offline_steps
         rise = (step / max(warmup, 1.0)).clamp(max=1.0)
         if self.schedule == "constant":
@@ -115,6 +117,7 @@ def flow_terms(
     velocity = noise - batch["actions"]
     path = policy.along(parameters, batch["observations"], Dual(interpolated, velocity), modulations)
     prediction, tangent = path.value, path.tangent
+    assert tangent is not None  # The path has one.
     target = interpolated + (times - 1.0) * velocity - times * tangent
     target = target.clamp(-_TARGET_BOUND, _TARGET_BOUND)
     error = (prediction - target).square().mean(-1)
@@ -146,5 +149,8 @@ def candidate_actions(policy: ResidualPolicy, parameters: Views, observations: T
     """K clipped actions for each observation: `[S, B, D]` and noise `[S, B, K, A]` -> `[S, B, K, A]`."""
     candidates = noise.shape[2]
     repeated = observations.unsqueeze(2).expand(-1, -1, candidates, -1).flatten(1, 2)
-    return one_step_actions(policy, parameters, repeated, noise.flatten(1, 2)).clamp(-1.0, 1.0).unflatten(1, (-1, candidates))
-
+    return (
+        one_step_actions(policy, parameters, repeated, noise.flatten(1, 2))
+        .clamp(-1.0, 1.0)
+        .unflatten(1, (-1, candidates))
+    )

@@ -1,7 +1,7 @@
 """MFQL: a one-step MeanFlow policy trained jointly with Q-learning (arXiv 2511.13035).
 
-The critic learns from the best of K candidate actions; the policy maximises Q of its one-step action beside the flow loss, with an
-adaptive weight alpha between the two.
+The critic learns from the best of K candidate actions; the policy maximises Q of its one-step action beside the flow
+loss, with an adaptive weight alpha between the two.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
 from mfql.agents.interface import Agent, Batch, Draw, Draws, Group, Losses, Parameters, no_grad_views
 from mfql.agents.meanflow import FlowSettings, candidate_actions, flow_terms, one_step_actions
@@ -35,9 +36,11 @@ class MFQLSettings(FlowSettings):
         q_agg: how the ensemble's values are joined in the target, in ranking and in the policy's loss.
         normalize_q: divide the policy's Q term by mean |Q|.
         bound_loss: whether raw actions outside [-1, 1] are penalised.
-        adaptive_alpha: whether alpha adapts; alpha_interval: updates between two looks at the flow loss; alpha_window: flow losses
-            remembered; alpha_threshold: factor from their mean at which alpha moves; alpha_up, alpha_down: factors that it moves by;
-            alpha_range: it stays within this factor of its start; alpha_warmup: share of the offline steps without a move.
+        adaptive_alpha: whether alpha adapts; alpha_interval: updates between two looks at the flow loss;
+            alpha_window: flow losses remembered; alpha_threshold: factor from their mean at which alpha moves;
+                alpha_up, alpha_down: factors that it moves by;
+            alpha_range: it stays within this factor of its start; alpha_warmup: share of the offline steps without a
+                move.
     """
 
     alpha: float
@@ -59,13 +62,16 @@ class MFQLSettings(FlowSettings):
     alpha_range: float = 10.0
     alpha_warmup: float = 0.1
 
+    @override
     def check(self) -> None:
         super().check()
         for key in ("num_candidates", "num_critics", "alpha_interval", "alpha_window"):
             require(key, getattr(self, key), getattr(self, key) >= 1, "one or more")
         for key in ("critic_learning_rate", "alpha_threshold", "alpha_up", "alpha_down"):
             require(key, getattr(self, key), getattr(self, key) > 0, "above zero")
-        require("critic_hidden", self.critic_hidden, all(size >= 1 for size in self.critic_hidden), "sizes of one or more")
+        require(
+            "critic_hidden", self.critic_hidden, all(size >= 1 for size in self.critic_hidden), "sizes of one or more"
+        )
         require("alpha", self.alpha, self.alpha >= 0, "zero or more")
         require("alpha_range", self.alpha_range, self.alpha_range >= 1, "one or more")
         require("alpha_warmup", self.alpha_warmup, 0 <= self.alpha_warmup <= 1, "in [0, 1]")
@@ -75,7 +81,7 @@ class MFQLSettings(FlowSettings):
 class MFQL(Agent):
     """One-step MeanFlow Q-learning."""
 
-    Settings = MFQLSettings
+    settings_type = MFQLSettings
     settings: MFQLSettings
 
     def __init__(self, settings: MFQLSettings, observation_dim: int, action_dim: int) -> None:
@@ -92,6 +98,7 @@ class MFQL(Agent):
             "critic": Group(self.critic.layout, settings.max_grad_norm, target=True),
         }
 
+    @override
     def update_draws(self) -> dict[str, Draw]:
         batch, candidates = self.settings.batch_size, self.settings.num_candidates
         return {
@@ -100,19 +107,22 @@ class MFQL(Agent):
             "noise_next": Draw("normal", (batch, candidates, self.action_dim)),
         }
 
+    @override
     def act_draw(self) -> Draw:
         return Draw("normal", (self.settings.num_candidates, self.action_dim))
 
+    @override
     def learning_rates(self, step: Tensor) -> dict[str, Tensor | float]:
         return {"policy": self.settings.policy_rate(step), "critic": self.settings.critic_learning_rate}
 
+    @override
     def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:
         critic_loss, critic_info = self.critic_loss(parameters, batch, draws)
         policy_loss, policy_info = self.policy_loss(parameters, batch, draws, state["alpha"])
         return critic_loss + policy_loss, {**critic_info, **policy_info, "alpha": state["alpha"]}
 
     def critic_loss(self, parameters: Parameters, batch: Batch, draws: Draws) -> Losses:
-        """Mean over critics and rows of (Q - y)^2 with y = r + discount mask Q_target(s', a*) (paper, critic update)."""
+        """Mean over critics and rows of (Q - y)^2, y = r + discount mask Q_target(s', a*) (paper, critic update)."""
         with torch.no_grad():
             _, values = self.best_candidate(
                 parameters["policy"], parameters["target_critic"], batch["next_observations"], draws["noise_next"]
@@ -171,11 +181,13 @@ class MFQL(Agent):
         repeated = observations.unsqueeze(2).expand(-1, -1, actions.shape[2], -1).flatten(1, 2)
         return self.aggregate(self.critic(critic, repeated, actions.flatten(1, 2))).unflatten(1, (-1, actions.shape[2]))
 
+    @override
     def act(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
         if noise is None:
             raise ValueError("MFQL acts on noise [S, B, K, A]; None was given")
         return self.best_candidate(parameters["policy"], parameters["critic"], observations, noise)[0]
 
+    @override
     def initial_state(self, seeds: int) -> dict[str, Tensor]:
         return {
             "alpha": torch.full((seeds,), self.settings.alpha),
@@ -184,8 +196,9 @@ class MFQL(Agent):
             "alpha_moves": torch.zeros(seeds),
         }
 
+    @override
     def next_state(self, state: Mapping[str, Tensor], step: Tensor, info: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The adaptive alpha (paper, adaptive weight): every `alpha_interval` updates the flow loss is held against the window's mean."""
+        """The adaptive alpha (paper, adaptive weight): every `alpha_interval` updates one look at the flow loss."""
         if not self.settings.adaptive_alpha:
             return dict(state)
         settings = self.settings
@@ -195,7 +208,7 @@ class MFQL(Agent):
         return {name: torch.where(due, moved[name], state[name]) for name in state}
 
     def adapt_alpha(self, state: Mapping[str, Tensor], flow_loss: Tensor, may_move: Tensor) -> dict[str, Tensor]:
-        """One look at the flow loss `[S]`: alpha moves if it is far from the mean of a full window, then joins the window."""
+        """One look at the flow loss `[S]`: alpha moves if far from a full window's mean, then joins the window."""
         settings, alpha = self.settings, state["alpha"]
         mean = state["alpha_window"].mean(1)
         may_move = may_move & (state["alpha_recorded"] >= settings.alpha_window)
@@ -211,6 +224,7 @@ class MFQL(Agent):
             "alpha_moves": state["alpha_moves"] + (moved != alpha),
         }
 
+    @override
     def diagnostics(
         self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
@@ -232,5 +246,6 @@ class MFQL(Agent):
             "alpha_moves": state["alpha_moves"],
         }
 
+    @override
     def data_values(self, parameters: Parameters, batch: Batch) -> Tensor:
         return self.aggregate(self.critic(parameters["critic"], batch["observations"], batch["actions"]))

@@ -1,7 +1,7 @@
 """Networks as functions of named parameters, batched over seeds.
 
-Every array has the leading seed axis: parameters `[S, ...]`, inputs `[S, B, features]`. A layer is one batched matrix product, so
-that S small networks cost little more than one.
+Every array has the leading seed axis: parameters `[S, ...]`, inputs `[S, B, features]`. A layer is one batched matrix
+product, so that S small networks cost little more than one.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ _BLOCK_SCALE = 0.1
 class Dual:
     """A value and, where one is asked for, its derivative along a path.
 
-    Layers below carry both in closed form. The derivative never carries a gradient: the flow loss holds its target fixed. Against
-    forward-mode differentiation this computes the value once, and the derivative with about as many operations as the value.
+    Layers below carry both in closed form. The derivative never carries a gradient: the flow loss holds its target
+    fixed. Against forward-mode differentiation this computes the value once, and the derivative with about as
+    many operations as the value.
     """
 
     value: Tensor
@@ -128,12 +129,12 @@ def _time_features(times: Dual) -> Dual:
 
 
 class ResidualPolicy:
-    """The one-step policy g(s, a_t, t): blocks with adaptive layer norm on a single token (reference: paper, policy network).
+    """The one-step policy g(s, a_t, t): blocks with adaptive layer norm on a single token (paper, policy network).
 
-    With one token, attention's softmax over one key is 1, so that attention is exactly a value and an output projection: the query
-    and key projections and their norms of the published layout never change the output and are not computed. The modulations of all
-    blocks depend on the time alone and come from one projection; for a constant time pass `times` as `[S, 1, 1]` and they are
-    computed once for the whole batch.
+    With one token, attention's softmax over one key is 1, so that attention is exactly a value and an output
+    projection: the query and key projections and their norms of the published layout never change the output and are
+    not computed. The modulations of all blocks depend on the time alone and come from one projection; for a constant
+    time pass `times` as `[S, 1, 1]` and they are computed once for the whole batch.
 
     Args:
         observation_dim, action_dim: sizes D and A.
@@ -142,7 +143,9 @@ class ResidualPolicy:
         zero_init: start with zero modulations and zero output (adaLN-zero); otherwise from normal(0, 0.02).
     """
 
-    def __init__(self, observation_dim: int, action_dim: int, hidden: int, blocks: int, *, zero_init: bool = True) -> None:
+    def __init__(
+        self, observation_dim: int, action_dim: int, hidden: int, blocks: int, *, zero_init: bool = True
+    ) -> None:
         self.hidden, self.blocks = hidden, blocks
         last = constant(0.0) if zero_init else normal(0.02)
         parameters = {
@@ -179,9 +182,7 @@ class ResidualPolicy:
         """
         inputs = Dual(
             torch.cat([observations, actions.value], dim=-1),
-            None
-            if actions.tangent is None
-            else torch.cat([torch.zeros_like(observations), actions.tangent], dim=-1),
+            None if actions.tangent is None else torch.cat([torch.zeros_like(observations), actions.tangent], dim=-1),
         )
         position = parameters["position"].unsqueeze(1)
         x = linear(parameters, "embed", inputs).map(lambda value: value + position, lambda _, tangent: tangent)
@@ -193,14 +194,15 @@ class ResidualPolicy:
         return linear(parameters, "output", _modulate(_rms_norm(x, parameters["final_norm"]), shift, scale))
 
     def modulations(self, parameters: Views, times: Dual) -> Dual:
-        """All shifts, scales and gates of all blocks and of the output: times `[S, B or 1, 1]` -> `[S, B or 1, (6 blocks + 2) H]`."""
+        """Shifts, scales and gates of all blocks and the output: `[S, B or 1, 1]` to `[S, B or 1, (6 blocks + 2) H]`."""
         embedding = linear(parameters, "time_out", _silu(linear(parameters, "time_in", _time_features(times))))
         return linear(parameters, "modulation", _silu(embedding))
 
     def grid_modulations(self, parameters: Views, indices: Tensor, size: int) -> Dual:
         """Modulations at the times (i + 1) / size for indices `[S, B]`, with their derivative in time.
 
-        They are computed for the grid once and taken from it by a one-hot product, whose gradient is deterministic on every device.
+        They are computed for the grid once and taken from it by a one-hot product, whose gradient is deterministic on
+        every device.
         """
         dtype = parameters["position"].dtype
         grid = torch.arange(1, size + 1, device=indices.device, dtype=dtype).div(size).view(1, size, 1)
@@ -257,6 +259,8 @@ class Critic:
             if layer < self.depth:
                 x = functional.layer_norm(functional.gelu(x, approximate="tanh"), x.shape[-1:], eps=1e-6)
                 x = torch.addcmul(
-                    parameters[f"layer{layer}.norm_bias"].unsqueeze(2), x, parameters[f"layer{layer}.norm_gain"].unsqueeze(2)
+                    parameters[f"layer{layer}.norm_bias"].unsqueeze(2),
+                    x,
+                    parameters[f"layer{layer}.norm_gain"].unsqueeze(2),
                 )
         return x.squeeze(-1)

@@ -1,7 +1,8 @@
 """Parameters of all seeds in one flat tensor, seen through named views.
 
-A group of parameters (a policy, an ensemble of critics) is one tensor `[S, P]`. The optimiser, the gradient's norm, the target
-update and the mask of active seeds are then one operation each, whatever the network's depth, and a seed's state is a row.
+A group of parameters (a policy, an ensemble of critics) is one tensor `[S, P]`. The optimiser, the gradient's norm,
+the target update and the mask of active seeds are then one operation each, whatever the network's depth, and a seed's
+state is a row.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Parameter:
 
     @property
     def size(self) -> int:
+        """Numbers in the array."""
         return math.prod(self.shape)
 
 
@@ -100,7 +102,8 @@ def variance_scaling(mode: str, scale: float = 1.0) -> Initialiser:
     """Uniform with variance `scale / fan`, for kernels `[..., in, out]`.
 
     Args:
-        mode: `fan_in` or `fan_avg`; with scale 1, `fan_avg` is Glorot's, with scale 2, `fan_in` is Kaiming's (He et al. 2015).
+        mode: `fan_in` or `fan_avg`; with scale 1, `fan_avg` is Glorot's, with scale 2, `fan_in` is Kaiming's (He et
+            al. 2015).
     """
 
     def fill(array: Tensor, generator: torch.Generator) -> None:

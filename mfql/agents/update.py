@@ -58,7 +58,9 @@ _BY_SEED = ("flat", "first", "second", "count", "own", "active", "diverged_at", 
 
 
 def _pick(value: Any, row: int) -> Any:
-    return {key: _pick(item, row) for key, item in value.items()} if isinstance(value, dict) else value[row].cpu().clone()
+    return (
+        {key: _pick(item, row) for key, item in value.items()} if isinstance(value, dict) else value[row].cpu().clone()
+    )
 
 
 def _place(into: Any, rows: list[Any]) -> None:
@@ -102,7 +104,7 @@ def views_of(agent: Agent, flat: Mapping[str, Tensor]) -> Parameters:
 def gradients(
     agent: Agent, flat: Mapping[str, Tensor], batch: Batch, draws: Draws, own: Mapping[str, Tensor], losses: Callable
 ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
-    """Gradients `[S, P]` of each group, the loss `[S]`, and what it logged. Seeds do not mix: their losses are summed."""
+    """Gradients `[S, P]` of each group, the loss `[S]`, and what it logged. Losses are summed: seeds do not mix."""
     leaves = {name: flat[name].detach().requires_grad_() for name in agent.groups}
     loss, info = losses({**flat, **leaves}, batch, draws, own)
     found = torch.autograd.grad(loss.sum(), list(leaves.values()))
@@ -115,7 +117,8 @@ class Updater:
     Args:
         agent: the method.
         state: what it trains.
-        value_limit: a seed whose mean value `q` exceeds this in magnitude has diverged, as has one whose loss is not finite.
+        value_limit: a seed whose mean value `q` exceeds this in magnitude has diverged, as has one whose loss is not
+            finite.
         compiled: compile losses and optimiser; needs a C++ compiler.
     """
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as imageio
 import numpy as np
 import torch
 
@@ -40,7 +41,13 @@ def evaluate(run: Path, episodes: int, out: Path, video: Path | None, workers: i
     description = policy.description
     with EnvPool(description["task"], episodes, workers) as pool:
         found = run_episodes(
-            policy.actor, policy.actor.agent.act_draw(), pool, [description["seed"]], episodes, "scoring", torch.device("cpu")
+            policy.actor,
+            policy.actor.agent.act_draw(),
+            pool,
+            [description["seed"]],
+            episodes,
+            "scoring",
+            torch.device("cpu"),
         )
     result = {
         **{key: description[key] for key in ("method", "task", "seed", "stage", "identity")},
@@ -65,10 +72,9 @@ def film(policy: Policy, task: str, path: Path) -> None:
         UserError: this machine cannot render off-screen.
     """
     frames = _frames(policy, task)
+    encoded = imageio.imwrite("<bytes>", frames, extension=".gif", fps=_FRAMES_PER_SECOND, loop=0)
     with write_whole(path, "wb") as file:
-        import imageio.v3 as imageio
-
-        imageio.imwrite(file, frames, extension=".gif", fps=_FRAMES_PER_SECOND, loop=0)
+        file.write(encoded)
 
 
 def _frames(policy: Policy, task: str) -> np.ndarray:
@@ -78,7 +84,8 @@ def _frames(policy: Policy, task: str) -> np.ndarray:
     env = make_env(task)
     try:
         observation, _ = reset_env(env, 0)
-        frames, ended = [], False
+        frames: list[np.ndarray] = []
+        ended = False
         while not ended and len(frames) < _MOST_FRAMES:
             frames.append(_render(env))
             observation, _, terminated, truncated, _ = env.step(policy(observation))

@@ -40,7 +40,7 @@ class Actor:
 
     @torch.no_grad()
     def __call__(self, observations: np.ndarray, noise: Tensor | None) -> np.ndarray:
-        """Raw observations `[S, B, D]` and noise `[S, B, *act_draw]` to actions `[S, B, A]`; a broken network acts with zeros."""
+        """Raw observations `[S, B, D]` and noise to actions `[S, B, A]`; zeros from a broken network."""
         normalised = ((observations - self.mean) / self.std).astype(np.float32)
         parameters = views_of(self.agent, {name: self.flat[name] for name in self.agent.act_groups()})
         actions = self.agent.act(parameters, torch.from_numpy(normalised).to(self.device), noise)
@@ -70,7 +70,9 @@ class Policy:
         observations = np.atleast_2d(np.asarray(observation, dtype=np.float32))
         expected = self.description["observation_dim"]
         if observations.ndim != 2 or observations.shape[1] != expected:
-            raise ValueError(f"observations of shape {np.shape(observation)}; this policy takes [{expected}] or [B, {expected}]")
+            raise ValueError(
+                f"observations of shape {np.shape(observation)}; this policy takes [{expected}] or [B, {expected}]"
+            )
         actions = self.actor(observations[None], self._noise(len(observations)))[0]
         return actions[0] if np.ndim(observation) == 1 else actions
 
@@ -90,7 +92,9 @@ def save_policy(folder: Path, actor: Actor, row: int, description: dict[str, Any
     """Write one seed's policy: weights as safetensors, the rest as JSON, the JSON last."""
     views = views_of(actor.agent, {name: actor.flat[name][row : row + 1] for name in actor.agent.act_groups()})
     arrays = {
-        f"{group}.{name}": view[0].cpu().contiguous() for group, named in views.groups.items() for name, view in named.items()
+        f"{group}.{name}": view[0].cpu().contiguous()
+        for group, named in views.groups.items()
+        for name, view in named.items()
     }
     with write_whole(folder / WEIGHTS, "wb") as file:
         file.write(save(arrays))
@@ -120,13 +124,15 @@ def load_policy(folder: str | Path, *, seed: int = 0, device: str = "cpu") -> Po
     path = _policy_folder(Path(folder))
     description = read_json(path / DESCRIPTION)
     kind = load_agent(description["agent"])
-    settings = build_settings(kind.Settings, description["settings"], str(path / DESCRIPTION))
+    settings = build_settings(kind.settings_type, description["settings"], str(path / DESCRIPTION))
     agent = kind(settings, description["observation_dim"], description["action_dim"])
     try:
         arrays = load_file(path / WEIGHTS)
         flat = {name: _flat(agent, name, arrays) for name in agent.act_groups()}
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-        raise UserError(f"{path / WEIGHTS} does not hold the weights of {DESCRIPTION}: {error}", "Copy the folder again.") from error
+        raise UserError(
+            f"{path / WEIGHTS} does not hold the weights of {DESCRIPTION}: {error}", "Copy the folder again."
+        ) from error
     mean, std = (np.array(description[key], dtype=np.float32) for key in ("observation_mean", "observation_std"))
     target = torch.device(device)
     return Policy(
@@ -138,7 +144,10 @@ def _policy_folder(folder: Path) -> Path:
     for candidate in (folder, folder / "policy", folder / "run" / "policy"):
         if (candidate / DESCRIPTION).exists():
             return candidate
-    raise UserError(f"{folder} holds no policy", "Give the folder of a finished run, such as results/runs/METHOD/TASK/seed0/offline.")
+    raise UserError(
+        f"{folder} holds no policy",
+        "Give the folder of a finished run, such as results/runs/METHOD/TASK/seed0/offline.",
+    )
 
 
 def _flat(agent: Agent, group: str, arrays: dict[str, Tensor]) -> Tensor:

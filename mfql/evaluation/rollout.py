@@ -1,8 +1,8 @@
-"""Evaluation episodes of several seeds, all side by side: one acting batch a step, results independent of the number of workers."""
+"""Evaluation episodes of several seeds side by side, one acting batch a step; the number of workers changes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,9 +23,11 @@ class Pool(Protocol):
     truncated: np.ndarray
     success: np.ndarray
 
-    def reset(self, seeds: dict[int, int]) -> None: ...
+    def reset(self, seeds: Mapping[int, int]) -> None:
+        """Start the episode of a seed in each environment named."""
 
-    def step(self, actions: np.ndarray, mask: np.ndarray) -> None: ...
+    def step(self, actions: np.ndarray, mask: np.ndarray) -> None:
+        """One step of the environments that the mask names."""
 
 
 # Raw observations [S, E, D] and noise [S, E, *act_draw] to actions [S, E, A].
@@ -54,8 +56,8 @@ def run_episodes(
 ) -> Episodes:
     """One episode in each environment of the pool, seed by seed.
 
-    The start of an episode and its noise are functions of (seed, purpose, episode, step). The acting batch keeps its shape
-    `[S, E]` to the end: finished episodes are masked, not dropped.
+    The start of an episode and its noise are functions of (seed, purpose, episode, step). The acting batch keeps its
+    shape `[S, E]` to the end: finished episodes are masked, not dropped.
 
     Args:
         pool: `S * E` environments; episode e of the i-th seed in environment `i * E + e`.

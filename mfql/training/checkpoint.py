@@ -39,10 +39,15 @@ def load_tensors(path: Path, expected: str | None = None) -> Any:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}", "Remove the run's checkpoint folder to start anew.") from error
+        raise UserError(
+            f"cannot read {path}: {error.strerror}", "Remove the run's checkpoint folder to start anew."
+        ) from error
     digest, payload = content[:_DIGEST].decode(errors="replace"), content[_DIGEST:]
     if hashlib.sha256(payload).hexdigest() != digest or expected not in (None, digest):
-        raise UserError(f"{path} is cut or altered: its content does not match its checksum", "An older one is used if there is one.")
+        raise UserError(
+            f"{path} is cut or altered: its content does not match its checksum",
+            "An older one is used if there is one.",
+        )
     return torch.load(io.BytesIO(payload), weights_only=True)
 
 

@@ -17,7 +17,8 @@ class TrainingLog:
 
     Args:
         folder: the run's own folder.
-        size: bytes of the CSV that a checkpoint vouches for; what a killed run wrote after it is cut off. None starts anew.
+        size: bytes of the CSV that a checkpoint vouches for; what a killed run wrote after it is cut off. None starts
+            anew.
         step: the step of that checkpoint.
     """
 

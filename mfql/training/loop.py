@@ -82,7 +82,9 @@ class Trainer:
         device = execution.device
         self.normaliser = Normaliser.of(dataset, self.settings.observation_statistics)
         self.memory = self._memory(dataset, self.steps if self.online else 0)
-        self.state = initial_state(agent, [generator(torch.device("cpu"), seed, "initial") for seed in self.seeds], device)
+        self.state = initial_state(
+            agent, [generator(torch.device("cpu"), seed, "initial") for seed in self.seeds], device
+        )
         self.actor = Actor(agent, self.state.flat, self.normaliser.mean, self.normaliser.std, device)
         self.evaluations: list[list[dict[str, float]]] = [[] for _ in runs]
         self.stopped_at: list[int | None] = [None] * len(runs)
@@ -142,7 +144,9 @@ class Trainer:
         """Train to the last step, or until every seed has ended; evaluations, log and checkpoints on the way."""
         with ExitStack() as stack:
             stack.enter_context(self._asked_to_end())
-            self._evaluation = stack.enter_context(_LazyPool(self.runs[0].task, self.settings, self.execution, len(self.seeds)))
+            self._evaluation = stack.enter_context(
+                _LazyPool(self.runs[0].task, self.settings, self.execution, len(self.seeds))
+            )
             if self.online:
                 self._environments = stack.enter_context(self._online_environments())
             self._logs = [self._log(row) for row in range(len(self.runs))]
@@ -159,7 +163,13 @@ class Trainer:
         workers = min(len(self.seeds), self.execution.workers)
         with EnvPool(self.runs[0].task, len(self.seeds), workers) as pool:
             environments = Environments(
-                pool, self.seeds, self.actor, self.memory, self.normaliser, self.settings.discount, self.execution.device
+                pool,
+                self.seeds,
+                self.actor,
+                self.memory,
+                self.normaliser,
+                self.settings.discount,
+                self.execution.device,
             )
             for row, one in enumerate(self._saved or []):
                 environments.restore(row, one["episode"])
@@ -168,11 +178,12 @@ class Trainer:
 
     def _loop(self) -> None:
         saved_at = time.monotonic()
+        run, seeds = self.runs[0], ",".join(map(str, self.seeds))
         bar = tqdm(
             total=self.steps,
             initial=self.step,
             unit="step",
-            desc=f"{self.runs[0].method} {self.runs[0].task} {self.runs[0].stage} seeds {','.join(map(str, self.seeds))}",
+            desc=f"{run.method} {run.task} {run.stage} seeds {seeds}",
             disable=not self.execution.progress,
             mininterval=1.0,
             dynamic_ncols=True,
@@ -261,20 +272,23 @@ class Trainer:
 
     @torch.no_grad()
     def diagnostics(self) -> dict[str, list[float]]:
-        """The method's diagnostics on random rows of the training and the validation set, and Q against Monte-Carlo returns."""
+        """The method's diagnostics on random training and validation rows, and Q against Monte-Carlo returns."""
         draws = {name: value[:, 0] for name, value in self._stream("diagnose").at(self.step).items()}
         rows = draws.pop("rows")
         parameters = views_of(self.agent, self.state.flat)
         found: dict[str, list[float]] = {}
         validation = training_fields(self.dataset.val, self.normaliser, self.agent.extra_fields, self.settings.discount)
-        sources = {"diagnostics": self.memory, "validation": Memory(validation, len(self.seeds), 0, None, self.execution.device)}
+        sources = {
+            "diagnostics": self.memory,
+            "validation": Memory(validation, len(self.seeds), 0, None, self.execution.device),
+        }
         for prefix, memory in sources.items():
             values = self.agent.diagnostics(parameters, memory.batch(rows), draws, self.state.own)
             found |= {f"{prefix}/{name}": value.tolist() for name, value in values.items()}
         return found | self._against_returns(rows)
 
     def _against_returns(self, rows: torch.Tensor) -> dict[str, list[float]]:
-        """Q of the data's actions against their Monte-Carlo returns, where a trajectory reaches the goal and they are exact."""
+        """Q of the data's actions against their returns, where a trajectory reaches the goal and they are exact."""
         reaching = np.flatnonzero(self.dataset.mc_valid())
         if len(reaching) == 0:
             return {}
@@ -360,5 +374,3 @@ class _LazyPool:
     def __exit__(self, *exception: object) -> None:
         if self._pool is not None:
             self._pool.close()
-
-

@@ -54,7 +54,9 @@ class Memory:
         from_tail = chosen >= self.size
         return {
             name: torch.where(
-                from_tail.view(*from_tail.shape, *[1] * (value.dim() - 1)), self.tail[name][self._seeds, new], value[old]
+                from_tail.view(*from_tail.shape, *[1] * (value.dim() - 1)),
+                self.tail[name][self._seeds, new],
+                value[old],
             )
             for name, value in self.rows.items()
         }

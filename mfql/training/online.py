@@ -26,8 +26,8 @@ class Episode:
 class Environments:
     """Acts, steps and appends, one environment a seed.
 
-    An episode starts from a function of (seed, number), so that a killed run replays its actions and stands where it stood:
-    restoring positions and velocities would not be bit-equal in MuJoCo.
+    An episode starts from a function of (seed, number), so that a killed run replays its actions and stands where it
+    stood: restoring positions and velocities would not be bit-equal in MuJoCo.
 
     Args:
         pool: one environment for each seed.
@@ -63,8 +63,10 @@ class Environments:
         for step in range(longest):
             mask = np.array([step < len(episode.actions) for episode in self.episodes])
             actions = np.stack(
-                [episode.actions[step] if going else np.zeros(self.pool.action_dim, np.float32)
-                 for episode, going in zip(self.episodes, mask, strict=True)]
+                [
+                    episode.actions[step] if going else np.zeros(self.pool.action_dim, np.float32)
+                    for episode, going in zip(self.episodes, mask, strict=True)
+                ]
             )
             self.pool.step(actions, mask)
 
@@ -85,11 +87,11 @@ class Environments:
             episode.actions.append(self._actions[row].copy())
         if "mc_returns" in self.memory.tail:
             self._accumulate(step)
-        ended = np.flatnonzero(self.pool.terminated | self.pool.truncated)
+        ended = np.flatnonzero(self.pool.terminated | self.pool.truncated).tolist()
         for row in ended:
             self.episodes[row] = Episode(self.episodes[row].number + 1, step + 1)
-        if len(ended):
-            self.pool.reset({int(row): self._seed_of(row) for row in ended})
+        if ended:
+            self.pool.reset({row: self._seed_of(row) for row in ended})
 
     def _transition(self) -> dict[str, torch.Tensor]:
         pool = self.pool

@@ -90,7 +90,7 @@ class RunFolder:
 def run_identity(
     agent: str, training_version: int, stage: str, seed: int, settings: dict[str, Any], dataset: str, parent: str | None
 ) -> str:
-    """The hash of everything that changes a run's numbers. `parent` is the identity of the run that `online` starts from."""
+    """The hash of everything that changes a run's numbers; `parent` is the identity of the run that it starts from."""
     return identity_of(
         {
             "agent": agent,

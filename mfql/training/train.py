@@ -1,4 +1,4 @@
-"""`mfql train`: from settings and a dataset to finished run folders; finished seeds are restored, killed ones continued."""
+"""`mfql train`: from settings and data to finished run folders; finished seeds are restored, killed ones continued."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class Job:
     Args:
         method, task, stage: as in the run's path.
         seeds: trained together.
-        data: folder of the dataset; results: folder that has `runs/`; config_dir: folder with the task table and `methods/`.
+        data: folder of the dataset; results: folder that has `runs/`; config_dir: folder with the task table and
+            `methods/`.
     """
 
     method: str
@@ -73,14 +74,16 @@ def train(job: Job, execution: Execution) -> None:
             job.run(seed).deliver()
         restored = sorted(set(job.seeds) - set(missing))
         if restored:
-            print(f"{job.method} {job.task} {job.stage}: finished before, restored: seeds {', '.join(map(str, restored))}")
+            print(
+                f"{job.method} {job.task} {job.stage}: finished before, restored: seeds {', '.join(map(str, restored))}"
+            )
 
 
 def _agent_and_settings(job: Job, stage: str) -> tuple[type[Agent], Settings]:
     raw = raw_settings(job.method, job.task, stage, job.config_dir)
     kind = load_agent(raw.pop("agent"))
     where = f"method {job.method} ({job.config_dir / 'methods' / job.method}.yaml), stage {stage}"
-    return kind, build_settings(kind.Settings, raw, where)
+    return kind, build_settings(kind.settings_type, raw, where)
 
 
 def _manifest(
@@ -89,9 +92,8 @@ def _manifest(
     """What identifies the run of a seed; provenance is added when it trains."""
     agent = raw_settings(job.method, job.task, job.stage, job.config_dir)["agent"]
     parent = _parent(job, seed, dataset) if job.stage == "online" else None
-    identity = run_identity(
-        agent, kind.training_version, job.stage, seed, settings.as_dict(), dataset.sha256, parent and parent["identity"]
-    )
+    start = parent["identity"] if parent else None
+    identity = run_identity(agent, kind.training_version, job.stage, seed, settings.as_dict(), dataset.sha256, start)
     return {
         "method": job.method,
         "agent": agent,
@@ -130,7 +132,8 @@ def _parent(job: Job, seed: int, dataset: Dataset) -> dict[str, Any]:
         )
     if manifest["dataset"]["sha256"] != dataset.sha256:
         raise UserError(
-            f"{run.folder} was trained on another version of {dataset.name}", "Restore the dataset, or train that stage anew."
+            f"{run.folder} was trained on another version of {dataset.name}",
+            "Restore the dataset, or train that stage anew.",
         )
     return manifest
 
@@ -184,7 +187,9 @@ def _train_group(
     trainer = Trainer(agent, dataset, [job.run(seed) for seed in seeds], execution, _starts(job, seeds), saved or None)
     trainer.train()
     for row, seed in enumerate(seeds):
-        _finish(job.run(seed), trainer, row, manifests[seed], task, session | {"seconds": round(time.time() - began, 1)})
+        _finish(
+            job.run(seed), trainer, row, manifests[seed], task, session | {"seconds": round(time.time() - began, 1)}
+        )
 
 
 def _check_checkpoint(run: RunFolder, saved: dict[str, Any], identity: str, device: torch.device) -> None:
