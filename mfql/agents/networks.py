@@ -194,7 +194,7 @@ class ResidualPolicy:
         return linear(parameters, "output", _modulate(_rms_norm(x, parameters["final_norm"]), shift, scale))
 
     def modulations(self, parameters: Views, times: Dual) -> Dual:
-        """Shifts, scales and gates of all blocks and the output: `[S, B or 1, 1]` to `[S, B or 1, (6 blocks + 2) H]`."""
+        """Shifts, scales, gates of all blocks and the output: `[S, B or 1, 1]` to `[S, B or 1, (6 blocks + 2) H]`."""
         embedding = linear(parameters, "time_out", _silu(linear(parameters, "time_in", _time_features(times))))
         return linear(parameters, "modulation", _silu(embedding))
 
