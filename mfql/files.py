@@ -84,16 +84,16 @@ def identity_of(value: Any) -> str:
 
 
 @contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
-    """Hold `folder/lock` while the block runs, so that no second process writes there.
+def locked(path: str | Path) -> Iterator[None]:
+    """Hold the lock file `path` while the block runs, so that no second process writes in its folder.
 
     A lock left by a process of this host that no longer lives is taken over; one of another host is respected.
 
     Raises:
         UserError: another process holds the folder, or it cannot be written.
     """
-    folder = Path(folder)
-    path = folder / "lock"
+    path = Path(path)
+    folder = path.parent
     mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
     try:
         folder.mkdir(parents=True, exist_ok=True)

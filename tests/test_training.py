@@ -165,7 +165,7 @@ def test_a_folder_in_use_is_refused(place):
     from mfql.files import locked
 
     run = place.run(METHOD, 0, "pretrain")
-    with locked(run.parent / ".lock"):
+    with locked(run.parent / "lock"):
         done = place.call(place.arguments(METHOD, "pretrain", [0]))
     assert done.returncode == 2
     assert "in use by process" in done.stderr

@@ -44,6 +44,11 @@ class RunFolder:
         return self.folder / "run"
 
     @property
+    def lock(self) -> Path:
+        """Held while a trainer uses the folder."""
+        return self.folder / "lock"
+
+    @property
     def checkpoints(self) -> Checkpoints:
         """Its checkpoints."""
         return Checkpoints(self.own / "checkpoint")

@@ -62,7 +62,7 @@ def train(job: Job, execution: Execution) -> None:
     task = find_task(job.task, job.config_dir)
     with ExitStack() as locks:
         for seed in sorted(job.seeds):
-            locks.enter_context(locked(job.run(seed).own.parent / ".lock"))
+            locks.enter_context(locked(job.run(seed).lock))
         dataset = load(task, job.data)
         manifests = {seed: _manifest(job, seed, kind, settings, dataset, task) for seed in job.seeds}
         for seed in job.seeds:
