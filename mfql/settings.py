@@ -5,6 +5,7 @@ This module needs no torch, so that a launcher can compare settings on a machine
 
 from __future__ import annotations
 
+import ast
 import math
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
@@ -17,6 +18,8 @@ from mfql.files import identity_of
 from mfql.tasks import find_task
 
 STAGES = ("offline", "pretrain", "online")
+# Raise it when the code that all methods share changes a number: finished runs are then trained anew.
+TRAINING_VERSION = 1
 _META = ("agent", "inherits", *STAGES)
 
 
@@ -103,10 +106,41 @@ def raw_settings(method: str, task: str, stage: str, config_dir: str | Path = "c
 
 def settings_hash(method: str, task: str, stage: str, config_dir: str | Path = "config") -> str:
     """Changes with every value that changes a number; for `online` also with those of the run that it starts from."""
-    hashed = [stage, raw_settings(method, task, stage, config_dir)]
+    own = raw_settings(method, task, stage, config_dir)
+    hashed = [stage, own, training_version(own["agent"])]
     if stage == "online":
         hashed.append(raw_settings(method, task, checkpoint_stage(method, task, config_dir), config_dir))
     return identity_of(hashed)
+
+
+def training_version(agent: str) -> list[int]:
+    """The declared versions of the shared training code and of a method's own, read from its file without running it.
+
+    Raises:
+        UserError: there is no such agent.
+    """
+    path = agent_file(agent)
+    own = 1
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Name) and target.id == "training_version" for target in targets):
+                own = int(str(node.value.value))
+    return [TRAINING_VERSION, own]
+
+
+def agent_file(agent: str) -> Path:
+    """The file of an agent: `mfql/agents/NAME.py`, or a path to a Python file.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    folder = Path(__file__).parent / "agents"
+    path = Path(agent) if agent.endswith(".py") else folder / f"{agent}.py"
+    if not path.is_file():
+        known = [file.stem for file in folder.glob("*.py") if "(Agent)" in file.read_text()]
+        raise unknown("agent", agent, [*known, "a path to a .py file"])
+    return path
 
 
 def checkpoint_stage(method: str, task: str, config_dir: str | Path = "config") -> str:

@@ -12,12 +12,16 @@ from mfql.errors import UserError
 from mfql.files import locked, read_json, write_json, write_whole
 
 
+def _write_and_fail(file):
+    file.write("half")
+    raise RuntimeError
+
+
 def test_a_failing_writer_leaves_the_earlier_file_and_nothing_beside_it(tmp_path):
     path = tmp_path / "file"
     path.write_text("before")
     with pytest.raises(RuntimeError), write_whole(path) as file:
-        file.write("half")
-        raise RuntimeError
+        _write_and_fail(file)
     assert path.read_text() == "before"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 

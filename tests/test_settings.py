@@ -65,6 +65,16 @@ def test_the_hash_follows_values_and_not_comments_or_order(config):
     assert hashes["m"] == hashes["same"] != hashes["other"]
 
 
+def test_the_hash_follows_the_declared_version_of_the_method(config, tmp_path):
+    agent = tmp_path / "agent.py"
+    folder = config("m", BASE.replace("agent: mfql", f"agent: {agent}"))
+    hashes = set()
+    for version in ("", "    training_version = 1\n", "    training_version: ClassVar[int] = 2\n"):
+        agent.write_text(f"class Mine(Agent):\n    pass\n{version}")
+        hashes.add(settings_hash("m", "a-task", "offline", folder))
+    assert len(hashes) == 2
+
+
 def test_the_online_hash_follows_the_run_it_starts_from(config):
     folder = config("m", BASE)
     config("n", BASE + "pretrain: {tau: 0.5}\n")

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from mfql.agents.parameters import Layout, Views
 from mfql.errors import UserError
-from mfql.settings import STAGES, Settings
+from mfql.settings import STAGES, Settings, agent_file
 
 Batch = Mapping[str, Tensor]
 Draws = Mapping[str, Tensor]
@@ -70,7 +72,7 @@ class Agent(ABC):
 
     # The settings dataclass of the method.
     settings_type: ClassVar[type[Settings]]
-    # Raise it when the method's numbers change: finished runs of another version are then trained anew.
+    # Raise it, as a plain number, when the method's numbers change: finished runs are then trained anew.
     training_version: ClassVar[int] = 1
     # Stages that the method has.
     stages: ClassVar[tuple[str, ...]] = STAGES
@@ -147,25 +149,10 @@ def load_agent(name: str) -> type[Agent]:
     """The agent class of `mfql/agents/NAME.py`, or of a Python file given by its path.
 
     Raises:
-        UserError: there is no such module or file, or it defines no agent.
+        UserError: there is no such file, or it does not define one agent.
     """
-    if name.endswith(".py"):
-        path = Path(name)
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        if spec is None or spec.loader is None or not path.is_file():
-            raise UserError(f"agent file {name} does not exist", "Give a path relative to where the command runs.")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    else:
-        try:
-            module = importlib.import_module(f"mfql.agents.{name}")
-        except ModuleNotFoundError as error:
-            if error.name != f"mfql.agents.{name}":
-                raise
-            known = [file.stem for file in Path(__file__).parent.glob("*.py") if "class" in file.read_text()]
-            raise UserError(
-                f"unknown agent {name!r}", f"Known: {', '.join(sorted(known))}, or a path to a .py file."
-            ) from None
+    path = agent_file(name)
+    module = _module_of(path) if name.endswith(".py") else importlib.import_module(f"mfql.agents.{name}")
     agents = [
         value
         for value in vars(module).values()
@@ -174,6 +161,18 @@ def load_agent(name: str) -> type[Agent]:
     if len(agents) != 1:
         raise UserError(f"{name} defines {len(agents)} agents", "An agent's file defines one subclass of Agent.")
     return agents[0]
+
+
+def _module_of(path: Path) -> ModuleType:
+    """The module of a file outside the package, registered by name: its dataclasses look their types up there."""
+    name = f"mfql_agent_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # A .py file has a loader.
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def count_parameters(agent: Agent) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -185,7 +186,8 @@ class Trainer:
             unit="step",
             desc=f"{run.method} {run.task} {run.stage} seeds {seeds}",
             disable=not self.execution.progress,
-            mininterval=1.0,
+            # A log file keeps every line that a terminal would overwrite.
+            mininterval=1.0 if sys.stderr.isatty() else 30.0,
             dynamic_ncols=True,
         )
         with bar:

@@ -93,7 +93,13 @@ class RunFolder:
 
 
 def run_identity(
-    agent: str, training_version: int, stage: str, seed: int, settings: dict[str, Any], dataset: str, parent: str | None
+    agent: str,
+    training_version: list[int],
+    stage: str,
+    seed: int,
+    settings: dict[str, Any],
+    dataset: str,
+    parent: str | None,
 ) -> str:
     """The hash of everything that changes a run's numbers; `parent` is the identity of the run that it starts from."""
     return identity_of(

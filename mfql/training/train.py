@@ -16,7 +16,7 @@ from mfql.data.dataset import Dataset, load
 from mfql.errors import UserError, unknown
 from mfql.evaluation.policy import save_policy
 from mfql.files import identity_of, locked, write_json
-from mfql.settings import Settings, build_settings, checkpoint_stage, raw_settings
+from mfql.settings import Settings, build_settings, checkpoint_stage, raw_settings, training_version
 from mfql.tasks import Task, find_task
 from mfql.training.loop import Execution, Trainer
 from mfql.training.run import RunFolder, machine, provenance, run_identity
@@ -93,7 +93,7 @@ def _manifest(
     agent = raw_settings(job.method, job.task, job.stage, job.config_dir)["agent"]
     parent = _parent(job, seed, dataset) if job.stage == "online" else None
     start = parent["identity"] if parent else None
-    identity = run_identity(agent, kind.training_version, job.stage, seed, settings.as_dict(), dataset.sha256, start)
+    identity = run_identity(agent, training_version(agent), job.stage, seed, settings.as_dict(), dataset.sha256, start)
     return {
         "method": job.method,
         "agent": agent,
@@ -101,7 +101,7 @@ def _manifest(
         "seed": seed,
         "stage": job.stage,
         "identity": identity,
-        "training_version": kind.training_version,
+        "training_version": training_version(agent),
         "settings": settings.as_dict(),
         "settings_hash": identity_of([agent, settings.as_dict()]),
         "settings_source": task.settings_source,
