@@ -92,6 +92,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 def _train(options: argparse.Namespace) -> int:
     import torch
 
+    from mfql.training.device import choose_device
     from mfql.training.loop import Execution, Interrupted
     from mfql.training.train import Job, train
 
@@ -99,7 +100,7 @@ def _train(options: argparse.Namespace) -> int:
     # Gradients behind a zero initialisation are so small that their squares are denormal numbers, slow on most
     # processors.
     torch.set_flush_denormal(True)
-    device = _device(options.device)
+    device = choose_device(options.device)
     job = Job(
         options.method,
         options.task,
@@ -118,16 +119,6 @@ def _train(options: argparse.Namespace) -> int:
         print("mfql: asked to end; the state is saved, the same command continues", file=sys.stderr)
         return EXIT_CONTINUE
     return 0
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda, but torch sees no GPU", "Use --device cpu, or install torch's CUDA build.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def _compiled(choice: str, device: torch.device) -> bool:

@@ -1,0 +1,46 @@
+"""Which device a job trains on: with several GPUs, jobs on one machine each take one of their own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+from typing import IO
+
+import torch
+
+from mfql.errors import UserError
+
+# Open files hold the locks until the process ends, however it ends.
+_held: list[IO[str]] = []
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name: `cpu`, `cuda`, or `auto` for a GPU where there is one.
+
+    Raises:
+        UserError: `cuda` where torch sees no GPU.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UserError("--device cuda, but torch sees no GPU", "Use --device cpu, or install torch's CUDA build.")
+    if name == "cpu" or not available:
+        return torch.device("cpu")
+    return torch.device("cuda", free_index(torch.cuda.device_count()))
+
+
+def free_index(count: int) -> int:
+    """An index below `count` that no other process of this user holds, held until this one ends; any if all are held."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(",", "_")
+    for index in range(count):
+        path = Path(tempfile.gettempdir()) / f"mfql-{os.getuid()}-gpu-{visible}-{index}.lock"
+        file = open(path, "w")  # noqa: SIM115 - held for the life of the process
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            continue
+        _held.append(file)
+        return index
+    return os.getpid() % count
