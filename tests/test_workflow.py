@@ -47,7 +47,7 @@ class Project:
     def miniature(self, *arguments: str, config: tuple[str, ...] = (), fails: bool = False) -> str:
         """Run snakemake with the miniature configuration and these changes to it."""
         changes = ("--config", *config) if config else ()
-        return self.snakemake("--configfile", "tests/miniature.yaml", *changes, *arguments, fails=fails)
+        return self.snakemake(*arguments, "--configfile", "tests/miniature.yaml", *changes, fails=fails)
 
     def trained(self) -> dict[str, tuple[tuple[str, int], ...]]:
         """For each run the files that its trainer owns, with their dates: a run that trains or goes on changes them."""

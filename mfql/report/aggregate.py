@@ -20,7 +20,7 @@ from rliable import library, metrics
 from mfql.files import write_whole
 from mfql.report.curves import curves
 from mfql.report.intervals import Group, Interval, weighted
-from mfql.report.tasks import between_methods, bounded, by_task, group_of, in_order, ranked_pairs, runs, split
+from mfql.report.tasks import between_methods, bounded, by_task, group_of, in_order, parts, ranked_pairs, runs, split
 
 REPETITIONS = 2000
 FEW_SEEDS = 5  # with fewer, the report marks a bootstrap's interval as too narrow
@@ -56,7 +56,7 @@ def comparable(scores: pd.DataFrame, metric: str) -> list[Comparable]:
         metric: score | rise.
     """
     sets = []
-    for (stage, unit), part in runs(scores).dropna(subset=[metric]).groupby(["stage", "unit"]):
+    for (stage, unit), part in parts(runs(scores).dropna(subset=[metric]), ["stage", "unit"]):
         half = part["task"].nunique() / 2
         kept = {method: own for method, own in split(part, "method").items() if own["task"].nunique() >= half}
         common = sorted(set.intersection(*(set(own["task"]) for own in kept.values()))) if kept else []

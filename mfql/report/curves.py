@@ -6,7 +6,7 @@ import pandas as pd
 
 from mfql.report.intervals import Group, weighted
 from mfql.report.scores import DIVERGED_SCORE
-from mfql.report.tasks import SUCCESS, bounded, runs
+from mfql.report.tasks import SUCCESS, bounded, parts, runs
 
 OFFLINE_CURVE, ONLINE_CURVE = "offline", "offline to online"
 COLUMNS = ["curve", "task", "method", "stage", "step", "switch", "unit", "value", "low", "high", "seeds", "diverged"]
@@ -24,7 +24,7 @@ def curves(scores: pd.DataFrame) -> pd.DataFrame:
         seeds, diverged (how many of them by that step).
     """
     frames = []
-    for (method, task), part in runs(scores).groupby(["method", "task"]):
+    for (method, task), part in parts(runs(scores), ["method", "task"]):
         online = part[part["stage"] == "online"].dropna(subset=["start_steps"])
         switch = online["start_steps"].max()  # NaN if there is none
         first_stages = {run.rsplit("/", 1)[-1] for run in online["start_run"]} | {"pretrain"}

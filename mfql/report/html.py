@@ -179,6 +179,6 @@ def _profile_figures(profiles: pd.DataFrame, style: dict[str, figures.Style]) ->
     for number_, ((stage, unit), part) in enumerate(several.groupby(["stage", "unit"], sort=False), start=1):
         label = f"Performance profile of {', '.join(sorted(part['method'].unique()))}, {stage}"
         svg = figures.inline_svg(figures.profiles(part, style, bare=True), f"profile-{number_}", str(escape(label)))
-        shown = {"stage": stage, "unit": figures.LABELS[unit], "tasks": part["tasks"].iloc[0]}
+        shown = {"stage": stage, "unit": figures.LABELS[str(unit)], "tasks": part["tasks"].iloc[0]}
         drawn.append(shown | {"methods": sorted(part["method"].unique()), "svg": Markup(svg)})
     return drawn

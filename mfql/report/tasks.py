@@ -6,7 +6,7 @@ diverged are in every number, with the scores that `mfql.report.scores` gives th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 
 import numpy as np
@@ -50,7 +50,7 @@ def by_task(scores: pd.DataFrame) -> pd.DataFrame:
     """
     table = runs(scores)
     rows = []
-    for (stage, task, method), part in table.groupby(["stage", "task", "method"]):
+    for (stage, task, method), part in parts(table, ["stage", "task", "method"]):
         for metric in ("score", "rise"):
             own = part.dropna(subset=[metric])
             if own.empty:
@@ -84,7 +84,7 @@ def between_methods(scores: pd.DataFrame) -> pd.DataFrame:
         `method` is the one of the two with the higher mean over its tasks in that stage.
     """
     rows = []
-    for (stage, task, unit), part in runs(scores).groupby(["stage", "task", "unit"]):
+    for (stage, task, unit), part in parts(runs(scores), ["stage", "task", "unit"]):
         of = split(part, "method")
         for method, baseline in ranked_pairs(scores, stage, of):
             difference = weighted([group_of(of[method], "score"), group_of(of[baseline], "score")], [1, -1])
@@ -113,7 +113,13 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
 
 def split(table: pd.DataFrame, column: str) -> dict[str, pd.DataFrame]:
     """The rows of a table by the value that a column of text has in them."""
-    return {str(value): part for value, part in table.groupby(column)}
+    return {value: part for (value,), part in parts(table, [column])}
+
+
+def parts(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[list[str], pd.DataFrame]]:
+    """The values that some columns of text have together, in alphabetical order, with the rows of each."""
+    for values, part in table.groupby(columns):
+        yield [str(value) for value in values], part
 
 
 def group_of(part: pd.DataFrame, metric: str) -> Group:

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mfql.errors import UserError
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -30,7 +32,7 @@ class TrainingLog:
         if size is None:
             path.write_text(_HEADER)
         else:
-            os.truncate(path, size)
+            _cut(path, size)
         self._file = open(path, "a")  # noqa: SIM115 - open for the run's life, closed by close()
         self._board: SummaryWriter = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if size else None)
 
@@ -50,3 +52,18 @@ class TrainingLog:
         """Flush and close both."""
         self._file.close()
         self._board.close()
+
+
+def _cut(path: Path, size: int) -> None:
+    """Cut off what was written after a checkpoint.
+
+    Raises:
+        UserError: the file has less than the checkpoint vouches for.
+    """
+    present = path.stat().st_size if path.exists() else 0
+    if present < size:
+        raise UserError(
+            f"{path} has {present} bytes, its checkpoint vouches for {size}",
+            f"Put the file back, or remove {path.parent / 'checkpoint'} to train anew.",
+        )
+    os.truncate(path, size)

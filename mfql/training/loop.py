@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from mfql.agents.interface import Agent, Draw
 from mfql.agents.update import Updater, initial_state, views_of
-from mfql.data.dataset import Dataset
+from mfql.data.dataset import Dataset, Transitions
 from mfql.draws import DrawStream, generator
 from mfql.envs.vector import EnvPool
 from mfql.evaluation.policy import Actor
@@ -103,7 +104,12 @@ class Trainer:
         self._draws = self._stream("update", agent.updates_per_step)
         self._saved = saved
 
-    def _memory(self, rows: Any, capacity: int) -> Memory:
+    @cached_property
+    def _validation(self) -> Memory:
+        """The validation rows."""
+        return self._memory(self.dataset.val, 0)
+
+    def _memory(self, rows: Transitions, capacity: int) -> Memory:
         fields = training_fields(rows, self.normaliser, self.agent.extra_fields, self.settings.discount)
         share = self.agent.online_share if self.online else None
         return Memory(fields, len(self.runs), capacity, share, self.execution.device)
@@ -279,12 +285,7 @@ class Trainer:
         rows = draws.pop("rows")
         parameters = views_of(self.agent, self.state.flat)
         found: dict[str, list[float]] = {}
-        validation = training_fields(self.dataset.val, self.normaliser, self.agent.extra_fields, self.settings.discount)
-        sources = {
-            "diagnostics": self.memory,
-            "validation": Memory(validation, len(self.seeds), 0, None, self.execution.device),
-        }
-        for prefix, memory in sources.items():
+        for prefix, memory in (("diagnostics", self.memory), ("validation", self._validation)):
             values = self.agent.diagnostics(parameters, memory.batch(rows), draws, self.state.own)
             found |= {f"{prefix}/{name}": value.tolist() for name, value in values.items()}
         return found | self._against_returns(rows)
