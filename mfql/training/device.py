@@ -31,7 +31,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def free_index(count: int) -> int:
-    """An index below `count` that no other process of this user holds, held until this one ends; any if all are held."""
+    """An index below `count` that no process of this user holds, held until this one ends; any if all are held."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(",", "_")
     for index in range(count):
         path = Path(tempfile.gettempdir()) / f"mfql-{os.getuid()}-gpu-{visible}-{index}.lock"

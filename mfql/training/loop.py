@@ -101,7 +101,8 @@ class Trainer:
         if saved is not None:
             self._restore(saved)
         self.updater = Updater(agent, self.state, self._value_limit(), compiled=execution.compiled)
-        self._draws = self._stream("update", agent.updates_per_step)
+        self._updates = agent.updates_per_step if self.online else 1
+        self._draws = self._stream("update", self._updates)
         self._saved = saved
 
     @cached_property
@@ -218,10 +219,10 @@ class Trainer:
         if self._environments:
             self._environments.act(self.step)
         draws = self._draws.at(self.step)
-        for repeat in range(self.agent.updates_per_step):
+        for repeat in range(self._updates):
             one = {name: value[:, repeat] for name, value in draws.items()}
             self.updater(self.memory.batch(one.pop("rows")), one)
-        self._logged_updates += self.agent.updates_per_step
+        self._logged_updates += self._updates
         if self._environments:
             self._environments.finish(self.step)
         self.step += 1
