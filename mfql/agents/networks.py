@@ -252,15 +252,14 @@ class Critic:
     def __call__(self, parameters: Views, observations: Tensor, actions: Tensor) -> Tensor:
         """Values: observations `[S, B, D]`, actions `[S, B, A]` -> `[S, E, B]`."""
         x = torch.cat([observations, actions], dim=-1)
-        seeds, batch, features = x.shape
-        x = x.unsqueeze(1).expand(seeds, self.ensemble, batch, features)
+        seeds = len(x)
+        # Seeds and members are one batch axis of the products.
+        x = x.unsqueeze(1).expand(-1, self.ensemble, -1, -1).flatten(0, 1)
+        joined = {name: view.flatten(0, 1) for name, view in parameters.items()}
         for layer in range(self.depth + 1):
-            x = torch.matmul(x, parameters[f"layer{layer}.kernel"]) + parameters[f"layer{layer}.bias"].unsqueeze(2)
+            x = linear(joined, f"layer{layer}", Dual(x)).value
             if layer < self.depth:
                 x = functional.layer_norm(functional.gelu(x, approximate="tanh"), x.shape[-1:], eps=1e-6)
-                x = torch.addcmul(
-                    parameters[f"layer{layer}.norm_bias"].unsqueeze(2),
-                    x,
-                    parameters[f"layer{layer}.norm_gain"].unsqueeze(2),
-                )
-        return x.squeeze(-1)
+                gain, bias = joined[f"layer{layer}.norm_gain"], joined[f"layer{layer}.norm_bias"]
+                x = torch.addcmul(bias.unsqueeze(1), x, gain.unsqueeze(1))
+        return x.squeeze(-1).unflatten(0, (seeds, self.ensemble))
