@@ -37,7 +37,7 @@ quickstart: $(RUNTIME)  ## the whole pipeline, small
 	@$(RUN) mfql summary --aggregates results/quickstart/aggregate --report results/quickstart/report.html
 
 test: $(DEVELOPMENT)  ## the tests
-	$(RUN) python -m pytest -n 2 --dist loadgroup
+	$(RUN) python -m pytest -n 2
 
 lint: $(DEVELOPMENT)  ## style of the code and of the workflow
 	$(RUN) ruff check .

@@ -29,6 +29,8 @@ localrules:
 rule all:
     default_target: True
     input:
+        wanted("offline"),
+        wanted("online"),
         rules.report.output,
         final_scores(),
         videos(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -16,9 +17,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TASK = "pointmaze-medium-navigate-singletask-task1-v0"
 NOTHING_TO_DO = "Nothing to be done"
-
-# The finished miniature is built once: its tests share a worker.
-finished_miniature = pytest.mark.xdist_group("miniature")
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,17 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A working copy in which the miniature, of four seeds a job, ran to its end. Tests that change it take a copy."""
-    project = clone(tmp_path_factory.mktemp("finished") / "mfql")
-    project.miniature()
+    """A working copy in which the miniature, of four seeds a job, ran to its end; for copies. All test processes share it."""
+    shared = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        shared = shared.parent
+    with open(shared / "finished.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        project = Project(shared / "finished")
+        if not project.folder.exists():
+            building = clone(shared / "building")
+            building.miniature()
+            building.folder.rename(project.folder)
     return project
 
 
@@ -170,14 +176,14 @@ def test_seed_outside_the_configuration_runs_alone(project: Project) -> None:
 
 
 @pytest.mark.slow
-@finished_miniature
-def test_miniature_ends_with_its_report_and_nothing_left_to_do(finished: Project) -> None:
-    results = finished.folder / "results/miniature"
+def test_miniature_ends_with_its_report_and_nothing_left_to_do(finished: Project, tmp_path: Path) -> None:
+    project = finished.copy(tmp_path / "mfql")
+    results = project.folder / "results/miniature"
     assert (results / "report.html").stat().st_size > 10_000
     assert "mfql-miniature" in (results / "scores.csv").read_text()
-    stages = {name.split("/")[3] for name in finished.trained()}
+    stages = {name.split("/")[3] for name in project.trained()}
     assert stages == {"offline", "pretrain", "online"}
-    assert NOTHING_TO_DO in finished.miniature()
+    assert NOTHING_TO_DO in project.miniature()
 
 
 def change_a_plot(project: Project) -> Project:
@@ -228,7 +234,6 @@ def copy_the_results_elsewhere(project: Project) -> Project:
 
 
 @pytest.mark.slow
-@finished_miniature
 @pytest.mark.parametrize(
     "change",
     [
@@ -251,7 +256,6 @@ def test_nothing_trains_after(change: Callable[[Project], Project], finished: Pr
 
 
 @pytest.mark.slow
-@finished_miniature
 def test_changed_setting_trains_its_stage_anew_and_keeps_the_old_run(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "mfql")
     settings = project.folder / "config/methods/flow_bc-miniature.yaml"

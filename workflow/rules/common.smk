@@ -58,7 +58,7 @@ def select_tasks(entries):
 
 def packs(seeds, size):
     """The seeds as they share jobs, and last a pack for a seed that the configuration does not name."""
-    ordered = sorted(seeds)
+    ordered = sorted(map(int, seeds))
     return [ordered[start : start + size] for start in range(0, len(ordered), size)] + [["{seed}"]]
 
 
