@@ -158,6 +158,16 @@ def test_unknown_run_is_named(project: Project) -> None:
     assert "Traceback" not in printed
 
 
+def test_paper_does_not_start_without_a_gpu_and_names_the_smaller_configurations(project: Project) -> None:
+    printed = project.snakemake(fails=True)
+    assert "paper: 55 runs of 8 seeds in 55 training jobs, 10 datasets" in printed
+    assert "config/quickstart.yaml" in printed
+    assert "config/laptop.yaml" in printed
+    assert "--config allow_cpu=true" in printed
+    assert "Traceback" not in printed
+    assert not (project.folder / "results").exists()
+
+
 # --- what runs, and what does not run again ---------------------------------------------------------------------------
 
 

@@ -159,5 +159,5 @@ def announce():
         file.flush()
         command = ["mfql", "plan", "--configfile", file.name, *(["--allow-cpu"] if config["allow_cpu"] else [])]
         if subprocess.run(command).returncode:
-            raise WorkflowError("Nothing was started.")
+            sys.exit("Nothing was started.")
 

@@ -44,4 +44,4 @@ rule video:
         mem_mb=lambda wildcards, attempt: attempt * 4000,
         runtime=lambda wildcards, attempt: attempt * 60,
     shell:
-        "mfql evaluate {params.run:q} --episodes 3 --out {output.episodes} --video {output.video} > {log} 2>&1"
+        "mfql evaluate {params.run:q} --episodes 1 --out {output.episodes} --video {output.video} > {log} 2>&1"
