@@ -34,7 +34,8 @@ install: $(RUNTIME)  ## install what the workflow needs into .venv
 
 quickstart: $(RUNTIME)  ## the whole pipeline, small
 	$(RUN) snakemake --configfile config/quickstart.yaml --cores $(CORES)
-	@$(RUN) mfql summary --aggregates results/quickstart/aggregate --report results/quickstart/report.html
+	@$(RUN) mfql summary --aggregates results/quickstart/aggregate --expected config/quickstart-expected.yaml \
+		--report results/quickstart/report.html
 
 test: $(DEVELOPMENT)  ## the tests
 	$(RUN) python -m pytest -n 2
@@ -48,7 +49,7 @@ types: $(DEVELOPMENT)  ## static types
 	$(RUN) mypy
 
 check-data: $(DEVELOPMENT)  ## generated datasets against what the official scripts produce; minutes
-	$(RUN) python -m pytest -n 2 tests/check_generator.py
+	$(RUN) python tests/check_generator.py --workers 2
 
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --excludes containers/excludes.txt $(UPGRADE)

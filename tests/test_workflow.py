@@ -85,7 +85,7 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A working copy in which the miniature, of four seeds a job, ran to its end; for copies. All test processes share it."""
+    """A working copy in which the miniature, of four seeds a job, ran to its end, to be copied; one for all workers."""
     shared = tmp_path_factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
         shared = shared.parent
