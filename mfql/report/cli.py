@@ -1,4 +1,4 @@
-"""The command line of everything after training: `scores`, `aggregate`, `report`, `summary`."""
+"""The command line of everything after training: `scores`, `aggregate`, `verdict`, `report`, `summary`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommands of this package; each sets `func`, which takes the parsed arguments, may raise UserError."""
     _add_scores(commands)
     _add_aggregate(commands)
+    _add_verdict(commands)
     _add_report(commands)
     _add_summary(commands)
 
@@ -35,6 +36,16 @@ def _add_aggregate(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument("scores", type=Path, help="the CSV of `mfql scores`")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write them to")
     parser.set_defaults(func=run_aggregate)
+
+
+def _add_verdict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("verdict", help="whether the scores reproduce the published ones")
+    parser.add_argument("--scores", type=Path, required=True, help="the CSV of `mfql scores`")
+    parser.add_argument("--published", type=Path, required=True, metavar="DIR", help="the folder of published numbers")
+    parser.add_argument("--tasks", type=Path, required=True, help="the task table")
+    parser.add_argument("--results", type=Path, required=True, help="the folder that holds runs/")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets verdict.csv and verdict.md")
+    parser.set_defaults(func=run_verdict)
 
 
 def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -79,6 +90,21 @@ def run_aggregate(arguments: argparse.Namespace) -> None:
     formats.write(tables, arguments.out)
     figures.write(tables, arguments.out)
     print(f"{arguments.out}: {', '.join(sorted(path.name for path in arguments.out.iterdir()))}")
+
+
+def run_verdict(arguments: argparse.Namespace) -> None:
+    """`mfql verdict`."""
+    from mfql.report import published, scores, verdict_tables
+    from mfql.tasks import load_tasks
+
+    references = verdict_tables.References(
+        published.read_published(arguments.published),
+        published.read_third_party(arguments.published),
+        load_tasks(arguments.tasks),
+    )
+    table = verdict_tables.verdicts(scores.read_scores(arguments.scores), arguments.results, references)
+    verdict_tables.write(table, arguments.out)
+    print((arguments.out / "verdict.md").read_text())
 
 
 def run_report(arguments: argparse.Namespace) -> None:

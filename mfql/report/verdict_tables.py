@@ -1,0 +1,301 @@
+"""The verdicts on a table of scores: a row for each method, task and stage, for each suite, and over all tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan, nan
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mfql.errors import UserError, unknown
+from mfql.files import read_json, write_whole
+from mfql.report.intervals import Interval, weighted
+from mfql.report.published import Numbers, Published, ThirdPartyRun, plain, reproduced_name
+from mfql.report.scores import SCORED_EVALUATIONS
+from mfql.report.tasks import SUCCESS, bounded, in_order, mean_of, parts, runs
+from mfql.report.verdict import RULE, Comparison, Sample, Verdict, sample_of
+from mfql.tasks import Task
+
+PUBLISHED_EPISODES = 50  # of one evaluation, in every table of results/published
+UNTUNED = "untuned"  # what the source of a task's settings begins with where they are our default
+COLUMNS = ["scope", "stage", "method", "task", "unit", "tasks", "left_out", "mean", "low", "high", "std", "seeds"]
+COLUMNS += ["diverged", "published", "published_std", "published_seeds", "difference", "difference_low"]
+COLUMNS += ["difference_high", "margin", "verdict", "more_seeds", "settings", "source", "third_party"]
+_STEPS = {  # the settings that a run is as long as, with the columns of the task table that have the paper's
+    "offline": {"offline_steps": "offline_steps"},
+    "pretrain": {"offline_steps": "pretrain_steps"},
+    "online": {"offline_steps": "pretrain_steps", "online_steps": "online_steps"},
+}
+
+
+@dataclass(frozen=True)
+class References:
+    """What scores are compared with.
+
+    Attributes:
+        published: of `mfql.report.published.read_published`.
+        third_party: of `mfql.report.published.read_third_party`.
+        tasks: the task table, by name.
+    """
+
+    published: Numbers
+    third_party: Sequence[ThirdPartyRun]
+    tasks: Mapping[str, Task]
+
+    def number(self, method: str, task: str, stage: str) -> Published | None:
+        """The published number, with or without a mean; None where nobody published one."""
+        return self.published.get((reproduced_name(method), task, stage))
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A row of the table, and the two samples of a task that counts in aggregates."""
+
+    row: dict[str, Any]
+    comparison: Comparison | None
+
+
+def verdicts(scores: pd.DataFrame, results: str | Path, references: References) -> pd.DataFrame:
+    """Compare every score with the published one.
+
+    Args:
+        scores: the table of `mfql.report.scores`.
+        results: the folder that holds `runs/`, for the manifests.
+        references: what to compare with.
+
+    Returns:
+        The columns `COLUMNS`: over all tasks, by suite, by task (`scope`: all | suite | task; `task`: what it is of).
+        `tasks` is how many tasks a row covers, `left_out` which were left out of it and why. Means and differences are
+        in percent or normalised return (`unit`); ends are NaN for a single seed. `more_seeds` is how many further seeds
+        would decide an inconclusive comparison, NaN where none would.
+
+    Raises:
+        UserError: a manifest is absent, a task is not in the table, or a published success rate is no percentage.
+    """
+    compared = []
+    for (stage, task, method), part in parts(_with_starts(runs(scores)), ["stage", "task", "method"]):
+        if task not in references.tasks:
+            raise unknown("task", task, list(references.tasks), "the task table")
+        reduced = any(_is_reduced(Path(results) / run, references.tasks[task], stage) for run in part["run"])
+        compared.append(_on_task(method, stage, part, reduced, references))
+    rows = [one.row for one in compared]
+    table = pd.DataFrame([*_over_tasks(compared, references.tasks), *rows], columns=COLUMNS)
+    return in_order(table)
+
+
+def write(table: pd.DataFrame, folder: str | Path) -> None:
+    """Write `verdict.csv`, and `verdict.md` with the rule."""
+    with write_whole(Path(folder) / "verdict.csv") as file:
+        table.to_csv(file, index=False)
+    with write_whole(Path(folder) / "verdict.md") as file:
+        file.write(_markdown(table))
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """Read the `verdict.csv` that `write` wrote.
+
+    Raises:
+        UserError: it is absent or has other columns.
+    """
+    remedy = "Write it anew with `mfql verdict`."
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}", remedy) from error
+    if list(table.columns) != COLUMNS:
+        raise UserError(f"{path} has the columns {list(table.columns)}, not {COLUMNS}", remedy)
+    text = table.select_dtypes(object).columns
+    return table.fillna(dict.fromkeys(text, ""))
+
+
+def printable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as people read it, numbers as text: stage, task, method, ours, published, difference, verdict, ..."""
+    rows = table.to_dict("records")
+    shown = {
+        "ours": [_estimate(row["mean"], row["low"], row["high"]) for row in rows],
+        "seeds": [f"{row['seeds']:.0f}" if row["seeds"] else "" for row in rows],
+        "published": [_plus_minus(row["published"], row["published_std"]) for row in rows],
+        "difference": [
+            _estimate(row["difference"], row["difference_low"], row["difference_high"], "+") for row in rows
+        ],
+        "margin": ["" if isnan(row["margin"]) else f"±{row['margin']:.1f}" for row in rows],
+        "verdict": [_in_words(row) for row in rows],
+    }
+    return table[["stage", "task", "method"]].assign(**shown, **{"third party": table["third_party"]})
+
+
+def _with_starts(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs, and once more under the stage `pretrain` those offline runs that an online run starts from."""
+    starts = table["run"].isin(table["start_run"].dropna()) & (table["stage"] == "offline")
+    return pd.concat([table, table[starts].assign(stage="pretrain")], ignore_index=True)
+
+
+def _is_reduced(folder: Path, task: Task, stage: str) -> bool:
+    """Whether a run was trained for fewer steps than the paper's."""
+    manifest = read_json(folder / "run" / "manifest.json")
+    try:
+        settings = manifest["settings"]
+        fewer = (settings.get(key, nan) < task.settings[column] for key, column in _STEPS[stage].items())
+        return bool(manifest["reduced"]) or any(fewer)
+    except (KeyError, TypeError, AttributeError) as error:
+        remedy = "Give the folder whose runs the scores were read from."
+        raise UserError(f"{folder / 'run' / 'manifest.json'} is no run's manifest: {error}", remedy) from error
+
+
+def _on_task(method: str, stage: str, part: pd.DataFrame, reduced: bool, references: References) -> _Compared:
+    """The verdict on the runs of one method, task and stage; `part` has their rows of `runs`."""
+    unit, task = part["unit"].iloc[0], references.tasks[part["task"].iloc[0]]
+    ours = sample_of(part["score"].to_list(), part["score_episodes"].to_list())
+    number = references.number(method, task.name, stage)
+    known = number is not None and number.at_hand
+    comparison = Comparison([ours], [_sample(number, ours, task, unit)], unit) if number and known else None
+    verdict = _barrier(number, reduced, task)
+    own = _estimates(mean_of(part, "score"), comparison, verdict)
+    row = own | {
+        "scope": "task",
+        "stage": stage,
+        "method": method,
+        "task": task.name,
+        "unit": unit,
+        "tasks": 1,
+        "left_out": "",
+        "std": ours.std,
+        "seeds": ours.seeds,
+        "diverged": int(part["diverged"].sum()),
+        "published_std": number.std if number else nan,
+        "published_seeds": number.seeds if number and known else nan,
+        "settings": task.settings_source,
+        "source": number.source if number else "",
+        "third_party": _third_party(reproduced_name(method), task, stage, references.third_party),
+    }
+    return _Compared(row, comparison if verdict is None else None)
+
+
+def _barrier(number: Published | None, reduced: bool, task: Task) -> Verdict | None:
+    """Why a score cannot be judged; None where it can."""
+    if reduced:
+        return Verdict.REDUCED
+    if number is None:
+        return Verdict.NEVER
+    if not number.at_hand:
+        return Verdict.NOT_AT_HAND
+    return Verdict.UNTUNED if task.settings_source.startswith(UNTUNED) else None
+
+
+def _estimates(mean: Interval, comparison: Comparison | None, barrier: Verdict | None) -> dict[str, Any]:
+    """The columns of our mean, of the difference and of the verdict."""
+    verdict = barrier if comparison is None or barrier is not None else comparison.verdict()
+    difference = comparison.difference() if comparison else Interval(nan, nan, nan)
+    open_ = comparison is not None and verdict is Verdict.INCONCLUSIVE
+    more = comparison.seeds_to_settle() if comparison and open_ else None
+    return {
+        "mean": mean.value,
+        "low": mean.low,
+        "high": mean.high,
+        "published": comparison.published_mean if comparison else nan,
+        "difference": difference.value,
+        "difference_low": difference.low,
+        "difference_high": difference.high,
+        "margin": comparison.margin if comparison else nan,
+        "verdict": str(verdict),
+        "more_seeds": nan if more is None else more,
+    }
+
+
+def _sample(number: Published, ours: Sample, task: Task, unit: str) -> Sample:
+    """A published number as a sample; as many seeds as ours where their number is not known."""
+    if unit == SUCCESS and not 0 <= number.mean <= 100:
+        raise UserError(f"{number.where}: mean is {number.mean:g}, not a percentage", "Correct the row.")
+    episodes = PUBLISHED_EPISODES * SCORED_EVALUATIONS[task.score_rule] if unit == SUCCESS else 0
+    return Sample(number.mean, number.std, number.seeds or ours.seeds, episodes)
+
+
+def _over_tasks(compared: Sequence[_Compared], tasks: Mapping[str, Task]) -> list[dict[str, Any]]:
+    """The rows over all tasks, and over those of each suite."""
+    table = pd.DataFrame([one.row for one in compared]).assign(index=range(len(compared)), all="all")
+    table["suite"] = [tasks[task].suite for task in table["task"]]
+    rows = []
+    for scope in ("all", "suite"):
+        for (method, unit, stage, name), part in parts(table, ["method", "unit", "stage", scope]):
+            chosen = [compared[index] for index in part["index"]]
+            rows.append(
+                _aggregate(chosen) | {"scope": scope, "stage": stage, "method": method, "unit": unit, "task": name}
+            )
+    return rows
+
+
+def _aggregate(compared: Sequence[_Compared]) -> dict[str, Any]:
+    """The row over some tasks of a method, unit and stage: those that can be judged, each weighing the same."""
+    judged = [one for one in compared if one.comparison is not None]
+    left_out = pd.Series([one.row["verdict"] for one in compared if one.comparison is None], dtype=str).value_counts()
+    shared = {"tasks": len(judged), "left_out": ", ".join(f"{count} {why}" for why, count in left_out.items())}
+    shared |= {"std": nan, "settings": "", "source": "", "third_party": ""}
+    if not judged:
+        blank = _estimates(Interval(nan, nan, nan), None, Verdict.NOTHING)
+        return shared | blank | {"seeds": 0, "diverged": 0, "published_std": nan, "published_seeds": nan}
+    pairs = [(one.comparison.ours[0], one.comparison.published[0]) for one in judged if one.comparison]
+    ours, published = [own for own, _ in pairs], [other for _, other in pairs]
+    unit = judged[0].row["unit"]
+    comparison = Comparison(ours, published, unit)
+    mean = weighted([sample.group() for sample in ours], [1 / len(ours)] * len(ours))
+    counts = {
+        "seeds": min(sample.seeds for sample in ours),
+        "diverged": sum(one.row["diverged"] for one in judged),
+        "published_std": comparison.published_std,
+        "published_seeds": min(sample.seeds for sample in published),
+    }
+    return shared | _estimates(bounded(mean, unit, "score"), comparison, None) | counts
+
+
+def _third_party(method: str, task: Task, stage: str, found: Sequence[ThirdPartyRun]) -> str:
+    """Third parties' scores on a task and stage in words, those by the task's own rule first."""
+    # A run whose offline part is as long as that before online training is the same run.
+    same = stage == "offline" and task.settings["offline_steps"] == task.settings["pretrain_steps"]
+    stages = {stage, "pretrain"} if same else {stage}
+    own = [run for run in found if run.number.task == task.name and plain(run.number.method) == method]
+    own = [run for run in own if run.number.stage in stages]
+    own.sort(key=lambda run: run.score_rule != task.score_rule)
+    rules = {"last": "last evaluation", "last_three": "mean of the last three evaluations"}
+    return "; ".join(
+        f"{run.number.mean:g} (alpha {run.alpha:g}"
+        + ("" if run.score_rule == task.score_rule else f", {rules[run.score_rule]}")
+        + ")"
+        for run in own
+    )
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    """The page `verdict.md`."""
+    rule = "\n".join(f"- **{name}**: {text}" for name, text in RULE.items())
+    page = f"# Verdict\n\n{rule}\n"
+    for heading, own in (("Over tasks", table[table["scope"] != "task"]), ("By task", table[table["scope"] == "task"])):
+        shown = printable(own)
+        if heading == "Over tasks":
+            shown = shown.drop(columns="third party").assign(tasks=own["tasks"], **{"left out": own["left_out"]})
+        page += f"\n## {heading}\n\n{shown.to_markdown(index=False, disable_numparse=True)}\n"
+    return page
+
+
+def _estimate(value: float, low: float, high: float, sign: str = "") -> str:
+    if isnan(value):
+        return ""
+    return f"{value:{sign}.1f}" + ("" if isnan(low) else f" [{low:{sign}.1f}, {high:{sign}.1f}]")
+
+
+def _plus_minus(mean: float, std: float) -> str:
+    if isnan(mean):
+        return ""
+    return f"{mean:.1f}" + ("" if isnan(std) else f" ± {std:.1f}")
+
+
+def _in_words(row: dict[Any, Any]) -> str:
+    """The verdict, and of an inconclusive one what would settle it."""
+    if row["verdict"] != Verdict.INCONCLUSIVE:
+        return str(row["verdict"])
+    if isnan(row["more_seeds"]):
+        return f"{row['verdict']}, more seeds would not settle it"
+    more = round(row["more_seeds"])
+    return f"{row['verdict']}, {more} more seed{'' if more == 1 else 's'} would settle it"

@@ -1,0 +1,358 @@
+"""The verdict against published numbers, on constructed inputs."""
+
+from __future__ import annotations
+
+import argparse
+from math import isnan, nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_results import write_run
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from mfql.errors import UserError
+from mfql.report.cli import add_commands
+from mfql.report.intervals import Interval
+from mfql.report.published import COLUMNS, read_published, read_third_party
+from mfql.report.scores import collect, write_scores
+from mfql.report.verdict import DECIDED, RULE, Comparison, Sample, Verdict, judge
+from mfql.report.verdict_tables import References, read, verdicts
+from mfql.tasks import Task
+
+ROOT = Path(__file__).parents[1]
+TIGHT = [52.0, 53.0, 54.0, 52.0, 53.0, 54.0, 53.0, 53.0]
+WIDE = [13.0, 93.0, 33.0, 73.0, 23.0, 83.0, 43.0, 63.0]
+
+
+def task(name: str, source: str = "published table", suite: str = "ogbench") -> Task:
+    steps = dict.fromkeys(("offline_steps", "pretrain_steps", "online_steps"), 1000)
+    return Task(name, suite, name, name, "success", "last_three", True, steps, source)
+
+
+class Study:
+    """Runs, published numbers and a task table, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: list[Path] = []
+        self.tasks: dict[str, Task] = {}
+        self.rows: list[str] = []
+
+    def add(self, name: str, scores: list[float], published: str | None = None, **options: Any) -> None:
+        """A task with one run a seed; `published` is its row's mean, std and seeds."""
+        source = options.pop("source", "published table")
+        self.tasks[name] = task(name, source, options.pop("suite", "ogbench"))
+        for seed, score in enumerate(scores):
+            settings = {"settings": {"offline_steps": 1000, "online_steps": 1000}} | options
+            self.files.append(write_run(self.folder, [score] * 3, task=name, seed=seed, **settings))
+        if published is not None:
+            self.rows.append(f"{name},MFQL,{options.get('stage', 'offline')},{published},A paper")
+
+    def verdicts(self) -> pd.DataFrame:
+        write_published(self.folder / "published", *self.rows)
+        references = References(
+            read_published(self.folder / "published"), read_third_party(self.folder / "published"), self.tasks
+        )
+        return verdicts(collect(self.files), self.folder, references)
+
+    def of(self, name: str, stage: str = "offline") -> dict[Any, Any]:
+        table = self.verdicts()
+        return table[(table["task"] == name) & (table["stage"] == stage)].iloc[0].to_dict()
+
+
+def write_published(folder: Path, *rows: str, name: str = "paper.csv", columns: tuple[str, ...] = COLUMNS) -> None:
+    folder.mkdir(exist_ok=True, parents=True)
+    (folder / name).write_text("\n".join([",".join(columns), *rows]) + "\n")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return Study(tmp_path)
+
+
+# --- the rule ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scores", "published", "verdict"),
+    [
+        (TIGHT, "53,1,8", "reproduced"),
+        (WIDE, "53,3,8", "inconclusive"),
+        ([100.0] * 8, "100,0,8", "reproduced"),
+        ([50.0] * 8, "50,0,8", "reproduced"),
+        ([score + 30 for score in TIGHT], "53,1,8", "higher"),
+        ([score - 30 for score in TIGHT], "53,1,8", "lower"),
+        ([45.0, 61.0], "53,3,8", "inconclusive"),
+        ([53.0], "53,3,8", "inconclusive"),
+        (TIGHT, ",,8", "published but not at hand"),
+        (TIGHT, None, "never published"),
+    ],
+)
+def test_verdict_on_constructed_scores(study: Study, scores: list[float], published: str | None, verdict: str) -> None:
+    study.add("task", scores, published)
+    assert study.of("task")["verdict"] == verdict
+
+
+def test_untuned_settings_are_never_called_lower_or_higher(study: Study) -> None:
+    study.add("task", [0.0] * 8, "90,1,8", source="untuned; num_candidates published")
+    row = study.of("task")
+    assert row["verdict"] == "settings not at hand"
+    assert row["difference"] == -90
+
+
+@pytest.mark.parametrize("mark", [{"reduced": True}, {"settings": {"offline_steps": 999}}])
+def test_runs_of_reduced_size_are_never_judged(study: Study, mark: dict[str, Any]) -> None:
+    study.add("task", TIGHT, "53,1,8", **mark)
+    assert study.of("task")["verdict"] == "reduced size"
+
+
+def test_the_difference_has_welchs_interval(study: Study) -> None:
+    study.add("task", WIDE, "40,12,8")
+    row = study.of("task")
+    variances = np.array([np.var(WIDE, ddof=1), 144]) / 8
+    freedom = variances.sum() ** 2 / (variances**2 / 7).sum()
+    reach = stats.t.ppf(0.975, freedom) * np.sqrt(variances.sum())
+    found = [row[f"difference{end}"] for end in ("", "_low", "_high")]
+    assert found == pytest.approx([13, 13 - reach, 13 + reach])
+
+
+def test_two_seeds_that_agree_are_as_uncertain_as_their_episodes(study: Study) -> None:
+    study.add("task", [50.0, 50.0], "50,0,8")
+    row = study.of("task")
+    ours = stats.binomtest(150, 300).proportion_ci(0.95, method="wilson")
+    theirs = stats.binomtest(600, 1200).proportion_ci(0.95, method="wilson")
+    reach = 100 * np.hypot(ours.high - 0.5, theirs.high - 0.5)
+    assert row["difference_high"] == pytest.approx(reach)
+    assert row["verdict"] == "inconclusive"
+
+
+def test_the_margin_is_the_published_spread_where_that_is_more(study: Study) -> None:
+    study.add("tight", TIGHT, "53,1,8")
+    study.add("wide", TIGHT, "53,12,8")
+    assert (study.of("tight")["margin"], study.of("wide")["margin"]) == (5, 12)
+
+
+def test_unknown_published_spread_is_taken_to_be_ours(study: Study) -> None:
+    study.add("unknown", WIDE, "40,,")
+    study.add("known", WIDE, f"40,{np.std(WIDE, ddof=1)},8")
+    unknown, known = study.of("unknown"), study.of("known")
+    assert unknown["difference_low"] == pytest.approx(known["difference_low"])
+    assert unknown["margin"] == 5
+
+
+def test_seeds_to_settle_is_the_least_number_that_decides() -> None:
+    comparison = Comparison([Sample(53, 15, 8, 150)], [Sample(53, 3, 8, 150)], "success")
+    more = comparison.seeds_to_settle()
+    assert more is not None
+    assert more > 1
+    assert comparison.verdict(more) is Verdict.REPRODUCED
+    assert comparison.verdict(more - 1) is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("ours", "published"),
+    [
+        (Sample(48, 3, 8, 150), Sample(53, 3, 8, 150)),  # on the margin
+        (Sample(53, 3, 8, 150), Sample(53, 3, 1, 150)),  # one published seed
+        (Sample(53, nan, 1, 150), Sample(53, nan, 8, 150)),  # no spread known
+    ],
+)
+def test_some_comparisons_are_settled_by_no_number_of_seeds(ours: Sample, published: Sample) -> None:
+    comparison = Comparison([ours], [published], "success")
+    assert comparison.verdict() is Verdict.INCONCLUSIVE
+    assert comparison.seeds_to_settle() is None
+
+
+numbers = st.floats(-200, 200)
+margins = st.floats(5, 50)
+intervals = st.tuples(numbers, st.floats(0, 100), st.floats(0, 100)).map(
+    lambda parts: Interval(parts[0], parts[0] - parts[1], parts[0] + parts[2])
+)
+samples = st.builds(Sample, st.floats(0, 100), st.floats(0, 40), st.integers(2, 8), st.sampled_from([0, 150]))
+MIRRORED = {Verdict.HIGHER: Verdict.LOWER, Verdict.LOWER: Verdict.HIGHER}
+
+
+@given(intervals, margins)
+def test_a_mirrored_difference_has_the_mirrored_verdict(interval: Interval, margin: float) -> None:
+    verdict = judge(interval, margin)
+    mirrored = judge(Interval(-interval.value, -interval.high, -interval.low), margin)
+    assert mirrored is MIRRORED.get(verdict, verdict)
+
+
+@given(samples, samples, margins)
+def test_swapped_sides_have_the_mirrored_verdict(ours: Sample, published: Sample, margin: float) -> None:
+    ahead = Comparison([ours], [published], "success").difference()
+    behind = Comparison([published], [ours], "success").difference()
+    assert (ahead.low, ahead.high) == pytest.approx((-behind.high, -behind.low), abs=1e-6)
+
+
+@given(intervals, margins, st.floats(0, 50), st.floats(0, 50))
+def test_a_wider_interval_decides_nothing_new(interval: Interval, margin: float, below: float, above: float) -> None:
+    before = judge(interval, margin)
+    after = judge(Interval(interval.value, interval.low - below, interval.high + above), margin)
+    assert after in (before, Verdict.INCONCLUSIVE)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=2).map(sorted), margins, st.floats(0, 50))
+def test_more_margin_never_takes_reproduced_back(shares: list[float], margin: float, more: float) -> None:
+    low, high = (share * margin for share in shares)
+    assert judge(Interval((low + high) / 2, low, high), margin) is Verdict.REPRODUCED
+    assert judge(Interval((low + high) / 2, low, high), margin + more) is Verdict.REPRODUCED
+
+
+def test_an_interval_without_ends_decides_nothing() -> None:
+    assert judge(Interval(40, nan, nan), 5) is Verdict.INCONCLUSIVE
+
+
+# --- stages, methods, aggregates --------------------------------------------------------------------------------------
+
+
+def test_an_offline_run_that_an_online_run_starts_from_is_the_score_before(study: Study) -> None:
+    study.add("task", TIGHT, "53,1,8")
+    study.rows += ["task,MFQL,pretrain,83,1,8,A paper"]
+    study.add("task", [99.0] * 8, "99,1,8", stage="online", starts_from="offline")
+    found = {stage: study.of("task", stage)["verdict"] for stage in ("offline", "pretrain", "online")}
+    assert found == {"offline": "reproduced", "pretrain": "lower", "online": "reproduced"}
+
+
+def test_the_released_protocol_has_the_same_numbers_and_an_ablation_none(study: Study) -> None:
+    study.add("task", TIGHT, "53,1,8")
+    for method in ("mfql-released", "mfql-gamma"):
+        study.add("task", TIGHT, method=method)
+    table = study.verdicts()
+    found = table[table["scope"] == "task"].set_index("method")["verdict"].to_dict()
+    assert found == {"mfql": "reproduced", "mfql-released": "reproduced", "mfql-gamma": "never published"}
+
+
+def test_aggregates_cover_what_can_be_judged_and_say_what_they_leave_out(study: Study) -> None:
+    study.add("first", [score - 20 for score in TIGHT], "53,1,8")
+    study.add("second", [score + 20 for score in TIGHT], "53,1,8")
+    study.add("third", [0.0] * 8, "90,1,8", source="untuned")
+    study.add("fourth", TIGHT, ",,8")
+    study.add("other", TIGHT, None, suite="toy")
+    table = study.verdicts().set_index(["scope", "task"])
+    suite = table.loc[("suite", "ogbench")]
+    assert (suite["tasks"], suite["verdict"], suite["seeds"]) == (2, "reproduced", 8)
+    assert suite["difference"] == pytest.approx(0)
+    assert set(suite["left_out"].split(", ")) == {"1 settings not at hand", "1 published but not at hand"}
+    assert table.loc[("all", "all")]["tasks"] == 2
+    assert "1 never published" in table.loc[("all", "all")]["left_out"]
+    assert table.loc[("suite", "toy")]["verdict"] == "nothing to compare"
+
+
+def test_an_aggregate_is_the_mean_of_the_differences() -> None:
+    ours, published = [Sample(50, 4, 8), Sample(70, 9, 5)], [Sample(45, 3, 8), Sample(71, 2, 8)]
+    difference = Comparison(ours, published, "normalized_return").difference()
+    variances = np.array([16 / 8, 81 / 5, 9 / 8, 4 / 8]) / 4
+    freedom = variances.sum() ** 2 / (variances**2 / [7, 4, 7, 7]).sum()
+    reach = stats.t.ppf(0.975, freedom) * np.sqrt(variances.sum())
+    assert (difference.value, difference.high) == pytest.approx((2, 2 + reach))
+
+
+def test_third_parties_stand_beside_with_the_tasks_own_rule_first(study: Study) -> None:
+    study.add("task", TIGHT, "53,1,8")
+    columns = (*COLUMNS, "seed", "alpha", "score_rule")
+    rows = ["task,MFQL,pretrain,76,,1,A run,1,150,last", "task,MFQL,pretrain,58.7,,1,A run,1,150,last_three"]
+    write_published(study.folder / "published/third_party", *rows, name="runs.csv", columns=columns)
+    assert study.of("task")["third_party"] == "58.7 (alpha 150); 76 (alpha 150, last evaluation)"
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ("task,MFQL,offline,high,1,8,A paper", "mean is 'high', not a number"),
+        ("task,MFQL,offline,inf,1,8,A paper", "mean is 'inf', not a number"),
+        ("task,MFQL,offline,53,-1,8,A paper", "std is -1, below 0"),
+        ("task,MFQL,offline,53,1,eight,A paper", "seeds is 'eight', not a whole number"),
+        ("task,MFQL,offline,53,1,0,A paper", "seeds is 0, below 1"),
+        ("task,MFQL,offline,53,1,,A paper", "there is a std and no number of seeds"),
+        ("task,MFQL,offline,,1,8,A paper", "there is a std and no mean"),
+        ("task,MFQL,later,53,1,8,A paper", "stage is 'later', not one of offline, pretrain, online"),
+        ("task,MFQL,offline,53,1,8,", "source is empty"),
+        ("task,MFQL,offline,53,1,8", "the row does not have 7 cells"),
+        ("task,MFQL,offline,53,1,8,A paper,B", "the row does not have 7 cells"),
+        ("fine,mfql,offline,53,1,8,A paper", "repeats mfql on fine, offline"),
+    ],
+)
+def test_a_bad_row_is_refused_by_file_and_line(tmp_path: Path, row: str, fault: str) -> None:
+    write_published(tmp_path, "fine,MFQL,offline,53,nan,8,A paper", row)
+    with pytest.raises(UserError, match=r"paper\.csv:3\b") as error:
+        read_published(tmp_path)
+    assert fault in str(error.value)
+
+
+def test_other_files_are_refused_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no CSV"):
+        read_published(tmp_path)
+    write_published(tmp_path, columns=COLUMNS[:-1])
+    with pytest.raises(UserError, match="lacks the columns source"):
+        read_published(tmp_path)
+    (tmp_path / "paper.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot read"):
+        read_published(tmp_path)
+
+
+def test_a_users_own_row_fills_in_for_one_that_is_not_at_hand(study: Study) -> None:
+    study.add("task", TIGHT, ",,8")
+    write_published(study.folder / "published", "task,MFQL,offline,53,1,8,The paper that I hold", name="mine.csv")
+    assert study.of("task")["verdict"] == "reproduced"
+
+
+def test_a_published_success_rate_is_a_percentage(study: Study) -> None:
+    study.add("task", TIGHT, "153,1,8")
+    with pytest.raises(UserError, match=r"paper\.csv:2: mean is 153, not a percentage"):
+        study.verdicts()
+
+
+def test_a_task_that_is_not_in_the_table_is_refused(study: Study) -> None:
+    study.add("task", TIGHT, "53,1,8")
+    study.tasks["tusk"] = study.tasks.pop("task")
+    with pytest.raises(UserError, match=r"unknown task 'task'[^$]*tusk"):
+        study.verdicts()
+
+
+def test_the_numbers_in_the_repository_are_whole() -> None:
+    published = read_published(ROOT / "results/published")
+    of_mfql = [number for (method, _, _), number in published.items() if method == "mfql"]
+    stages = pd.Series([number.stage for number in of_mfql]).value_counts().to_dict()
+    assert stages == {"offline": 73, "pretrain": 15, "online": 15}
+    assert sum(number.at_hand for number in of_mfql) == 25
+    assert published["mfql", "cube-double-play-singletask-task2-v0", "online"].mean == 95
+
+
+def test_third_partys_runs_end_where_their_curves_do() -> None:
+    curves = pd.read_csv(ROOT / "results/published/third_party/curves.csv")
+    ends = curves[curves["step"] == 1_000_000].set_index(["task", "stage"])["value"]
+    runs = read_third_party(ROOT / "results/published")
+    for (name, stage), value in ends.items():
+        own = [run.number for run in runs if (run.number.task, run.number.stage) == (name, stage)]
+        assert value in [number.mean for number in own]
+
+
+def test_the_command_writes_the_table_and_the_page(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "humanoidmaze-medium-navigate-singletask-task1-v0"
+    study.add(name, [94.0, 93.0, 95.0, 94.0], settings={"offline_steps": 1_000_000})
+    write_scores(collect(study.files), study.folder / "scores.csv")
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers())
+    line = f"verdict --scores {study.folder}/scores.csv --results {study.folder} --out {study.folder}/out"
+    places = ["--published", str(ROOT / "results/published"), "--tasks", str(ROOT / "config/tasks.csv")]
+    options = parser.parse_args([*line.split(), *places])
+    options.func(options)
+    page = (study.folder / "out/verdict.md").read_text()
+    assert capsys.readouterr().out.strip() == page.strip()
+    assert all(name in page for name in RULE)
+    assert "94.0 ± 3.0" in page
+    assert "58.7 (alpha 150)" in page
+    row = read(study.folder / "out/verdict.csv").iloc[-1]
+    assert (row["task"], row["verdict"], row["tasks"]) == (name, "reproduced", 1)
+    assert isnan(row["more_seeds"])
+    assert row["verdict"] in DECIDED
