@@ -22,6 +22,7 @@ from typing import Any, SupportsFloat
 import gymnasium
 import numpy as np
 
+from mfql.envs import d4rl
 from mfql.errors import UserError
 
 _MAKING = Lock()
@@ -30,17 +31,21 @@ _CHANGING_FIELDS = ("geom_rgba", "mat_rgba", "site_pos", "dof_damping")
 
 
 def make_env(task_name: str) -> Isolated:
-    """The environment of an OGBench single task, with its time limit.
+    """The environment of an OGBench single task or a D4RL task, with its time limit.
 
     Args:
-        task_name: with its dataset type, for example `pointmaze-medium-navigate-singletask-task1-v0`.
+        task_name: with its dataset type, for example `pointmaze-medium-navigate-singletask-task1-v0` or
+            `pen-human-v1`.
 
     Raises:
-        UserError: OGBench has no such task.
+        UserError: there is no such task, or D4RL's files are not installed.
     """
+    if task_name in d4rl.TASKS:
+        return make_envs(task_name, 1)[0]
     if "singletask" not in task_name.split("-"):
         raise UserError(
-            f"{task_name!r} is not a single-task OGBench name", "Such as cube-single-play-singletask-task1-v0."
+            f"{task_name!r} is not a single-task OGBench name, nor one of the D4RL tasks",
+            "Such as cube-single-play-singletask-task1-v0 or pen-human-v1.",
         )
 
     def make() -> gymnasium.Env:
@@ -55,11 +60,13 @@ def make_envs(task_name: str, count: int) -> list[Isolated]:
     """`count` environments of one task, for one thread.
 
     Each behaves as one of `make_env`. Those of the manipulation suite share one compiled model: it takes 150 MB and a
-    second to build, what an environment has of its own under 1 MB.
+    second to build, what an environment has of its own under 1 MB. D4RL's share one too.
 
     Raises:
-        UserError: OGBench has no such task.
+        UserError: there is no such task, or D4RL's files are not installed.
     """
+    if task_name in d4rl.TASKS:
+        return [Isolated(env) for env in d4rl.make_simulations(task_name, count)]
     first = make_env(task_name)
     if not first.compiled:
         return [first, *(make_env(task_name) for _ in range(count - 1))]
@@ -108,7 +115,7 @@ def reset_env(env: gymnasium.Env, seed: int) -> tuple[np.ndarray, dict[str, Any]
 
 
 class Isolated(gymnasium.Wrapper):
-    """Runs an OGBench environment on generators of its own; `reset(seed=...)` seeds all of them.
+    """Runs an environment on generators of its own; `reset(seed=...)` seeds all of them.
 
     An episode equals one of the bare environment after `numpy.random.seed(seed)`, `action_space.seed(seed)` and
     `reset(seed=seed)`. It needs MuJoCo 3.3.6 or later: before, `mj_forward` in a reset left the solver a start that
