@@ -7,6 +7,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
@@ -251,3 +252,27 @@ eval_interval: 15
 eval_episodes: 1
 log_interval: 5
 """
+
+
+FILM = """
+import sys
+from mfql import cli
+from mfql.evaluation import evaluate
+evaluate._MOST_FRAMES = 3  # software rendering takes half a second a frame
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_policy_is_filmed_or_the_message_says_what_rendering_needs(place, tmp_path):
+    run, video = str(place.run(METHOD, 0, "online").parent), tmp_path / "video.gif"
+    arguments = ["evaluate", run, "--episodes", "1", "--out", str(tmp_path / "a.json"), "--video", str(video)]
+    done = place.call(arguments, ("-c", FILM))
+    if done.returncode == 0:
+        frames = imageio.imread(video)
+        assert frames.shape == (3, 200, 200, 3)
+        assert frames.std() > 1
+    else:
+        assert done.returncode == 2
+        assert "cannot render off-screen" in done.stderr
+        assert "libegl1" in done.stderr
+        assert not video.exists()

@@ -10,6 +10,7 @@ import imageio.v3 as imageio
 import numpy as np
 import torch
 
+from mfql.envs.d4rl import score_range
 from mfql.envs.make import make_env, reset_env
 from mfql.envs.vector import EnvPool
 from mfql.errors import UserError
@@ -37,6 +38,9 @@ def evaluate(run: Path, episodes: int, out: Path, video: Path | None, workers: i
     Raises:
         UserError: no policy in the folder, or no off-screen rendering for the video.
     """
+    if "DISPLAY" not in os.environ:
+        # Read when MuJoCo is first imported; without a display its own default fails.
+        os.environ.setdefault("MUJOCO_GL", "egl")
     policy = load_policy(run)
     description = policy.description
     with EnvPool(description["task"], episodes, workers) as pool:
@@ -52,7 +56,7 @@ def evaluate(run: Path, episodes: int, out: Path, video: Path | None, workers: i
     result = {
         **{key: description[key] for key in ("method", "task", "seed", "stage", "identity")},
         "episodes": episodes,
-        **found.summary(0),
+        **found.summary(0, score_range(description["task"])),
         "each": {
             "success": found.success[0].tolist(),
             "return": found.returns[0].tolist(),
@@ -79,8 +83,6 @@ def film(policy: Policy, task: str, path: Path) -> None:
 
 def _frames(policy: Policy, task: str) -> np.ndarray:
     """Frames `[T, H, W, 3]` of one episode."""
-    if "DISPLAY" not in os.environ:
-        os.environ.setdefault("MUJOCO_GL", "egl")
     env = make_env(task)
     try:
         observation, _ = reset_env(env, 0)
