@@ -13,15 +13,18 @@ import pytest
 from fake_results import write_run
 from hypothesis import given
 from hypothesis import strategies as st
+from markupsafe import escape
 from scipy import stats
 
 from mfql.errors import UserError
+from mfql.report import aggregate
 from mfql.report.cli import add_commands
+from mfql.report.html import Options, page_of
 from mfql.report.intervals import Interval
 from mfql.report.published import COLUMNS, read_published, read_third_party
 from mfql.report.scores import collect, write_scores
 from mfql.report.verdict import DECIDED, RULE, Comparison, Sample, Verdict, judge
-from mfql.report.verdict_tables import References, read, verdicts
+from mfql.report.verdict_tables import References, read, verdicts, write
 from mfql.tasks import Task
 
 ROOT = Path(__file__).parents[1]
@@ -356,3 +359,22 @@ def test_the_command_writes_the_table_and_the_page(study: Study, capsys: pytest.
     assert (row["task"], row["verdict"], row["tasks"]) == (name, "reproduced", 1)
     assert isnan(row["more_seeds"])
     assert row["verdict"] in DECIDED
+
+
+def test_the_report_shows_the_rule_and_both_protocols_beside_third_parties(study: Study) -> None:
+    study.add("task", TIGHT, "53,1,8")
+    study.add("task", WIDE, method="mfql-released")
+    columns = (*COLUMNS, "seed", "alpha", "score_rule")
+    rows = ["task,MFQL,pretrain,58.7,,1,A run,1,150,last_three"]
+    write_published(study.folder / "published/third_party", *rows, name="runs.csv", columns=columns)
+    write(study.verdicts(), study.folder / "verdict")
+    scores = collect(study.files)
+    options = Options(study.folder, study.folder / "aggregate", verdict=study.folder / "verdict/verdict.csv")
+    page = page_of(scores, aggregate.write(scores, study.folder / "aggregate"), study.folder / "report.html", options)
+    section = page[page.index('id="verdict"') : page.index('id="comparisons"')]
+    assert 'href="verdict/verdict.csv"' in section
+    assert "<b>1</b> reproduced" in section
+    assert "<b>1</b> inconclusive" in section
+    assert section.count("53.0 ± 1.0") == 2 + 2 * 2  # both protocols on the task, over its suite and over all
+    assert section.count("58.7 (alpha 150)") == 2
+    assert all(escape(text) in section for text in RULE.values())

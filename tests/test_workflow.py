@@ -64,7 +64,7 @@ class Project:
 
 def clone(folder: Path) -> Project:
     """What a user has before the first run."""
-    for name in ("workflow", "profiles", "config"):
+    for name in ("workflow", "profiles", "config", "results/published"):
         shutil.copytree(ROOT / name, folder / name)
     (folder / "tests").mkdir()
     for name in ("Snakefile", "tests/miniature.yaml"):
@@ -165,7 +165,7 @@ def test_paper_does_not_start_without_a_gpu_and_names_the_smaller_configurations
     assert "config/laptop.yaml" in printed
     assert "--config allow_cpu=true" in printed
     assert "Traceback" not in printed
-    assert not (project.folder / "results").exists()
+    assert not (project.folder / "results/runs").exists()
 
 
 # --- what runs, and what does not run again ---------------------------------------------------------------------------
@@ -236,6 +236,7 @@ def renew_the_dates_of_the_data(project: Project) -> Project:
 def copy_the_results_elsewhere(project: Project) -> Project:
     """Only results/, into a new working copy, with new dates in the least fortunate order: the latest stage first."""
     moved = clone(project.folder.with_name("elsewhere"))
+    shutil.rmtree(moved.folder / "results")
     shutil.copytree(project.folder / "results", moved.folder / "results", copy_function=shutil.copy)
     for age, stage in enumerate(("offline", "pretrain", "online")):
         for path in moved.folder.glob(f"results/runs/*/*/seed*/{stage}/evaluation.json"):

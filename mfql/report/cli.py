@@ -57,6 +57,7 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--partial", action="store_true", help="report what is finished, and list what is missing")
     parser.add_argument("--targets", type=Path, metavar="LIST", help="a text file of every evaluation.json asked for")
     parser.add_argument("--expected", type=Path, metavar="YAML", help="scores to expect, or a configuration with them")
+    parser.add_argument("--verdict", type=Path, metavar="CSV", help="the verdict.csv of `mfql verdict`, to show it")
     parser.set_defaults(func=run_report)
 
 
@@ -118,6 +119,7 @@ def run_report(arguments: argparse.Namespace) -> None:
         partial=arguments.partial,
         expected=read_expected(arguments.expected) if arguments.expected else None,
         targets=_listed(arguments.targets) if arguments.targets else (),
+        verdict=arguments.verdict,
     )
     tables = html.read_tables(arguments.aggregates)
     html.write_report(scores.read_scores(arguments.scores), tables, arguments.out, options)

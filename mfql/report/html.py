@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 
 from mfql.errors import UserError
 from mfql.files import write_whole
-from mfql.report import figures, provenance
+from mfql.report import figures, provenance, verdict_tables
 from mfql.report.aggregate import FEW_SEEDS, TABLES
 from mfql.report.answer import answer, ends, number
 from mfql.report.expected import Expected, compare
@@ -38,6 +38,7 @@ class Options:
         partial: whether to report what is finished and list the rest, instead of refusing.
         expected: the ranges of `mfql.report.expected.read_expected`.
         targets: the `evaluation.json` of every run that was asked for.
+        verdict: the `verdict.csv` of `mfql.report.verdict_tables`, to show the verdicts.
     """
 
     results: Path
@@ -45,6 +46,7 @@ class Options:
     partial: bool = False
     expected: Expected | None = None
     targets: Iterable[Path] = ()
+    verdict: Path | None = None
 
 
 def read_tables(folder: str | Path) -> dict[str, pd.DataFrame]:
@@ -120,6 +122,7 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
         confidence=round(100 * CONFIDENCE),
         data=quote(os.path.relpath(options.aggregates, out.parent)),
         success=SUCCESS,
+        verdict=verdict_tables.for_page(options.verdict, out.parent) if options.verdict else None,
     )
 
 

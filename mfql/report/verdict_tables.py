@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -16,7 +18,7 @@ from mfql.report.intervals import Interval, weighted
 from mfql.report.published import Numbers, Published, ThirdPartyRun, plain, reproduced_name
 from mfql.report.scores import SCORED_EVALUATIONS
 from mfql.report.tasks import SUCCESS, bounded, in_order, mean_of, parts, runs
-from mfql.report.verdict import RULE, Comparison, Sample, Verdict, sample_of
+from mfql.report.verdict import DECIDED, RULE, Comparison, Sample, Verdict, sample_of
 from mfql.tasks import Task
 
 PUBLISHED_EPISODES = 50  # of one evaluation, in every table of results/published
@@ -125,6 +127,33 @@ def printable(table: pd.DataFrame) -> pd.DataFrame:
         "verdict": [_in_words(row) for row in rows],
     }
     return table[["stage", "task", "method"]].assign(**shown, **{"third party": table["third_party"]})
+
+
+def for_page(path: str | Path, folder: str | Path) -> dict[str, Any]:
+    """What the report shows of a `verdict.csv`.
+
+    Args:
+        path: the file that `write` wrote.
+        folder: where the page will lie, for the link to the file.
+
+    Returns:
+        aggregates, tasks (rows of `printable` with more of their columns), counts (verdict of a task -> how many),
+        judged (whether any task could be), rule, data (the link).
+
+    Raises:
+        UserError: the file is absent or has other columns.
+    """
+    table = read(path)
+    shown = printable(table).assign(**{name: table[name] for name in ("tasks", "left_out", "source", "third_party")})
+    is_task = table["scope"] == "task"
+    return {
+        "aggregates": shown[~is_task].to_dict("records"),
+        "tasks": shown[is_task].to_dict("records"),
+        "counts": table.loc[is_task, "verdict"].value_counts().to_dict(),
+        "judged": bool(table.loc[is_task, "verdict"].isin([*DECIDED, Verdict.INCONCLUSIVE]).any()),
+        "rule": RULE,
+        "data": quote(os.path.relpath(path, folder)),
+    }
 
 
 def _with_starts(table: pd.DataFrame) -> pd.DataFrame:

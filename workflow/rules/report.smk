@@ -5,6 +5,7 @@ rule report:
     input:
         scores=f"{EXPERIMENT}/scores.csv",
         tables=rules.aggregate.output,
+        verdict=rules.verdict.output[0],
         expected=config["expected"] or [],
     output:
         report(f"{EXPERIMENT}/report.html", caption="../report/report.rst", category="Report"),
@@ -21,4 +22,4 @@ rule report:
         runtime=60,
     shell:
         "mfql report --scores {input.scores} --aggregates {params.aggregates} --results results"
-        " {params.expected:q} --out {output} > {log} 2>&1"
+        " --verdict {input.verdict} {params.expected:q} --out {output} > {log} 2>&1"

@@ -1,0 +1,28 @@
+"""Every score beside the published one, and whether it reproduces it."""
+
+from glob import glob
+
+
+rule verdict:
+    input:
+        glob("results/published/**/*.csv", recursive=True),
+        scores=f"{EXPERIMENT}/scores.csv",
+        tasks="config/tasks.csv",
+    output:
+        [
+            report(f"{EXPERIMENT}/verdict/verdict.{kind}", caption="../report/verdict.rst", category="Tables")
+            for kind in ("csv", "md")
+        ],
+    log:
+        f"logs/{EXPERIMENT}/verdict.log",
+    benchmark:
+        f"logs/{EXPERIMENT}/verdict.tsv"
+    params:
+        folder=subpath(output[0], parent=True),
+    resources:
+        gpu=0,
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "mfql verdict --scores {input.scores} --published results/published --tasks {input.tasks} --results results"
+        " --out {params.folder} > {log} 2>&1"
