@@ -1,7 +1,8 @@
-"""Runs `mfql` and kills it, as SIGKILL does, at a named moment: `python killed.py MOMENT COUNT ARGUMENT...`.
+"""Runs `mfql` and ends it by a signal at a named moment: `python killed.py MOMENT COUNT ARGUMENT...`.
 
-Moments: `step`, in the COUNT-th finish of an online step; `checkpoint`, half-way through writing the COUNT-th
-checkpoint file; `evaluation`, at the COUNT-th step of the evaluations' environments.
+Moments, by SIGKILL but for the last: `step`, in the COUNT-th finish of an online step; `checkpoint`, half-way through
+writing the COUNT-th checkpoint file; `evaluation`, at the COUNT-th step of the evaluations' environments; `ask`, like
+`step`, by SIGTERM.
 """
 
 from __future__ import annotations
@@ -17,19 +18,25 @@ from mfql.evaluation import rollout
 from mfql.training import online
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def die(number: signal.Signals = signal.SIGKILL) -> None:
+    os.kill(os.getpid(), number)
 
 
-def kill_before(owner: Any, name: str, count: int, counts: Callable[..., bool] = lambda *args, **kwargs: True) -> None:
-    """Replace a function by one that dies at its COUNT-th call, of those that count."""
+def kill_before(
+    owner: Any,
+    name: str,
+    count: int,
+    counts: Callable[..., bool] = lambda *args, **kwargs: True,
+    number: signal.Signals = signal.SIGKILL,
+) -> None:
+    """Replace a function by one that sends the signal at its COUNT-th call, of those that count."""
     original, calls = getattr(owner, name), 0
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         calls += bool(counts(*args, **kwargs))
         if calls == count and counts(*args, **kwargs):
-            die()
+            die(number)
         return original(*args, **kwargs)
 
     setattr(owner, name, wrapped)
@@ -39,6 +46,8 @@ def main() -> None:
     moment, count = sys.argv[1], int(sys.argv[2])
     if moment == "step":
         kill_before(online.Environments, "finish", count)
+    elif moment == "ask":
+        kill_before(online.Environments, "finish", count, number=signal.SIGTERM)
     elif moment == "checkpoint":
         # The file beside the checkpoint is written in full and not yet synchronised or renamed: cut it in half, then
         # die.

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from mfql.cli import EXIT_CONTINUE
 from mfql.evaluation.policy import load_policy
 from mfql.training.checkpoint import Checkpoints, load_tensors
 from tests.training_runs import ROOT, TASK, Workplace
@@ -64,6 +65,19 @@ def test_a_run_killed_in_an_episode_a_checkpoint_and_an_evaluation_ends_as_if_un
     assert done.returncode == 0, done.stderr
     for seed in (0, 1):
         assert_equal_runs(place.run(METHOD, seed, "online"), place.run(METHOD, seed, "online", "killed"))
+
+
+def test_a_run_asked_to_end_saves_and_asks_to_be_continued(place):
+    start = place.folder / "asked" / "runs" / METHOD / TASK / "seed0"
+    shutil.copytree(place.run(METHOD, 0, "pretrain").parent, start / "pretrain")
+    shutil.copytree(place.run(METHOD, 1, "pretrain").parent, start.with_name("seed1") / "pretrain")
+    arguments = place.arguments(METHOD, "online", [0, 1], "asked")
+    done = place.call(["ask", "14", *arguments], (str(ROOT / "tests" / "killed.py"),))
+    assert done.returncode == EXIT_CONTINUE, done.stderr
+    assert Checkpoints(place.run(METHOD, 0, "online", "asked") / "checkpoint").steps() == [14]
+    assert place.call(arguments).returncode == 0
+    for seed in (0, 1):
+        assert_equal_runs(place.run(METHOD, seed, "online"), place.run(METHOD, seed, "online", "asked"))
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(place, tmp_path):
