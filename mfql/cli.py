@@ -57,6 +57,13 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     fetch.add_argument("dataset")
     fetch.add_argument("--out", type=Path, required=True, metavar="DIR")
     fetch.set_defaults(func=_fetch)
+    replay = data.add_parser("replay", help="compare one step of the simulator with a D4RL dataset's")
+    replay.add_argument("task", help="such as pen-human-v1")
+    replay.add_argument("--data", type=Path, default=Path("data"), help="folder of the dataset")
+    replay.add_argument("--rows", type=_count(1), default=1000, help="steps, spread evenly over the file")
+    replay.add_argument("--out", type=Path, metavar="FILE.json")
+    replay.add_argument("--config-dir", type=Path, default=Path("config"))
+    replay.set_defaults(func=_replay)
 
 
 def _generate(options: argparse.Namespace) -> None:
@@ -69,6 +76,17 @@ def _fetch(options: argparse.Namespace) -> None:
     from mfql.data.fetch import fetch
 
     fetch(options.dataset, options.out)
+
+
+def _replay(options: argparse.Namespace) -> None:
+    from mfql.data.replay import replay, table
+    from mfql.files import write_json
+    from mfql.tasks import find_task
+
+    result = replay(find_task(options.task, options.config_dir), options.data, options.rows)
+    print(table(result))
+    if options.out is not None:
+        write_json(options.out, result)
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:

@@ -1,4 +1,4 @@
-"""OGBench datasets as arrays, relabelled for one task by OGBench itself."""
+"""Datasets as arrays; OGBench's are relabelled for one task by OGBench itself."""
 
 from __future__ import annotations
 
@@ -100,19 +100,24 @@ class Dataset(Transitions):
 
 
 def load(task: Task, folder: str | Path) -> Dataset:
-    """The dataset of an OGBench task, with rewards and masks as OGBench relabels them.
+    """The dataset of a task: OGBench's with rewards and masks as OGBench relabels them, D4RL's as `load_d4rl` says.
 
     Args:
-        task: an OGBench row of the task table.
-        folder: where `{dataset}.npz` and `{dataset}-val.npz` are; `{dataset}.json`, where present, must agree
-            with them.
+        task: a row of the task table.
+        folder: where `{dataset}.npz` and `{dataset}-val.npz` are, or D4RL's `{dataset}.hdf5`; `{dataset}.json`, where
+            present, must agree with them.
 
     Raises:
         UserError: a file is absent, damaged, changed, or belongs to another environment.
     """
     import ogbench
 
+    from mfql.data.d4rl import load_d4rl
+    from mfql.envs import d4rl
     from mfql.envs.make import make_env, reset_env
+
+    if task.dataset in d4rl.TASKS:
+        return load_d4rl(task, folder)
 
     train_path, val_path = split_paths(folder, task.dataset).values()
     env = make_env(task.name)
@@ -131,7 +136,7 @@ def load(task: Task, folder: str | Path) -> Dataset:
     for path, split in ((train_path, train), (val_path, val)):
         if len(split["next_observations"]) != len(split["observations"]):
             raise UserError(f"{path}: the last row does not end its trajectory", REPLACE)
-    mean, std = _statistics(train["observations"])
+    mean, std = observation_statistics(train["observations"])
     return Dataset(
         **_fields(train),
         val=Transitions(**_fields(val)),
@@ -196,8 +201,8 @@ def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dt
     return shape, dtype
 
 
-def _statistics(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over rows, in float64, block by block; for pixels 0 and 1: they stay as they are."""
+def observation_statistics(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation over rows, in float64, block by block; for pixels 0 and 1: they stay as they are."""
     if observations.dtype == np.uint8:
         return np.zeros(1, np.float32), np.ones(1, np.float32)
     blocks = range(0, len(observations), _BLOCK)

@@ -1,10 +1,11 @@
-"""`{dataset}.json`: where a dataset's two files come from, and the sha256 by which they are known."""
+"""`{dataset}.json`: where a dataset's files come from, and the sha256 by which they are known."""
 
 from __future__ import annotations
 
 from importlib import metadata
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from mfql.errors import UserError
@@ -15,7 +16,11 @@ REPLACE = "Generate or fetch the dataset again."
 
 
 def split_paths(folder: str | Path, dataset: str) -> dict[str, Path]:
-    """The files of a dataset's training and validation split, as OGBench names them."""
+    """The files of a dataset's training and validation split, as OGBench names them; D4RL's have one file, `train`."""
+    from mfql.envs import d4rl
+
+    if dataset in d4rl.TASKS:
+        return {"train": Path(folder) / f"{dataset}.hdf5"}
     return {"train": Path(folder) / f"{dataset}.npz", "val": Path(folder) / f"{dataset}-val.npz"}
 
 
@@ -25,7 +30,7 @@ def description_path(folder: str | Path, dataset: str) -> Path:
 
 
 def describe(folder: str | Path, dataset: str, source: str, seed: int | None) -> None:
-    """Describe the two files of a dataset.
+    """Describe the files of a dataset.
 
     Args:
         folder: where they are.
@@ -43,9 +48,9 @@ def describe(folder: str | Path, dataset: str, source: str, seed: int | None) ->
             "source": source,
             "seed": seed,
             "episodes": len(lengths["train"]),
-            "val_episodes": len(lengths["val"]),
+            "val_episodes": len(lengths.get("val", ())),
             "steps": int(found[0]) if len(found) == 1 else None,
-            "rows": {split: int(lengths[split].sum()) for split in SPLITS},
+            "rows": {split: int(lengths[split].sum()) for split in lengths},
             "sha256": {split: sha256(path) for split, path in paths.items()},
             "versions": {package: _version(package) for package in ("mfql", "ogbench", "mujoco", "numpy")},
         },
@@ -67,7 +72,7 @@ def verify(folder: str | Path, dataset: str) -> tuple[str, str]:
         return "unknown", found["train"]
     described = read_json(path)
     try:
-        source, expected = str(described["source"]), {split: str(described["sha256"][split]) for split in SPLITS}
+        source, expected = str(described["source"]), {split: str(described["sha256"][split]) for split in found}
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} does not say source and sha256", REPLACE) from error
     for split, file in split_paths(folder, dataset).items():
@@ -81,6 +86,11 @@ def verify(folder: str | Path, dataset: str) -> tuple[str, str]:
 
 
 def _episode_lengths(path: Path) -> np.ndarray:
+    if path.suffix == ".hdf5":
+        with h5py.File(path) as file:
+            ends = file["terminals"][()].astype(bool) | file["timeouts"][()].astype(bool)
+        ends[-1] = True
+        return np.diff(np.flatnonzero(ends), prepend=-1)
     with np.load(path, allow_pickle=False) as arrays:
         return np.diff(np.flatnonzero(arrays["terminals"]), prepend=-1)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import mujoco
 import numpy as np
@@ -45,6 +46,7 @@ def compile_model(scene: str) -> mujoco.MjModel:
 class Pen(Simulation):
     """Turn the pen in the hand to the target's direction; a dropped pen ends the episode."""
 
+    recorded = MappingProxyType({"infos/desired_orien": 4})
     azimuth, distance = -45.0, 1.0
 
     def __init__(self, model: mujoco.MjModel) -> None:
@@ -87,6 +89,7 @@ class Pen(Simulation):
 class Hammer(Simulation):
     """Take the hammer and drive the nail into the board."""
 
+    recorded = MappingProxyType({"infos/board_pos": 3})
     azimuth, distance = 45.0, 2.0
 
     def __init__(self, model: mujoco.MjModel) -> None:
@@ -129,6 +132,8 @@ class Hammer(Simulation):
 class Door(Simulation):
     """Turn the latch and pull the door open."""
 
+    recorded = MappingProxyType({"infos/door_body_pos": 3})
+
     def __init__(self, model: mujoco.MjModel) -> None:
         super().__init__(model, [model.body("frame").pos])
 
@@ -159,6 +164,8 @@ class Door(Simulation):
 class Relocate(Simulation):
     """Take the ball to the target."""
 
+    recorded = MappingProxyType({"infos/obj_pos": 3, "infos/target_pos": 3})
+
     def __init__(self, model: mujoco.MjModel) -> None:
         super().__init__(model, [model.body("Object").pos, model.site("target").pos])
 
@@ -167,6 +174,10 @@ class Relocate(Simulation):
         ball = self.placement[0].copy()
         ball[:2] = self.np_random.uniform((-0.15, -0.15), (0.15, 0.3))
         self.placement = [ball, self.np_random.uniform((-0.2, -0.2, 0.15), (0.2, 0.2, 0.35))]
+
+    def recorded_placement(self, qpos: np.ndarray, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Files tell where the ball is, which its joints may have moved from where it was placed."""
+        return [arrays["infos/obj_pos"] - qpos[-6:-3], arrays["infos/target_pos"]]
 
     def observation(self) -> np.ndarray:
         """Arm and hand 30, then the differences palm - ball, palm - target, ball - target, 3 each."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import gymnasium
@@ -30,6 +32,8 @@ class Simulation(gymnasium.Env[np.ndarray, np.ndarray]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012 (gymnasium declares it so)
     render_mode = "rgb_array"
+    # Arrays of a D4RL file that say how an episode was placed, and their rows' lengths; see `recorded_placement`.
+    recorded: Mapping[str, int] = MappingProxyType({})
     # Of the free camera: degrees, and metres.
     azimuth, elevation, distance = 90.0, -45.0, 1.5
 
@@ -73,8 +77,17 @@ class Simulation(gymnasium.Env[np.ndarray, np.ndarray]):
         reward, success, terminated = self.judge()
         return self.observation(), reward, terminated, False, {"success": float(success)}
 
+    def recorded_placement(self, qpos: np.ndarray, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The placement of an episode from the row of a D4RL file that it starts with.
+
+        Args:
+            qpos: that row's joint positions [nq].
+            arrays: that row of each array of `recorded`.
+        """
+        return [arrays[name] for name in self.recorded]
+
     def set_state(self, qpos: np.ndarray, qvel: np.ndarray, placement: list[np.ndarray]) -> np.ndarray:
-        """Put the simulation into a state and return its observation; see `recorded_placement`.
+        """Put the simulation into a state and return its observation.
 
         Args:
             qpos: joint positions [nq].

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mfql.agents.interface import Draw
 from mfql.draws import DrawStream, derived_seed
+from mfql.envs.d4rl import ScoreRange
 
 
 class Pool(Protocol):
@@ -42,13 +43,16 @@ class Episodes:
     returns: np.ndarray
     lengths: np.ndarray
 
-    def summary(self, row: int) -> dict[str, float]:
-        """Means over one seed's episodes, success in percent."""
-        return {
+    def summary(self, row: int, scores: ScoreRange | None = None) -> dict[str, float]:
+        """Means over one seed's episodes, success in percent; with a task's score range `normalized_return` too."""
+        found = {
             "success": 100.0 * float(self.success[row].mean()),
             "return": float(self.returns[row].mean()),
             "length": float(self.lengths[row].mean()),
         }
+        if scores is not None:
+            found["normalized_return"] = scores.percent(self.returns[row], self.lengths[row])
+        return found
 
 
 def run_episodes(

@@ -20,6 +20,7 @@ from mfql.agents.interface import Agent, Draw
 from mfql.agents.update import Updater, initial_state, views_of
 from mfql.data.dataset import Dataset, Transitions
 from mfql.draws import DrawStream, generator
+from mfql.envs.d4rl import score_range
 from mfql.envs.vector import EnvPool
 from mfql.evaluation.policy import Actor
 from mfql.evaluation.rollout import run_episodes
@@ -81,6 +82,8 @@ class Trainer:
         self.online = runs[0].stage == "online"
         self.steps = self.settings.online_steps if self.online else self.settings.offline_steps
         self.seeds = [run.seed for run in runs]
+        self.scores = score_range(runs[0].task)
+        self.metric = "normalized_return" if self.scores else "success"
         device = execution.device
         self.normaliser = Normaliser.of(dataset, self.settings.observation_statistics)
         self.memory = self._memory(dataset, self.steps if self.online else 0)
@@ -234,8 +237,8 @@ class Trainer:
             self._write_log()
         if last or self.step % self.settings.eval_interval == 0:
             self.evaluate()
-            latest = [evaluations[-1]["success"] for evaluations in self.evaluations if evaluations]
-            bar.set_postfix_str(f"success {' '.join(f'{value:.0f}' for value in latest)} %")
+            latest = [evaluations[-1][self.metric] for evaluations in self.evaluations if evaluations]
+            bar.set_postfix_str(f"{self.metric} {' '.join(f'{value:.0f}' for value in latest)} %")
             return True
         return False
 
@@ -266,7 +269,7 @@ class Trainer:
         for row, log in enumerate(self._logs):
             if not active[row]:
                 continue
-            summary = episodes.summary(row)
+            summary = episodes.summary(row, self.scores)
             self.evaluations[row].append({"step": self.step, "episodes": self.settings.eval_episodes, **summary})
             log.write(self.step, {f"evaluation/{name}": value for name, value in summary.items()})
             log.write(self.step, {name: values[row] for name, values in diagnostics.items()})
@@ -276,7 +279,7 @@ class Trainer:
 
     def _no_longer_improves(self, row: int) -> bool:
         patience = self.settings.early_stopping
-        scores = [evaluation["success"] for evaluation in self.evaluations[row]]
+        scores = [evaluation[self.metric] for evaluation in self.evaluations[row]]
         return bool(patience) and len(scores) - 1 - int(np.argmax(scores)) >= patience
 
     @torch.no_grad()

@@ -1,0 +1,142 @@
+"""D4RL's datasets: one HDF5 file of consecutive steps, read as the transitions that Q-learning may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+
+from mfql.data.dataset import ACTION_LIMIT, Dataset, Transitions, observation_statistics
+from mfql.data.description import REPLACE, split_paths, verify
+from mfql.errors import UserError
+from mfql.tasks import Task
+
+if TYPE_CHECKING:
+    from mfql.envs.d4rl import D4RLTask
+
+# The share of trajectories that stands in for the validation split that D4RL has not.
+_VAL_SHARE = 0.1
+
+
+def load_d4rl(task: Task, folder: str | Path) -> Dataset:
+    """The dataset of a D4RL task as D4RL defines its transitions, with the protocol's reward shift.
+
+    A row's next observation is the file's next row. The last step before a time-out is left out, since what followed it
+    was not recorded, and so is the file's last row. A terminal row's mask is 0; a trajectory ends at a terminal row and
+    where rows are left out. Statistics are of the rows kept.
+
+    D4RL has no validation split, and training uses every row. `val` is the last tenth of the trajectories, which are
+    *also trained on*: its losses show whether the loss is computed alike there, not whether it generalises.
+
+    Args:
+        task: a D4RL row of the task table.
+        folder: where `{dataset}.hdf5` is; `{dataset}.json`, where present, must agree with it.
+
+    Raises:
+        UserError: the file is absent, damaged, changed, or belongs to another environment.
+    """
+    from mfql.envs.d4rl import find_d4rl_task
+
+    path = split_paths(folder, task.dataset)["train"]
+    known = find_d4rl_task(task.name)
+    steps = read_steps(path, known)
+    source, digest = verify(folder, task.dataset)
+    train = _transitions(steps, known.reward_shift)
+    if len(train) == 0:
+        raise UserError(f"{path} has no step that does not end in a time-out", REPLACE)
+    mean, std = observation_statistics(train.observations)
+    return Dataset(
+        **vars(train),
+        val=_last_trajectories(train),
+        observation_mean=mean,
+        observation_std=std,
+        sha256=digest,
+        name=task.dataset,
+        source=source,
+    )
+
+
+def read_steps(path: Path, task: D4RLTask) -> dict[str, np.ndarray]:
+    """The arrays of a D4RL file, in its own rewards.
+
+    Returns:
+        observations [N, D], actions [N, A], rewards [N] as float32; terminals, timeouts [N] as bool.
+
+    Raises:
+        UserError: the file is absent or damaged, lacks an array, or an array has another environment's shape.
+    """
+    shapes: dict[str, tuple[int, ...]] = {
+        "observations": (task.observation_dim,),
+        "actions": (task.action_dim,),
+        "rewards": (),
+        "terminals": (),
+        "timeouts": (),
+    }
+    steps = read_arrays(path, shapes)
+    flags = {name: steps[name].astype(bool) for name in ("terminals", "timeouts")}
+    return {name: steps[name].astype(np.float32) for name in ("observations", "actions", "rewards")} | flags
+
+
+def read_arrays(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Arrays of an HDF5 file by name, all with as many rows.
+
+    Args:
+        path: the file.
+        shapes: of a row of each array wanted.
+
+    Raises:
+        UserError: the file is absent or damaged, or lacks an array of the right shape and of numbers.
+    """
+    if not path.exists():
+        raise UserError(f"{path} does not exist", "Make it with mfql data fetch, or copy D4RL's file there.")
+    try:
+        with h5py.File(path) as file:
+            missing = [name for name in shapes if not isinstance(file.get(name), h5py.Dataset)]
+            if missing:
+                raise UserError(
+                    f"{path} lacks the arrays {', '.join(missing)}", f"It is no dataset of this task. {REPLACE}"
+                )
+            _check_shapes(path, file, shapes)
+            return {name: file[name][()].reshape(-1, *row) for name, row in shapes.items()}
+    except (OSError, RuntimeError, ValueError) as error:  # h5py's errors of files cut short are of all three kinds.
+        raise UserError(f"{path} is no readable HDF5 file: {error}", REPLACE) from error
+
+
+def _check_shapes(path: Path, file: h5py.File, shapes: dict[str, tuple[int, ...]]) -> None:
+    rows = file[next(iter(shapes))].shape[:1]
+    for name, row in shapes.items():
+        found = file[name]
+        # As D4RL does, a number a row may be a column.
+        if found.shape != rows + row and not (row == () and found.shape == (*rows, 1)):
+            expected = f"[{', '.join(map(str, rows + row))}]"
+            raise UserError(
+                f"{path}: {name} has the shape {list(found.shape)}, and the task's environment needs {expected}",
+                f"It is the dataset of another environment. {REPLACE}",
+            )
+        if found.dtype.kind not in "biuf":
+            raise UserError(f"{path}: {name} has the type {found.dtype}, which is no number", REPLACE)
+
+
+def _transitions(steps: dict[str, np.ndarray], reward_shift: float) -> Transitions:
+    """The steps whose next observation the file has, as `load_d4rl` says."""
+    kept = np.flatnonzero(~steps["timeouts"][:-1])
+    terminal = steps["terminals"][kept]
+    last = np.append(np.diff(kept) > 1, True)[: len(kept)]
+    return Transitions(
+        observations=steps["observations"][kept],
+        actions=np.clip(steps["actions"][kept], -ACTION_LIMIT, ACTION_LIMIT),
+        rewards=steps["rewards"][kept] + np.float32(reward_shift),
+        masks=1.0 - terminal.astype(np.float32),
+        terminals=(terminal | last).astype(np.float32),
+        next_observations=steps["observations"][kept + 1],
+    )
+
+
+def _last_trajectories(train: Transitions) -> Transitions:
+    """The last tenth of the trajectories, at least one; shares the arrays' memory."""
+    ends = np.flatnonzero(train.terminals > 0)
+    first = len(ends) - max(1, round(_VAL_SHARE * len(ends)))
+    start = ends[first - 1] + 1 if first else 0
+    return Transitions(**{name: values[start:] for name, values in vars(train).items()})
