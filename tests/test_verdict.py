@@ -23,11 +23,12 @@ from mfql.report.html import Options, page_of
 from mfql.report.intervals import Interval
 from mfql.report.published import COLUMNS, read_published, read_third_party
 from mfql.report.scores import collect, write_scores
-from mfql.report.verdict import DECIDED, RULE, Comparison, Sample, Verdict, judge
+from mfql.report.verdict import RULE, Comparison, Sample, Verdict, judge
 from mfql.report.verdict_tables import References, read, verdicts, write
 from mfql.tasks import Task
 
 ROOT = Path(__file__).parents[1]
+PAPER_TASK = "humanoidmaze-medium-navigate-singletask-task1-v0"
 TIGHT = [52.0, 53.0, 54.0, 52.0, 53.0, 54.0, 53.0, 53.0]
 WIDE = [13.0, 93.0, 33.0, 73.0, 23.0, 83.0, 43.0, 63.0]
 
@@ -243,8 +244,8 @@ def test_aggregates_cover_what_can_be_judged_and_say_what_they_leave_out(study: 
     assert (suite["tasks"], suite["verdict"], suite["seeds"]) == (2, "reproduced", 8)
     assert suite["difference"] == pytest.approx(0)
     assert set(suite["left_out"].split(", ")) == {"1 settings not at hand", "1 published but not at hand"}
-    assert table.loc[("all", "all")]["tasks"] == 2
-    assert "1 never published" in table.loc[("all", "all")]["left_out"]
+    assert table.loc[("all", "all success rates")]["tasks"] == 2
+    assert "1 never published" in table.loc[("all", "all success rates")]["left_out"]
     assert table.loc[("suite", "toy")]["verdict"] == "nothing to compare"
 
 
@@ -340,25 +341,39 @@ def test_third_partys_runs_end_where_their_curves_do() -> None:
         assert value in [number.mean for number in own]
 
 
-def test_the_command_writes_the_table_and_the_page(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
-    name = "humanoidmaze-medium-navigate-singletask-task1-v0"
-    study.add(name, [94.0, 93.0, 95.0, 94.0], settings={"offline_steps": 1_000_000})
+def run_command(study: Study, published: Path) -> Path:
+    """`mfql verdict` on the study, with the repository's task table; returns the folder that it wrote."""
     write_scores(collect(study.files), study.folder / "scores.csv")
     parser = argparse.ArgumentParser()
     add_commands(parser.add_subparsers())
     line = f"verdict --scores {study.folder}/scores.csv --results {study.folder} --out {study.folder}/out"
-    places = ["--published", str(ROOT / "results/published"), "--tasks", str(ROOT / "config/tasks.csv")]
-    options = parser.parse_args([*line.split(), *places])
+    options = parser.parse_args(
+        [*line.split(), "--published", str(published), "--tasks", str(ROOT / "config/tasks.csv")]
+    )
     options.func(options)
-    page = (study.folder / "out/verdict.md").read_text()
-    assert capsys.readouterr().out.strip() == page.strip()
+    return study.folder / "out"
+
+
+def test_the_command_writes_the_table_and_the_page(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    study.add(PAPER_TASK, [94.0, 93.0, 95.0, 94.0], settings={"offline_steps": 1_000_000})
+    written = run_command(study, ROOT / "results/published")
+    page = (written / "verdict.md").read_text()
+    assert page in capsys.readouterr().out
     assert all(name in page for name in RULE)
     assert "94.0 ± 3.0" in page
     assert "58.7 (alpha 150)" in page
-    row = read(study.folder / "out/verdict.csv").iloc[-1]
-    assert (row["task"], row["verdict"], row["tasks"]) == (name, "reproduced", 1)
+    row = read(written / "verdict.csv").iloc[-1]
+    assert (row["task"], row["verdict"], row["tasks"]) == (PAPER_TASK, "reproduced", 1)
     assert isnan(row["more_seeds"])
-    assert row["verdict"] in DECIDED
+
+
+def test_the_command_names_published_tasks_that_the_table_lacks(
+    study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study.add(PAPER_TASK, [94.0, 93.0, 95.0, 94.0], settings={"offline_steps": 1_000_000})
+    write_published(study.folder / "published", f"{PAPER_TASK}-,MFQL,offline,94,3,8,A paper")
+    run_command(study, study.folder / "published")
+    assert f"tasks.csv lacks were not used: {PAPER_TASK}-\n" in capsys.readouterr().out
 
 
 def test_the_report_shows_the_rule_and_both_protocols_beside_third_parties(study: Study) -> None:

@@ -105,6 +105,9 @@ def run_verdict(arguments: argparse.Namespace) -> None:
     )
     table = verdict_tables.verdicts(scores.read_scores(arguments.scores), arguments.results, references)
     verdict_tables.write(table, arguments.out)
+    unused = sorted({number.task for number in references.published.values()} - references.tasks.keys())
+    if unused:
+        print(f"Numbers of tasks that {arguments.tasks} lacks were not used: {', '.join(unused)}\n")
     print((arguments.out / "verdict.md").read_text())
 
 

@@ -17,7 +17,7 @@ from mfql.files import read_json, write_whole
 from mfql.report.intervals import Interval, weighted
 from mfql.report.published import Numbers, Published, ThirdPartyRun, plain, reproduced_name
 from mfql.report.scores import SCORED_EVALUATIONS
-from mfql.report.tasks import SUCCESS, bounded, in_order, mean_of, parts, runs
+from mfql.report.tasks import RETURN, SUCCESS, bounded, in_order, mean_of, parts, runs
 from mfql.report.verdict import DECIDED, RULE, Comparison, Sample, Verdict, sample_of
 from mfql.tasks import Task
 
@@ -26,6 +26,7 @@ UNTUNED = "untuned"  # what the source of a task's settings begins with where th
 COLUMNS = ["scope", "stage", "method", "task", "unit", "tasks", "left_out", "mean", "low", "high", "std", "seeds"]
 COLUMNS += ["diverged", "published", "published_std", "published_seeds", "difference", "difference_low"]
 COLUMNS += ["difference_high", "margin", "verdict", "more_seeds", "settings", "source", "third_party"]
+_ALL = {SUCCESS: "all success rates", RETURN: "all normalised returns"}  # the two are never averaged together
 _STEPS = {  # the settings that a run is as long as, with the columns of the task table that have the paper's
     "offline": {"offline_steps": "offline_steps"},
     "pretrain": {"offline_steps": "pretrain_steps"},
@@ -244,7 +245,8 @@ def _sample(number: Published, ours: Sample, task: Task, unit: str) -> Sample:
 
 def _over_tasks(compared: Sequence[_Compared], tasks: Mapping[str, Task]) -> list[dict[str, Any]]:
     """The rows over all tasks, and over those of each suite."""
-    table = pd.DataFrame([one.row for one in compared]).assign(index=range(len(compared)), all="all")
+    table = pd.DataFrame([one.row for one in compared]).assign(index=range(len(compared)))
+    table["all"] = table["unit"].map(_ALL)
     table["suite"] = [tasks[task].suite for task in table["task"]]
     rows = []
     for scope in ("all", "suite"):
