@@ -367,6 +367,14 @@ def test_the_command_writes_the_table_and_the_page(study: Study, capsys: pytest.
     assert isnan(row["more_seeds"])
 
 
+def test_the_table_is_read_as_it_was_written(study: Study) -> None:
+    study.add("first", TIGHT, "53,1,8")
+    study.add("second", [53.0])
+    table = study.verdicts()
+    write(table, study.folder)
+    pd.testing.assert_frame_equal(read(study.folder / "verdict.csv"), table, check_dtype=False)
+
+
 def test_the_command_names_published_tasks_that_the_table_lacks(
     study: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:

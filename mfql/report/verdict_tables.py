@@ -26,6 +26,7 @@ UNTUNED = "untuned"  # what the source of a task's settings begins with where th
 COLUMNS = ["scope", "stage", "method", "task", "unit", "tasks", "left_out", "mean", "low", "high", "std", "seeds"]
 COLUMNS += ["diverged", "published", "published_std", "published_seeds", "difference", "difference_low"]
 COLUMNS += ["difference_high", "margin", "verdict", "more_seeds", "settings", "source", "third_party"]
+_TEXT = ("scope", "stage", "method", "task", "unit", "left_out", "verdict", "settings", "source", "third_party")
 _ALL = {SUCCESS: "all success rates", RETURN: "all normalised returns"}  # the two are never averaged together
 _STEPS = {  # the settings that a run is as long as, with the columns of the task table that have the paper's
     "offline": {"offline_steps": "offline_steps"},
@@ -105,13 +106,12 @@ def read(path: str | Path) -> pd.DataFrame:
     """
     remedy = "Write it anew with `mfql verdict`."
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}", remedy) from error
     if list(table.columns) != COLUMNS:
         raise UserError(f"{path} has the columns {list(table.columns)}, not {COLUMNS}", remedy)
-    text = table.select_dtypes(object).columns
-    return table.fillna(dict.fromkeys(text, ""))
+    return table.fillna(dict.fromkeys(_TEXT, ""))
 
 
 def printable(table: pd.DataFrame) -> pd.DataFrame:
