@@ -83,52 +83,83 @@ def identity_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
+class InUse(UserError):
+    """Another process holds a lock."""
+
+
 @contextmanager
-def locked(path: str | Path) -> Iterator[None]:
+def locked(path: str | Path, wait: float = 0.0) -> Iterator[None]:
     """Hold the lock file `path` while the block runs, so that no second process writes in its folder.
 
     A lock left by a process of this host that no longer lives is taken over; one of another host is respected.
 
+    Args:
+        path: the lock file, absent before and after.
+        wait: seconds to wait for another process to release it.
+
     Raises:
-        UserError: another process holds the folder, or it cannot be written.
+        InUse: another process holds the folder.
+        UserError: it cannot be written.
     """
     path = Path(path)
-    folder = path.parent
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}", "Check the folder's permissions.") from error
-    for attempt in range(2):
+    deadline = time.monotonic() + wait
+    while True:
         try:
-            with open(path, "x") as file:
-                json.dump(mine, file)
+            _take(path)
             break
-        except FileExistsError:
-            holder = _read_holder(path)
-            if attempt or (holder is not None and _alive(holder)):
-                raise UserError(
-                    f"{folder} is in use by process {(holder or mine)['pid']} on {(holder or mine)['host']}",
-                    f"Wait for it or end it; if that machine is gone for good, delete {path}.",
-                ) from None
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}", "Check the folder's permissions.") from error
+        except InUse:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.05)
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
 
 
-def _read_holder(path: Path) -> dict[str, Any] | None:
-    """The holder of a lock, or None if the lock is gone or was cut while being written more than a minute ago."""
+def _take(path: Path) -> None:
+    """Write the lock file, or raise `InUse`."""
+    folder = path.parent
+    mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
     try:
-        return json.loads(path.read_text())
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}", "Check the folder's permissions.") from error
+    for _ in range(2):
+        try:
+            with open(path, "x") as file:
+                json.dump(mine, file)
+            return
+        except FileExistsError:
+            holder = _read_holder(path)
+            if holder is not None and _alive(holder):
+                raise _in_use(path, f"process {holder['pid']} on {holder['host']}") from None
+            if holder is not None:  # One that was released just now may be another's again.
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}", "Check the folder's permissions.") from error
+    raise _in_use(path, "another process")
+
+
+def _in_use(path: Path, holder: str) -> InUse:
+    return InUse(
+        f"{path.parent} is in use by {holder}",
+        f"Wait for it or end it; if that machine is gone for good, delete {path}.",
+    )
+
+
+def _read_holder(path: Path) -> dict[str, Any] | None:
+    """The holder of a lock; None if the lock is gone."""
+    try:
+        text, written = path.read_text(), path.stat().st_mtime
     except FileNotFoundError:
         return None
+    try:
+        return json.loads(text)
     except json.JSONDecodeError:
-        fresh = time.time() - path.stat().st_mtime < 60
-        return {"host": "unknown", "pid": "unknown", "started": 0.0} if fresh else None
+        # Being written, or its writer was cut off in the middle: no process has the number 0.
+        fresh = time.time() - written < 60
+        return {"host": "unknown" if fresh else socket.gethostname(), "pid": 0, "started": 0.0}
 
 
 def _alive(holder: dict[str, Any]) -> bool:
