@@ -53,9 +53,19 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     generate.add_argument("--seed", type=_count(0), default=0)
     generate.add_argument("--workers", type=_count(1), default=os.cpu_count() or 1)
     generate.set_defaults(func=_generate)
-    fetch = data.add_parser("fetch", help="download a published dataset")
-    fetch.add_argument("dataset")
+    fetch = data.add_parser("fetch", help="bring a published dataset")
+    fetch.add_argument("dataset", help="such as antmaze-large-navigate-v0")
     fetch.add_argument("--out", type=Path, required=True, metavar="DIR")
+    sources = fetch.add_mutually_exclusive_group()
+    sources.add_argument("--from", type=Path, dest="local", metavar="DIR", help="a folder that has the files")
+    sources.add_argument("--mirror", metavar="URL", help="the address of such a folder; default: the published one")
+    fetch.add_argument(
+        "--lock",
+        type=Path,
+        default=Path("config/datasets.lock.json"),
+        metavar="FILE",
+        help="size and sha256 of each file: the first fetch records, later ones compare",
+    )
     fetch.set_defaults(func=_fetch)
     replay = data.add_parser("replay", help="compare one step of the simulator with a D4RL dataset's")
     replay.add_argument("task", help="such as pen-human-v1")
@@ -75,7 +85,7 @@ def _generate(options: argparse.Namespace) -> None:
 def _fetch(options: argparse.Namespace) -> None:
     from mfql.data.fetch import fetch
 
-    fetch(options.dataset, options.out)
+    fetch(options.dataset, options.out, lock=options.lock, mirror=options.mirror, local=options.local)
 
 
 def _replay(options: argparse.Namespace) -> None:

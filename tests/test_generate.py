@@ -1,4 +1,4 @@
-"""Generated and fetched datasets: protocol, files, and independence of how they are made."""
+"""Generated datasets: protocol, files, and independence of how they are made."""
 
 import io
 import json
@@ -7,10 +7,8 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
-from functools import cache, partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from functools import cache
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import psutil
@@ -20,7 +18,6 @@ from mfql.data import generate as generating
 from mfql.data.collect_manipulation import cube_stays_visible
 from mfql.data.collect_maze import cells_at, free_cells, is_corridor
 from mfql.data.description import description_path, split_paths
-from mfql.data.fetch import fetch
 from mfql.data.generate import collect_episode, find_recipe, generate, recipes
 from mfql.errors import UserError
 from mfql.files import sha256
@@ -219,62 +216,6 @@ def test_a_folder_that_cannot_be_written_is_refused_before_collecting(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=f"cannot write {tmp_path / 'file'}"):
         generate(POINT, tmp_path / "file", episodes=1)
-
-
-@pytest.fixture
-def serve():
-    """Starts local HTTP servers: handler -> base url."""
-    servers = []
-
-    def start(handler) -> str:
-        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), handler))
-        Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{servers[-1].server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def test_fetch_brings_both_files_and_describes_them(made, tmp_path, serve):
-    path = fetch(POINT, tmp_path, base_url=serve(partial(SimpleHTTPRequestHandler, directory=made)), progress=False)
-    assert path == tmp_path / f"{POINT}.npz"
-    for split, file in split_paths(tmp_path, POINT).items():
-        assert file.read_bytes() == split_paths(made, POINT)[split].read_bytes()
-    fetched, generated = (json.loads(description_path(folder, POINT).read_text()) for folder in (tmp_path, made))
-    assert fetched == generated | {"source": "downloaded", "seed": None}
-
-
-class Answers(BaseHTTPRequestHandler):
-    """Answers with `body`, and says that it has `length` bytes."""
-
-    body, length = b"", 0
-
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("Content-Length", str(self.length))
-        self.end_headers()
-        self.wfile.write(self.body)
-
-    def log_message(self, *_):
-        pass
-
-
-def test_fetch_leaves_nothing_of_what_is_no_dataset(tmp_path, serve, made):
-    page = type("Page", (Answers,), {"body": b"<html>log in</html>", "length": 19})
-    cut = type("Cut", (Answers,), {"body": (made / f"{POINT}.npz").read_bytes()[:5000], "length": 9000})
-    unused = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    unused.server_close()
-    for url, message in (
-        (serve(page), "is no .npz file"),
-        (serve(cut), "ended after 5000 of 9000 bytes|IncompleteRead"),
-        (serve(partial(SimpleHTTPRequestHandler, directory=tmp_path)), "answers 404"),
-        (f"http://127.0.0.1:{unused.server_port}", r"(?s)cannot download.*generate.*copy"),
-    ):
-        with pytest.raises(UserError, match=message):
-            fetch(POINT, tmp_path, base_url=url, progress=False)
-        assert list(tmp_path.iterdir()) == []
 
 
 def test_the_progress_bar_counts_episodes(tmp_path, capsys):

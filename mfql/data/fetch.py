@@ -1,78 +1,182 @@
-"""Download OGBench's own datasets."""
+"""Fetch published datasets: from OGBench's or D4RL's own address, a mirror, or a folder that has them."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import zipfile
-from collections.abc import Iterator
-from http.client import HTTPException
+import zlib
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
+from urllib3.util import Retry
+
+from mfql.data.checksums import Checksum, record, recorded
 from mfql.data.description import describe, description_path, split_paths
+from mfql.data.download import REMEDY, RETRIES, Part, download, require_space
 from mfql.errors import UserError
-from mfql.files import write_whole
-
-_TIMEOUT = 60  # seconds without a byte
-_BLOCK = 1 << 20
-_REMEDY = (
-    "Check the network and the dataset's name; or make the dataset with mfql data generate (point mazes, cubes, scene, "
-    "puzzles); or copy its two .npz files into the data folder from a machine that has them."
-)
+from mfql.files import locked, read_json
 
 
-def fetch(dataset: str, folder: str | Path, *, base_url: str | None = None, progress: bool = True) -> Path:
-    """Download `{dataset}.npz` and `{dataset}-val.npz`, then describe them in `{dataset}.json`.
+def fetch(
+    dataset: str,
+    folder: str | Path,
+    *,
+    lock: str | Path,
+    mirror: str | None = None,
+    local: str | Path | None = None,
+    retries: Retry = RETRIES,
+    progress: bool = True,
+) -> Path:
+    """Bring `{dataset}.npz` and `{dataset}-val.npz`, or D4RL's `{dataset}.hdf5`; last, their description.
+
+    A file has its own name only when it is whole and is the one that `lock` records. One that is in place already is
+    not fetched again.
 
     Args:
         dataset: such as `antmaze-large-navigate-v0`.
         folder: where to write.
-        base_url: the address of the folder that holds the files; None is OGBench's.
+        lock: JSON of size and sha256 by file name. The first fetch of a file records, later ones compare.
+        mirror: the address of a folder that holds the files by the names that they are published under; None is the
+            published address.
+        local: a folder that holds the files, by those names or by ours; it comes before any address. They are
+            hard-linked where that is possible, else copied.
+        retries: how a download that fails is repeated.
         progress: whether to show progress bars.
 
     Returns:
         The training file's path.
 
     Raises:
-        UserError: no network, no such dataset, a transfer cut short, or a folder that cannot be written.
+        UserError: no network, no such file, a file that is damaged or not the recorded one, a disk without room, a
+            folder that cannot be written, or another fetch of the same dataset at work.
     """
-    if base_url is None:
-        from ogbench.utils import DATASET_URL
-
-        base_url = DATASET_URL
-    paths = split_paths(folder, dataset)
-    description_path(folder, dataset).unlink(missing_ok=True)
-    for path in paths.values():
-        _download(f"{base_url}/{path.name}", path, progress)
-    describe(folder, dataset, "downloaded", seed=None)
+    paths, lock = split_paths(folder, dataset), Path(lock)
+    if local is not None:
+        local = Path(local).expanduser()
+        _refuse_generated(local, dataset)
+    with locked(Path(folder) / f".{dataset}.fetch"):
+        for path in paths.values():
+            if _in_place(path, lock):
+                continue
+            url = _published_url(dataset, path)
+            if local is not None:
+                source = _find(local, path.name, url)
+                origin, found = str(source), _copy(source, path)
+            else:
+                origin = url if mirror is None else f"{mirror.rstrip('/')}/{_name(url)}"
+                found = download(origin, path, retries=retries, progress=progress)
+            _check(found, origin, path, lock)
+            # A description must never lie beside files that it does not describe.
+            description_path(folder, dataset).unlink(missing_ok=True)
+            os.replace(found, path)
+            Part.beside(path).discard()
+        describe(folder, dataset, "downloaded", seed=None)
     return paths["train"]
 
 
-def _download(url: str, path: Path, progress: bool) -> None:
-    with write_whole(path, "w+b") as file:
-        for block in _blocks(url, path.name, progress):
-            file.write(block)
-        file.seek(0)
-        if not zipfile.is_zipfile(file):
-            raise UserError(f"{url} is no .npz file", _REMEDY)
+def _published_url(dataset: str, path: Path) -> str:
+    from ogbench.utils import DATASET_URL
+
+    from mfql.envs import d4rl
+
+    return d4rl.dataset_url(dataset) if dataset in d4rl.TASKS else f"{DATASET_URL}/{path.name}"
 
 
-def _blocks(url: str, name: str, progress: bool) -> Iterator[bytes]:
-    """The content at an address, block by block."""
-    from tqdm import tqdm
+def _name(url: str) -> str:
+    """The name that a file is published under; D4RL's AntMaze has others than ours."""
+    return url.rpartition("/")[2]
 
-    received = 0
+
+def _find(folder: Path, name: str, url: str) -> Path:
+    for source in (folder / name, folder / _name(url)):
+        if source.is_file():
+            return source
+    raise UserError(f"{folder / name} does not exist", "Name the folder that holds the files of the dataset.")
+
+
+def _refuse_generated(local: Path, dataset: str) -> None:
+    """A generated dataset has the name of the published one: it must not become what the lock file records."""
+    description = description_path(local, dataset)
+    if description.exists() and read_json(description).get("source") == "generated":
+        raise UserError(
+            f"{dataset} in {local} was generated, it is not the published dataset",
+            "Use it where it lies, or generate it again (mfql data generate; datasets in a configuration).",
+        )
+
+
+def _in_place(path: Path, lock: Path) -> bool:
+    """Whether the recorded file is in place; a file that nothing is recorded of is fetched anew."""
+    expected = recorded(lock, path.name)
+    if expected is None or not path.exists():
+        return False
+    _compare(path, str(path), path, lock, Checksum.of(path), expected)
+    return True
+
+
+def _copy(source: Path, path: Path) -> Path:
+    """A local file under a passing name beside `path`; where it is `path` itself, there is nothing to copy."""
+    if path.exists() and source.samefile(path):
+        return path
+    beside = path.with_name(f".{path.name}.copy")
+    beside.unlink(missing_ok=True)
     try:
-        with urlopen(url, timeout=_TIMEOUT) as answer:
-            expected = int(answer.headers.get("Content-Length", 0))
-            with tqdm(total=expected or None, desc=name, unit="B", unit_scale=True, disable=not progress) as bar:
-                while block := answer.read(_BLOCK):
-                    received += len(block)
-                    bar.update(len(block))
-                    yield block
-    except HTTPError as error:
-        raise UserError(f"{url} answers {error.code} {error.reason}", _REMEDY) from error
-    except (OSError, HTTPException, ValueError) as error:
-        raise UserError(f"cannot download {url}: {getattr(error, 'reason', error)}", _REMEDY) from error
-    if received < expected:
-        raise UserError(f"{url} ended after {received} of {expected} bytes", "Try again.")
+        os.link(source.resolve(), beside)
+    except OSError:  # Another disk, another owner, or a file system without hard links.
+        _copy_content(source, beside, path.name)
+    return beside
+
+
+def _copy_content(source: Path, target: Path, name: str) -> None:
+    require_space(target.parent, source.stat().st_size, name)
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot copy {source} to {target.parent}: {error.strerror or error}",
+            "Check both folders' permissions and free space.",
+        ) from error
+
+
+def _check(found: Path, origin: str, path: Path, lock: Path) -> None:
+    """Refuse a file that is not the recorded one, or, where nothing is recorded yet, is damaged."""
+    checksum, expected = Checksum.of(found), recorded(lock, path.name)
+    if expected is None:
+        if (fault := _fault(found, path.suffix)) is not None:
+            refused = _set_aside(found, path)
+            raise UserError(f"{origin} {fault}; kept as {refused}", f"Fetch it again. If that does not help: {REMEDY}")
+        expected = record(lock, path.name, checksum)
+    _compare(found, origin, path, lock, checksum, expected)
+
+
+def _compare(found: Path, origin: str, path: Path, lock: Path, checksum: Checksum, expected: Checksum) -> None:
+    if checksum != expected:
+        refused = _set_aside(found, path)
+        raise UserError(
+            f"{origin} is not the file that {lock} records: found {checksum}; recorded {expected}. It is not used; "
+            f"kept as {refused}",
+            "Fetch it again: a transfer may damage a file. If it is refused again, the source holds another file: try "
+            f"another source, or, to accept this one, delete the entry {path.name} from {lock} and fetch again.",
+        )
+
+
+def _set_aside(found: Path, path: Path) -> Path:
+    refused = path.with_name(f".{path.name}.refused")
+    os.replace(found, refused)
+    Part.beside(path).discard()
+    return refused
+
+
+def _fault(path: Path, kind: str) -> str | None:
+    """What is wrong with a file, as far as its format tells: .npz has checksums, HDF5 its length; None if nothing."""
+    import h5py
+
+    try:
+        if kind == ".hdf5":
+            h5py.File(path).close()
+            return None
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+        return f"is no whole {kind} file ({error})"
+    return None if damaged is None else f"is damaged in its array {damaged}"

@@ -1,0 +1,492 @@
+"""Fetching: from a server that misbehaves, a mirror, or a folder; what is refused, kept and continued."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections import namedtuple
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Barrier, Thread
+
+import h5py
+import numpy as np
+import pytest
+from urllib3.util import Retry
+
+from mfql.cli import main
+from mfql.data import checksums, download
+from mfql.data.checksums import Checksum, record, recorded
+from mfql.data.description import description_path, split_paths, verify
+from mfql.data.fetch import fetch
+from mfql.envs.d4rl import dataset_url
+from mfql.errors import UserError
+from mfql.files import locked, sha256
+
+NAME = "antmaze-large-navigate-v0"
+FILE = f"{NAME}.npz"
+QUICK = Retry(total=4, backoff_factor=0.01)
+
+
+@dataclass
+class Site:
+    """A local HTTP server with ranges and ETags.
+
+    Args:
+        files: content by path.
+        faults: what becomes of the next requests, one each: an HTTP status; `cut:N`, the connection ends after N bytes
+            of the body; `corrupt`, one byte is another; `""`, nothing.
+        ranges: whether it honours Range.
+        tags: whether it sends ETags.
+        asked: (path, Range, bytes sent) of each request.
+    """
+
+    files: dict[str, bytes]
+    faults: list[str] = field(default_factory=list)
+    ranges: bool = True
+    tags: bool = True
+    asked: list[tuple[str, str | None, int]] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    url: str = ""
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        name, fault = request.path.rpartition("/")[2], self.faults.pop(0) if self.faults else ""
+        wanted = request.headers["Range"]
+        if fault.isdigit() or name not in self.files:
+            self.asked.append((name, wanted, 0))
+            request.send_response(int(fault or 404))
+            for key, value in self.headers.items():
+                request.send_header(key, value)
+            request.end_headers()
+            return
+        content = self.files[name]
+        tag = f'"{hash(content)}"' if self.tags else None
+        start = 0
+        if wanted and self.ranges and request.headers["If-Range"] in (None, tag):
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            request.send_response(206)
+            request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        else:
+            request.send_response(200)
+        if tag:
+            request.send_header("ETag", tag)
+        request.send_header("Content-Length", str(len(content) - start))
+        request.end_headers()
+        body = bytearray(content[start:])
+        if fault == "corrupt":
+            body[len(body) // 2] ^= 1
+        if fault.startswith("cut:"):
+            del body[int(fault.removeprefix("cut:")) :]
+        self.asked.append((name, wanted, len(body)))
+        request.wfile.write(body)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> dict[str, bytes]:
+    """The two files of a dataset, a megabyte and less."""
+    rng = np.random.default_rng(0)
+    content = {}
+    folder = tmp_path_factory.mktemp("published")
+    for path, rows in zip(split_paths(folder, NAME).values(), (10_000, 1_000), strict=True):
+        observations = rng.standard_normal((rows, 29)).astype(np.float32)
+        np.savez_compressed(path, observations=observations, terminals=np.arange(1, rows + 1) % 100 == 0)
+        content[path.name] = path.read_bytes()
+    return content
+
+
+@pytest.fixture
+def site(published, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    it = Site(dict(published))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            it.answer(self)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    it.url = f"http://127.0.0.1:{server.server_port}/data"
+    Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield it
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def lock(tmp_path) -> Path:
+    return tmp_path / "config" / "datasets.lock.json"
+
+
+@pytest.fixture
+def out(tmp_path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def local(tmp_path, published) -> Path:
+    """A folder that has the files."""
+    folder = tmp_path / "local"
+    folder.mkdir()
+    for name, content in published.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def bring(site: Site, out: Path, lock: Path, **changes) -> Path:
+    return fetch(NAME, out, **{"lock": lock, "mirror": site.url, "retries": QUICK, "progress": False} | changes)
+
+
+def assert_whole(out: Path, published: dict[str, bytes]) -> None:
+    assert sorted(path.name for path in out.iterdir()) == sorted([*published, f"{NAME}.json"])
+    for name, content in published.items():
+        assert (out / name).read_bytes() == content
+    assert verify(out, NAME)[0] == "downloaded"
+
+
+# --- a server that misbehaves ----------------------------------------------------------------------------------------
+
+
+def test_cut_twice_and_busy_twice_a_download_continues_where_it_was(site, out, lock, published, capfd):
+    site.faults = ["503", "cut:400000", "503", "cut:300000"]
+    path = bring(site, out, lock)
+    assert path == out / FILE
+    assert_whole(out, published)
+    train = [request for request in site.asked if request[0] == FILE]
+    starts = [int(wanted[6:-1]) for _, wanted, _ in train if wanted]
+    assert [wanted is None for _, wanted, _ in train] == [True, True, False, False, False]
+    # What had come was not sent again, but for the block that the cut interrupted.
+    assert starts[0] == starts[1] > 400_000 - download._BLOCK
+    assert starts[2] > starts[1] + 300_000 - download._BLOCK
+    assert sum(sent for *_, sent in train) < len(published[FILE]) + 2 * download._BLOCK
+    assert capfd.readouterr().err.count("trying again") == 4
+
+
+def test_a_byte_that_changed_on_the_way_is_refused_and_kept_aside(site, out, lock, published):
+    bring(site, out, lock)
+    shutil.rmtree(out)
+    site.faults = ["503", "503", "cut:500000", "corrupt"]
+    with pytest.raises(UserError, match=r"(?s)is not the file that .*Fetch it again") as refused:
+        bring(site, out, lock)
+    aside = out / f".{FILE}.refused"
+    assert [path.name for path in out.iterdir()] == [aside.name]
+    assert sha256(aside) in str(refused.value)
+    assert recorded(lock, FILE).sha256 in str(refused.value)
+    assert str(aside) in str(refused.value)
+    bring(site, out, lock)
+    assert (out / FILE).read_bytes() == published[FILE]
+
+
+def test_the_first_fetch_does_not_record_a_damaged_file(site, out, lock):
+    site.faults = ["corrupt"]
+    with pytest.raises(UserError, match=f"is damaged in its array|is no whole .npz file.*{FILE}.refused"):
+        bring(site, out, lock)
+    assert not lock.exists()
+
+
+def test_a_killed_fetch_is_continued_by_the_next(site, out, lock, published):
+    site.faults = ["cut:400000", *["503"] * 4]
+    with pytest.raises(UserError, match=r"(?s)503.*What has come is kept"):
+        bring(site, out, lock)
+    kept = (out / f".{FILE}.part").stat().st_size
+    assert not (out / FILE).exists()
+    site.asked.clear()
+    bring(site, out, lock)
+    assert site.asked[0] == (FILE, f"bytes={kept}-", len(published[FILE]) - kept)
+    assert_whole(out, published)
+
+
+def test_a_whole_part_is_not_asked_for_again(site, out, lock, published, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checksum, "of", killed)
+        with pytest.raises(KeyboardInterrupt):
+            bring(site, out, lock)
+    bring(site, out, lock)
+    assert [name for name, *_ in site.asked].count(FILE) == 1
+    assert_whole(out, published)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ranges": False},  # answers a Range with the whole file
+        {"tags": False},  # the size alone tells versions apart
+    ],
+)
+def test_servers_without_ranges_or_tags_will_do(site, out, lock, published, change):
+    vars(site).update(change)
+    site.faults = ["cut:400000"]
+    bring(site, out, lock)
+    assert_whole(out, published)
+
+
+@pytest.mark.parametrize("tags", [True, False])
+def test_a_file_that_changed_meanwhile_starts_from_zero(site, out, lock, published, tags, local):
+    site.tags = tags
+    site.files[FILE] = published[FILE] + b"an older version"
+    site.faults = ["cut:400000", *["503"] * 4]
+    with pytest.raises(UserError, match="503"):
+        bring(site, out, lock)
+    site.files = dict(published)
+    bring(site, out, lock)
+    assert_whole(out, published)
+
+
+def test_a_part_of_another_address_or_of_unknown_origin_is_not_continued(site, out, lock, published):
+    out.mkdir()
+    (out / f".{FILE}.part").write_bytes(b"from elsewhere")
+    site.faults = ["cut:400000", *["503"] * 4]
+    with pytest.raises(UserError, match="503"):
+        bring(site, out, lock)
+    assert site.asked[0][1] is None
+    site.asked.clear()
+    bring(site, out, lock, mirror=f"{site.url}/other")
+    assert site.asked[0] == (FILE, None, len(published[FILE]))
+    assert_whole(out, published)
+
+
+def test_a_server_that_cuts_at_the_same_place_forever_is_given_up(site, out, lock):
+    site.ranges = False
+    site.faults = ["cut:400000"] * 50
+    with pytest.raises(UserError, match="cannot download"):
+        bring(site, out, lock)
+    assert len(site.asked) < 10
+
+
+def test_retry_after_is_obeyed(site, out, lock, monkeypatch):
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    site.faults, site.headers = ["429"], {"Retry-After": "7"}
+    bring(site, out, lock)
+    assert waits == [7]
+
+
+@pytest.mark.parametrize("status", ["403", "404"])
+def test_what_is_not_there_fails_at_once(site, out, lock, status):
+    site.faults = [status]
+    with pytest.raises(UserError, match=rf"(?s){site.url}/{FILE} answers {status}.*--mirror.*--from"):
+        bring(site, out, lock)
+    assert len(site.asked) == 1
+    assert list(out.iterdir()) == []
+
+
+def test_no_network_is_said_after_the_last_try(site, out, lock, capfd):
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as unused:
+        closed = f"http://127.0.0.1:{unused.server_port}"
+    with pytest.raises(UserError, match=r"(?s)cannot download .*Connection refused.*Check the network") as error:
+        bring(site, out, lock, mirror=closed)
+    assert "HTTPConnectionPool" not in str(error.value)
+    assert capfd.readouterr().err.count("trying again") == QUICK.total
+
+
+@pytest.mark.parametrize("address", ["ftp://127.0.0.1/data", "nonsense", "http://"])
+def test_what_is_no_address_is_said(site, out, lock, address):
+    with pytest.raises(UserError, match="cannot download"):
+        bring(site, out, lock, mirror=address)
+
+
+def test_a_page_instead_of_the_file_is_not_recorded(site, out, lock):
+    site.files[FILE] = b"<html>log in</html>"
+    with pytest.raises(UserError, match=r"is no whole \.npz file"):
+        bring(site, out, lock)
+    assert not lock.exists()
+    assert not (out / FILE).exists()
+
+
+# --- the disk --------------------------------------------------------------------------------------------------------
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_a_disk_that_is_too_full_stops_before_writing_and_counts_what_is_here(site, out, lock, published, monkeypatch):
+    size = len(published[FILE])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(size, 1, size - 1))
+    with pytest.raises(UserError, match=r"too full for .*1\.\d+MB needed, 1\.\d+MB free"):
+        bring(site, out, lock)
+    assert (out / f".{FILE}.part").exists() is False
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(size, 0, size))
+    bring(site, out, lock)
+    assert_whole(out, published)
+
+
+def test_a_disk_that_fills_up_keeps_what_has_come(site, out, lock, published, monkeypatch):
+    class Full(io.FileIO):
+        def write(self, block):
+            if self.tell() > 300_000:
+                raise OSError(28, os.strerror(28))
+            return super().write(block)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "open", Full, raising=False)
+        with pytest.raises(UserError, match=r"(?s)No space left.*is kept"):
+            bring(site, out, lock)
+    site.asked.clear()
+    bring(site, out, lock)
+    assert int(site.asked[0][1][6:-1]) > 300_000
+    assert_whole(out, published)
+
+
+# --- a local folder --------------------------------------------------------------------------------------------------
+
+
+def test_a_local_folder_is_linked_and_asks_no_server(site, out, lock, local, published):
+    bring(site, out, lock, local=local)
+    assert site.asked == []
+    assert (out / FILE).samefile(local / FILE)
+    assert_whole(out, published)
+
+
+def test_on_another_disk_it_is_copied_if_there_is_room(site, out, lock, local, published, monkeypatch):
+    def other_disk(*_):
+        raise OSError(18, os.strerror(18))
+
+    monkeypatch.setattr(os, "link", other_disk)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: Usage(100, 0, 100))
+        with pytest.raises(UserError, match="too full"):
+            bring(site, out, lock, local=local)
+    bring(site, out, lock, local=local)
+    assert not (out / FILE).samefile(local / FILE)
+    assert_whole(out, published)
+
+
+def test_files_copied_into_the_data_folder_by_hand_are_taken_as_they_lie(site, local, lock, published):
+    bring(site, local, lock, local=local)
+    assert_whole(local, published)
+    assert recorded(lock, FILE) == Checksum.of(local / FILE)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_truncated_local_file_is_refused(site, out, lock, local, published, known):
+    if known:
+        record(lock, FILE, Checksum.of(local / FILE))
+    (local / FILE).write_bytes(published[FILE][:-100])
+    with pytest.raises(UserError, match=str(len(published[FILE])) if known else r"no whole \.npz"):
+        bring(site, out, lock, local=local)
+    assert not (out / FILE).exists()
+    assert (local / FILE).stat().st_size == len(published[FILE]) - 100
+
+
+def test_a_local_folder_without_the_file_is_named(site, out, lock, tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path / FILE} does not exist"):
+        bring(site, out, lock, local=tmp_path)
+
+
+def test_generated_data_are_not_recorded_as_published(site, out, lock, local):
+    description_path(local, NAME).write_text(json.dumps({"source": "generated"}))
+    with pytest.raises(UserError, match="was generated, it is not the published dataset"):
+        bring(site, out, lock, local=local)
+    assert not lock.exists()
+
+
+# --- D4RL ------------------------------------------------------------------------------------------------------------
+
+
+D4RL = "antmaze-umaze-v2"
+
+
+@pytest.fixture
+def d4rl_file(tmp_path) -> Path:
+    """A file by the name that D4RL publishes it under."""
+    path = tmp_path / dataset_url(D4RL).rpartition("/")[2]
+    with h5py.File(path, "w") as file:
+        file["observations"] = np.zeros((1000, 29), np.float32)
+        file["terminals"], file["timeouts"] = np.zeros(1000, bool), np.arange(1, 1001) % 100 == 0
+    return path
+
+
+def test_d4rls_one_file_gets_our_name(site, out, lock, d4rl_file):
+    site.files[d4rl_file.name] = d4rl_file.read_bytes()
+    path = fetch(D4RL, out, lock=lock, mirror=site.url, retries=QUICK, progress=False)
+    assert path == out / f"{D4RL}.hdf5"
+    assert path.read_bytes() == d4rl_file.read_bytes()
+    assert json.loads(description_path(out, D4RL).read_text())["episodes"] == 10
+    fetch(D4RL, out / "linked", lock=lock, local=d4rl_file.parent)  # by D4RL's name
+    fetch(D4RL, out / "again", lock=lock, local=out)  # by ours
+    assert len(site.asked) == 1
+
+
+def test_a_truncated_d4rl_file_is_refused(out, lock, d4rl_file):
+    d4rl_file.write_bytes(d4rl_file.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"no whole \.hdf5 file .*truncated"):
+        fetch(D4RL, out, lock=lock, local=d4rl_file.parent)
+
+
+# --- the lock file, and others at work -------------------------------------------------------------------------------
+
+
+def test_a_second_fetch_compares_and_downloads_nothing(site, out, lock, published):
+    bring(site, out, lock)
+    assert json.loads(lock.read_text()) == {
+        name: {"bytes": len(content), "sha256": sha256(out / name)} for name, content in sorted(published.items())
+    }
+    site.asked.clear()
+    bring(site, out, lock)
+    assert site.asked == []
+
+
+def test_a_file_that_changed_in_place_is_put_aside(site, out, lock, published):
+    bring(site, out, lock)
+    (out / FILE).write_bytes(b"changed")
+    with pytest.raises(UserError, match=f"{out / FILE} is not the file that"):
+        bring(site, out, lock)
+    bring(site, out, lock)
+    assert (out / FILE).read_bytes() == published[FILE]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": {"bytes": "many", "sha256": ""}}'])
+def test_a_damaged_lock_file_is_named(site, out, lock, text):
+    lock.parent.mkdir()
+    lock.write_text(text)
+    with pytest.raises(UserError, match=str(lock)):
+        bring(site, out, lock)
+    assert lock.read_text() == text
+
+
+def test_records_of_fetches_at_once_are_all_kept(lock):
+    names, start = [f"file-{number}" for number in range(8)], Barrier(8)
+
+    def write(name: str) -> None:
+        start.wait()
+        record(lock, name, Checksum(1, name))
+
+    writers = [Thread(target=write, args=(name,)) for name in names]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert {name: recorded(lock, name) for name in names} == {name: Checksum(1, name) for name in names}
+    assert record(lock, "file-0", Checksum(2, "other")) == Checksum(1, "file-0")
+
+
+def test_a_lock_file_that_another_process_never_releases_is_said(lock, monkeypatch):
+    monkeypatch.setattr(checksums, "_WAIT", 0.2)
+    with locked(lock.with_name(f".{lock.name}.lock")), pytest.raises(UserError, match="in use by"):
+        record(lock, "file", Checksum(1, ""))
+
+
+def test_a_second_fetch_of_the_same_dataset_at_once_is_refused(site, out, lock):
+    with locked(out / f".{NAME}.fetch"), pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
+        bring(site, out, lock)
+    assert site.asked == []
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_shows_progress_and_names_its_errors(site, out, lock, published, local, capfd):
+    assert main(["data", "fetch", NAME, "--out", str(out), "--mirror", site.url, "--lock", str(lock)]) == 0
+    assert f"{FILE}: 100%" in capfd.readouterr().err
+    assert_whole(out, published)
+    (local / FILE).unlink()
+    elsewhere = ["data", "fetch", NAME, "--out", str(out / "other"), "--from", str(local), "--lock", str(lock)]
+    assert main(elsewhere) == 2
+    assert f"{local / FILE} does not exist" in capfd.readouterr().err
