@@ -127,6 +127,19 @@ def test_smaller_configurations_plan(project: Project, name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "option"),
+    [
+        ("threads=4", ""),
+        ("datasets_from=https://mirror/data", " --mirror https://mirror/data"),
+        ("datasets_from=a {b}", " --from 'a {b}'"),
+    ],
+)
+def test_datasets_are_fetched_from_where_the_configuration_says(project: Project, change: str, option: str) -> None:
+    printed = project.snakemake("-n", "--printshellcmds", "--config", change)
+    assert f"mfql data fetch cube-single-play-v0 --out data{option} > " in printed
+
+
+@pytest.mark.parametrize(
     ("change", "named"),
     [
         ("seed=3", "'seed' was unexpected"),

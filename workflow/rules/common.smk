@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -108,6 +109,15 @@ def dataset_of(wildcards):
     made = config["datasets"].get(dataset, {"source": "fetch"})
     folder = f"{DATA}/episodes{made['episodes']}-seed{made['seed']}" if made["source"] == "generate" else DATA
     return f"{folder}/{dataset}.json"
+
+
+def fetch_source():
+    """The option of `mfql data fetch` for where the configuration takes datasets from; none for the published address."""
+    source = config["datasets_from"]
+    if source is None:
+        return ""
+    option = f" {'--mirror' if '://' in source else '--from'} {shlex.quote(source)}"
+    return option.replace("{", "{{").replace("}", "}}")  # Snakemake fills in what stands in braces.
 
 
 def settings_of(wildcards):

@@ -20,7 +20,8 @@ rule fetch:
         gpu=0,
         runtime=240,
     shell:
-        "mfql data fetch {wildcards.dataset} --out {params.folder:q} > {log} 2>&1"
+        # No parameter: what was fetched from elsewhere is the same, and not fetched again.
+        f"mfql data fetch {{wildcards.dataset}} --out {{params.folder:q}}{fetch_source()} > {{log}} 2>&1"
 
 
 rule generate:
