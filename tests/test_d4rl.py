@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -11,6 +15,7 @@ from mfql.envs.make import make_env, make_envs, reset_env
 from mfql.envs.vector import EnvPool
 from mfql.errors import UserError
 from tests.d4rl_original import original_adroit, original_antmaze
+from tests.training_runs import ROOT
 
 ADROIT = {"pen": (45, 24, 100), "hammer": (46, 26, 200), "door": (39, 28, 200), "relocate": (39, 30, 200)}
 MAZE_LIMITS = {"umaze": 700, "medium": 1000, "large": 1000}
@@ -273,6 +278,33 @@ def test_an_episode_depends_on_nothing_but_its_seed_and_actions(task):
         for action in actions:
             pool.step(np.tile(action, (3, 1)), np.array([True, True, True]))
         np.testing.assert_array_equal(pool.observations[1], expected[-1, :-1].astype(np.float32))
+
+
+FRAME = """
+import sys
+from mfql.envs.make import make_env, reset_env
+for task in sys.argv[1:]:
+    env = make_env(task)
+    reset_env(env, 0)
+    frame = env.render()
+    print(frame.shape, frame.std() > 10)
+    env.close()
+"""
+
+
+def test_a_frame_shows_something():
+    """In a process of its own: without a driver, MuJoCo's rendering may end the process."""
+    program = [sys.executable, "-c", FRAME, ONE_OF_EACH[0], ONE_OF_EACH[-1]]
+    done = subprocess.run(
+        program,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"MUJOCO_GL": "egl", "PYTHONPATH": str(ROOT)},
+    )
+    if done.returncode != 0 and "GL" in done.stderr:
+        pytest.skip("no off-screen rendering")
+    assert done.stdout.splitlines() == ["(256, 256, 3) True"] * 2, done.stderr
 
 
 def test_scores_are_d4rls():

@@ -70,15 +70,18 @@ def compile_model(scene: str) -> Maze:
         model = mujoco.MjModel.from_xml_string(ElementTree.tostring(root, encoding="unicode"))
     except (OSError, ElementTree.ParseError, ValueError) as error:
         raise UserError(f"the ant's model {path} cannot be loaded: {error}", "Reinstall d4rl==1.1.") from error
-    return Maze(model, (goal - start) * _CELL)
+    size = np.array([len(rows[0]), len(rows)])
+    return Maze(model, (goal - start) * _CELL, ((size - 1) / 2 - start) * _CELL, float(size.max()) * _CELL)
 
 
 @dataclass(frozen=True)
 class Maze:
-    """A compiled maze: its model, and the centre [2] of the goal's cell."""
+    """A compiled maze: its model, the centre [2] of the goal's cell, the maze's centre [2] and its longer side."""
 
     model: mujoco.MjModel
     goal: np.ndarray
+    centre: np.ndarray
+    side: float
 
 
 class AntMaze(Simulation):
@@ -88,11 +91,12 @@ class AntMaze(Simulation):
         goal: [2], of this episode; not observed.
     """
 
-    distance, elevation = 40.0, -89.0
+    elevation = -89.0
 
     def __init__(self, maze: Maze) -> None:
         self._goal_cell = maze.goal
         self.goal = maze.goal
+        self.lookat, self.distance = (float(maze.centre[0]), float(maze.centre[1]), 0.0), 1.4 * maze.side
         super().__init__(maze.model, [])
 
     def draw(self) -> None:

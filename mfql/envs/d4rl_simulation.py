@@ -34,8 +34,9 @@ class Simulation(gymnasium.Env[np.ndarray, np.ndarray]):
     render_mode = "rgb_array"
     # Arrays of a D4RL file that say how an episode was placed, and their rows' lengths; see `recorded_placement`.
     recorded: Mapping[str, int] = MappingProxyType({})
-    # Of the free camera: degrees, and metres.
+    # Of the camera: degrees, metres, and the point that it looks at.
     azimuth, elevation, distance = 90.0, -45.0, 1.5
+    lookat: tuple[float, float, float] = (0.0, -0.1, 0.2)
 
     def __init__(self, model: mujoco.MjModel, moved: list[np.ndarray]) -> None:
         self.model = model
@@ -112,6 +113,7 @@ class Simulation(gymnasium.Env[np.ndarray, np.ndarray]):
         self._place()
         camera = mujoco.MjvCamera()
         mujoco.mjv_defaultFreeCamera(self.model, camera)
+        camera.lookat[:] = self.lookat
         camera.azimuth, camera.elevation, camera.distance = self.azimuth, self.elevation, self.distance
         self._renderer.update_scene(self.data, camera)
         return self._renderer.render()

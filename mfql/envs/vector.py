@@ -45,7 +45,7 @@ class EnvPool:
     and `step_wait`: copy what must outlast a step.
 
     Args:
-        task_name: an OGBench single task.
+        task_name: an OGBench single task, or a D4RL task.
         num_envs: environments in the pool.
         workers: worker processes, of which at most `num_envs` are started; 0 steps in the calling process.
 
