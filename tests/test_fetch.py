@@ -92,7 +92,8 @@ def published(tmp_path_factory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("published")
     for path, rows in zip(split_paths(folder, NAME).values(), (10_000, 1_000), strict=True):
         observations = rng.standard_normal((rows, 29)).astype(np.float32)
-        np.savez_compressed(path, observations=observations, terminals=np.arange(1, rows + 1) % 100 == 0)
+        actions, terminals = np.zeros((rows, 8), np.float32), np.arange(1, rows + 1) % 100 == 0
+        np.savez_compressed(path, observations=observations, actions=actions, terminals=terminals)
         content[path.name] = path.read_bytes()
     return content
 
@@ -398,7 +399,8 @@ def d4rl_file(tmp_path) -> Path:
     """A file by the name that D4RL publishes it under."""
     path = tmp_path / dataset_url(D4RL).rpartition("/")[2]
     with h5py.File(path, "w") as file:
-        file["observations"] = np.zeros((1000, 29), np.float32)
+        file["observations"], file["actions"] = np.zeros((1000, 29)), np.zeros((1000, 8))
+        file["rewards"] = np.zeros(1000)
         file["terminals"], file["timeouts"] = np.zeros(1000, bool), np.arange(1, 1001) % 100 == 0
     return path
 
@@ -418,6 +420,16 @@ def test_a_truncated_d4rl_file_is_refused(out, lock, d4rl_file):
     d4rl_file.write_bytes(d4rl_file.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"no whole \.hdf5 file .*truncated"):
         fetch(D4RL, out, lock=lock, local=d4rl_file.parent)
+
+
+@pytest.mark.parametrize("dataset", [NAME, D4RL])
+def test_a_file_that_is_no_dataset_is_not_recorded(out, lock, local, dataset):
+    np.savez(local / FILE, observations=np.zeros(3))
+    with h5py.File(local / f"{D4RL}.hdf5", "w") as file:
+        file["observations"] = np.zeros(3)
+    with pytest.raises(UserError, match=r"is no dataset: it lacks the arrays actions, .*terminals"):
+        fetch(dataset, out, lock=lock, local=local)
+    assert not lock.exists()
 
 
 # --- the lock file, and others at work -------------------------------------------------------------------------------

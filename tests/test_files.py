@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import socket
+from threading import Timer
 
 import pytest
 
 from mfql.errors import UserError
-from mfql.files import locked, read_json, write_json, write_whole
+from mfql.files import InUse, locked, read_json, write_json, write_whole
 
 
 def _write_and_fail(file):
@@ -54,6 +55,29 @@ def test_a_lock_is_exclusive_and_released(tmp_path):
             raise AssertionError
         assert path.exists()
     assert not path.exists()
+
+
+def test_a_lock_may_be_waited_for(tmp_path):
+    path = tmp_path / "lock"
+    with locked(path):
+        release = Timer(0.2, path.unlink)
+        release.start()
+        with locked(path, wait=10.0):
+            assert not release.is_alive()
+
+
+def test_a_lock_released_and_taken_by_a_third_meanwhile_is_respected(tmp_path, monkeypatch):
+    path = tmp_path / "lock"
+
+    def gone_and_taken_again(_):
+        path.unlink()
+        path.write_text("the third's")
+
+    path.write_text("")
+    monkeypatch.setattr("mfql.files._read_holder", gone_and_taken_again)
+    with pytest.raises(InUse, match="another process"), locked(path):
+        raise AssertionError
+    assert path.read_text() == "the third's"
 
 
 def test_a_dead_processs_lock_is_taken_over_and_another_hosts_respected(tmp_path):

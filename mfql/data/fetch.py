@@ -16,6 +16,11 @@ from mfql.data.download import REMEDY, RETRIES, Part, download, require_space
 from mfql.errors import UserError
 from mfql.files import locked, read_json
 
+_ARRAYS = {
+    ".npz": {"observations", "actions", "terminals"},
+    ".hdf5": {"observations", "actions", "rewards", "terminals", "timeouts"},
+}
+
 
 def fetch(
     dataset: str,
@@ -173,10 +178,14 @@ def _fault(path: Path, kind: str) -> str | None:
 
     try:
         if kind == ".hdf5":
-            h5py.File(path).close()
-            return None
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
+            with h5py.File(path) as file:
+                names, damaged = set(file), None
+        else:
+            with zipfile.ZipFile(path) as archive:
+                names, damaged = {name.removesuffix(".npy") for name in archive.namelist()}, archive.testzip()
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
         return f"is no whole {kind} file ({error})"
-    return None if damaged is None else f"is damaged in its array {damaged}"
+    if damaged is not None:
+        return f"is damaged in its array {damaged}"
+    missing = sorted(_ARRAYS[kind] - names)
+    return f"is no dataset: it lacks the arrays {', '.join(missing)}" if missing else None
