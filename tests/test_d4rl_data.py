@@ -143,9 +143,11 @@ def test_a_replay_on_the_simulator_of_the_recording_finds_next_to_no_discrepancy
     write_rollouts(tmp_path, task, episodes=2, steps=20)
     found = replay(find_task(task), tmp_path, rows=15)
     assert found["rows"] == 15
-    # What is left: the solver's start, which no file has, and float32 states.
+    # What is left: the solver's start, which no file has, float32 observations, and bodies that lag behind joints.
+    bounds = {"rewards": (0.0, 1e-3), "recording": (0.2, 1e-6)}
     for name, row in found["discrepancy"].items():
-        assert row["median"] < (5e-3 * row["moved"] + 1e-6 if name != "rewards" else 1e-3), name
+        share, least = bounds.get(name, (5e-3, 1e-6))
+        assert row["median"] < share * row["moved"] + least, name
     assert set(found["discrepancy"]) >= {"positions", "velocities"}
     assert ("rewards" in found["discrepancy"]) == (task != MAZE)
 
@@ -188,6 +190,12 @@ def test_a_file_in_d4rls_layout_trains_offline_and_online(tmp_path, files, task)
         last = result["evaluations"][-1]
         assert result["score"] == last["normalized_return"]
         assert np.isfinite(result["score"])
+        if stage == "online" and task == PEN:
+            anew = tmp_path / "anew.json"
+            run = str(place.run("short", 0, stage, task=task))
+            done = place.call(["evaluate", run, "--episodes", "1", "--workers", "0", "--out", str(anew)])
+            assert done.returncode == 0, done.stderr
+            assert np.isfinite(json.loads(anew.read_text())["normalized_return"])
         if task == MAZE:
             assert last["normalized_return"] == last["success"]
             assert last["return"] == pytest.approx(last["success"] / 100 - last["length"])

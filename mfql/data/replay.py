@@ -16,12 +16,16 @@ from mfql.tasks import Task
 if TYPE_CHECKING:
     from mfql.envs.d4rl_simulation import Simulation
 
+# What a result is compared with, if not the next row of the array of its name: an array, and how many rows on. A row's
+# reward is that of the step from it.
+_COMPARED_WITH = {"rewards": ("rewards", 0), "recording": ("observations", 0)}
+
 
 def replay(task: Task, folder: str | Path, rows: int) -> dict[str, Any]:
     """Put the simulator into recorded states, apply the recorded actions, and compare with the rows that follow.
 
     The recording does not have all of the simulator's state: what the solver started from, and how far the positions
-    of bodies lagged behind the joints. Part of the discrepancy is theirs, and not the simulator's.
+    of bodies lagged behind the joints. What a recording of this same simulator leaves is rounding (a test pins it).
 
     Args:
         task: a D4RL row of the task table.
@@ -32,7 +36,9 @@ def replay(task: Task, folder: str | Path, rows: int) -> dict[str, Any]:
         task, sha256 of the file, mujoco (version), rows, and `discrepancy`: of `positions` and `velocities` of the
         joints, and of Adroit's `observations` and `rewards`, the median, the 95th percentile and the maximum over rows
         of the root mean square difference over a row's entries; `moved` is the median of the same for a simulator in
-        which nothing moves. AntMaze's rewards are left out: its files do not tell for which goal they are.
+        which nothing moves. Adroit's `recording` has no step in it: there it is the observation of the recorded state
+        that is compared with the one recorded beside it, and tells whether the two belong together. AntMaze's rewards
+        are left out: its files do not tell for which goal they are.
 
     Raises:
         UserError: no D4RL task, or a file without recorded states.
@@ -49,10 +55,10 @@ def replay(task: Task, folder: str | Path, rows: int) -> dict[str, Any]:
     found: dict[str, list[tuple[float, float]]] = {}
     for row, start in zip(chosen, starts, strict=True):
         for name, simulated in _step(simulation, recording, row, start).items():
-            before, after = recording[name][row], recording[name][row + 1]
-            if name == "rewards":  # A row's reward is that of the step from it.
-                before, after = recording[name][max(row - 1, 0)], recording[name][row]
-            found.setdefault(name, []).append((_rms(simulated - after), _rms(after - before)))
+            array, lead = _COMPARED_WITH.get(name, (name, 1))
+            values, at = recording[array], row + lead
+            moved = _rms(values[at] - values[max(at - 1, 0)])
+            found.setdefault(name, []).append((_rms(simulated - values[at]), moved))
     env.close()
     return {
         "task": task.name,
@@ -89,11 +95,11 @@ def _step(simulation: Simulation, recording: dict[str, np.ndarray], row: int, st
     qpos = recording["positions"][start].astype(np.float64)
     placed = {name: recording[name][start].astype(np.float64) for name in simulation.recorded}
     placement = simulation.recorded_placement(qpos, placed)
-    simulation.set_state(recording["positions"][row], recording["velocities"][row], placement)
+    present = simulation.set_state(recording["positions"][row], recording["velocities"][row], placement)
     observation, reward, *_ = simulation.step(recording["actions"][row])
     found = {"positions": simulation.data.qpos.copy(), "velocities": simulation.data.qvel.copy()}
     if simulation.recorded:
-        found |= {"observations": observation, "rewards": np.array([reward])}
+        found |= {"observations": observation, "rewards": np.array([reward]), "recording": present}
     return found
 
 
