@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +16,7 @@ _FRAME_SKIP = 5
 _FRAME = (256, 256)  # pixels, height and width
 
 
-class Simulation(gymnasium.Env[np.ndarray, np.ndarray]):
+class Simulation(gymnasium.Env[np.ndarray, np.ndarray], ABC):
     """A task on a MuJoCo model; several of one thread may share it, since each writes its own placement before it runs.
 
     Positions of bodies and sites in observations and rewards are those that the last physics step began with: like
@@ -48,17 +49,17 @@ class Simulation(gymnasium.Env[np.ndarray, np.ndarray]):
         self.observation_space = Box(-np.inf, np.inf, self.observation().shape, np.float64)
         self.action_space = Box(-1.0, 1.0, (model.nu,), np.float32)
 
+    @abstractmethod
     def draw(self) -> None:
         """Draw the start of an episode from `np_random`: placement, joint positions, velocities."""
-        raise NotImplementedError
 
+    @abstractmethod
     def observation(self) -> np.ndarray:
         """The observation [D] of the present state."""
-        raise NotImplementedError
 
+    @abstractmethod
     def judge(self) -> tuple[float, bool, bool]:
         """Reward of the present state, whether the goal is achieved in it, and whether it ends the episode."""
-        raise NotImplementedError
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Start an episode; all that it draws follows from the seed."""
