@@ -20,7 +20,7 @@ import yaml
 
 from mfql.errors import UserError
 from mfql.settings import checkpoint_stage, raw_settings
-from mfql.tasks import Task, find_task
+from mfql.tasks import Task, find_task, select_tasks
 
 EXIT_WANTS_GPU = 3
 # Hours on the processor from which a configuration is refused without a GPU, unless one insists.
@@ -91,10 +91,10 @@ def planned_runs(config: dict[str, Any], config_dir: Path) -> list[Run]:
     """Every run that a configuration asks for; a stage that another reuses counts once."""
     wanted: dict[tuple[str, str, str], None] = {}
     for method in config["offline"]["methods"]:
-        for task in config["offline"]["tasks"]:
+        for task in select_tasks(config["offline"]["tasks"], config_dir):
             wanted[method, task, "offline"] = None
     for method in config["online"]["methods"]:
-        for task in config["online"]["tasks"]:
+        for task in select_tasks(config["online"]["tasks"], config_dir):
             wanted[method, task, checkpoint_stage(method, task, config_dir)] = None
             wanted[method, task, "online"] = None
     return [
@@ -107,7 +107,7 @@ def plan(config_file: Path, config_dir: Path, allow_cpu: bool) -> int:
     """Print what a configuration takes here.
 
     Args:
-        config_file: a configuration with its tasks listed by name.
+        config_file: a complete configuration.
         allow_cpu: go on without a GPU however long it takes.
 
     Returns:

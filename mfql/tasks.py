@@ -91,6 +91,24 @@ def find_task(name: str, config_dir: str | Path = "config") -> Task:
     return tasks[name]
 
 
+def select_tasks(entries: list[str], config_dir: str | Path = "config") -> list[str]:
+    """The tasks that the entries name: each is a task, or an environment or a suite, which stands for all of its tasks.
+
+    Raises:
+        UserError: an entry names nothing in the table.
+    """
+    path = Path(config_dir) / "tasks.csv"
+    tasks = load_tasks(path).values()
+    selected: dict[str, None] = {}
+    for entry in entries:
+        named = [task.name for task in tasks if entry in (task.name, task.environment, task.suite)]
+        if not named:
+            known = {name for task in tasks for name in (task.name, task.environment, task.suite)}
+            raise unknown("task, environment or suite", entry, sorted(known), str(path))
+        selected |= dict.fromkeys(named)
+    return list(selected)
+
+
 def _task(row: dict[str, str], path: Path) -> Task:
     settings: dict[str, float | int] = {}
     for column, kind in _NUMBERS.items():

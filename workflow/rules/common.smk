@@ -12,9 +12,9 @@ import pandas as pd
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
-from mfql.errors import UserError, unknown
+from mfql.errors import UserError
 from mfql.settings import checkpoint_stage, raw_settings, settings_hash
-from mfql.tasks import find_task, load_tasks
+from mfql.tasks import find_task, select_tasks
 
 # `.venv/bin/snakemake` finds `.venv/bin/mfql` whether or not the environment is activated.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]))
@@ -45,28 +45,15 @@ def for_people(function, *arguments):
         sys.exit(f"Error: {error}")
 
 
-def select_tasks(entries):
-    """The tasks that the entries name: each is a task, or an environment or a suite, which stands for all of its tasks."""
-    selected = {}
-    for entry in entries:
-        named = [task.name for task in TASKS.values() if entry in (task.name, task.environment, task.suite)]
-        if not named:
-            known = {name for task in TASKS.values() for name in (task.name, task.environment, task.suite)}
-            raise unknown("task, environment or suite", entry, sorted(known), "config/tasks.csv")
-        selected |= dict.fromkeys(named)
-    return list(selected)
-
-
 def packs(seeds, size):
     """The seeds as they share jobs, and last a pack for a seed that the configuration does not name."""
     ordered = sorted(map(int, seeds))
     return [ordered[start : start + size] for start in range(0, len(ordered), size)] + [["{seed}"]]
 
 
-TASKS = for_people(load_tasks, "config/tasks.csv")
 PACKS = packs(config["seeds"], config["seeds_per_job"])
 WANTED = {
-    stage: {"methods": config[stage]["methods"], "tasks": for_people(select_tasks, config[stage]["tasks"])}
+    stage: {"methods": config[stage]["methods"], "tasks": for_people(select_tasks, config[stage]["tasks"], "config")}
     for stage in ("offline", "online")
 }
 
