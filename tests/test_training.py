@@ -107,9 +107,9 @@ def test_a_finished_seed_is_restored_and_only_the_missing_one_trains(place):
 
 
 def test_a_seed_has_the_same_draws_alone_and_scores_for_any_number_of_workers(place):
-    for workers in ("0", "2", "5"):
+    for workers in ("1", "2", "5"):
         place.train(METHOD, "pretrain", [1], f"workers{workers}", "--workers", workers)
-    runs = [place.run(METHOD, 1, "pretrain", f"workers{workers}") for workers in ("0", "2", "5")]
+    runs = [place.run(METHOD, 1, "pretrain", f"workers{workers}") for workers in ("1", "2", "5")]
     for name in RESULT_FILES:
         assert len({(run / name).read_bytes() for run in runs}) == 1
     packed = json.loads((place.run(METHOD, 1, "pretrain") / "evaluation.json").read_text())
@@ -147,6 +147,23 @@ def test_one_seed_of_three_diverges_and_the_others_are_scored(place):
     assert results[1]["evaluations"] == []
     assert results[1]["score"] is None
     assert all(result["evaluations"][-1]["step"] == 40 for result in (results[0], results[2]))
+    # The three runs that they start from are reported beside them.
+    assert "1 of 6 runs diverged" in report_of(place, "broken", "online")
+
+
+def report_of(place: Workplace, results: str, stage: str) -> str:
+    """The text of the report that the command line makes of a stage's runs."""
+    folder = place.folder / results
+    files = [str(place.run(METHOD, seed, stage, results).parent / "evaluation.json") for seed in range(3)]
+    scores, aggregates, page = str(folder / "scores.csv"), str(folder / "aggregate"), folder / "report.html"
+    for command in (
+        ["scores", *files, "--out", scores],
+        ["aggregate", scores, "--out", aggregates],
+        ["report", "--scores", scores, "--aggregates", aggregates, "--results", str(folder), "--out", str(page)],
+    ):
+        done = place.call(command)
+        assert done.returncode == 0, done.stderr
+    return page.read_text()
 
 
 def test_changed_settings_move_the_earlier_run_aside(place):
