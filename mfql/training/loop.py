@@ -328,7 +328,7 @@ class Trainer:
                     "seed": run.seed,
                     "stage": run.stage,
                     "identity": (run.manifest() or {}).get("identity"),
-                    "machine": machine(self.execution.device),
+                    "machine": machine(self.execution.device, self.execution.compiled),
                     "step": self.step,
                     "state": self.state.seed_rows(row),
                     "logged_updates": self._logged_updates,

@@ -115,13 +115,14 @@ def run_identity(
     )
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """What decides whether a continued run can be bit-equal: processor, device, threads, torch."""
+def machine(device: torch.device, compiled: bool) -> dict[str, Any]:
+    """What decides whether a continued run can be bit-equal: processor, device, threads, torch, compiled or not."""
     return {
         "cpu": _cpu_model(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
+        "compiled": compiled,
     }
 
 

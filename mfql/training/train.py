@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mfql.agents.interface import Agent, count_parameters, load_agent
 from mfql.data.dataset import Dataset, load
 from mfql.errors import UserError, unknown
@@ -176,7 +174,7 @@ def _train_group(
     saved = [one for _, one in group if one is not None]
     for seed, one in group:
         if one is not None:
-            _check_checkpoint(job.run(seed), one, manifests[seed]["identity"], execution.device)
+            _check_checkpoint(job.run(seed), one, manifests[seed]["identity"], execution)
         else:
             _clear(job.run(seed))
     began = time.time()
@@ -192,7 +190,7 @@ def _train_group(
         )
 
 
-def _check_checkpoint(run: RunFolder, saved: dict[str, Any], identity: str, device: torch.device) -> None:
+def _check_checkpoint(run: RunFolder, saved: dict[str, Any], identity: str, execution: Execution) -> None:
     """Refuse a checkpoint of another run; say so where a continued run cannot be bit-equal."""
     for key, expected in (("method", run.method), ("task", run.task), ("seed", run.seed), ("identity", identity)):
         if saved[key] != expected:
@@ -200,7 +198,7 @@ def _check_checkpoint(run: RunFolder, saved: dict[str, Any], identity: str, devi
                 f"the checkpoint in {run.own / 'checkpoint'} is of {key} {saved[key]}, not {expected}",
                 "Remove that folder to train anew, or put the right one back.",
             )
-    now = machine(device)
+    now = machine(execution.device, execution.compiled)
     changed = [f"{key} {saved['machine'][key]} -> {now[key]}" for key in now if saved["machine"][key] != now[key]]
     if changed:
         print(f"{run.folder}: continues, but not bit-equal to an undisturbed run: {'; '.join(changed)}")
