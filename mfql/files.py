@@ -117,6 +117,15 @@ def locked(path: str | Path, wait: float = 0.0) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
+def holder(path: str | Path) -> dict[str, Any] | None:
+    """`host` and `pid` of the process that holds a lock; None where none does.
+
+    A process of another host counts as holding it: whether it lives cannot be seen from here.
+    """
+    found = _read_holder(Path(path))
+    return found if found is not None and _alive(found) else None
+
+
 def _take(path: Path) -> None:
     """Write the lock file, or raise `InUse`."""
     folder = path.parent

@@ -10,7 +10,7 @@ from threading import Timer
 import pytest
 
 from mfql.errors import UserError
-from mfql.files import InUse, locked, read_json, write_json, write_whole
+from mfql.files import InUse, holder, locked, read_json, write_json, write_whole
 
 
 def _write_and_fail(file):
@@ -96,3 +96,16 @@ def test_a_reused_process_number_is_not_the_locks_holder(tmp_path):
     path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": 1.0}))
     with locked(path):
         assert path.exists()
+
+
+def test_a_locks_holder_is_told_without_taking_it(tmp_path):
+    path = tmp_path / "lock"
+    assert holder(path) is None
+    with locked(path):
+        assert holder(path) == json.loads(path.read_text())
+    dead = {"host": socket.gethostname(), "pid": 2**22 + 1, "started": 0.0}
+    path.write_text(json.dumps(dead))
+    assert holder(path) is None
+    path.write_text(json.dumps(dead | {"host": "elsewhere"}))
+    assert holder(path) == dead | {"host": "elsewhere"}
+    assert path.exists()
