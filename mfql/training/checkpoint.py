@@ -6,12 +6,14 @@ import hashlib
 import io
 import re
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from mfql.errors import UserError
 from mfql.files import write_whole
+
+# torch inside functions: which checkpoints a run has is asked on machines without it too.
+if TYPE_CHECKING:
+    import torch
 
 _DIGEST = 64
 # The last two are kept: a seed of a job may be one checkpoint ahead of the others when the job is killed.
@@ -20,6 +22,8 @@ _KEPT = 2
 
 def save_tensors(path: Path, value: Any) -> str:
     """Write nested dicts of tensors and plain values behind their sha256, whole or not at all; returns the sha256."""
+    import torch
+
     buffer = io.BytesIO()
     torch.save(value, buffer)
     payload = buffer.getvalue()
@@ -36,6 +40,8 @@ def load_tensors(path: Path, expected: str | None = None) -> Any:
     Raises:
         UserError: the file is absent, cut or altered.
     """
+    import torch
+
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -82,6 +88,8 @@ class Checkpoints:
         Raises:
             UserError: it or a segment of its tail is absent, cut or altered.
         """
+        import torch
+
         saved = load_tensors(self.path(step))
         parts = [load_tensors(self.folder / name, digest) for name, digest in saved["segments"]]
         parts.append(saved["open_rows"])

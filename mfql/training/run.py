@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -9,18 +10,33 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass
+from enum import Enum
 from importlib.metadata import distributions, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
-import torch
 
 from mfql.errors import UserError
 from mfql.files import identity_of, read_json, write_json
+from mfql.settings import training_version
 from mfql.training.checkpoint import Checkpoints
 
+# torch inside functions: what a run's folder says is read on machines without it too.
+if TYPE_CHECKING:
+    import torch
+
 _PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ogbench", "safetensors", "pandas", "rliable", "snakemake")
+
+
+class Fate(Enum):
+    """What training makes of a run's folder."""
+
+    NEW = "new"
+    CONTINUED = "continued"
+    FINISHED = "finished"
+    RETRAINED = "retrained"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True)
@@ -69,54 +85,104 @@ class RunFolder:
         if not target.exists() or target.read_text() != (self.own / "evaluation.json").read_text():
             write_json(target, result)
 
-    def claim(self, identity: str, dataset: dict[str, Any]) -> None:
-        """Make the folder ready for a run of this identity; what another settings' run left is moved aside.
+    def fate(self, wanted: dict[str, Any]) -> Fate:
+        """What training the run that `describe_run` describes makes of the folder as it is."""
+        manifest = self.manifest()
+        if manifest is not None and manifest["identity"] != wanted["identity"]:
+            before, now = manifest["dataset"], wanted["dataset"]
+            other_data = before["name"] == now["name"] and before["sha256"] != now["sha256"]
+            return Fate.REFUSED if other_data else Fate.RETRAINED
+        if self.finished():
+            return Fate.FINISHED
+        return Fate.CONTINUED if self.checkpoints.steps() else Fate.NEW
+
+    def claim(self, wanted: dict[str, Any]) -> None:
+        """Make the folder ready for the run that `describe_run` describes; a run of other settings is moved aside.
 
         Raises:
             UserError: the folder holds a run on another version of the dataset.
         """
-        manifest = self.manifest()
-        if manifest is None or manifest["identity"] == identity:
+        fate, before = self.fate(wanted), self.manifest()
+        if before is None or fate not in (Fate.REFUSED, Fate.RETRAINED):
             return
-        before = manifest["dataset"]
-        if before["name"] == dataset["name"] and before["sha256"] != dataset["sha256"]:
+        if fate is Fate.REFUSED:
             raise UserError(
-                f"the dataset {dataset['name']} changed under {self.folder}: it was {before['sha256'][:16]}..., "
-                f"it is {dataset['sha256'][:16]}...",
+                f"the dataset {wanted['dataset']['name']} changed under {self.folder}: it was "
+                f"{before['dataset']['sha256'][:16]}..., it is {wanted['dataset']['sha256'][:16]}...",
                 "Restore the dataset, or move that folder away to train on the new one.",
             )
-        aside = self.own.with_name(f"run.{manifest['identity']}")
+        aside = self.own.with_name(f"run.{before['identity']}")
         if aside.exists():
             shutil.rmtree(aside)
         os.replace(self.own, aside)
-        print(f"{self.folder}: settings or training version changed; the earlier run is kept in {aside.name}")
+        reasons = ", ".join(changes(before, wanted))
+        print(f"{self.folder}: trained anew ({reasons}); the earlier run is kept in {aside.name}")
 
 
-def run_identity(
-    agent: str,
-    training_version: list[int],
-    stage: str,
-    seed: int,
-    settings: dict[str, Any],
-    dataset: str,
-    parent: str | None,
-) -> str:
-    """The hash of everything that changes a run's numbers; `parent` is the identity of the run that it starts from."""
-    return identity_of(
+def describe_run(
+    run: RunFolder, agent: str, settings: dict[str, Any], dataset: dict[str, Any], parent: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What identifies a run: the part of its manifest that is known before it trains.
+
+    Args:
+        run: its folder.
+        agent: the method's code.
+        settings: every value, defaults of the settings class included.
+        dataset: `name` and `sha256`, and what else is to be said of it.
+        parent: `stage` and `identity` of the run that it starts from; None for the offline part.
+    """
+    version = training_version(agent)
+    identity = identity_of(
         {
             "agent": agent,
-            "training_version": training_version,
-            "stage": "online" if stage == "online" else "offline",
-            "seed": seed,
+            "training_version": version,
+            "stage": "online" if run.stage == "online" else "offline",
+            "seed": run.seed,
             "settings": settings,
-            "dataset": dataset,
-            "parent": parent,
+            "dataset": dataset["sha256"],
+            "parent": parent and parent["identity"],
         }
     )
+    return {
+        "method": run.method,
+        "agent": agent,
+        "task": run.task,
+        "seed": run.seed,
+        "stage": run.stage,
+        "identity": identity,
+        "training_version": version,
+        "settings": settings,
+        "starts_from": parent and {"stage": parent["stage"], "identity": parent["identity"]},
+        "dataset": dataset,
+    }
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between the manifest of a run and the description of the one that is wanted, for people.
+
+    It is empty if and only if the two have the same identity.
+    """
+    found = [
+        f"{name.replace('_', ' ')} {before[name]} -> {now[name]}"
+        for name in ("agent", "training_version", "seed")
+        if before[name] != now[name]
+    ]
+    # As JSON holds them: a list and a tuple are one.
+    was, wanted = (json.loads(json.dumps(settings)) for settings in (before["settings"], now["settings"]))
+    for key in sorted(was.keys() | wanted.keys()):
+        if was.get(key) != wanted.get(key):
+            found.append(f"{key} {was.get(key, 'unset')} -> {wanted.get(key, 'unset')}")
+    if before["dataset"]["sha256"] != now["dataset"]["sha256"]:
+        found.append(f"dataset {before['dataset']['sha256'][:16]} -> {now['dataset']['sha256'][:16]}")
+    if (before["starts_from"] or {}).get("identity") != (now["starts_from"] or {}).get("identity"):
+        found.append("starts from another run")
+    return found
 
 
 def machine(device: torch.device, compiled: bool) -> dict[str, Any]:
     """What decides whether a continued run can be bit-equal: processor, device, threads, torch, compiled or not."""
+    import torch
+
     return {
         "cpu": _cpu_model(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -128,6 +194,8 @@ def machine(device: torch.device, compiled: bool) -> dict[str, Any]:
 
 def provenance(device: torch.device) -> dict[str, Any]:
     """Code, packages and hardware behind a run."""
+    import torch
+
     installed = {found.metadata["Name"].lower(): found.version for found in distributions()}
     return {
         "code": {"version": version("mfql"), **_git_state()},

@@ -14,10 +14,10 @@ from mfql.data.dataset import Dataset, load
 from mfql.errors import UserError, unknown
 from mfql.evaluation.policy import save_policy
 from mfql.files import identity_of, locked, write_json
-from mfql.settings import Settings, build_settings, checkpoint_stage, raw_settings, training_version
+from mfql.settings import Settings, build_settings, checkpoint_stage, raw_settings
 from mfql.tasks import Task, find_task
 from mfql.training.loop import Execution, Trainer
-from mfql.training.run import RunFolder, machine, provenance, run_identity
+from mfql.training.run import RunFolder, describe_run, machine, provenance
 
 # Offline lengths from which a run is the paper's size.
 _PAPER_STEPS = 500_000
@@ -64,7 +64,7 @@ def train(job: Job, execution: Execution) -> None:
         dataset = load(task, job.data)
         manifests = {seed: _manifest(job, seed, kind, settings, dataset, task) for seed in job.seeds}
         for seed in job.seeds:
-            job.run(seed).claim(manifests[seed]["identity"], manifests[seed]["dataset"])
+            job.run(seed).claim(manifests[seed])
         missing = [seed for seed in job.seeds if not job.run(seed).finished()]
         for group in _groups(job, missing):
             _train_group(job, group, kind, settings, dataset, task, manifests, execution)
@@ -89,29 +89,18 @@ def _manifest(
 ) -> dict[str, Any]:
     """What identifies the run of a seed; provenance is added when it trains."""
     agent = raw_settings(job.method, job.task, job.stage, job.config_dir)["agent"]
+    described = {
+        "name": dataset.name,
+        "source": dataset.source,
+        "sha256": dataset.sha256,
+        "rows": len(dataset),
+        "episodes": int(dataset.terminals.sum()),
+    }
     parent = _parent(job, seed, dataset) if job.stage == "online" else None
-    start = parent["identity"] if parent else None
-    identity = run_identity(agent, training_version(agent), job.stage, seed, settings.as_dict(), dataset.sha256, start)
-    return {
-        "method": job.method,
-        "agent": agent,
-        "task": job.task,
-        "seed": seed,
-        "stage": job.stage,
-        "identity": identity,
-        "training_version": training_version(agent),
-        "settings": settings.as_dict(),
+    return describe_run(job.run(seed), agent, settings.as_dict(), described, parent) | {
         "settings_hash": identity_of([agent, settings.as_dict()]),
         "settings_source": task.settings_source,
         "reduced": settings.offline_steps < _PAPER_STEPS,
-        "starts_from": parent and {"stage": parent["stage"], "identity": parent["identity"]},
-        "dataset": {
-            "name": dataset.name,
-            "source": dataset.source,
-            "sha256": dataset.sha256,
-            "rows": len(dataset),
-            "episodes": int(dataset.terminals.sum()),
-        },
     }
 
 
