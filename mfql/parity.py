@@ -111,7 +111,7 @@ class Fixture:
             num_critics=critic_kernel.shape[0],
             critic_learning_rate=_CRITIC_RATE,
         )
-        self.agent = MFQL(settings, batch["observations"].shape[-1], batch["actions"].shape[-1])
+        self.agent = MFQL(settings, batch["observations"].shape[2:], batch["actions"].shape[-1])
         self.state = initial_state(self.agent, [torch.Generator()], torch.device("cpu"))
         self.state.flat = load_released(self.agent, self.weights, self.hidden, self.blocks)
         self.state.step.fill_(_FIRST_STEP)
@@ -151,7 +151,9 @@ class Fixture:
     def _our_outputs(self) -> dict[str, torch.Tensor]:
         agent, batch = self.agent, self.batch("in")
         parameters: Parameters = views_of(agent, self.state.flat)
-        flow = flow_terms(agent.policy, parameters["policy"], batch, batch, agent.settings)
+        flow = flow_terms(
+            agent.policy, parameters["policy"], batch["observations"], batch["actions"], batch, agent.settings
+        )
         next_actions, target_q = agent.best_candidate(
             parameters["policy"], parameters["target_critic"], batch["next_observations"], batch["noise_next"]
         )

@@ -1,5 +1,8 @@
 """Method settings: every value that changes a number, from `config/methods/NAME.yaml`.
 
+A method's name may change values of the file that it begins with: `mfql+alpha=300+q_agg=min` is `mfql` with two others.
+So a grid's points and an ablation need no file each, and no two of them share a run folder.
+
 This module needs no torch, so that a launcher can compare settings on a machine that never trains.
 """
 
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import math
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -38,6 +42,10 @@ class Settings:
         observation_statistics: observations are normalised by those of the dataset's `valid` rows, or of a `padded`
             buffer of 2,000,000 rows of which the rest is zero, as the released code has it.
         early_stopping: stop a seed after this many evaluations without a new best score; 0 never stops.
+        encoder_channels: of each stage of the image encoder; encoder_features: that it gives. Pixel tasks alone have
+            one.
+        augment_probability: share of a pixel task's batches whose frames are shifted at random (random crop after
+            padding).
     """
 
     offline_steps: int
@@ -49,6 +57,9 @@ class Settings:
     log_interval: int = 5_000
     observation_statistics: Literal["valid", "padded"] = "valid"
     early_stopping: int = 0
+    encoder_channels: tuple[int, ...] = (16, 32, 32)
+    encoder_features: int = 512
+    augment_probability: float = 0.5
 
     def check(self) -> None:
         """Refuse values out of range.
@@ -58,10 +69,13 @@ class Settings:
         """
         for key in ("offline_steps", "online_steps"):
             require(key, getattr(self, key), getattr(self, key) >= 0, "zero or more")
-        for key in ("batch_size", "eval_interval", "eval_episodes", "log_interval"):
+        for key in ("batch_size", "eval_interval", "eval_episodes", "log_interval", "encoder_features"):
             require(key, getattr(self, key), getattr(self, key) >= 1, "one or more")
         require("early_stopping", self.early_stopping, self.early_stopping >= 0, "zero or more")
         require("discount", self.discount, 0.0 <= self.discount < 1.0, "in [0, 1)")
+        require("augment_probability", self.augment_probability, 0.0 <= self.augment_probability <= 1.0, "in [0, 1]")
+        channels = self.encoder_channels
+        require("encoder_channels", channels, all(size >= 1 for size in channels), "sizes of one or more")
 
     def as_dict(self) -> dict[str, Any]:
         """The values, as JSON holds them."""
@@ -102,6 +116,45 @@ def raw_settings(method: str, task: str, stage: str, config_dir: str | Path = "c
     if "agent" not in document:
         raise UserError(f"method {method} names no agent", "Add `agent: mfql` or another to its file.")
     return {"agent": document["agent"], **values}
+
+
+def table_keys(method: str, config_dir: str | Path = "config") -> set[str]:
+    """The settings that a method takes from the task table for its offline stage."""
+    document = _load_method(method, Path(config_dir) / "methods")
+    return {key for key, value in (document | document.get("offline", {})).items() if value == "task"}
+
+
+def method_name(base: str, values: Mapping[str, Any]) -> str:
+    """The name of a method with these values changed: `mfql` and {alpha: 300} give `mfql+alpha=300`."""
+    return "+".join([base, *(f"{key}={value}" for key, value in values.items())])
+
+
+def split_method(method: str) -> tuple[str, dict[str, Any]]:
+    """The file that a method's name begins with, and the values that the name changes.
+
+    Raises:
+        UserError: a part of the name is no KEY=VALUE, names no setting, or a key twice.
+    """
+    base, *parts = method.split("+")
+    values: dict[str, Any] = {}
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if not (key and equals and value) or key in _META or key in values:
+            raise UserError(
+                f"method {method}: {part!r} changes no setting", "Write it as NAME+KEY=VALUE, each key once."
+            )
+        values[key] = _scalar(value)
+    return base, values
+
+
+def _scalar(text: str) -> Any:
+    """A number, true or false where the text is one, else the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text, text)
 
 
 def settings_hash(method: str, task: str, stage: str, config_dir: str | Path = "config") -> str:
@@ -149,7 +202,12 @@ def checkpoint_stage(method: str, task: str, config_dir: str | Path = "config") 
     return "offline" if same else "pretrain"
 
 
-def _load_method(name: str, folder: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+def _load_method(method: str, folder: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    name, changed = split_method(method)
+    return _load_file(name, folder, seen) | changed
+
+
+def _load_file(name: str, folder: Path, seen: tuple[str, ...]) -> dict[str, Any]:
     path = folder / f"{name}.yaml"
     if name in seen:
         raise UserError(f"{path} inherits from itself through {' -> '.join((*seen, name))}", "Break the circle.")

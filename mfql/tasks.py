@@ -49,6 +49,11 @@ _NUMBERS = {
 }
 
 
+def is_visual(name: str) -> bool:
+    """Whether a task, dataset or environment shows pixels, by OGBench's naming."""
+    return name.startswith("visual-")
+
+
 @cache
 def load_tasks(path: str | Path) -> dict[str, Task]:
     """The tasks of a table by name.

@@ -25,9 +25,9 @@ class Declaring(Agent):
     online_share = 0.5
     updates_per_step = 2
 
-    def __init__(self, settings, observation_dim, action_dim):
-        super().__init__(settings, observation_dim, action_dim)
-        policy = Layout({"kernel": Parameter((observation_dim, action_dim), normal(0.1))})
+    def __init__(self, settings, observation_shape, action_dim):
+        super().__init__(settings, observation_shape, action_dim)
+        policy = Layout({"kernel": Parameter((self.observation_dim, action_dim), normal(0.1))})
         value = Layout({"mean": Parameter((1,), constant(0.0))})
         self.groups = {"policy": Group(policy, 1.0, interval=2), "value": Group(value, 1.0, target=True)}
 

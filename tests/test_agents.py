@@ -37,7 +37,7 @@ SMALL = MFQLSettings(
 
 
 def make(seeds: list[int], options: MFQLSettings = SMALL, observation_dim: int = 4, action_dim: int = 2):
-    agent = MFQL(options, observation_dim, action_dim)
+    agent = MFQL(options, (observation_dim,), action_dim)
     state = initial_state(agent, [generator(CPU, seed, "initial") for seed in seeds], CPU)
     return agent, state
 
@@ -98,7 +98,9 @@ def test_the_flow_loss_is_the_papers_formula_in_float64():
     batch, draws = batch_of(agent, [3]), draws_of(agent, [3])
     parameters = as_double(views_of(agent, state.flat))
     batch, draws = ({name: value.double() for name, value in arrays.items()} for arrays in (batch, draws))
-    found = flow_terms(agent.policy, parameters["policy"], batch, draws, agent.settings)
+    found = flow_terms(
+        agent.policy, parameters["policy"], batch["observations"], batch["actions"], draws, agent.settings
+    )
     t = (torch.floor(draws["time"] * 5) + 1) / 5
     noise, action = draws["noise_bc"], batch["actions"]
     point, velocity = (1 - t) * action + t * noise, noise - action
@@ -160,8 +162,8 @@ def test_the_critics_loss_never_moves_the_policy_nor_the_policys_the_critic():
     batch, draws = batch_of(agent, [0]), draws_of(agent, [0])
     leaves = {name: value.clone().requires_grad_() for name, value in state.flat.items()}
     parameters = views_of(agent, leaves)
-    critic_loss, _ = agent.critic_loss(parameters, batch, draws)
-    policy_loss, _ = agent.policy_loss(parameters, batch, draws, state.own["alpha"])
+    critic_loss, _ = agent.critic_loss(parameters, batch, batch["observations"], draws)
+    policy_loss, _ = agent.policy_loss(parameters, batch, batch["observations"], draws, state.own["alpha"])
     of_critic = torch.autograd.grad(critic_loss.sum(), list(leaves.values()), allow_unused=True)
     of_policy = torch.autograd.grad(policy_loss.sum(), list(leaves.values()), allow_unused=True)
     moved_by = {
@@ -229,7 +231,7 @@ def test_exploding_values_count_as_diverged():
 
 
 def test_alpha_waits_for_a_full_window_and_for_the_warm_up():
-    agent = MFQL(replace(SMALL, alpha_window=3, alpha_interval=1, alpha_warmup=0.0), 4, 2)
+    agent = MFQL(replace(SMALL, alpha_window=3, alpha_interval=1, alpha_warmup=0.0), (4,), 2)
     state = agent.initial_state(1)
     trace = []
     for loss in (1.0, 1.0, 1.0, 100.0, 0.001, 34.0):
@@ -242,7 +244,7 @@ def test_alpha_waits_for_a_full_window_and_for_the_warm_up():
 
 
 def test_alpha_is_looked_at_only_every_interval():
-    agent = MFQL(replace(SMALL, alpha_interval=4), 4, 2)
+    agent = MFQL(replace(SMALL, alpha_interval=4), (4,), 2)
     state = agent.initial_state(1)
     for step in range(12):
         state = agent.next_state(state, torch.tensor(step), {"flow_loss": torch.tensor([1.0])})
@@ -289,7 +291,7 @@ def test_behaviour_cloning_moves_the_policy_towards_one_action():
         offline_steps=400, online_steps=0, discount=0.9, batch_size=32, time_steps=5, policy_hidden=16, policy_blocks=1,
         policy_learning_rate=3e-3,
     )  # fmt: skip
-    agent = FlowBC(options, 2, 2)
+    agent = FlowBC(options, (2,), 2)
     state = initial_state(agent, [generator(CPU, 0, "initial")], CPU)
     updater = Updater(agent, state, 1e9)
     stream = DrawStream(agent.update_draws(), [0], "update", CPU)

@@ -17,7 +17,7 @@ from mfql.evaluation.policy import Actor, save_policy
 from mfql.report.scores import collect, write_scores
 from mfql.settings import build_settings, raw_settings
 
-POINTMAZE_SIZES = (2, 2)  # of an observation and an action
+POINTMAZE_SIZES = ((2,), 2)  # of an observation and an action
 
 
 @pytest.fixture

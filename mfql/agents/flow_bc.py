@@ -24,12 +24,16 @@ class FlowBC(Agent):
     settings_type = FlowBCSettings
     settings: FlowBCSettings
 
-    def __init__(self, settings: FlowBCSettings, observation_dim: int, action_dim: int) -> None:
-        super().__init__(settings, observation_dim, action_dim)
+    def __init__(self, settings: FlowBCSettings, observation_shape: tuple[int, ...], action_dim: int) -> None:
+        super().__init__(settings, observation_shape, action_dim)
         self.policy = ResidualPolicy(
-            observation_dim, action_dim, settings.policy_hidden, settings.policy_blocks, zero_init=settings.zero_init
+            self.observation_dim,
+            action_dim,
+            settings.policy_hidden,
+            settings.policy_blocks,
+            zero_init=settings.zero_init,
         )
-        self.groups = {"policy": Group(self.policy.layout, settings.max_grad_norm)}
+        self.groups = {"policy": Group(self.with_encoder(self.policy.layout), settings.max_grad_norm)}
 
     @override
     def update_draws(self) -> dict[str, Draw]:
@@ -45,23 +49,24 @@ class FlowBC(Agent):
 
     @override
     def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:
-        flow = flow_terms(self.policy, parameters["policy"], batch, draws, self.settings)
+        seen = self.encode(parameters["policy"], batch["observations"])
+        flow = flow_terms(self.policy, parameters["policy"], seen, batch["actions"], draws, self.settings)
         return flow.loss, {"flow_loss": flow.loss, "flow_error": flow.error}
 
     @override
     def act(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
         if noise is None:
             raise ValueError("flow behaviour cloning acts on noise [S, B, 1, A]; None was given")
-        scaled = self.settings.noise_std * noise
-        return candidate_actions(self.policy, parameters["policy"], observations, scaled).squeeze(2)
+        seen = self.encode(parameters["policy"], observations)
+        return candidate_actions(self.policy, parameters["policy"], seen, self.settings.noise_std * noise).squeeze(2)
 
     @override
     def diagnostics(
         self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        flow = flow_terms(self.policy, parameters["policy"], batch, draws, self.settings)
-        noise = self.settings.noise_std * draws["noise_bc"]
-        raw = one_step_actions(self.policy, parameters["policy"], batch["observations"], noise)
+        seen = self.encode(parameters["policy"], batch["observations"])
+        flow = flow_terms(self.policy, parameters["policy"], seen, batch["actions"], draws, self.settings)
+        raw = one_step_actions(self.policy, parameters["policy"], seen, self.settings.noise_std * draws["noise_bc"])
         return {
             "out_of_bounds": (raw.abs() > 1.0).float().mean((1, 2)),
             "flow_loss": flow.loss,

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from mfql.agents.encoders import ImpalaEncoder
 from mfql.agents.parameters import Layout, Views
 from mfql.errors import UserError
 from mfql.settings import STAGES, Settings, agent_file
@@ -67,7 +68,11 @@ class Agent(ABC):
 
     Args:
         settings: the method's settings.
-        observation_dim, action_dim: sizes D and A.
+        observation_shape: `(D,)`, or height, width and channels of a pixel task's stacked frames.
+        action_dim: A.
+
+    Attributes:
+        observation_dim: D, what networks see of an observation: of a pixel task the features of `encode`.
     """
 
     # The settings dataclass of the method.
@@ -87,9 +92,22 @@ class Agent(ABC):
 
     groups: dict[str, Group]
 
-    def __init__(self, settings: Settings, observation_dim: int, action_dim: int) -> None:
+    def __init__(self, settings: Settings, observation_shape: tuple[int, ...], action_dim: int) -> None:
         self.settings: Any = settings
-        self.observation_dim, self.action_dim = observation_dim, action_dim
+        self.observation_shape, self.action_dim = tuple(observation_shape), action_dim
+        self._encoder = _encoder(settings, self.observation_shape)
+        self.observation_dim = self._encoder.features if self._encoder else self.observation_shape[0]
+
+    def with_encoder(self, layout: Layout) -> Layout:
+        """The layout of a group that sees observations: of a pixel task it has an encoder of its own."""
+        return Layout(self._encoder.parameters | layout.parameters) if self._encoder else layout
+
+    def encode(self, parameters: Views, observations: Tensor) -> Tensor:
+        """What a group's networks see of observations `[S, B, *observation_shape]`: features `[S, B, D]`.
+
+        Observations of a state task pass as they are. Encode once a batch, before candidates or a derivative.
+        """
+        return self._encoder(parameters, observations) if self._encoder else observations
 
     @abstractmethod
     def update_draws(self) -> dict[str, Draw]:
@@ -101,8 +119,8 @@ class Agent(ABC):
 
         Args:
             parameters: views of every group and target.
-            batch: observations, next_observations `[S, B, D]` (normalised), actions `[S, B, A]`, rewards, masks `[S,
-                B]`, extra fields.
+            batch: observations, next_observations `[S, B, *observation_shape]` (normalised; pixels as they are),
+                actions `[S, B, A]`, rewards, masks `[S, B]`, extra fields.
             draws: as declared, each with the leading seed axis.
             state: the method's own state, see `initial_state`.
 
@@ -120,7 +138,7 @@ class Agent(ABC):
 
     @abstractmethod
     def act(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
-        """Actions `[S, B, A]` in [-1, 1] for observations `[S, B, D]` (normalised) and noise `[S, B, *act_draw]`."""
+        """Actions `[S, B, A]` in [-1, 1] for observations as `losses` gets them and noise `[S, B, *act_draw]`."""
 
     def act_groups(self) -> tuple[str, ...]:
         """The groups that `act` reads, saved with an exported policy."""
@@ -143,6 +161,15 @@ class Agent(ABC):
     def data_values(self, parameters: Parameters, batch: Batch) -> Tensor | None:
         """Q of the data's actions `[S, B]`, to hold against Monte-Carlo returns; None for a method without values."""
         return None
+
+
+def _encoder(settings: Settings, observation_shape: tuple[int, ...]) -> ImpalaEncoder | None:
+    match observation_shape:
+        case (height, width, channels):
+            return ImpalaEncoder((height, width, channels), settings.encoder_channels, settings.encoder_features)
+        case (_,):
+            return None
+    raise ValueError(f"observations of shape {observation_shape}; an agent sees (D,) or (height, width, channels)")
 
 
 def load_agent(name: str) -> type[Agent]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from mfql.agents.interface import Batch, Draw, Draws
+from mfql.agents.interface import Draw, Draws
 from mfql.agents.networks import Dual, ResidualPolicy
 from mfql.agents.parameters import Views
 from mfql.settings import Settings, require
@@ -103,19 +103,25 @@ class FlowTerms:
 
 
 def flow_terms(
-    policy: ResidualPolicy, parameters: Views, batch: Batch, draws: Draws, settings: FlowSettings
+    policy: ResidualPolicy,
+    parameters: Views,
+    observations: Tensor,
+    actions: Tensor,
+    draws: Draws,
+    settings: FlowSettings,
 ) -> FlowTerms:
     """The residual MeanFlow loss (paper, flow loss; per row w d with d the mean over action dims of (g - target)^2).
 
     Args:
-        batch: observations `[S, B, D]`, actions `[S, B, A]`.
+        observations: `[S, B, D]`, encoded.
+        actions: the data's `[S, B, A]`.
         draws: `noise_bc`, standard normal `[S, B, A]`, and `time`, uniform on [0, 1) `[S, B, 1]`.
     """
     noise = settings.noise_std * draws["noise_bc"]
     times, modulations = _times(policy, parameters, draws["time"], settings.time_steps)
-    interpolated = torch.lerp(batch["actions"], noise, times)
-    velocity = noise - batch["actions"]
-    path = policy.along(parameters, batch["observations"], Dual(interpolated, velocity), modulations)
+    interpolated = torch.lerp(actions, noise, times)
+    velocity = noise - actions
+    path = policy.along(parameters, observations, Dual(interpolated, velocity), modulations)
     prediction, tangent = path.value, path.tangent
     assert tangent is not None  # The path has one.
     target = interpolated + (times - 1.0) * velocity - times * tangent

@@ -84,18 +84,22 @@ class MFQL(Agent):
     settings_type = MFQLSettings
     settings: MFQLSettings
 
-    def __init__(self, settings: MFQLSettings, observation_dim: int, action_dim: int) -> None:
-        super().__init__(settings, observation_dim, action_dim)
+    def __init__(self, settings: MFQLSettings, observation_shape: tuple[int, ...], action_dim: int) -> None:
+        super().__init__(settings, observation_shape, action_dim)
         self.tau = settings.tau
         self.policy = ResidualPolicy(
-            observation_dim, action_dim, settings.policy_hidden, settings.policy_blocks, zero_init=settings.zero_init
+            self.observation_dim,
+            action_dim,
+            settings.policy_hidden,
+            settings.policy_blocks,
+            zero_init=settings.zero_init,
         )
         self.critic = Critic(
-            observation_dim, action_dim, settings.critic_hidden, settings.num_critics, settings.critic_init
+            self.observation_dim, action_dim, settings.critic_hidden, settings.num_critics, settings.critic_init
         )
         self.groups = {
-            "policy": Group(self.policy.layout, settings.max_grad_norm),
-            "critic": Group(self.critic.layout, settings.max_grad_norm, target=True),
+            "policy": Group(self.with_encoder(self.policy.layout), settings.max_grad_norm),
+            "critic": Group(self.with_encoder(self.critic.layout), settings.max_grad_norm, target=True),
         }
 
     @override
@@ -117,35 +121,37 @@ class MFQL(Agent):
 
     @override
     def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:
-        critic_loss, critic_info = self.critic_loss(parameters, batch, draws)
-        policy_loss, policy_info = self.policy_loss(parameters, batch, draws, state["alpha"])
+        seen = self.encode(parameters["critic"], batch["observations"])
+        critic_loss, critic_info = self.critic_loss(parameters, batch, seen, draws)
+        policy_loss, policy_info = self.policy_loss(parameters, batch, seen.detach(), draws, state["alpha"])
         return critic_loss + policy_loss, {**critic_info, **policy_info, "alpha": state["alpha"]}
 
-    def critic_loss(self, parameters: Parameters, batch: Batch, draws: Draws) -> Losses:
-        """Mean over critics and rows of (Q - y)^2, y = r + discount mask Q_target(s', a*) (paper, critic update)."""
+    def critic_loss(self, parameters: Parameters, batch: Batch, seen: Tensor, draws: Draws) -> Losses:
+        """Mean over critics and rows of (Q - y)^2, y = r + discount mask Q_target(s', a*) (paper, critic update).
+
+        `seen` `[S, B, D]` is what the critic sees of the observations; so it is in `policy_loss`.
+        """
         with torch.no_grad():
             _, values = self.best_candidate(
                 parameters["policy"], parameters["target_critic"], batch["next_observations"], draws["noise_next"]
             )
             targets = batch["rewards"] + self.settings.discount * batch["masks"] * values
-        values = self.critic(parameters["critic"], batch["observations"], batch["actions"])
+        values = self.critic(parameters["critic"], seen, batch["actions"])
         loss = (values - targets.unsqueeze(1)).square().mean((1, 2))
         return loss, {"critic_loss": loss, "q": values.mean((1, 2)), "q_target": targets.mean(1)}
 
-    def policy_loss(self, parameters: Parameters, batch: Batch, draws: Draws, alpha: Tensor) -> Losses:
+    def policy_loss(self, parameters: Parameters, batch: Batch, seen: Tensor, draws: Draws, alpha: Tensor) -> Losses:
         """-Q(s, clip(g(s, e, 1))) + bound loss + alpha flow loss (paper, policy update); no gradient to the critic."""
-        raw = one_step_actions(
-            self.policy, parameters["policy"], batch["observations"], self.settings.noise_std * draws["noise_pi"]
-        )
-        values = self.aggregate(
-            self.critic(no_grad_views(parameters["critic"]), batch["observations"], raw.clamp(-1.0, 1.0))
-        )
+        policy, noise = parameters["policy"], self.settings.noise_std * draws["noise_pi"]
+        observations = self.encode(policy, batch["observations"])
+        raw = one_step_actions(self.policy, policy, observations, noise)
+        values = self.aggregate(self.critic(no_grad_views(parameters["critic"]), seen, raw.clamp(-1.0, 1.0)))
         q_loss = -values.mean(1)
         if self.settings.normalize_q:
             q_loss = q_loss / values.abs().mean(1).clamp_min(1e-6).detach()
         excess = functional.relu(raw - 1.0) + functional.relu(-1.0 - raw)
         bound_loss = excess.mean((1, 2)) if self.settings.bound_loss else torch.zeros_like(q_loss)
-        flow = flow_terms(self.policy, parameters["policy"], batch, draws, self.settings)
+        flow = flow_terms(self.policy, policy, observations, batch["actions"], draws, self.settings)
         info = {
             "q_loss": q_loss,
             "bound_loss": bound_loss,
@@ -165,19 +171,20 @@ class MFQL(Agent):
         """Of K candidate actions the one with the highest value, and that value.
 
         Args:
-            observations: `[S, B, D]`.
+            observations: `[S, B, *observation_shape]`.
             noise: standard normal `[S, B, K, A]`.
 
         Returns:
             actions `[S, B, A]`, values `[S, B]`.
         """
-        actions = candidate_actions(self.policy, policy, observations, self.settings.noise_std * noise)
-        values = self.candidate_values(critic, observations, actions)
+        scaled = self.settings.noise_std * noise
+        actions = candidate_actions(self.policy, policy, self.encode(policy, observations), scaled)
+        values = self.candidate_values(critic, self.encode(critic, observations), actions)
         best, index = values.max(-1)
         return torch.take_along_dim(actions, index[..., None, None], 2).squeeze(2), best
 
     def candidate_values(self, critic: Views, observations: Tensor, actions: Tensor) -> Tensor:
-        """Aggregated values of candidates `[S, B, K, A] -> [S, B, K]`."""
+        """Aggregated values of candidates `[S, B, K, A] -> [S, B, K]` at encoded observations."""
         repeated = observations.unsqueeze(2).expand(-1, -1, actions.shape[2], -1).flatten(1, 2)
         return self.aggregate(self.critic(critic, repeated, actions.flatten(1, 2))).unflatten(1, (-1, actions.shape[2]))
 
@@ -228,13 +235,15 @@ class MFQL(Agent):
     def diagnostics(
         self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        observations, noise = batch["observations"], self.settings.noise_std * draws["noise_next"]
-        raw = one_step_actions(self.policy, parameters["policy"], observations, noise[:, :, 0])
-        at_raw = self.aggregate(self.critic(parameters["critic"], observations, raw))
-        at_clipped = self.aggregate(self.critic(parameters["critic"], observations, raw.clamp(-1.0, 1.0)))
-        candidates = candidate_actions(self.policy, parameters["policy"], observations, noise)
-        values = self.candidate_values(parameters["critic"], observations, candidates)
-        flow = flow_terms(self.policy, parameters["policy"], batch, draws, self.settings)
+        policy, critic = parameters["policy"], parameters["critic"]
+        observations, seen = (self.encode(views, batch["observations"]) for views in (policy, critic))
+        noise = self.settings.noise_std * draws["noise_next"]
+        raw = one_step_actions(self.policy, policy, observations, noise[:, :, 0])
+        at_raw = self.aggregate(self.critic(critic, seen, raw))
+        at_clipped = self.aggregate(self.critic(critic, seen, raw.clamp(-1.0, 1.0)))
+        candidates = candidate_actions(self.policy, policy, observations, noise)
+        values = self.candidate_values(critic, seen, candidates)
+        flow = flow_terms(self.policy, policy, observations, batch["actions"], draws, self.settings)
         return {
             "out_of_bounds": (raw.abs() > 1.0).float().mean((1, 2)),
             "q_raw_minus_clipped": (at_raw - at_clipped).mean(1),
@@ -248,4 +257,5 @@ class MFQL(Agent):
 
     @override
     def data_values(self, parameters: Parameters, batch: Batch) -> Tensor:
-        return self.aggregate(self.critic(parameters["critic"], batch["observations"], batch["actions"]))
+        seen = self.encode(parameters["critic"], batch["observations"])
+        return self.aggregate(self.critic(parameters["critic"], seen, batch["actions"]))

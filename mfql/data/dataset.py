@@ -13,7 +13,7 @@ import numpy as np
 
 from mfql.data.description import REPLACE, split_paths, verify
 from mfql.errors import UserError
-from mfql.tasks import Task
+from mfql.tasks import Task, is_visual
 
 if TYPE_CHECKING:
     import gymnasium
@@ -23,11 +23,36 @@ _BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
+class StackedImages:
+    """Observations of a pixel task: each is a few images by their numbers, so that no image is held twice.
+
+    Args:
+        images: [F, H, W, C] uint8, memory-mapped.
+        indices: [N, K] int64; row i is the images `indices[i]`, stacked along the channels.
+    """
+
+    images: np.ndarray
+    indices: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As an array of all rows would have it: N, H, W, K * C."""
+        rows, stacked = self.indices.shape
+        *size, channels = self.images.shape[1:]
+        return (rows, *size, stacked * channels)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """The rows [..., H, W, K * C]."""
+        stacked = np.moveaxis(self.images[self.indices[rows]], -4, -2)
+        return stacked.reshape(*stacked.shape[:-2], -1)
+
+
+@dataclass(frozen=True)
 class Transitions:
     """Transitions in the order of their trajectories; a row's trajectory ends where `terminals` is 1.
 
     Args:
-        observations: [N, D] float32 (pixels: [N, H, W, C] uint8).
+        observations: [N, D] float32, or `StackedImages` of a pixel task.
         actions: [N, A] float32, clipped to ±(1 - 1e-5).
         rewards: [N] float32.
         masks: [N] float32; 0 where the task's episode would end in success, else 1.
@@ -35,12 +60,12 @@ class Transitions:
         next_observations: like observations.
     """
 
-    observations: np.ndarray
+    observations: np.ndarray | StackedImages
     actions: np.ndarray
     rewards: np.ndarray
     masks: np.ndarray
     terminals: np.ndarray
-    next_observations: np.ndarray
+    next_observations: np.ndarray | StackedImages
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -110,36 +135,30 @@ def load(task: Task, folder: str | Path) -> Dataset:
     Raises:
         UserError: a file is absent, damaged, changed, or belongs to another environment.
     """
-    import ogbench
-
     from mfql.data.d4rl import load_d4rl
+    from mfql.data.pixels import read_pixels
     from mfql.envs import d4rl
     from mfql.envs.make import make_env, reset_env
 
     if task.dataset in d4rl.TASKS:
         return load_d4rl(task, folder)
 
-    train_path, val_path = split_paths(folder, task.dataset).values()
+    paths = split_paths(folder, task.dataset)
     env = make_env(task.name)
-    reset_env(env, 0)  # Relabelling resets it without a seed; what that draws follows from this one.
-    for path in (train_path, val_path):
-        _check_arrays(path, _array_shapes(env))
-    source, digest = verify(folder, task.dataset)
     try:
-        train, val = ogbench.make_env_and_datasets(
-            task.name, dataset_path=str(train_path), dataset_only=True, cur_env=env
-        )
+        reset_env(env, 0)  # Relabelling resets it without a seed; what that draws follows from this one.
+        for path in paths.values():
+            _check_arrays(path, _array_shapes(env))
+        source, digest = verify(folder, task.dataset)
+        train, val = (read_pixels if is_visual(task.name) else _read_states)(task, paths, env)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{train_path} or {val_path.name} is damaged: {error}", REPLACE) from error
+        raise UserError(f"{paths['train']} or {paths['val'].name} is damaged: {error}", REPLACE) from error
     finally:
         env.close()
-    for path, split in ((train_path, train), (val_path, val)):
-        if len(split["next_observations"]) != len(split["observations"]):
-            raise UserError(f"{path}: the last row does not end its trajectory", REPLACE)
-    mean, std = observation_statistics(train["observations"])
+    mean, std = observation_statistics(train.observations)
     return Dataset(
-        **_fields(train),
-        val=Transitions(**_fields(val)),
+        **vars(train),
+        val=val,
         observation_mean=mean,
         observation_std=std,
         sha256=digest,
@@ -148,16 +167,23 @@ def load(task: Task, folder: str | Path) -> Dataset:
     )
 
 
-def _fields(split: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    np.clip(split["actions"], -ACTION_LIMIT, ACTION_LIMIT, out=split["actions"])
-    return {field.name: split[field.name] for field in fields(Transitions)}
+def _read_states(task: Task, paths: dict[str, Path], env: gymnasium.Env) -> list[Transitions]:
+    """Training and validation transitions of a state task, as OGBench's own loader makes them."""
+    import ogbench
+
+    splits = ogbench.make_env_and_datasets(task.name, dataset_path=str(paths["train"]), dataset_only=True, cur_env=env)
+    for path, split in zip(paths.values(), splits, strict=True):
+        if len(split["next_observations"]) != len(split["observations"]):
+            raise UserError(f"{path}: the last row does not end its trajectory", REPLACE)
+        np.clip(split["actions"], -ACTION_LIMIT, ACTION_LIMIT, out=split["actions"])
+    return [Transitions(**{field.name: split[field.name] for field in fields(Transitions)}) for split in splits]
 
 
 def _array_shapes(env: gymnasium.Env) -> dict[str, tuple[int, ...]]:
     """The shape of a row of each array that a dataset of this environment must have."""
     base: Any = env.unwrapped
     shapes = {
-        "observations": tuple(env.observation_space.shape or ()),
+        "observations": tuple(base.observation_space.shape or ()),
         "actions": tuple(env.action_space.shape or ()),
         "terminals": (),
         "qpos": (base.model.nq,),
@@ -201,9 +227,9 @@ def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dt
     return shape, dtype
 
 
-def observation_statistics(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def observation_statistics(observations: np.ndarray | StackedImages) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation over rows, in float64, block by block; for pixels 0 and 1: they stay as they are."""
-    if observations.dtype == np.uint8:
+    if isinstance(observations, StackedImages):
         return np.zeros(1, np.float32), np.ones(1, np.float32)
     blocks = range(0, len(observations), _BLOCK)
     mean = sum(observations[i : i + _BLOCK].sum(axis=0, dtype=np.float64) for i in blocks) / len(observations)

@@ -23,7 +23,9 @@ import gymnasium
 import numpy as np
 
 from mfql.envs import d4rl
+from mfql.envs.pixels import NO_RENDERER, StackedFrames, choose_renderer
 from mfql.errors import UserError
+from mfql.tasks import is_visual
 
 _MAKING = Lock()
 # What a manipulation environment changes in its compiled model: colours, targets, the locks of drawer and window.
@@ -31,7 +33,7 @@ _CHANGING_FIELDS = ("geom_rgba", "mat_rgba", "site_pos", "dof_damping")
 
 
 def make_env(task_name: str) -> Isolated:
-    """The environment of an OGBench single task or a D4RL task, with its time limit.
+    """The environment of an OGBench single task or a D4RL task, with its time limit; pixel tasks show stacked frames.
 
     Args:
         task_name: with its dataset type, for example `pointmaze-medium-navigate-singletask-task1-v0` or
@@ -51,7 +53,8 @@ def make_env(task_name: str) -> Isolated:
     def make() -> gymnasium.Env:
         import ogbench
 
-        return ogbench.make_env_and_datasets(task_name, env_only=True, disable_env_checker=True)
+        env = ogbench.make_env_and_datasets(task_name, env_only=True, disable_env_checker=True)
+        return StackedFrames(env) if is_visual(task_name) else env
 
     return isolated(make, task_name)
 
@@ -84,20 +87,21 @@ def isolated(make: Callable[[], gymnasium.Env], name: str) -> Isolated:
     Raises:
         UserError: gymnasium knows no environment of that name, or it shows pixels and cannot render them.
     """
+    if is_visual(name):
+        choose_renderer()
     try:
         with _tidy_making():
             env = Isolated(make())
-            if name.startswith("visual-"):
+            if is_visual(name):
                 env.reset(seed=0)  # Renders; OpenGL's loaders fail in many ways, none of which says what to do.
             return env
     except (gymnasium.error.UnregisteredEnv, ValueError) as error:
         raise UserError(f"OGBench has no environment for {name!r}: {error}", "Check the name's spelling.") from error
     except Exception as error:
-        if not name.startswith("visual-"):
+        if not is_visual(name):
             raise
         raise UserError(
-            f"{name} cannot be rendered with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')!r}: {error}",
-            "Set MUJOCO_GL=egl (a GPU, or Mesa's software renderer) or MUJOCO_GL=osmesa before starting.",
+            f"{name} cannot be rendered with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')!r}: {error}", NO_RENDERER
         ) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 
 from mfql.envs.d4rl import score_range
 from mfql.envs.make import make_env, reset_env
+from mfql.envs.pixels import NO_RENDERER, choose_renderer
 from mfql.envs.vector import EnvPool
 from mfql.errors import UserError
 from mfql.evaluation.policy import Policy, load_policy
@@ -38,9 +38,8 @@ def evaluate(run: Path, episodes: int, out: Path, video: Path | None, workers: i
     Raises:
         UserError: no policy in the folder, or no off-screen rendering for the video.
     """
-    if "DISPLAY" not in os.environ:
-        # Read when MuJoCo is first imported; without a display its own default fails.
-        os.environ.setdefault("MUJOCO_GL", "egl")
+    if video is not None:
+        choose_renderer()
     policy = load_policy(run)
     description = policy.description
     with EnvPool(description["task"], episodes, workers) as pool:
@@ -101,6 +100,4 @@ def _render(env: Any) -> np.ndarray:
     try:
         return np.asarray(env.render())
     except Exception as error:  # Each GL backend raises errors of its own.
-        raise UserError(
-            f"cannot render off-screen: {error}", "Install EGL (Debian: libegl1 libgl1), or leave out the video."
-        ) from error
+        raise UserError(f"cannot render off-screen: {error}", f"{NO_RENDERER} Or leave out the video.") from error

@@ -28,7 +28,7 @@ class Actor:
     Args:
         agent: the method.
         flat: flat parameters `[S, P]` of the groups that acting reads; looked up anew at each call.
-        mean, std: of raw observations `[D]`.
+        mean, std: of raw observations `[D]`; images (uint8) are not normalised.
         device: where the parameters are.
     """
 
@@ -40,10 +40,11 @@ class Actor:
 
     @torch.no_grad()
     def __call__(self, observations: np.ndarray, noise: Tensor | None) -> np.ndarray:
-        """Raw observations `[S, B, D]` and noise to actions `[S, B, A]`; zeros from a broken network."""
-        normalised = ((observations - self.mean) / self.std).astype(np.float32)
+        """Raw observations `[S, B, ...]` and noise to actions `[S, B, A]`; zeros from a broken network."""
+        if observations.dtype != np.uint8:
+            observations = ((observations - self.mean) / self.std).astype(np.float32)
         parameters = views_of(self.agent, {name: self.flat[name] for name in self.agent.act_groups()})
-        actions = self.agent.act(parameters, torch.from_numpy(normalised).to(self.device), noise)
+        actions = self.agent.act(parameters, torch.from_numpy(observations).to(self.device), noise)
         return torch.nan_to_num(actions).cpu().numpy()
 
 
@@ -62,19 +63,25 @@ class Policy:
         self._streams: dict[int, DrawStream] = {}
 
     def __call__(self, observation: np.ndarray) -> np.ndarray:
-        """One observation `[D]` or several `[B, D]` to actions `[A]` or `[B, A]` within [-1, 1].
+        """One observation or several to actions `[A]` or `[B, A]` within [-1, 1].
+
+        Args:
+            observation: `[D]` or `[B, D]`; of a pixel task stacked images `[H, W, C]` or `[B, H, W, C]` uint8, as
+                `mfql.envs.make.make_env` shows them.
 
         Raises:
-            ValueError: the last size is not D.
+            ValueError: another shape.
         """
-        observations = np.atleast_2d(np.asarray(observation, dtype=np.float32))
-        expected = self.description["observation_dim"]
-        if observations.ndim != 2 or observations.shape[1] != expected:
-            raise ValueError(
-                f"observations of shape {np.shape(observation)}; this policy takes [{expected}] or [B, {expected}]"
-            )
-        actions = self.actor(observations[None], self._noise(len(observations)))[0]
-        return actions[0] if np.ndim(observation) == 1 else actions
+        expected = self.actor.agent.observation_shape
+        pixels = len(expected) == 3
+        observations = np.asarray(observation, dtype=np.uint8 if pixels else np.float32)
+        single = observations.ndim == len(expected)
+        if observations.shape[-len(expected) :] != expected or observations.ndim > len(expected) + 1:
+            sizes = ", ".join(map(str, expected))
+            raise ValueError(f"observations of shape {observations.shape}; this policy takes [{sizes}] or [B, {sizes}]")
+        batch = observations[None] if single else observations
+        actions = self.actor(batch[None], self._noise(len(batch)))[0]
+        return actions[0] if single else actions
 
     def _noise(self, batch: int) -> Tensor | None:
         draw = self.actor.agent.act_draw()
@@ -102,7 +109,7 @@ def save_policy(folder: Path, actor: Actor, row: int, description: dict[str, Any
         folder / DESCRIPTION,
         {
             **description,
-            "observation_dim": actor.agent.observation_dim,
+            "observation_shape": list(actor.agent.observation_shape),
             "action_dim": actor.agent.action_dim,
             "observation_mean": actor.mean.tolist(),
             "observation_std": actor.std.tolist(),
@@ -125,7 +132,7 @@ def load_policy(folder: str | Path, *, seed: int = 0, device: str = "cpu") -> Po
     description = read_json(path / DESCRIPTION)
     kind = load_agent(description["agent"])
     settings = build_settings(kind.settings_type, description["settings"], str(path / DESCRIPTION))
-    agent = kind(settings, description["observation_dim"], description["action_dim"])
+    agent = kind(settings, tuple(description["observation_shape"]), description["action_dim"])
     try:
         arrays = load_file(path / WEIGHTS)
         flat = {name: _flat(agent, name, arrays) for name in agent.act_groups()}

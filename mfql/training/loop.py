@@ -24,6 +24,7 @@ from mfql.envs.d4rl import score_range
 from mfql.envs.vector import EnvPool
 from mfql.evaluation.policy import Actor
 from mfql.evaluation.rollout import run_episodes
+from mfql.training.images import shift_draws, shifted
 from mfql.training.log import TrainingLog
 from mfql.training.memory import Memory, Normaliser, training_fields
 from mfql.training.online import Environments
@@ -120,7 +121,10 @@ class Trainer:
 
     def _stream(self, purpose: str, repeats: int = 1) -> DrawStream:
         """Row indices and the method's draws; several updates a step take draws of their own."""
-        draws = {"rows": Draw("integer", (self.settings.batch_size,)), **self.agent.update_draws()}
+        size = self.settings.batch_size
+        draws = {"rows": Draw("integer", (size,)), **self.agent.update_draws()}
+        if self.memory.images:
+            draws |= shift_draws(size)
         repeated = {name: Draw(draw.kind, (repeats, *draw.shape)) for name, draw in draws.items()}
         stage = "online" if self.online else "offline"
         return DrawStream(repeated, self.seeds, f"{stage}/{purpose}", self.execution.device)
@@ -224,7 +228,10 @@ class Trainer:
         draws = self._draws.at(self.step)
         for repeat in range(self._updates):
             one = {name: value[:, repeat] for name, value in draws.items()}
-            self.updater(self.memory.batch(one.pop("rows")), one)
+            batch = self.memory.batch(one.pop("rows"))
+            if self.memory.images:
+                batch = shifted(batch, one, self.settings.augment_probability)
+            self.updater(batch, one)
         self._logged_updates += self._updates
         if self._environments:
             self._environments.finish(self.step)

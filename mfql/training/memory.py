@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mfql.data.dataset import Dataset, Transitions
-from mfql.errors import unknown
+from mfql.data.dataset import Dataset, StackedImages, Transitions
+from mfql.errors import UserError, unknown
+from mfql.training.images import DeviceImages
 
 # The released code takes its statistics over a buffer of this many rows, those beyond the dataset zero.
 _PADDED_ROWS = 2_000_000
@@ -20,7 +21,7 @@ class Memory:
     """Rows on the device at addresses that never change.
 
     Args:
-        rows: the dataset's fields `[N, ...]`; observations normalised.
+        rows: the dataset's fields `[N, ...]`; observations normalised, or images by index.
         seeds: S.
         capacity: M, rows of each seed's online tail; 0 without an online part.
         online_share: share of a batch that comes from the tail once it has rows; None draws from all rows alike.
@@ -29,15 +30,25 @@ class Memory:
 
     def __init__(
         self,
-        rows: Mapping[str, np.ndarray],
+        rows: Mapping[str, np.ndarray | StackedImages],
         seeds: int,
         capacity: int,
         online_share: float | None,
         device: torch.device,
     ) -> None:
-        self.rows = {name: torch.as_tensor(value, dtype=torch.float32, device=device) for name, value in rows.items()}
+        images = {name: value for name, value in rows.items() if isinstance(value, StackedImages)}
+        self.images = DeviceImages.of(images, device)
+        self.rows = {
+            name: torch.as_tensor(value, dtype=torch.float32, device=device)
+            for name, value in rows.items()
+            if name not in images
+        }
         self.size = len(self.rows["rewards"])
         self.capacity, self.online_share = capacity, online_share
+        if capacity and self.images:
+            raise UserError(
+                "online training of a pixel task is not supported", "Pixel tasks have an offline stage alone."
+            )
         self.tail = {
             name: torch.zeros((seeds, capacity, *value.shape[1:]), device=device) for name, value in self.rows.items()
         }
@@ -48,7 +59,7 @@ class Memory:
         """The rows of large random whole numbers `[S, B]`: fields `[S, B, ...]`."""
         if self.capacity == 0:
             chosen = indices % self.size
-            return {name: value[chosen] for name, value in self.rows.items()}
+            return {name: value[chosen] for name, value in (self.rows | self.images).items()}
         chosen = self._positions(indices)
         old, new = chosen.clamp(max=self.size - 1), (chosen - self.size).clamp(min=0)
         from_tail = chosen >= self.size
@@ -89,7 +100,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Normaliser:
-    """Observations in units of `std` from `mean`, each `[D]` float32."""
+    """Observations in units of `std` from `mean`, each `[D]` float32; images stay as they are."""
 
     mean: np.ndarray
     std: np.ndarray
@@ -112,7 +123,7 @@ class Normaliser:
 
 def training_fields(
     rows: Transitions, normaliser: Normaliser, extra_fields: tuple[str, ...], discount: float
-) -> dict[str, np.ndarray]:
+) -> dict[str, np.ndarray | StackedImages]:
     """The fields that a method trains on, observations normalised.
 
     Raises:
@@ -122,9 +133,13 @@ def training_fields(
     for name in extra_fields:
         if name not in extra:
             raise unknown("extra field", name, list(extra))
+    observations, following = (
+        value if isinstance(value, StackedImages) else normaliser(value)
+        for value in (rows.observations, rows.next_observations)
+    )
     return {
-        "observations": normaliser(rows.observations),
-        "next_observations": normaliser(rows.next_observations),
+        "observations": observations,
+        "next_observations": following,
         "actions": rows.actions,
         "rewards": rows.rewards,
         "masks": rows.masks,
