@@ -19,12 +19,14 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/verdict.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/tune.smk"
 
 
 localrules:
     all,
     offline,
     online,
+    tune,
 
 
 rule all:
@@ -45,6 +47,11 @@ rule offline:
 rule online:
     input:
         wanted("online"),
+
+
+rule tune:
+    input:
+        rules.choose_settings.output,
 
 
 onstart:

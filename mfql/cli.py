@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(commands)
     _add_train(commands)
     _add_evaluate(commands)
+    _add_tune(commands)
     _add_parity(commands)
     _add_plan(commands)
     from mfql.report.cli import add_commands
@@ -167,6 +168,39 @@ def _evaluate(options: argparse.Namespace) -> None:
     from mfql.evaluation.evaluate import evaluate
 
     evaluate(options.run, options.episodes, options.out, options.video, options.workers)
+
+
+def _add_tune(commands: argparse._SubParsersAction) -> None:
+    tune = commands.add_parser("tune", help="choose settings from a grid's runs").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    choose = tune.add_parser("choose", help="propose the best point for each task", fromfile_prefix_chars="@")
+    choose.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="an evaluation.json, or @LIST, which names one a line"
+    )
+    choose.add_argument("--out", type=Path, required=True, metavar="FILE.yaml")
+    choose.add_argument("--config-dir", type=Path, default=Path("config"))
+    choose.set_defaults(func=_choose)
+    freeze = tune.add_parser("freeze", help="carry a reviewed proposal into the task table")
+    freeze.add_argument("proposal", type=Path, help="of `mfql tune choose`")
+    freeze.add_argument("--config-dir", type=Path, default=Path("config"))
+    freeze.add_argument("--dry-run", action="store_true", help="print the changes and write nothing")
+    freeze.set_defaults(func=_freeze)
+
+
+def _choose(options: argparse.Namespace) -> None:
+    from mfql.tuning.choose import choose, summary, write_proposal
+
+    proposal = choose(options.files, options.config_dir)
+    write_proposal(proposal, options.out)
+    print(summary(proposal))
+    print(f"\nReview {options.out}, then: mfql tune freeze {options.out}")
+
+
+def _freeze(options: argparse.Namespace) -> None:
+    from mfql.tuning.freeze import freeze
+
+    print(freeze(options.proposal, options.config_dir, options.dry_run))
 
 
 def _add_parity(commands: argparse._SubParsersAction) -> None:

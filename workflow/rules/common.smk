@@ -15,6 +15,7 @@ from snakemake.utils import validate
 from mfql.errors import UserError
 from mfql.settings import checkpoint_stage, raw_settings, settings_hash
 from mfql.tasks import find_task, select_tasks
+from mfql.tuning.grid import tuning_runs
 
 # `.venv/bin/snakemake` finds `.venv/bin/mfql` whether or not the environment is activated.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]))
@@ -46,12 +47,14 @@ def for_people(function, *arguments):
 
 
 def packs(seeds, size):
-    """The seeds as they share jobs, and last a pack for a seed that the configuration does not name."""
+    """The seeds as they share jobs."""
     ordered = sorted(map(int, seeds))
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)] + [["{seed}"]]
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
-PACKS = packs(config["seeds"], config["seeds_per_job"])
+NAMED_SEEDS = [config["seeds"], config["tuning"]["seeds"]]
+# Last a pack for a seed that the configuration does not name.
+PACKS = [*(pack for seeds in NAMED_SEEDS for pack in packs(seeds, config["seeds_per_job"])), ["{seed}"]]
 WANTED = {
     stage: {"methods": config[stage]["methods"], "tasks": for_people(select_tasks, config[stage]["tasks"], "config")}
     for stage in ("offline", "online")
@@ -59,7 +62,7 @@ WANTED = {
 
 
 wildcard_constraints:
-    method=r"[\w.-]+",
+    method=r"[\w.+=-]+",
     task=r"[\w.-]+",
     stage="offline|pretrain|online",
     dataset=r"[\w.-]+",
@@ -67,7 +70,7 @@ wildcard_constraints:
 
 
 # The seeds of the configuration have rules of their own, which train a pack each.
-OTHER_SEEDS = rf"(?!(?:{'|'.join(map(str, config['seeds']))})\b)\d+"
+OTHER_SEEDS = rf"(?!(?:{'|'.join(str(seed) for seeds in NAMED_SEEDS for seed in seeds)})\b)\d+"
 
 
 def pack_name(seeds):
@@ -136,6 +139,19 @@ def wanted(stage, name="evaluation.json"):
     return expand(
         run_files(stage, config["seeds"], name), method=WANTED[stage]["methods"], task=WANTED[stage]["tasks"]
     )
+
+
+def tuning_files(wildcards=None):
+    """The result of every point of the grid, for each task that settings are chosen on."""
+    runs = for_people(tuning_runs, config["tuning"])
+    if not runs:
+        tasks = ", ".join(config["tuning"]["tasks"]) or "none"
+        sys.exit(f"Error: nothing to tune: tuning: tasks ({tasks}) have published settings.\n  Name others there.")
+    return [
+        file
+        for task, methods in runs.items()
+        for file in expand(run_files("offline", config["tuning"]["seeds"]), method=methods, task=task)
+    ]
 
 
 def final_scores():

@@ -1,0 +1,282 @@
+"""`mfql tune choose`: the best point of each grid, with the evidence, for a person to review.
+
+A run's tuning score is the mean of its last three evaluations, on every task: a single one, D4RL's rule, is too noisy
+to choose by. A diverged run scores 0. A point's score is the mean over its seeds, with the interval of
+`mfql.report.intervals`. The highest wins; of equal ones that with the higher lower end, then the higher alpha (closer
+to the data), then fewer candidates, then fewer time steps. A point whose difference to the best has an interval that
+reaches 0 is not told apart from it: the choice is then within noise, and says so. Where no point scores above 0,
+nothing was learnt and nothing is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mfql.errors import UserError
+from mfql.files import read_json, write_whole
+from mfql.report.intervals import Group, Interval, weighted
+from mfql.report.scores import DIVERGED_SCORE, collect
+from mfql.report.tasks import SUCCESS, bounded
+from mfql.settings import method_name, split_method
+from mfql.tasks import Task, load_tasks
+from mfql.tuning.grid import COLUMNS, FIRST_SEED, Point, carried_to, plain_number
+
+CLEAR, WITHIN_NOISE, NOTHING_LEARNT = "clear", "within noise", "nothing learnt"
+SCORED_EVALUATIONS = 3
+RULE = "highest mean over seeds of the last three evaluations"
+_HEADER = """\
+# Settings proposed by `mfql tune choose`, with the score of every point of the grid behind them. Nothing uses them yet.
+# Review each task: how certain its choice is, its remarks, its points (best first; `behind` is the difference to the
+# best, with its 95 % interval). To decide otherwise, copy this file and change `chosen` to another of the points, or to
+# null to leave its tasks as they are, or take tasks out of `carried_to`. Then freeze this file, or the copy:
+#   mfql tune freeze FILE
+"""
+
+
+@dataclass
+class Candidate:
+    """A point of the grid with its runs on one task.
+
+    Attributes:
+        point: its settings.
+        scores: seed -> the run's tuning score.
+        episodes: seed -> the episodes behind it; 0 for normalised returns.
+        diverged: how many of the runs did.
+    """
+
+    point: Point
+    scores: dict[int, float] = field(default_factory=dict)
+    episodes: dict[int, int] = field(default_factory=dict)
+    diverged: int = 0
+
+    @property
+    def group(self) -> Group:
+        """Its runs as a group of scores."""
+        return Group.of_scores(list(self.scores.values()), list(self.episodes.values()))
+
+    def interval(self, metric: str) -> Interval:
+        """The mean over seeds with its interval."""
+        return bounded(weighted([self.group], [1]), metric, "score")
+
+    def behind(self, best: Candidate, metric: str) -> Interval:
+        """By how much the best point's mean is higher, with its interval."""
+        return bounded(weighted([best.group, self.group], [1, -1]), metric, "difference")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """An evaluation.json and the manifest beside it."""
+
+    file: Path
+    evaluation: dict[str, Any]
+    manifest: dict[str, Any]
+
+    @property
+    def point(self) -> Point:
+        lacking = [column for column in COLUMNS if column not in self.manifest["settings"]]
+        if lacking:
+            raise UserError(f"{self.file}: the method has no {', '.join(lacking)}", "Tune a method that has them.")
+        return {column: plain_number(self.manifest["settings"][column]) for column in COLUMNS}
+
+    @property
+    def method(self) -> str:
+        """The method without the point."""
+        base, values = split_method(self.evaluation["method"])
+        return method_name(base, {key: value for key, value in values.items() if key not in COLUMNS})
+
+    def conditions(self) -> dict[str, Any]:
+        """What all runs on a task must share for their scores to be compared."""
+        settings = {f"setting {key}": value for key, value in self.manifest["settings"].items() if key not in COLUMNS}
+        return {
+            "method": self.method,
+            "dataset": self.manifest["dataset"]["sha256"],
+            "training version": self.manifest["training_version"],
+            **settings,
+        }
+
+
+def choose(files: Iterable[str | Path], config_dir: str | Path = "config") -> dict[str, Any]:
+    """The proposal: for each task the best point, how certain it is, and every point's score.
+
+    Args:
+        files: `.../runs/METHOD/TASK/seedN/offline/evaluation.json` of all points, seeds and tasks.
+        config_dir: folder of the task table.
+
+    Raises:
+        UserError: a file is absent or faulty, a seed is not tuning's, the points of a task have not the same seeds, or
+            its runs differ in more than the point.
+    """
+    paths = sorted({Path(file) for file in files})
+    collect(paths)  # Refuses files that are absent or faulty.
+    runs = sorted(map(_read, paths), key=lambda run: run.evaluation["task"])
+    tasks = load_tasks(Path(config_dir) / "tasks.csv")
+    return {name: _proposal(list(own), tasks) for name, own in groupby(runs, lambda run: run.evaluation["task"])}
+
+
+def write_proposal(proposal: dict[str, Any], path: str | Path, header: str = _HEADER) -> None:
+    """Write proposals by task as YAML for people, whole or not at all."""
+    with write_whole(path) as file:
+        file.write(header)
+        yaml.safe_dump(proposal, file, sort_keys=False, default_flow_style=None, width=160)
+
+
+def summary(proposal: dict[str, Any]) -> str:
+    """What was chosen, a line a task, each followed by its remarks."""
+    lines = []
+    for task, entry in proposal.items():
+        chosen = entry["chosen"] and ", ".join(f"{key} {value}" for key, value in entry["chosen"].items())
+        lines.append(f"{task}: {chosen or 'nothing chosen'} ({entry['certainty']})")
+        lines.extend(f"  {remark}" for remark in entry["remarks"])
+    return "\n".join(lines)
+
+
+def _read(file: Path) -> _Run:
+    evaluation, manifest = read_json(file), read_json(file.parent / "run" / "manifest.json")
+    if evaluation["seed"] < FIRST_SEED or evaluation["stage"] != "offline":
+        raise UserError(
+            f"{file} is no tuning run: its stage is {evaluation['stage']}, its seed {evaluation['seed']}",
+            f"Tuning looks at offline runs of seeds from {FIRST_SEED} on, which are never reported.",
+        )
+    if manifest["identity"] != evaluation["identity"]:
+        raise UserError(f"{file} is not of the run in {file.parent / 'run'}", "Let the training end, and copy it anew.")
+    return _Run(file, evaluation, manifest)
+
+
+def _proposal(runs: Sequence[_Run], tasks: dict[str, Task]) -> dict[str, Any]:
+    """The entry of the task that all these runs are on."""
+    _require_same_conditions(runs)
+    first = runs[0]
+    task, metric = first.evaluation["task"], first.evaluation["metric"]
+    ranked = ranking(_candidates(runs), metric)
+    best = ranked[0]
+    behind = [one.behind(best, metric) for one in ranked[1:]]
+    learnt = best.interval(metric).value > 0
+    close = sum(isnan(difference.low) or difference.low <= 0 for difference in behind)
+    certainty = (WITHIN_NOISE if close else CLEAR) if learnt else NOTHING_LEARNT
+    settings, dataset = first.manifest["settings"], first.manifest["dataset"]
+    return {
+        "chosen": best.point if learnt else None,
+        "certainty": certainty,
+        "remarks": _remarks(ranked, close, learnt),
+        "carried_to": carried_to(task, tasks),
+        "method": first.method,
+        "rule": RULE,
+        "metric": metric,
+        "steps": settings["offline_steps"],
+        "seeds": sorted(best.scores),
+        "dataset": {key: dataset[key] for key in ("name", "source", "sha256")},
+        "code": sorted({str(run.manifest["code"]["commit"]) for run in runs}),
+        "points": [_evidence(best, Interval(0.0, 0.0, 0.0), metric)]
+        + [_evidence(one, difference, metric) for one, difference in zip(ranked[1:], behind, strict=True)],
+    }
+
+
+def _require_same_conditions(runs: Sequence[_Run]) -> None:
+    expected = runs[0].conditions()
+    for run in runs[1:]:
+        found = run.conditions()
+        differing = [key for key in expected | found if expected.get(key) != found.get(key)]
+        if differing:
+            raise UserError(
+                f"{run.file} and {runs[0].file} differ in {', '.join(differing)}",
+                "Scores are compared only between runs that differ in the point and the seed alone.",
+            )
+
+
+def _candidates(runs: Sequence[_Run]) -> list[Candidate]:
+    """The points with their runs.
+
+    Raises:
+        UserError: not every point has every seed.
+    """
+    found: dict[tuple[float, ...], Candidate] = {}
+    for run in runs:
+        candidate = found.setdefault(tuple(run.point.values()), Candidate(run.point))
+        seed = run.evaluation["seed"]
+        candidate.scores[seed], candidate.episodes[seed] = tuning_score(run.evaluation)
+        candidate.diverged += run.evaluation["status"] == "diverged"
+    seeds = {seed for candidate in found.values() for seed in candidate.scores}
+    for candidate in found.values():
+        lacking = sorted(seeds - candidate.scores.keys())
+        if lacking:
+            raise UserError(
+                f"{runs[0].evaluation['task']}: the point {candidate.point} lacks the seeds {lacking}",
+                "Give the runs of the same seeds for every point.",
+            )
+    return list(found.values())
+
+
+def tuning_score(evaluation: dict[str, Any]) -> tuple[float, int]:
+    """A run's score for tuning, and the episodes behind it (0 for normalised returns), from its evaluation.json."""
+    metric = evaluation["metric"]
+    scored = evaluation["evaluations"][-SCORED_EVALUATIONS:]
+    if evaluation["status"] == "diverged":
+        score, episodes = DIVERGED_SCORE, SCORED_EVALUATIONS * evaluation["episodes"]
+    else:
+        score = sum(one[metric] for one in scored) / len(scored)
+        episodes = sum(one["episodes"] for one in scored)
+    return score, episodes if metric == SUCCESS else 0
+
+
+def ranking(candidates: Sequence[Candidate], metric: str) -> list[Candidate]:
+    """The points, best first, by the rule of this module's first lines."""
+
+    def key(candidate: Candidate) -> tuple[float, ...]:
+        interval, point = candidate.interval(metric), candidate.point
+        low = -float("inf") if isnan(interval.low) else interval.low
+        # Rounded: equal means are equal in whatever order their seeds were added up.
+        return (
+            -round(interval.value, 6),
+            -round(low, 6),
+            -point["alpha"],
+            point["num_candidates"],
+            point["time_steps"],
+        )
+
+    return sorted(candidates, key=key)
+
+
+def _remarks(ranked: Sequence[Candidate], close: int, learnt: bool) -> list[str]:
+    """What a reviewer should know of a choice."""
+    best = ranked[0]
+    if not learnt:
+        return ["no point scores above 0: more steps, or another grid, before anything can be chosen"]
+    remarks = []
+    if close:
+        remarks.append(f"{close} of the {len(ranked) - 1} other points are not told apart from the best")
+    if len(best.scores) < 2:
+        remarks.append("a single seed tells nothing apart")
+    for column in COLUMNS:
+        values = sorted({candidate.point[column] for candidate in ranked})
+        if len(values) > 1 and best.point[column] in (values[0], values[-1]):
+            end = "lowest" if best.point[column] == values[0] else "highest"
+            remarks.append(f"{column} {best.point[column]} is the {end} of the grid: a better one may lie beyond")
+    if best.diverged:
+        remarks.append(f"{best.diverged} of the best point's {len(best.scores)} runs diverged")
+    return remarks
+
+
+def _evidence(candidate: Candidate, behind: Interval, metric: str) -> dict[str, Any]:
+    """A point's entry in the proposal."""
+    interval = candidate.interval(metric)
+    return {
+        **candidate.point,
+        "score": _rounded(interval.value),
+        "interval": [_rounded(interval.low), _rounded(interval.high)],
+        "behind": _rounded(behind.value),
+        "behind_interval": [_rounded(behind.low), _rounded(behind.high)],
+        "diverged": candidate.diverged,
+        "by_seed": {seed: _rounded(score) for seed, score in sorted(candidate.scores.items())},
+    }
+
+
+def _rounded(value: float) -> float | None:
+    """A hundredth of a point is enough for people; YAML's null for NaN."""
+    return None if isnan(value) else round(float(value), 2)

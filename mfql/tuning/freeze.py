@@ -1,0 +1,170 @@
+"""`mfql tune freeze`: reviewed choices become cells of the task table, with their evidence beside it.
+
+From then on training uses them: the runs whose settings changed are trained anew, no others. Cells that are published,
+or that a person gave a source of their own, are never changed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from datetime import date
+from difflib import unified_diff
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from mfql.errors import UserError, unknown
+from mfql.files import write_whole
+from mfql.settings import table_keys
+from mfql.tasks import Task, load_tasks
+from mfql.tuning.choose import write_proposal
+from mfql.tuning.grid import COLUMNS, TUNED, Point, published_columns, tuning_task
+
+EVIDENCE = "tuned.yaml"
+_HEADER = (
+    "# The evidence behind every `tuned on` of tasks.csv, written by `mfql tune freeze`. docs/tuning.md explains it.\n"
+)
+_POINT = {
+    "type": "object",
+    "required": list(COLUMNS),
+    "properties": {
+        "alpha": {"type": "number", "minimum": 0},
+        "num_candidates": {"type": "integer", "minimum": 1},
+        "time_steps": {"type": "integer", "minimum": 1},
+    },
+}
+_SCHEMA = {
+    "type": "object",
+    "additionalProperties": {
+        "type": "object",
+        "required": ["chosen", "carried_to", "method", "points"],
+        "properties": {
+            "chosen": {"anyOf": [{"type": "null"}, _POINT | {"additionalProperties": False}]},
+            "carried_to": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+            "method": {"type": "string", "pattern": "^[^;]+$"},
+            "points": {"type": "array", "minItems": 1, "items": _POINT},
+        },
+    },
+}
+
+
+def freeze(proposal: Path, config_dir: Path = Path("config"), dry_run: bool = False) -> str:
+    """Carry a reviewed proposal into the task table, and its entries into `tuned.yaml` beside it.
+
+    Args:
+        proposal: a file of `mfql tune choose`, possibly edited.
+        config_dir: folder of the task table.
+        dry_run: write nothing.
+
+    Returns:
+        What is left as it was and why, and the table's changes as a diff.
+
+    Raises:
+        UserError: the proposal or the table is faulty, a choice is none of its points, or a task is not tuned there.
+    """
+    table = config_dir / "tasks.csv"
+    tasks = load_tasks(table)
+    entries = _read(proposal)
+    rows: dict[str, dict[str, str]] = {}
+    remarks = []
+    for method in dict.fromkeys(entry["method"] for entry in entries.values()):
+        own = [column for column in COLUMNS if column not in table_keys(method, config_dir)]
+        if own:
+            remarks.append(f"{method} sets {', '.join(own)} itself: only methods that say `task` use the table's cells")
+    for name, entry in entries.items():
+        if entry["chosen"] is None:
+            remarks.append(f"{name}: nothing was chosen, its tasks stay as they are")
+            continue
+        for taker in _takers(name, entry, tasks, proposal):
+            published = published_columns(taker.settings_source)
+            if published == set(COLUMNS):
+                remarks.append(f"{taker.name}: has settings from {taker.settings_source!r}, which stay")
+                continue
+            rows[taker.name] = _cells(entry["chosen"], _source(name, entry["method"], published), published)
+    before = table.read_bytes().decode()  # read_text would change the ends of lines
+    after = _edited(before, rows)
+    if not dry_run and after != before:
+        frozen = {name: {"frozen": date.today(), **entry} for name, entry in entries.items() if entry["chosen"]}
+        # First the evidence: evidence that no cell names yet is harmless, a cell without evidence is not.
+        write_proposal(_evidence(config_dir / EVIDENCE) | frozen, config_dir / EVIDENCE, _HEADER)
+        with write_whole(table) as file:
+            file.write(after)
+    return "\n".join([*remarks, _diff(before, after, table) or f"{table} has these settings already"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A proposal, checked."""
+    proposal = _yaml(path)
+    fault = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_SCHEMA).iter_errors(proposal))
+    if fault is not None:
+        where = ": ".join(map(str, fault.absolute_path))
+        raise UserError(f"{path}: {where or 'the file'}: {fault.message}", "Write it anew with `mfql tune choose`.")
+    for name, entry in proposal.items():
+        points = [{column: point[column] for column in COLUMNS} for point in entry["points"]]
+        if entry["chosen"] is not None and entry["chosen"] not in points:
+            raise UserError(
+                f"{path}: {name}: no run has the chosen settings {entry['chosen']}",
+                "Choose one of the points, or tune with a grid that has this one.",
+            )
+    return proposal
+
+
+def _evidence(path: Path) -> dict[str, Any]:
+    """The evidence of earlier choices."""
+    return (_yaml(path) or {}) if path.exists() else {}
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}", "Give a file of `mfql tune choose`.") from error
+
+
+def _takers(name: str, entry: Mapping[str, Any], tasks: dict[str, Task], proposal: Path) -> list[Task]:
+    """The tasks that an entry's choice is carried to."""
+    for taker in entry["carried_to"]:
+        if taker not in tasks:
+            raise unknown("task", taker, list(tasks), str(proposal))
+        if tuning_task(taker, tasks) != name:
+            raise UserError(
+                f"{proposal}: {name}: {taker} is not tuned on this task",
+                f"Take it out of carried_to; it is tuned on {tuning_task(taker, tasks)}.",
+            )
+    return [tasks[taker] for taker in entry["carried_to"]]
+
+
+def _source(task: str, method: str, published: set[str]) -> str:
+    """The settings_source of a row that takes a choice."""
+    kept = [column for column in COLUMNS if column in published]
+    return f"{TUNED}{task} with {method}" + (f"; {' and '.join(kept)} published" if kept else "")
+
+
+def _cells(chosen: Point, source: str, published: set[str]) -> dict[str, str]:
+    """A row's new cells by column."""
+    return {column: str(chosen[column]) for column in COLUMNS if column not in published} | {"settings_source": source}
+
+
+def _edited(table: str, rows: Mapping[str, dict[str, str]]) -> str:
+    """The table's text with some cells changed; a row without a change keeps its text."""
+    lines = io.StringIO(table, newline="").readlines()
+    columns = next(csv.reader(lines[:1]))
+    for index, line in enumerate(lines[1:], start=1):
+        row = dict(zip(columns, next(csv.reader([line]), []), strict=False))
+        changes = rows.get(row.get("task", ""), {})
+        if any(row[column] != cell for column, cell in changes.items()):
+            end = line[len(line.rstrip("\r\n")) :]
+            text = io.StringIO()
+            csv.writer(text, lineterminator=end).writerow((row | changes).values())
+            lines[index] = text.getvalue()
+    return "".join(lines)
+
+
+def _diff(before: str, after: str, path: Path) -> str:
+    """The changed lines alone, as a unified diff."""
+    lines = unified_diff(before.splitlines(), after.splitlines(), f"{path} (before)", f"{path}", n=0, lineterm="")
+    return "\n".join(lines)

@@ -1,0 +1,37 @@
+"""Settings for tasks that have no published ones: a grid's runs, and the choice that a person reviews. Never part of `all`."""
+
+
+localrules:
+    list_tuning_runs,
+    choose_settings,
+
+
+rule list_tuning_runs:
+    output:
+        f"{EXPERIMENT}/tuning/runs.txt",
+    log:
+        f"logs/{EXPERIMENT}/list_tuning_runs.log",
+    params:
+        runs=tuning_files,
+    priority: 100
+    run:
+        with open(output[0], "w") as file:
+            file.writelines(f"{path}\n" for path in params.runs)
+
+
+rule choose_settings:
+    input:
+        tuning_files,
+        runs=rules.list_tuning_runs.output,
+    output:
+        f"{EXPERIMENT}/tuning/proposal.yaml",
+    log:
+        f"logs/{EXPERIMENT}/choose_settings.log",
+    benchmark:
+        f"logs/{EXPERIMENT}/choose_settings.tsv"
+    resources:
+        gpu=0,
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "mfql tune choose @{input.runs} --out {output} 2>&1 | tee {log}"
