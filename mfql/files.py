@@ -42,10 +42,14 @@ def write_whole(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all. NaN becomes null: JSON has no NaN."""
+    """Write `json_text(value)`, whole or not at all."""
     with write_whole(path) as file:
-        json.dump(_finite(value), file, indent=1, allow_nan=False)
-        file.write("\n")
+        file.write(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """`value` as indented JSON. NaN becomes null: JSON has no NaN."""
+    return json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
 
 
 def _finite(value: Any) -> Any:

@@ -41,6 +41,7 @@ class TrainingLog:
         for name in sorted(values):
             self._file.write(f"{step},{name},{values[name]!r}\n")
             self._board.add_scalar(name, values[name], step)
+        self._file.flush()  # Whoever watches the run reads how far it is.
 
     def sync(self) -> int:
         """Bring all rows to the disk; returns the CSV's bytes."""
