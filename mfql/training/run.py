@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from mfql.errors import UserError
-from mfql.files import identity_of, read_json, write_json
-from mfql.settings import training_version
+from mfql.files import identity_of, read_json, sha256, write_json
+from mfql.settings import agent_file, training_version
 from mfql.training.checkpoint import Checkpoints
 
 # torch inside functions: what a run's folder says is read on machines without it too.
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 _PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ogbench", "safetensors", "pandas", "rliable", "snakemake")
+_TRAINING_CODE = ("agents", "data", "envs", "evaluation", "training", "draws.py", "settings.py", "tasks.py")
 
 
 class Fate(Enum):
@@ -79,6 +80,21 @@ class RunFolder:
         """Whether the result is there."""
         return (self.own / "evaluation.json").exists()
 
+    def failure(self) -> dict[str, Any] | None:
+        """The `error` that ended the last attempt to train the run, and `when`; None if none did."""
+        path = self.folder / "failure.json"
+        return read_json(path) if path.exists() else None
+
+    def record_failure(self, error: Exception) -> None:
+        """Write down what ended an attempt, so that it is told from one that was killed."""
+        first = str(error).splitlines()[:1]
+        said = first[0] if first and isinstance(error, UserError) else ": ".join([type(error).__name__, *first])
+        write_json(self.folder / "failure.json", {"error": said, "when": _now()})
+
+    def forget_failure(self) -> None:
+        """A new attempt begins."""
+        (self.folder / "failure.json").unlink(missing_ok=True)
+
     def deliver(self) -> None:
         """Copy the result to where it is declared, written last."""
         result = read_json(self.own / "evaluation.json")
@@ -107,11 +123,13 @@ class RunFolder:
         if before is None or fate not in (Fate.REFUSED, Fate.RETRAINED):
             return
         if fate is Fate.REFUSED:
-            raise UserError(
+            refusal = UserError(
                 f"the dataset {wanted['dataset']['name']} changed under {self.folder}: it was "
                 f"{before['dataset']['sha256'][:16]}..., it is {wanted['dataset']['sha256'][:16]}...",
                 "Restore the dataset, or move that folder away to train on the new one.",
             )
+            self.record_failure(refusal)  # The run may be finished, and would pass for one.
+            raise refusal
         aside = self.own.with_name(f"run.{before['identity']}")
         if aside.exists():
             shutil.rmtree(aside)
@@ -213,14 +231,15 @@ def machine(device: torch.device, compiled: bool) -> dict[str, Any]:
     }
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
-    """Code, packages and hardware behind a run."""
+def provenance(device: torch.device, agent: str) -> dict[str, Any]:
+    """Code, packages and hardware behind a run of an agent."""
     import torch
 
     installed = {found.metadata["Name"].lower(): found.version for found in distributions()}
     return {
-        "code": {"version": version("mfql"), **_git_state()},
-        "packages": {name: installed[name] for name in _PACKAGES if name in installed},
+        "code": {"version": version("mfql"), "hash": _code_hash(agent), **_git_state()},
+        "packages": {"python": platform.python_version()}
+        | {name: installed[name] for name in _PACKAGES if name in installed},
         "hardware": {
             "host": socket.gethostname(),
             "cpu": _cpu_model(),
@@ -231,8 +250,20 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "device": device.type,
         "threads": torch.get_num_threads(),
         "image": os.environ.get("MFQL_IMAGE_DIGEST"),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "started": _now(),
     }
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def _code_hash(agent: str) -> str:
+    """The hash of all code that a run's numbers come from: known without git, and for uncommitted changes too."""
+    package = Path(__file__).resolve().parents[1]
+    files = [path for name in _TRAINING_CODE for path in [package / name, *(package / name).rglob("*.py")]]
+    lines = {f"{path.relative_to(package)} {sha256(path)}" for path in files if path.is_file()}
+    return identity_of(sorted({*lines, f"agent {sha256(agent_file(agent))}"}))
 
 
 def _cpu_model() -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,11 @@ from typing import Any
 from mfql.agents.interface import Agent, count_parameters, load_agent
 from mfql.data.dataset import Dataset, load
 from mfql.errors import UserError, unknown
-from mfql.evaluation.policy import save_policy
-from mfql.files import identity_of, locked, write_json
+from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, save_policy
+from mfql.files import identity_of, json_text, locked, sha256, write_json, write_whole
 from mfql.settings import Settings, build_settings, checkpoint_stage, raw_settings
 from mfql.tasks import Task, find_task
-from mfql.training.loop import Execution, Trainer
+from mfql.training.loop import Execution, Interrupted, Trainer
 from mfql.training.run import RunFolder, describe_run, go_on_together, machine, provenance
 
 # Offline lengths from which a run is the paper's size.
@@ -61,6 +63,7 @@ def train(job: Job, execution: Execution) -> None:
     with ExitStack() as locks:
         for seed in sorted(job.seeds):
             locks.enter_context(locked(job.run(seed).lock))
+        locks.enter_context(_failure_recorded([job.run(seed) for seed in job.seeds]))
         dataset = load(task, job.data)
         manifests = {seed: _manifest(job, seed, kind, settings, dataset, task) for seed in job.seeds}
         for seed in job.seeds:
@@ -75,6 +78,23 @@ def train(job: Job, execution: Execution) -> None:
             print(
                 f"{job.method} {job.task} {job.stage}: finished before, restored: seeds {', '.join(map(str, restored))}"
             )
+
+
+@contextmanager
+def _failure_recorded(runs: list[RunFolder]) -> Iterator[None]:
+    """An error is written down in the folders of the runs that it leaves unfinished."""
+    for run in runs:
+        run.forget_failure()
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        for run in runs:
+            if not run.finished():
+                with suppress(UserError):  # A full disk must not hide what happened.
+                    run.record_failure(error)
+        raise
 
 
 def _agent_and_settings(job: Job, stage: str) -> tuple[type[Agent], Settings]:
@@ -152,10 +172,15 @@ def _train_group(
         else:
             _clear(job.run(seed))
     began = time.time()
-    session = {**provenance(execution.device), "compiled": execution.compiled, "seeds_in_job": seeds}
-    agent = kind(settings, dataset.observations.shape[-1], dataset.actions.shape[-1])
+    session = {
+        **provenance(execution.device, manifests[seeds[0]]["agent"]),
+        "compiled": execution.compiled,
+        "seeds_in_job": seeds,
+    }
+    agent = kind(settings, dataset.observations.shape[1:], dataset.actions.shape[-1])
     for seed in seeds:
-        _write_manifest(job.run(seed), manifests[seed] | session | {"parameters": count_parameters(agent)})
+        manifest = manifests[seed] | session | {"parameters": count_parameters(agent)}
+        _write_manifest(job.run(seed), manifest, saved[0]["step"] if saved else 0)
     trainer = Trainer(agent, dataset, [job.run(seed) for seed in seeds], execution, _starts(job, seeds), saved or None)
     trainer.train()
     for row, seed in enumerate(seeds):
@@ -199,42 +224,51 @@ def _starts(job: Job, seeds: list[int]) -> list[dict[str, Any]] | None:
     return starts
 
 
-def _write_manifest(run: RunFolder, manifest: dict[str, Any]) -> None:
+def _write_manifest(run: RunFolder, manifest: dict[str, Any], from_step: int) -> None:
     earlier = run.manifest() or {}
-    sessions = [*earlier.get("sessions", []), {"started": manifest["started"], "host": manifest["hardware"]["host"]}]
-    write_json(run.own / "manifest.json", manifest | {"sessions": sessions})
+    session = {"started": manifest["started"], "host": manifest["hardware"]["host"], "from_step": from_step}
+    write_json(run.own / "manifest.json", manifest | {"sessions": [*earlier.get("sessions", []), session]})
 
 
 def _finish(
     run: RunFolder, trainer: Trainer, row: int, manifest: dict[str, Any], task: Task, session: dict[str, Any]
 ) -> None:
-    """Write the policy, the manifest and, last, the result."""
-    settings = manifest["settings"]
+    """Write the policy, the manifest with the hash of every output, and, last, the result."""
     description = {key: manifest[key] for key in ("method", "agent", "task", "seed", "stage", "identity", "settings")}
     save_policy(run.own / "policy", trainer.actor, row, description)
-    finished = {"finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": session["seconds"]}
+    result = json_text(_result(run, trainer, row, manifest, task))
+    outputs = {name: sha256(run.own / name) for name in (f"policy/{WEIGHTS}", f"policy/{DESCRIPTION}", "metrics.csv")}
+    finished = {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "seconds": session["seconds"],
+        "outputs": outputs | {"evaluation.json": hashlib.sha256(result.encode()).hexdigest()},
+    }
     write_json(run.own / "manifest.json", (run.manifest() or {}) | finished)
+    with write_whole(run.own / "evaluation.json") as file:
+        file.write(result)
+
+
+def _result(run: RunFolder, trainer: Trainer, row: int, manifest: dict[str, Any], task: Task) -> dict[str, Any]:
+    """What `evaluation.json` says, see docs/architecture.md."""
+    settings = manifest["settings"]
     diverged = int(trainer.state.diverged_at[row])
     if diverged >= 0 and run.stage == "online":
         diverged = max(0, (diverged - settings["offline_steps"]) // trainer.agent.updates_per_step)
     evaluations = trainer.evaluations[row]
     starts_from = manifest["starts_from"]
-    write_json(
-        run.own / "evaluation.json",
-        {
-            **{key: manifest[key] for key in ("method", "task", "seed", "stage", "identity")},
-            "status": "finished" if diverged < 0 else "diverged",
-            "diverged_at": None if diverged < 0 else diverged,
-            "stopped_at": trainer.stopped_at[row],
-            "metric": task.metric,
-            "score_rule": task.score_rule,
-            "score": score([evaluation[task.metric] for evaluation in evaluations], task.score_rule),
-            "episodes": settings["eval_episodes"],
-            "steps": trainer.steps,
-            "starts_from": starts_from and starts_from["stage"],
-            "evaluations": evaluations,
-        },
-    )
+    return {
+        **{key: manifest[key] for key in ("method", "task", "seed", "stage", "identity")},
+        "status": "finished" if diverged < 0 else "diverged",
+        "diverged_at": None if diverged < 0 else diverged,
+        "stopped_at": trainer.stopped_at[row],
+        "metric": task.metric,
+        "score_rule": task.score_rule,
+        "score": score([evaluation[task.metric] for evaluation in evaluations], task.score_rule),
+        "episodes": settings["eval_episodes"],
+        "steps": trainer.steps,
+        "starts_from": starts_from and starts_from["stage"],
+        "evaluations": evaluations,
+    }
 
 
 def score(values: list[float], rule: str) -> float | None:
