@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from mfql.errors import UserError, unknown
 
@@ -52,6 +54,16 @@ _NUMBERS = {
 def is_visual(name: str) -> bool:
     """Whether a task, dataset or environment shows pixels, by OGBench's naming."""
     return name.startswith("visual-")
+
+
+def seeds_of_task(config: Mapping[str, Any], task: str) -> list[int]:
+    """The seeds that a configuration trains a task with: pixel tasks have their own."""
+    return [int(seed) for seed in config["pixel_seeds" if is_visual(task) else "seeds"]]
+
+
+def seeds_in_job(config: Mapping[str, Any], task: str) -> int:
+    """How many seeds of a task one training job takes: of a pixel task one."""
+    return 1 if is_visual(task) else int(config["seeds_per_job"])
 
 
 @cache

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mfql.data.dataset import Dataset, StackedImages, Transitions
-from mfql.errors import UserError, unknown
+from mfql.errors import unknown
 from mfql.training.images import DeviceImages
 
 # The released code takes its statistics over a buffer of this many rows, those beyond the dataset zero.
@@ -45,10 +45,6 @@ class Memory:
         }
         self.size = len(self.rows["rewards"])
         self.capacity, self.online_share = capacity, online_share
-        if capacity and self.images:
-            raise UserError(
-                "online training of a pixel task is not supported", "Pixel tasks have an offline stage alone."
-            )
         self.tail = {
             name: torch.zeros((seeds, capacity, *value.shape[1:]), device=device) for name, value in self.rows.items()
         }

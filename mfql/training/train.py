@@ -17,7 +17,7 @@ from mfql.errors import UserError, unknown
 from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, save_policy
 from mfql.files import identity_of, json_text, locked, sha256, write_json, write_whole
 from mfql.settings import Settings, build_settings, checkpoint_stage, raw_settings
-from mfql.tasks import Task, find_task
+from mfql.tasks import Task, find_task, is_visual
 from mfql.training.loop import Execution, Interrupted, Trainer
 from mfql.training.run import RunFolder, describe_run, go_on_together, machine, provenance
 
@@ -59,6 +59,8 @@ def train(job: Job, execution: Execution) -> None:
     kind, settings = _agent_and_settings(job, job.stage)
     if job.stage not in kind.stages:
         raise UserError(f"method {job.method} has no stage {job.stage}", f"It has {', '.join(kind.stages)}.")
+    if job.stage == "online" and is_visual(job.task):
+        raise UserError(f"{job.task} is not trained online", "Pixel tasks have an offline stage alone.")
     task = find_task(job.task, job.config_dir)
     with ExitStack() as locks:
         for seed in sorted(job.seeds):

@@ -14,7 +14,7 @@ from snakemake.utils import validate
 
 from mfql.errors import UserError
 from mfql.settings import checkpoint_stage, raw_settings, settings_hash
-from mfql.tasks import find_task, select_tasks
+from mfql.tasks import find_task, seeds_of_task, select_tasks
 from mfql.tuning.grid import tuning_runs
 
 # `.venv/bin/snakemake` finds `.venv/bin/mfql` whether or not the environment is activated.
@@ -52,9 +52,13 @@ def packs(seeds, size):
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
+def pack_name(seeds):
+    """`0-7` for the seeds 0 to 7, `3` for one, `{seed}` for any other."""
+    return f"{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
+
+
 NAMED_SEEDS = [config["seeds"], config["tuning"]["seeds"]]
-# Last a pack for a seed that the configuration does not name.
-PACKS = [*(pack for seeds in NAMED_SEEDS for pack in packs(seeds, config["seeds_per_job"])), ["{seed}"]]
+PACKS = [pack for seeds in NAMED_SEEDS for pack in packs(seeds, config["seeds_per_job"])]
 WANTED = {
     stage: {"methods": config[stage]["methods"], "tasks": for_people(select_tasks, config[stage]["tasks"], "config")}
     for stage in ("offline", "online")
@@ -69,18 +73,15 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-# The seeds of the configuration have rules of their own, which train a pack each.
+PIXEL_TASK, STATE_TASK = r"visual-[\w.-]+", r"(?!visual-)[\w.-]+"
 OTHER_SEEDS = rf"(?!(?:{'|'.join(str(seed) for seeds in NAMED_SEEDS for seed in seeds)})\b)\d+"
-
-
-def pack_name(seeds):
-    """`0-7` for the seeds 0 to 7, `3` for one, `{seed}` for any other."""
-    return f"{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
-
-
-def rule_name(rule, seeds):
-    """`train_offline_0_7` for the seeds 0 to 7, `train_offline_any_seed` for any other."""
-    return f"{rule}_{pack_name(seeds)}".replace("-", "_").replace("{seed}", "any_seed")
+# What one training job takes, as name, seeds, tasks, and what its seed wildcard stands for: a pack of the configuration's
+# seeds, another seed that somebody asks for, or a seed of a pixel task, which are trained alone.
+TRAINING_JOBS = [
+    *((pack_name(pack), pack, STATE_TASK, r"\d+") for pack in PACKS),
+    ("any_seed", ["{seed}"], STATE_TASK, OTHER_SEEDS),
+    ("pixels", ["{seed}"], PIXEL_TASK, r"\d+"),
+]
 
 
 def seeds_of(files):
@@ -136,9 +137,11 @@ def training_minutes(wildcards, attempt):
 
 def wanted(stage, name="evaluation.json"):
     """That file of every configured run of the stage."""
-    return expand(
-        run_files(stage, config["seeds"], name), method=WANTED[stage]["methods"], task=WANTED[stage]["tasks"]
-    )
+    return [
+        file
+        for task in WANTED[stage]["tasks"]
+        for file in expand(run_files(stage, seeds_of_task(config, task), name), method=WANTED[stage]["methods"], task=task)
+    ]
 
 
 def tuning_files(wildcards=None):

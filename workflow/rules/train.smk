@@ -5,11 +5,11 @@ train: another packing restores finished seeds. Datasets are `ancient`: nor is a
 """
 
 for name, stages in [("train_offline", "offline|pretrain"), ("train_online", "online")]:
-    for seeds in PACKS:
+    for job, seeds, tasks, other_seeds in TRAINING_JOBS:
 
         rule:
             name:
-                rule_name(name, seeds)
+                f"{name}_{job}".replace("-", "_")
             input:
                 checkpoints_of(seeds),
                 dataset=ancient(dataset_of),
@@ -21,7 +21,8 @@ for name, stages in [("train_offline", "offline|pretrain"), ("train_online", "on
                 f"logs/{{stage}}/{{method}}/{{task}}/seed{pack_name(seeds)}.tsv"
             wildcard_constraints:
                 stage=stages,
-                seed=OTHER_SEEDS,
+                task=tasks,
+                seed=other_seeds,
             params:
                 settings=settings_of,
                 seeds=lambda wildcards, output: seeds_of(output),
@@ -32,6 +33,7 @@ for name, stages in [("train_offline", "offline|pretrain"), ("train_online", "on
                 mem_mb=lambda wildcards, attempt: attempt * 12000,
                 runtime=training_minutes,
             shell:
-                "mfql train --method {wildcards.method} --task {wildcards.task} --stage {wildcards.stage}"
+                # `exec`: a scheduler's SIGTERM must not end a shell that waits for the trainer, which saves and goes.
+                "exec mfql train --method {wildcards.method} --task {wildcards.task} --stage {wildcards.stage}"
                 " --seeds {params.seeds} --data {params.data:q} --results results"
                 " --threads {threads} --workers {threads} > {log} 2>&1"
