@@ -170,15 +170,6 @@ def test_a_crop_is_a_cut_of_the_padded_image(images, places, augment):
 
 
 @pytest.fixture(scope="module")
-def rendering():
-    """Needs a machine that renders off-screen."""
-    try:
-        make_env(TASK).close()
-    except UserError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
 def data(rendering, tmp_path_factory) -> Path:
     """Short episodes of the real environment by the real collector, in OGBench's layout."""
     folder = tmp_path_factory.mktemp("pixels")
