@@ -111,9 +111,11 @@ def test_default_configuration_lists_the_whole_paper_without_data(project: Proje
         timeout=30,
         check=True,
     )
-    # 68 tasks; for the 10 of D4RL that go online the pretrain part, twice as long, is a run of its own.
+    # 68 state tasks; for the 10 of D4RL that go online the pretrain part, twice as long, is a run of its own. 5 pixel tasks,
+    # 4 seeds each.
     counts = dict(line.split() for line in (printed.stdout + printed.stderr).splitlines() if len(line.split()) == 2)
-    assert (counts["train_offline_0_7"], counts["train_online_0_7"], counts["fetch"]) == ("78", "15", "28")
+    assert (counts["train_offline_0_7"], counts["train_online_0_7"], counts["fetch"]) == ("78", "15", "33")
+    assert counts["train_offline_pixels"] == "20"
     assert {"evaluate", "scores", "aggregate", "report"} <= counts.keys()
     assert not (project.folder / "data").exists()
 
@@ -218,7 +220,7 @@ def change_a_plot(project: Project) -> Project:
 
 def edit_the_training_rule(project: Project) -> Project:
     rules = project.folder / "workflow/rules/train.smk"
-    edited = rules.read_text().replace('"mfql train ', '"nice mfql train ')
+    edited = rules.read_text().replace('"exec mfql train ', '"exec nice mfql train ')
     assert edited != rules.read_text()
     rules.write_text(edited)
     return project

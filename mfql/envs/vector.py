@@ -265,13 +265,19 @@ class _Worker:
         with theirs:
             arguments = [task_name, *map(str, (first, last, theirs.fileno(), shared))]
             path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", __name__, *arguments],
-                env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
-                pass_fds=(theirs.fileno(), shared),
-                stdin=subprocess.DEVNULL,
-                process_group=0,  # A terminal's interrupt is for the parent, which ends its workers.
-            )
+            # A scheduler sends SIGTERM to every process of a job. It is for the parent, which saves and ends its workers:
+            # in these it stays blocked, as they inherit it.
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            try:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", __name__, *arguments],
+                    env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
+                    pass_fds=(theirs.fileno(), shared),
+                    stdin=subprocess.DEVNULL,
+                    process_group=0,  # Nor is a terminal's interrupt for them.
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self.connection = Connection(ours.detach())
 
     def send(self, message: bytes) -> None:
