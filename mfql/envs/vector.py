@@ -265,8 +265,8 @@ class _Worker:
         with theirs:
             arguments = [task_name, *map(str, (first, last, theirs.fileno(), shared))]
             path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-            # A scheduler sends SIGTERM to every process of a job. It is for the parent, which saves and ends its workers:
-            # in these it stays blocked, as they inherit it.
+            # A scheduler sends SIGTERM to every process of a job. It is for the parent, which saves and ends its
+            # workers: in these, which inherit the mask, it stays blocked.
             blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             try:
                 self.process = subprocess.Popen(
