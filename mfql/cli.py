@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,9 +40,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_tune(commands)
     _add_parity(commands)
     _add_plan(commands)
-    from mfql.report.cli import add_commands
+    from mfql.operations import cli as operations
+    from mfql.report import cli as report
 
-    add_commands(commands)
+    operations.add_commands(commands)
+    report.add_commands(commands)
     return parser
 
 
@@ -75,6 +78,10 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     replay.add_argument("--out", type=Path, metavar="FILE.json")
     replay.add_argument("--config-dir", type=Path, default=Path("config"))
     replay.set_defaults(func=_replay)
+    table = data.add_parser("replay-table", help="gather replays into one table")
+    table.add_argument("files", nargs="+", type=Path, metavar="FILE.json", help="what `mfql data replay --out` wrote")
+    table.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
+    table.set_defaults(func=_replay_table)
 
 
 def _generate(options: argparse.Namespace) -> None:
@@ -98,6 +105,12 @@ def _replay(options: argparse.Namespace) -> None:
     print(table(result))
     if options.out is not None:
         write_json(options.out, result)
+
+
+def _replay_table(options: argparse.Namespace) -> None:
+    from mfql.data.replay import gather
+
+    gather(options.files, options.out)
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
@@ -216,17 +229,25 @@ def _parity(options: argparse.Namespace) -> int:
 
 
 def _add_plan(commands: argparse._SubParsersAction) -> None:
-    plan = commands.add_parser("plan", help="jobs, hours and gigabytes of a configuration on this machine")
-    plan.add_argument("--configfile", type=Path, required=True)
+    plan = commands.add_parser("plan", help="what a launch would run and take here, and what it trains anew and why")
+    plan.add_argument(
+        "targets", nargs="*", metavar="TARGET", help="as given to snakemake, such as offline; default: all"
+    )
+    plan.add_argument("--configfile", type=Path, help="laid over config.yaml, as snakemake lays it")
     plan.add_argument("--config-dir", type=Path, default=Path("config"))
+    plan.add_argument("--results", type=Path, default=Path("results"))
+    plan.add_argument("--speed", type=Path, default=Path("results/speed.json"), metavar="FILE", help="measured speed")
+    plan.add_argument("--gpus", type=_count(0), help="to plan for; default: those of this machine")
     plan.add_argument("--allow-cpu", action="store_true", help="go on without a GPU however long it takes")
+    plan.add_argument("--verbose", action="store_true", help="name each run, and what becomes of it")
     plan.set_defaults(func=_plan)
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from mfql.plan import plan
+    from mfql.plan import Request, plan
 
-    return plan(options.configfile, options.config_dir, options.allow_cpu)
+    chosen = {field.name: getattr(options, field.name) for field in fields(Request)}
+    return plan(Request(**chosen))
 
 
 def _count(least: int) -> Callable[[str], int]:

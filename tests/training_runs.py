@@ -62,6 +62,25 @@ class Workplace:
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 
+    def train_here(
+        self, method: str, stage: str, seeds: tuple[int, ...], results: str = "results", data: str = "data"
+    ) -> None:
+        """Train in this process, which costs no start of another."""
+        import torch
+
+        from mfql.training.loop import Execution
+        from mfql.training.train import Job, train
+
+        job = Job(method, TASK, stage, seeds, self.folder / data, self.folder / results, self.folder / "config")
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)
+        try:
+            train(job, Execution(torch.device("cpu"), workers=0, progress=False))
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_flush_denormal(False)
+
     def run(self, method: str, seed: int, stage: str, results: str = "results", task: str = TASK) -> Path:
         """The folder that the trainer owns of a run."""
         return self.folder / results / "runs" / method / task / f"seed{seed}" / stage / "run"

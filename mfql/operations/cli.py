@@ -1,0 +1,41 @@
+"""The command line of a study in hand: `status`, `clean`, `verify`. None of them needs torch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+# The modules that do the work are imported by the functions: `mfql --help` should not wait for them.
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommands of this package; each sets `func`, which takes the parsed arguments, may raise UserError."""
+    _add_status(commands)
+
+
+def _add_status(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("status", help="which runs are done, running, waiting, interrupted, failed, diverged")
+    parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="results or folders in it: their runs only")
+    parser.add_argument("--configfile", type=Path, help="the runs that it asks for, those not begun too")
+    parser.add_argument("--config-dir", type=Path, default=Path("config"))
+    parser.add_argument("--results", type=Path, default=Path("results"), help="of the configuration's runs")
+    parser.add_argument("--logs", type=Path, default=Path("logs"), help="the folder of the workflow's logs")
+    parser.add_argument("--all", action="store_true", help="a line for every job, however many")
+    parser.set_defaults(func=run_status)
+
+
+def run_status(arguments: argparse.Namespace) -> None:
+    """`mfql status`."""
+    from mfql.operations.progress import standing
+    from mfql.operations.runs import configured_runs, is_under, runs_in
+    from mfql.operations.status import overview
+    from mfql.plan.configuration import read_configuration
+
+    if arguments.configfile is None:
+        runs = [run for path in arguments.paths or [arguments.results] for run in runs_in(path)]
+    else:
+        configuration = read_configuration(arguments.configfile, arguments.config_dir)
+        runs = configured_runs(configuration, arguments.config_dir, arguments.results)
+        if arguments.paths:
+            runs = [run for run in runs if any(is_under(run.folder, path) for path in arguments.paths)]
+    print(overview([standing(run, arguments.logs) for run in dict.fromkeys(runs)], in_full=arguments.all))

@@ -1,0 +1,174 @@
+"""Where a run stands: from what its folder and its job's log say, without torch and without taking a lock."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from mfql.errors import UserError
+from mfql.files import holder, read_json
+from mfql.training.run import RunFolder
+
+# A trainer logs and saves every few minutes; one of another host that has been silent for so long may be gone.
+_SILENCE = 1800.0
+_TAIL = 16_384  # bytes of a log in which its last error is looked for
+_ERROR = re.compile(r"^mfql\b.*: |\b\w*(Error|Exception)\b|\berror:|command not found|^Killed")
+_ASKED_TO_END = "mfql: asked to end"
+
+
+class State(StrEnum):
+    """Where a run stands, in the order in which people want to know."""
+
+    FAILED = "failed"
+    DIVERGED = "diverged"
+    INTERRUPTED = "interrupted"
+    RUNNING = "running"
+    WAITING = "waiting"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands.
+
+    Args:
+        run: its folder.
+        state: see `State`.
+        step, steps: what is done, and of how many; None where nothing says.
+        rate: steps a second since the present trainer took the run up; None where nothing says.
+        note: what there is to know: the error, when it diverged, its score, who holds it.
+        log: of the job that trained it last; None for a run that Snakemake did not start.
+    """
+
+    run: RunFolder
+    state: State
+    step: int | None = None
+    steps: int | None = None
+    rate: float | None = None
+    note: str = ""
+    log: Path | None = None
+
+
+def standing(run: RunFolder, logs: Path) -> Standing:
+    """Where a run stands now.
+
+    Args:
+        run: its folder, which may be absent.
+        logs: the folder of the workflow's logs.
+    """
+    log = log_of(run, logs)
+    result, manifest = _read(run.own / "evaluation.json"), _read(run.own / "manifest.json")
+    if result is not None:
+        return _ended(run, result, log)
+    lock = holder(run.lock)
+    if lock is not None:
+        return _running(run, manifest, lock, log)
+    failure = run.failure()
+    if failure is not None:
+        step, steps = _last_mark(run)[0], _steps(manifest)
+        return Standing(run, State.FAILED, step, steps, note=failure["error"], log=log)
+    if manifest is not None or run.lock.exists():
+        # The lock of a process that no longer lives is there still if it was killed; one that ended released it.
+        how = "killed" if run.lock.exists() else "asked to end"
+        return Standing(run, State.INTERRUPTED, _last_mark(run)[0], _steps(manifest), note=how, log=log)
+    error = last_error(log) if log is not None else None
+    if error is not None:
+        return Standing(run, State.FAILED, note=error, log=log)
+    return Standing(run, State.WAITING)
+
+
+def log_of(run: RunFolder, logs: Path) -> Path | None:
+    """The latest log of a job that trained the run: `logs/STAGE/METHOD/TASK/seed0-7.log` for the seeds 0 to 7."""
+    found = []
+    for path in (logs / run.stage / run.method / run.task).glob("seed*.log"):
+        match = re.fullmatch(r"seed(\d+)(?:-(\d+))?\.log", path.name)
+        if match and int(match[1]) <= run.seed <= int(match[2] or match[1]):
+            with suppress(OSError):
+                found.append((path.stat().st_mtime, path))
+    return max(found)[1] if found else None
+
+
+def last_error(log: Path) -> str | None:
+    """The last line of a log that tells an error; None if there is none."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return None
+    errors = (line.strip() for line in reversed(lines) if _ERROR.search(line) and _ASKED_TO_END not in line)
+    return next(errors, None)
+
+
+def _ended(run: RunFolder, result: dict[str, Any], log: Path | None) -> Standing:
+    if result["status"] == "diverged":
+        note = f"at step {result['diverged_at']:,}"
+        return Standing(run, State.DIVERGED, result["diverged_at"], result["steps"], note=note, log=log)
+    note = f"score {result['score']:.1f}"
+    return Standing(run, State.FINISHED, result["steps"], result["steps"], note=note, log=log)
+
+
+def _running(run: RunFolder, manifest: dict[str, Any] | None, lock: dict[str, Any], log: Path | None) -> Standing:
+    step, moment = _last_mark(run)
+    began, first = _session(manifest)
+    note = f"by process {lock['pid']} on {lock['host']}"
+    silent = time.time() - max(moment or 0.0, began or 0.0, _date(run.lock))
+    if silent > _SILENCE:
+        note += f", silent for {silent / 3600:.1f} hours: if it is gone, delete {run.lock}"
+    return Standing(run, State.RUNNING, step or 0, _steps(manifest), _rate(step, moment, first, began), note, log)
+
+
+def _rate(step: int | None, moment: float | None, first: int | None, began: float | None) -> float | None:
+    """Steps a second from the first step and its moment to the last."""
+    if step is None or moment is None or first is None or began is None or step <= first:
+        return None
+    return (step - first) / max(moment - began, 1e-3)
+
+
+def _last_mark(run: RunFolder) -> tuple[int | None, float | None]:
+    """The last step that the folder knows of, and when it was reached."""
+    marks: list[tuple[int, float]] = []
+    with suppress(OSError):  # A checkpoint that was removed just now.
+        marks = [(step, run.checkpoints.path(step).stat().st_mtime) for step in run.checkpoints.steps()[-1:]]
+    with suppress(OSError, ValueError, IndexError):
+        metrics = run.own / "metrics.csv"
+        with open(metrics, "rb") as file:
+            file.seek(max(0, metrics.stat().st_size - _TAIL))
+            whole = file.read().split(b"\n")[-2]  # The last line may be written just now.
+        marks.append((int(whole.split(b",")[0]), metrics.stat().st_mtime))
+    return max(marks) if marks else (None, None)
+
+
+def _session(manifest: dict[str, Any] | None) -> tuple[float | None, int | None]:
+    """When the present trainer began, and at which step."""
+    if not manifest or not manifest.get("sessions"):
+        return None, None
+    last = manifest["sessions"][-1]
+    return datetime.fromisoformat(last["started"]).timestamp(), last.get("from_step")
+
+
+def _steps(manifest: dict[str, Any] | None) -> int | None:
+    if manifest is None:
+        return None
+    return int(manifest["settings"]["online_steps" if manifest["stage"] == "online" else "offline_steps"])
+
+
+def _date(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A JSON file of a run; None if it is absent or was moved away just now."""
+    try:
+        return read_json(path)
+    except UserError:
+        return None

@@ -1,0 +1,55 @@
+"""The runs that a configuration asks for, and those that lie in a folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mfql.errors import UserError
+from mfql.plan.configuration import planned_runs
+from mfql.settings import STAGES
+from mfql.training.run import RunFolder
+
+
+def configured_runs(configuration: Mapping[str, Any], config_dir: Path, results: Path) -> list[RunFolder]:
+    """The folder of every run that a configuration asks for, whether or not it exists; starts of online runs included.
+
+    Raises:
+        UserError: an unknown method or task, or a key that is absent.
+    """
+    runs = planned_runs(configuration, config_dir)
+    return [RunFolder(results, run.method, run.task.name, seed, run.stage) for run in runs for seed in run.seeds]
+
+
+def runs_in(path: Path) -> list[RunFolder]:
+    """The runs at or below a path: a results folder, its `runs`, or a folder on the way to a run or in it.
+
+    Raises:
+        UserError: there is none.
+    """
+    parts = path.absolute().parts
+    depth = len(parts) - parts[::-1].index("runs") - 1 if "runs" in parts else len(parts)
+    results = path if depth == len(parts) else Path(*parts[:depth])
+    found = [run for folder in results.glob("runs/*/*/seed*/*") if (run := _run_at(folder, results))]
+    inside = [run for run in found if is_under(run.folder, path) or is_under(path, run.folder)]
+    if not inside:
+        raise UserError(f"{path} holds no run", "Give a folder such as results or results/runs/METHOD/TASK.")
+    return sorted(inside, key=lambda run: (run.method, run.task, STAGES.index(run.stage), run.seed))
+
+
+def is_under(path: Path, folder: Path) -> bool:
+    """Whether a path is the folder or lies in it."""
+    return path.absolute().is_relative_to(folder.absolute())
+
+
+def name_of(run: RunFolder) -> str:
+    """`METHOD/TASK/seedN/STAGE`, as under `results/runs`."""
+    return run.folder.relative_to(run.results / "runs").as_posix()
+
+
+def _run_at(folder: Path, results: Path) -> RunFolder | None:
+    method, task, seed, stage = folder.parts[-4:]
+    match = re.fullmatch(r"seed(\d+)", seed)
+    return RunFolder(results, method, task, int(match[1]), stage) if match and stage in STAGES else None

@@ -1,0 +1,98 @@
+"""`mfql status`: the runs of a configuration or a folder, by where they stand; it may be asked while they go on."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
+from itertools import groupby
+
+from mfql.operations.progress import Standing, State
+
+# More lines of runs that wait or are finished, of which there is little to say, are summed up.
+_MOST_LINES = 12
+_SUMMED_UP = (State.WAITING, State.FINISHED)
+
+
+def overview(standings: Iterable[Standing], in_full: bool) -> str:
+    """The runs by state, seeds of one job that stand alike in one line.
+
+    Args:
+        standings: of every run.
+        in_full: a line for all of them, however many wait or are finished.
+    """
+    by_state: dict[State, list[Standing]] = {state: [] for state in State}
+    for one in standings:
+        by_state[one.state].append(one)
+    counts = Counter({state: len(found) for state, found in by_state.items()})
+    named = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    lines = [f"{counts.total()} runs: {named or 'none'}"]
+    for state, found in by_state.items():
+        if found:
+            lines += ["", state, *_lines(state, found, in_full)]
+    return "\n".join(lines)
+
+
+def _lines(state: State, found: list[Standing], in_full: bool) -> list[str]:
+    jobs = _grouped(found, lambda one: (one.run.method, one.run.task, one.run.stage, one.steps, _note(one), one.log))
+    if len(jobs) <= _MOST_LINES or state not in _SUMMED_UP or in_full:
+        return [f"  {_line(job)}" for job in jobs]
+    stages = _grouped(found, lambda one: (one.run.method, one.run.stage))
+    return [
+        f"  {same[0].run.method} {same[0].run.stage}: {len(same)} runs on {len({one.run.task for one in same})} tasks"
+        for same in stages
+    ]
+
+
+def _grouped(found: list[Standing], key: Callable[[Standing], Hashable]) -> list[list[Standing]]:
+    """Those with the same key together, in the order of each key's first."""
+    groups: dict[Hashable, list[Standing]] = {}
+    for one in found:
+        groups.setdefault(key(one), []).append(one)
+    return list(groups.values())
+
+
+def _line(job: list[Standing]) -> str:
+    first = job[0]
+    run, seeds = first.run, ranges([one.run.seed for one in job])
+    name = f"{run.method} {run.task} {run.stage} seed{'s' if len(job) > 1 else ''} {seeds}"
+    said = ", ".join(filter(None, [_place(job), _pace(job), _note(first)]))
+    return "  ".join(filter(None, [f"{name}: {said}" if said else name, str(first.log or "")]))
+
+
+def _place(job: list[Standing]) -> str:
+    """How far runs that have begun and are not finished have come; seeds of a job are a moment apart."""
+    state, steps = job[0].state, job[0].steps
+    if state in (*_SUMMED_UP, State.DIVERGED) or steps is None:
+        return ""
+    return f"step {_step(job):,} of {steps:,}"
+
+
+def _step(job: list[Standing]) -> int:
+    return min(one.step or 0 for one in job)
+
+
+def _note(one: Standing) -> str:
+    if one.state is State.INTERRUPTED:
+        return f"{one.note}; the same command continues it"
+    # Scores differ by seed, and are the report's to show.
+    return "" if one.state is State.FINISHED else one.note
+
+
+def _pace(job: list[Standing]) -> str:
+    """Rate and expected end of a job that runs."""
+    rates, steps = [one.rate for one in job if one.rate], job[0].steps
+    if job[0].state is not State.RUNNING:
+        return ""
+    if not rates or steps is None:
+        return "rate not known yet"
+    rate = sum(rates) / len(rates)
+    end = time.localtime(time.time() + (steps - _step(job)) / rate)
+    return f"{rate:.3g} a second, ends about {time.strftime('%a %d %b %H:%M', end)}"
+
+
+def ranges(seeds: list[int]) -> str:
+    """`0-3,7` for the seeds 0, 1, 2, 3 and 7."""
+    ordered = sorted(seeds)
+    runs = [[number for _, number in group] for _, group in groupby(enumerate(ordered), lambda pair: pair[1] - pair[0])]
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

@@ -1,0 +1,139 @@
+"""`mfql status` on real runs: one goes on and is then killed; others failed, diverged, finished, or wait."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from mfql.cli import main
+from mfql.errors import UserError
+from tests.training_runs import ROOT, TASK, Workplace
+
+SHORT = "inherits: mfql-miniature\noffline_steps: 20\neval_interval: 20\neval_episodes: 1\n"
+METHODS = {
+    "finishes": SHORT,
+    "diverges": SHORT + "critic_learning_rate: 1.0e+6\n",
+    "fails": SHORT,
+    "goes-on": "inherits: mfql-miniature\noffline_steps: 1000000\neval_interval: 1000000\nlog_interval: 2\n",
+    "waits": SHORT,
+}
+CONFIGURATION = {
+    "offline": {"methods": list(METHODS), "tasks": [TASK]},
+    "online": {"methods": [], "tasks": []},
+    "seeds": [0, 1],
+}
+
+
+def start(place: Workplace, method: str) -> subprocess.Popen:
+    """A trainer of both seeds that goes on; returns when it has logged and saved."""
+    arguments = place.arguments(method, "offline", [0, 1], "results", "--checkpoint-seconds", "0.5")
+    log = place.folder / "logs" / "offline" / method / TASK / "seed0-1.log"
+    log.parent.mkdir(parents=True)
+    with open(log, "w") as file:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen([sys.executable, "-m", "mfql.cli", *arguments], stderr=file, env=environment)
+    run, deadline = place.run(method, 1, "offline"), time.monotonic() + 120
+    while not list(run.glob("checkpoint/step-*.pt")) or (run / "metrics.csv").read_text().count("\n") < 100:
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Workplace:
+    """The runs, all but the one that goes on."""
+    place = Workplace.make(tmp_path_factory.mktemp("status"))
+    for method, text in METHODS.items():
+        place.method(method, text)
+    (place.folder / "configuration.yaml").write_text(yaml.safe_dump(CONFIGURATION))
+    place.train_here("finishes", "offline", (0, 1))
+    place.train_here("diverges", "offline", (0, 1))
+    with pytest.raises(UserError):
+        place.train_here("fails", "offline", (0, 1), data="elsewhere")
+    return place
+
+
+def status(place: Workplace, *arguments: str, program: tuple[str, ...] = ("-m", "mfql.cli")) -> dict[str, list[str]]:
+    """What a process in the place prints: the headline, and the lines under each state."""
+    done = subprocess.run(
+        [sys.executable, *program, "status", *arguments],
+        cwd=place.folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    headline, *blocks = done.stdout.strip().split("\n\n")
+    states = {block.split("\n")[0]: [line.strip() for line in block.split("\n")[1:]] for block in blocks}
+    return {"": [headline], **states}
+
+
+WITHOUT_TORCH = ("-c", "import sys; sys.modules['torch'] = None; from mfql.cli import main; sys.exit(main())")
+
+
+def test_every_kind_of_run_is_told_while_one_goes_on_and_after_it_was_killed(place):
+    process = start(place, "goes-on")
+    try:
+        seen = status(place, "--configfile", "configuration.yaml", program=WITHOUT_TORCH)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert seen.pop("") == ["10 runs: 2 failed, 2 diverged, 2 running, 2 waiting, 2 finished"]
+    (running,) = seen.pop("running")
+    log = f"logs/offline/goes-on/{TASK}/seed0-1.log"
+    assert running.startswith(f"goes-on {TASK} offline seeds 0-1: step ")
+    assert " of 1,000,000, " in running
+    assert " a second, ends about " in running
+    assert running.endswith(f"by process {process.pid} on {socket.gethostname()}  {log}")
+    (failed,) = seen.pop("failed")
+    assert failed.startswith(f"fails {TASK} offline seeds 0-1: ")
+    assert "elsewhere/pointmaze-medium-navigate-v0.npz does not exist" in failed
+    (diverged,) = seen.pop("diverged")
+    assert diverged.startswith(f"diverges {TASK} offline seeds 0-1: at step ")
+    assert seen == {"waiting": [f"waits {TASK} offline seeds 0-1"], "finished": [f"finishes {TASK} offline seeds 0-1"]}
+
+    after = status(place, "--configfile", "configuration.yaml")
+    assert "2 interrupted" in after[""][0]
+    (interrupted,) = after["interrupted"]
+    assert f"goes-on {TASK} offline seeds 0-1: step " in interrupted
+    assert interrupted.endswith(f"killed; the same command continues it  {log}")
+
+
+def test_runs_on_disk_are_told_without_a_configuration_and_within_a_folder(place):
+    seen = status(place, f"results/runs/finishes/{TASK}/seed1")
+    assert seen == {"": ["1 runs: 1 finished"], "finished": [f"finishes {TASK} offline seed 1"]}
+
+
+def test_a_folder_without_runs_is_refused(place, capsys):
+    assert main(["status", str(place.folder / "data")]) == 2
+    assert "holds no run" in capsys.readouterr().err
+
+
+def test_a_failed_run_that_trains_after_all_is_finished(place):
+    place.train_here("fails", "offline", (0, 1))
+    assert f"fails {TASK} offline seeds 0-1" in status(place)["finished"]
+    assert not list(place.folder.glob("results/runs/fails/**/failure.json"))
+
+
+def test_a_job_that_failed_before_it_had_a_folder_is_told_by_its_log(place):
+    log = place.folder / "logs" / "offline" / "waits" / TASK / "seed0-1.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("a warning\nmfql: unknown setting 'alpa' in method waits\n  Did you mean alpha?\n")
+    (failed,) = status(place, "--configfile", "configuration.yaml")["failed"]
+    name = f"waits {TASK} offline seeds 0-1"
+    assert failed == f"{name}: mfql: unknown setting 'alpa' in method waits  {log.relative_to(place.folder)}"
+
+
+def test_a_lock_of_another_host_that_was_silent_for_long_may_be_gone(place):
+    run = place.folder / "results" / "runs" / "waits" / TASK / "seed1" / "offline"
+    run.mkdir(parents=True)
+    (run / "lock").write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 0.0}))
+    assert "by process 1 on elsewhere" in status(place, str(run))["running"][0]
+    os.utime(run / "lock", (0, time.time() - 7200))
+    assert f"silent for 2.0 hours: if it is gone, delete {run / 'lock'}" in status(place, str(run))["running"][0]
