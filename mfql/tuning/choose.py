@@ -40,6 +40,19 @@ _HEADER = """\
 """
 
 
+class _Line(dict[str, Any]):
+    """A mapping that YAML writes on one line."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Knows `_Line`."""
+
+
+_Dumper.add_representer(
+    _Line, lambda dumper, line: dumper.represent_mapping("tag:yaml.org,2002:map", line.items(), flow_style=True)
+)
+
+
 @dataclass
 class Candidate:
     """A point of the grid with its runs on one task.
@@ -122,9 +135,14 @@ def choose(files: Iterable[str | Path], config_dir: str | Path = "config") -> di
 
 def write_proposal(proposal: dict[str, Any], path: str | Path, header: str = _HEADER) -> None:
     """Write proposals by task as YAML for people, whole or not at all."""
+    lines = {
+        task: {key: _Line(value) if isinstance(value, dict) else value for key, value in entry.items()}
+        | {"points": [_Line(point) for point in entry["points"]]}
+        for task, entry in proposal.items()
+    }
     with write_whole(path) as file:
         file.write(header)
-        yaml.safe_dump(proposal, file, sort_keys=False, default_flow_style=None, width=160)
+        yaml.dump(lines, file, _Dumper, sort_keys=False, default_flow_style=False, width=1000)
 
 
 def summary(proposal: dict[str, Any]) -> str:
@@ -172,10 +190,15 @@ def _proposal(runs: Sequence[_Run], tasks: dict[str, Task]) -> dict[str, Any]:
         "steps": settings["offline_steps"],
         "seeds": sorted(best.scores),
         "dataset": {key: dataset[key] for key in ("name", "source", "sha256")},
-        "code": sorted({str(run.manifest["code"]["commit"]) for run in runs}),
+        "code": sorted({_code(run.manifest["code"]) for run in runs}),
         "points": [_evidence(best, Interval(0.0, 0.0, 0.0), metric)]
         + [_evidence(one, difference, metric) for one, difference in zip(ranked[1:], behind, strict=True)],
     }
+
+
+def _code(code: dict[str, Any]) -> str:
+    """The commit that a run was trained with."""
+    return f"{code['commit'] or code['version']}{' with uncommitted changes' if code['dirty'] else ''}"
 
 
 def _require_same_conditions(runs: Sequence[_Run]) -> None:
