@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ogbench", "safetensors", "pandas", "rliable", "snakemake")
 _TRAINING_CODE = ("agents", "data", "envs", "evaluation", "training", "draws.py", "settings.py", "tasks.py")
 
+# What a container image says of itself: digest, version and revision; containers/digest.py writes it.
+IMAGE = Path("/mfql/image.json")
+
 
 class Fate(Enum):
     """What training makes of a run's folder."""
@@ -249,7 +252,7 @@ def provenance(device: torch.device, agent: str) -> dict[str, Any]:
         },
         "device": device.type,
         "threads": torch.get_num_threads(),
-        "image": os.environ.get("MFQL_IMAGE_DIGEST"),
+        "image": read_json(IMAGE) if IMAGE.exists() else None,
         "started": _now(),
     }
 
