@@ -7,12 +7,14 @@
 # PYTHON=python3.12      the interpreter that .venv is made with (3.11 to 3.13)
 # TORCH_INDEX=URL        the package index that torch comes from, to choose its CPU or a CUDA build: see README.md
 # CORES=4                cores that the quickstart may use
+# CUDA=13.0              an image for NVIDIA's GPUs; BASE, SITE, ...: docs/containers.md
 
 VENV ?= .venv
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell \
 	$(name) -c 'import sys; 311 <= sys.version_info[0] * 100 + sys.version_info[1] <= 313 and print("$(name)")' 2> /dev/null)))
 CORES ?= all
 TORCH_INDEX ?=
+export BASE BOOTSTRAP CUDA DEBIAN_MIRROR DEBIAN_SECURITY_MIRROR ENGINE ENGINE_FLAGS IMAGE PIP_INDEX SITE TORCH_INDEX
 
 # What is installed is known by the content of the files that say what to install, not by their dates.
 key = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
@@ -24,7 +26,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint types check-data lock clean
+.PHONY: help install quickstart test lint types check-data lock lock-cuda image image-docker sbom check-image clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
@@ -51,13 +53,42 @@ types: $(DEVELOPMENT)  ## static types
 check-data: $(DEVELOPMENT)  ## generated datasets against what the official scripts produce; minutes
 	$(RUN) python tests/check_generator.py --workers 2
 
-COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
-	--generate-hashes --no-emit-index-url --excludes containers/excludes.txt $(UPGRADE)
+LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url $(UPGRADE)
+LOCK_PACKAGES := $(LOCK) --excludes containers/excludes.txt pyproject.toml containers/requirements.in
+LOCK_TORCH := $(LOCK) --constraint containers/requirements.lock containers/torch.txt
 
-lock: $(DEVELOPMENT)  ## write the lock files from pyproject.toml (UPGRADE=--upgrade renews every version)
-	$(COMPILE) pyproject.toml containers/requirements.in --output-file containers/requirements.lock > /dev/null
-	$(COMPILE) --constraint containers/requirements.lock --extra dev pyproject.toml containers/requirements.in \
+# Of torch's builds the package index has one, for CUDA 13.0. The others are in PyTorch's own index, which comes last here since
+# not every machine reaches it; TORCH_INDEX=URL names a mirror of the processor's.
+lock: $(DEVELOPMENT)  ## write the lock files (UPGRADE=--upgrade renews every version)
+	$(LOCK_PACKAGES) --output-file containers/requirements.lock > /dev/null
+	$(LOCK_PACKAGES) --constraint containers/requirements.lock --extra dev \
 		--output-file containers/requirements-dev.lock > /dev/null
+	$(LOCK) containers/tools.in --output-file containers/tools.lock > /dev/null
+	$(LOCK_TORCH) --output-file containers/torch-cu130.lock > /dev/null
+	$(LOCK_TORCH) --no-deps $(if $(TORCH_INDEX),--index $(TORCH_INDEX),--torch-backend cpu) \
+		--output-file containers/torch-cpu.lock > /dev/null
+
+lock-cuda: $(DEVELOPMENT)  ## lock torch for another CUDA, for images (CUDA=12.6)
+	$(LOCK_TORCH) --torch-backend cu$(subst .,,$(CUDA)) --output-file containers/torch-cu$(subst .,,$(CUDA)).lock > /dev/null
+
+image:  ## the Apptainer image containers/mfql.sif (CUDA=13.0 for GPUs; docs/containers.md: mirrors)
+	containers/build.sh apptainer
+
+image-docker:  ## the same as an OCI image, mfql (ENGINE=docker, podman or buildah)
+	containers/build.sh docker
+
+sbom: containers/mfql.cdx.json  ## what is in the image, with versions and licences (CycloneDX)
+
+containers/mfql.cdx.json: containers/mfql.sif
+	apptainer exec $< cat /mfql/sbom.cdx.json > $@.part
+	mv $@.part $@
+
+containers/mfql.sif:
+	containers/build.sh apptainer
+
+check-image: $(RUNTIME)  ## build both images, run them and the workflow in them, compare two builds; an hour
+	$(RUN) tests/site/check_image.sh
 
 clean:  ## remove the installation and caches; results and data stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info
