@@ -26,6 +26,7 @@ localrules:
     all,
     offline,
     online,
+    replay,
     tune,
 
 
@@ -47,6 +48,11 @@ rule offline:
 rule online:
     input:
         wanted("online"),
+
+
+rule replay:
+    input:
+        rules.replay_table.output,
 
 
 rule tune:

@@ -1,70 +1,388 @@
-"""The plan of a launch: what it counts, and when it refuses."""
+"""The plan of a launch: what it counts, what it says of runs that are there, and when it refuses."""
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
+from mfql.agents.interface import load_agent
 from mfql.cli import main
+from mfql.declared import declared_settings, settings_type
 from mfql.plan import EXIT_WANTS_GPU, planned_runs
+from mfql.plan.configuration import find_run
+from mfql.plan.cost import MeasuredSpeed, find_speed, operations_of
+from mfql.plan.sizes import dataset_bytes
+from mfql.settings import STAGES
+from mfql.training.run import Fate, RunFolder, changes, describe_run, go_on_together
 
 ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / "config"
 TASK = "pointmaze-medium-navigate-singletask-task2-v0"
+LARGE = "cube-double-play-singletask-task2-v0"
+DATASET = "pointmaze-medium-navigate-v0"
+METHOD = "mfql-quickstart"
+NONE = {"methods": [], "tasks": []}
 
 
 @pytest.fixture
 def config(tmp_path):
     def write(**changes) -> str:
-        content = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
-        content |= yaml.safe_load((ROOT / "config" / "quickstart.yaml").read_text()) | changes
+        content = yaml.safe_load((CONFIG / "quickstart.yaml").read_text()) | {"data_dir": str(tmp_path / "data")}
         path = tmp_path / "config.yaml"
-        path.write_text(yaml.safe_dump(content))
+        path.write_text(yaml.safe_dump(content | changes))
         return str(path)
 
     return write
 
 
-def plan(path: str, *more: str) -> int:
-    return main(["plan", "--configfile", path, "--config-dir", str(ROOT / "config"), *more])
-
-
-def test_a_small_configuration_starts_without_a_gpu(config, monkeypatch, capsys):
+@pytest.fixture
+def plan(config, tmp_path, monkeypatch, capsys):
+    """Plan the quickstart with these changes; returns what is printed."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert plan(config()) == 0
-    printed = capsys.readouterr().out
-    assert "quickstart: 4 runs of 3 seeds in 4 training jobs, 1 datasets" in printed
-    assert "no GPU" in printed
+
+    def run(*arguments: str, status: int = 0, config_dir: Path = CONFIG, **changes) -> str:
+        path = config(**changes)
+        places = (
+            "--config-dir",
+            str(config_dir),
+            "--results",
+            str(tmp_path / "results"),
+            "--speed",
+            str(tmp_path / "speed"),
+        )
+        assert main(["plan", "--configfile", path, *places, *arguments]) == status
+        captured = capsys.readouterr()
+        return captured.out + captured.err
+
+    return run
 
 
-def test_a_full_size_one_stops_without_a_gpu_and_names_the_smaller_ones(config, monkeypatch, capsys):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    paper = {"methods": ["mfql"], "tasks": [TASK]}
-    path = config(offline=paper, online=paper, seeds=list(range(8)))
-    assert plan(path) == EXIT_WANTS_GPU
-    printed = capsys.readouterr().out
-    assert "config/quickstart.yaml" in printed
-    assert "allow_cpu=true" in printed
-    assert plan(path, "--allow-cpu") == 0
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    assert plan(path) == 0
-    assert "2 GPU" in capsys.readouterr().out
+def jobs(printed: str) -> dict[str, int]:
+    """Jobs by stage."""
+    return {
+        name: int(count) for name, count in re.findall(r"^  (\w+(?: \w+)?) +(\d+)(?:  .*)?$", printed, re.MULTILINE)
+    }
+
+
+# --- jobs -------------------------------------------------------------------------------------------------------------
+
+
+def test_jobs_are_counted_by_stage(plan):
+    printed = plan()
+    expected = {"data generated": 1, "offline": 2, "pretrain": 1, "online": 1, "evaluation": 9, "report": 5}
+    assert jobs(printed) == expected | {"jobs": 19}
+    assert "tuning apart" in printed
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("offline", {"data generated": 1, "offline": 2}),
+        (
+            f"results/runs/{METHOD}/{TASK}/seed1/online/evaluation.json",
+            {"data generated": 1, "pretrain": 1, "online": 1},
+        ),
+        (
+            f"results/runs/{METHOD}/{TASK}/seed9/offline/final.json",
+            {"data generated": 1, "offline": 1, "evaluation": 1},
+        ),
+    ],
+)
+def test_a_target_counts_what_it_needs_alone(plan, target, expected):
+    counted = jobs(plan(target))
+    assert counted.pop("jobs") == sum(expected.values())
+    assert counted == expected
+
+
+def test_a_target_that_is_not_planned_is_named(plan):
+    assert "not counted: tune" in plan("tune")
+
+
+def test_the_default_configuration_has_as_many_jobs_as_snakemake_lists(tmp_path, capsys):
+    from tests.test_workflow import clone
+
+    project = clone(tmp_path / "mfql")
+    listed = subprocess.run(
+        [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules"],
+        cwd=project.folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    found = re.findall(r"^(\w+) +(\d+)$", listed.stdout + listed.stderr, re.MULTILINE)
+    rules = {name: int(count) for name, count in found if name != "total"}
+    main(["plan", "--gpus", "1", "--config-dir", str(CONFIG), "--results", str(tmp_path / "results")])
+    planned = jobs(capsys.readouterr().out)
+
+    def listed_as(*names: str) -> int:
+        return sum(count for rule, count in rules.items() if rule.startswith(names))
+
+    assert planned["data fetched"] == listed_as("fetch")
+    assert planned["offline"] + planned["pretrain"] == listed_as("train_offline")
+    assert planned["online"] == listed_as("train_online")
+    assert planned["evaluation"] == listed_as("evaluate")
+    assert planned["jobs"] == sum(rules.values()) - rules["all"]
 
 
 def test_a_reused_offline_run_counts_once():
-    paper = {"methods": ["mfql"], "tasks": ["cube-double-play-singletask-task2-v0"]}
-    runs = planned_runs({"offline": paper, "online": paper}, ROOT / "config")
+    paper = {"methods": ["mfql"], "tasks": [LARGE]}
+    runs = planned_runs({"offline": paper, "online": paper, "seeds": [0]}, CONFIG)
     assert [run.stage for run in runs] == ["offline", "online"]
+
+
+# --- the machine ------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_size_configuration_stops_without_a_gpu_and_names_the_smaller_ones(plan):
+    paper = {"methods": ["mfql"], "tasks": [LARGE]}
+    changes = {"offline": paper, "online": paper, "seeds": list(range(8)), "datasets": {}}
+    printed = plan(status=EXIT_WANTS_GPU, **changes)
+    assert "config/quickstart.yaml" in printed
+    assert "allow_cpu=true" in printed
+    plan("--allow-cpu", **changes)
+    assert "2 GPU" in plan("--gpus", "2", **changes)
+
+
+def test_an_unreadable_configuration_is_named(tmp_path, capsys):
+    assert main(["plan", "--configfile", str(tmp_path / "absent.yaml"), "--config-dir", str(CONFIG)]) == 2
+    assert "absent.yaml" in capsys.readouterr().err
+
+
+def test_a_machine_without_torch_plans(config, tmp_path):
+    command = "import sys; sys.modules['torch'] = None; from mfql.cli import main; sys.exit(main(sys.argv[1:]))"
+    arguments = ["plan", "--configfile", config(), "--config-dir", str(CONFIG), "--results", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", command, *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "offline" in done.stdout
+
+
+# --- hours and bytes --------------------------------------------------------------------------------------------------
 
 
 def test_a_paper_sized_update_costs_what_the_networks_say():
     """About 21 GFLOP at observation 29, action 8, batch 256, K 5 after the exact shortcuts, within a quarter."""
-    paper = {"methods": ["mfql"], "tasks": ["antmaze-large-navigate-singletask-task1-v0"]}
-    (run,) = planned_runs({"offline": paper, "online": {"methods": [], "tasks": []}}, ROOT / "config")
-    assert run.operations == pytest.approx(21e9, rel=0.25)
+    run = find_run({"seeds": [0]}, CONFIG, "mfql", "antmaze-large-navigate-singletask-task1-v0", "offline")
+    assert operations_of(run) == pytest.approx(21e9, rel=0.25)
 
 
-def test_an_unreadable_configuration_is_named(tmp_path, capsys):
-    assert plan(str(tmp_path / "absent.yaml")) == 2
-    assert "absent.yaml" in capsys.readouterr().err
+def speed_file(folder: Path, **changes) -> Path:
+    one = {"device": "cuda", "seeds": 8, "operations": 2e10}
+    content = {
+        "machine": {"gpu": "NVIDIA H100", "cpu": "Xeon"},
+        "date": "2026-11-22",
+        "command": "make bench",
+        "measurements": [one | {"stage": "offline", "seconds": 0.01}, one | {"stage": "online", "seconds": 0.02}],
+    }
+    path = folder / "speed"
+    path.write_text(json.dumps(content | changes))
+    return path
+
+
+def test_hours_come_from_measured_speed_where_there_is_some(plan, tmp_path):
+    paper = {"methods": ["mfql"], "tasks": [LARGE]}
+    changes = {"offline": paper, "online": NONE, "datasets": {}}
+    assert "rule of thumb" in plan("offline", "--gpus", "1", **changes)
+    speed_file(tmp_path)
+    printed = plan("offline", "--gpus", "1", **changes)
+    assert "measured on NVIDIA H100 on 2026-11-22 by `make bench`" in printed
+    assert "matrix products" in plan("offline", "--allow-cpu", **changes)
+    # A million updates at 0.01 s, and evaluations.
+    assert 2.7 < float(re.search(r"about ([\d.]+) GPU-hours", printed)[1]) < 3.5
+
+
+@given(seeds=st.integers(1, 64), more=st.integers(1, 64))
+def test_more_seeds_never_take_less_time(seeds, more):
+    run = find_run({"seeds": [0]}, CONFIG, "mfql", LARGE, "offline")
+    speed = MeasuredSpeed("", {"offline": [(1e10, 0.004), (16e10, 0.01)]})
+    assert speed.seconds(run, seeds) <= speed.seconds(run, seeds + more)
+    assert speed.seconds(run, 640) == pytest.approx(10 * speed.seconds(run, 64))
+
+
+@pytest.mark.parametrize("measurements", [3, [{"device": "cuda"}], [{"device": "cuda", "stage": "later"}]])
+def test_a_faulty_file_of_measured_speed_is_named(plan, tmp_path, measurements):
+    speed_file(tmp_path, measurements=measurements)
+    assert "no file of measured speed" in plan("--gpus", "1", status=2)
+
+
+def test_speed_of_another_device_is_not_used(tmp_path):
+    assert not isinstance(find_speed(speed_file(tmp_path), gpus=0), MeasuredSpeed)
+
+
+def test_recorded_sizes_are_used_and_files_in_place_are_no_download(plan, tmp_path):
+    lock = {f"{DATASET}{split}.npz": {"bytes": size, "sha256": "0" * 64} for split, size in (("", 7e9), ("-val", 1e9))}
+    places = tmp_path / "places"
+    places.mkdir()
+    for path in CONFIG.iterdir():
+        (places / path.name).symlink_to(path)
+    (places / "datasets.lock.json").write_text(json.dumps(lock))
+    published = {"datasets": {DATASET: {"source": "fetch"}}, "config_dir": places}
+    assert "8 GB to download" in plan("offline", **published)
+    assert "8 GB to take from /some/folder" in plan("offline", **published, datasets_from="/some/folder")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / f"{DATASET}.npz").touch()
+    printed = plan("offline", **published)
+    assert "1 GB to download" in printed
+    assert "estimated from" not in printed
+
+
+def test_an_estimated_size_is_near_that_of_the_file():
+    """100 episodes of the point maze, as the quickstart generates them, are 2.2 MB."""
+    assert dataset_bytes(DATASET, episodes=100) == pytest.approx(2.23e6, rel=0.5)
+
+
+# --- runs that are there ----------------------------------------------------------------------------------------------
+
+
+def test_a_methods_settings_are_read_without_running_its_file():
+    for method in (path.stem for path in (CONFIG / "methods").glob("*.yaml")):
+        for stage in STAGES:
+            agent, _ = declared_settings(method, TASK, stage, CONFIG)
+            read, real = settings_type(agent), load_agent(agent).settings_type
+            assert {field.name: field.default for field in fields(read)} == {
+                field.name: field.default for field in fields(real)
+            }
+            assert get_type_hints(read) == get_type_hints(real)
+
+
+def test_settings_whose_defaults_are_computed_are_read_from_the_running_file(tmp_path):
+    path = tmp_path / "computing.py"
+    text = (ROOT / "tests" / "declaring_agent.py").read_text()
+    path.write_text(text.replace('"""Settings of every method."""', "width: int = 2**5"))
+    assert {field.name: field.default for field in fields(settings_type(str(path)))}["width"] == 32
+
+
+class Folder:
+    """Run folders as the trainer leaves them."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.results, self.data = tmp_path / "results", tmp_path / "data" / "episodes100-seed0"
+        self.data.mkdir(parents=True)
+        self.describe_data("a" * 64)
+
+    def describe_data(self, sha256: str) -> None:
+        (self.data / f"{DATASET}.json").write_text(json.dumps({"sha256": {"train": sha256}}))
+
+    def leave(self, seed: int, finished: bool = True, steps: tuple[int, ...] = (), **changes) -> RunFolder:
+        agent, settings = declared_settings(METHOD, TASK, "offline", CONFIG)
+        folder = RunFolder(self.results, METHOD, TASK, seed, "offline")
+        data = {"name": DATASET, "sha256": "a" * 64}
+        version = changes.pop("version", None)
+        manifest = describe_run(folder, agent, settings.as_dict() | changes, data, None)
+        if version is not None:
+            manifest |= {"training_version": version, "identity": "earlier"}
+        (folder.own / "checkpoint").mkdir(parents=True)
+        (folder.own / "manifest.json").write_text(json.dumps(manifest))
+        for step in steps:
+            folder.checkpoints.path(step).touch()
+        if finished:
+            (folder.own / "evaluation.json").write_text("{}")
+            (folder.folder / "evaluation.json").write_text("{}")
+        return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return Folder(tmp_path)
+
+
+ONE_METHOD = {"offline": {"methods": [METHOD], "tasks": [TASK]}, "online": NONE}
+
+
+def test_finished_runs_leave_nothing_to_do(plan, runs):
+    for seed in range(3):
+        runs.leave(seed)
+    printed = plan("offline", **ONE_METHOD)
+    assert "3 runs, 3 of them finished" in printed
+    assert jobs(printed) == {"jobs": 0}
+
+
+def test_a_lost_result_is_delivered_again_and_trains_nothing(plan, runs):
+    for seed in range(3):
+        run = runs.leave(seed)
+    (run.folder / "evaluation.json").unlink()
+    printed = plan("offline", **ONE_METHOD)
+    assert "3 runs: 3 finished" in printed
+    assert "about 0.0 CPU-hours" in printed
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(plan, runs):
+    for seed in range(3):
+        runs.leave(seed, finished=False, steps=(2000, 4000))
+    assert f"3 continued ({METHOD}/{TASK}/seed0/offline from step 4000" in plan("offline", **ONE_METHOD)
+
+
+def test_a_changed_setting_or_training_version_is_the_reason_to_train_anew(plan, runs):
+    runs.leave(0, alpha=77.0)
+    runs.leave(1, version=[0, 1])
+    printed = plan("offline", **ONE_METHOD)
+    assert "1 new, 2 trained anew" in printed
+    assert re.search(r"1 trained anew: alpha 77\.0 -> [\d.]+ \(", printed)
+    assert "1 trained anew: training version [0, 1] -> [1, 1] (" in printed
+    assert f"new           {RunFolder(runs.results, METHOD, TASK, 2, 'offline').folder}" in plan(
+        "--verbose", **ONE_METHOD
+    )
+
+
+def test_changed_data_are_refused_and_hold_up_the_seeds_of_the_job(plan, runs):
+    runs.leave(0)
+    runs.describe_data("b" * 64)
+    printed = plan("offline", **ONE_METHOD)
+    assert f"1 refused: dataset {'a' * 16} -> {'b' * 16}" in printed
+    assert "2 more share a job" in printed
+
+
+def test_a_damaged_manifest_is_named_and_does_not_stop_the_plan(plan, runs):
+    (runs.leave(0).own / "manifest.json").write_text("{")
+    assert "manifest.json is not valid JSON" in plan("offline", **ONE_METHOD)
+
+
+def test_runs_whose_data_are_not_there_yet_are_judged_by_their_settings(plan, runs):
+    runs.leave(0)
+    (runs.data / f"{DATASET}.json").unlink()
+    assert "2 new, 1 finished" in plan("offline", **ONE_METHOD)
+
+
+@given(
+    st.dictionaries(st.sampled_from("abc"), st.one_of(st.integers(0, 2), st.lists(st.integers(0, 1)))),
+    st.dictionaries(st.sampled_from("abc"), st.one_of(st.integers(0, 2), st.lists(st.integers(0, 1)))),
+    st.sampled_from(["x" * 64, "y" * 64]),
+    st.sampled_from([None, {"stage": "offline", "identity": "p"}, {"stage": "offline", "identity": "q"}]),
+)
+def test_a_run_changed_if_and_only_if_its_identity_did(before, now, sha256, parent):
+    folder = RunFolder(Path("results"), "m", "t", 0, "online")
+    was = describe_run(folder, "mfql", before, {"name": "d", "sha256": "x" * 64}, None)
+    wanted = describe_run(folder, "mfql", now, {"name": "d", "sha256": sha256}, parent)
+    assert bool(changes(was, wanted)) == (was["identity"] != wanted["identity"])
+
+
+@given(st.dictionaries(st.integers(0, 4), st.sets(st.integers(1, 3), max_size=2), min_size=1))
+def test_seeds_of_a_job_go_on_from_a_step_that_each_has(checkpoints):
+    groups = go_on_together(checkpoints)
+    assert sorted(seed for group in groups for seed in group) == sorted(checkpoints)
+    for group in groups:
+        assert len(set(group.values())) == 1
+        assert all(step in checkpoints[seed] if step else not checkpoints[seed] for seed, step in group.items())
+    if common := set.intersection(*map(set, checkpoints.values())):
+        assert set(groups[0].values()) == {max(common)}
+
+
+def test_a_fate_is_told_from_the_folder(runs):
+    folder = runs.leave(0, steps=(10,))
+    manifest = folder.manifest()
+    assert folder.fate(manifest) is Fate.FINISHED
+    (folder.own / "evaluation.json").unlink()
+    assert folder.fate(manifest) is Fate.CONTINUED
+    assert folder.fate(manifest | {"identity": "other"}) is Fate.RETRAINED
+    other = manifest | {"identity": "other", "dataset": manifest["dataset"] | {"sha256": "b" * 64}}
+    assert folder.fate(other) is Fate.REFUSED

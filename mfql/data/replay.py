@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,8 @@ import numpy as np
 
 from mfql.data.d4rl import read_arrays, read_steps
 from mfql.data.description import split_paths
-from mfql.files import sha256
+from mfql.errors import UserError
+from mfql.files import read_json, sha256, write_whole
 from mfql.tasks import Task
 
 if TYPE_CHECKING:
@@ -126,3 +129,37 @@ def table(result: dict[str, Any]) -> str:
         values = "".join(f"{row[key]:>11.2e}" for key in ("median", "p95", "max"))
         lines += [f"{name:14}{values}{row['moved']:>13.2e}"]
     return "\n".join(lines)
+
+
+_COLUMNS = ("task", "quantity", "median", "p95", "max", "moved", "rows", "mujoco", "sha256")
+
+
+def gather(files: Sequence[str | Path], out: str | Path) -> None:
+    """One table of the results of several replays: CSV, one row a task and quantity.
+
+    Args:
+        files: what `replay` gave, as JSON.
+        out: columns as in a result's `discrepancy`, each in the quantity's own unit.
+
+    Raises:
+        UserError: a file is absent or is no result of a replay.
+    """
+    rows = [row for file in files for row in _table_rows(Path(file))]
+    with write_whole(out) as target:
+        writer = csv.DictWriter(target, _COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _table_rows(file: Path) -> list[dict[str, Any]]:
+    result = read_json(file)
+    try:
+        of_all = {name: result[name] for name in ("task", "rows", "mujoco", "sha256")}
+        return [
+            of_all
+            | {"quantity": quantity}
+            | {name: f"{value:.6g}" for name, value in values.items()}
+            for quantity, values in result["discrepancy"].items()
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{file} is no result of a replay ({error})", "Run `mfql data replay --out` anew.") from error

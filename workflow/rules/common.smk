@@ -12,6 +12,7 @@ import pandas as pd
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
+from mfql.envs.d4rl import TASKS as D4RL_TASKS
 from mfql.errors import UserError
 from mfql.settings import checkpoint_stage, raw_settings, settings_hash
 from mfql.tasks import find_task, seeds_of_task, select_tasks
@@ -157,6 +158,14 @@ def tuning_files(wildcards=None):
     ]
 
 
+def replays(wildcards):
+    """Input function: the replay of every D4RL dataset that the configuration trains on."""
+    tasks = {task: None for wanted in WANTED.values() for task in wanted["tasks"] if task in D4RL_TASKS}
+    if not tasks:
+        sys.exit("Error: nothing to replay: the configuration has no task of D4RL.\n  Name one under offline or online.")
+    return [f"{EXPERIMENT}/replay/{task}.json" for task in tasks]
+
+
 def final_scores():
     """The separate evaluation of every configured run's final policy, if the configuration asks for it."""
     return [file for stage in WANTED for file in wanted(stage, "final.json")] if config["final_episodes"] else []
@@ -168,12 +177,12 @@ def videos():
 
 
 def announce():
-    """Print what this launch takes on this machine, and stop where that is years."""
-    plan = {**config, **{stage: wanted for stage, wanted in WANTED.items()}}
+    """Print what this launch would run and takes on this machine, and stop where that is years."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        json.dump(plan, file)
+        json.dump(config, file)
         file.flush()
-        command = ["mfql", "plan", "--configfile", file.name, *(["--allow-cpu"] if config["allow_cpu"] else [])]
+        targets = sorted(workflow.dag_settings.targets)
+        command = ["mfql", "plan", *targets, "--configfile", file.name, *(["--allow-cpu"] if config["allow_cpu"] else [])]
         if subprocess.run(command).returncode:
             sys.exit("Nothing was started.")
 

@@ -44,3 +44,40 @@ rule generate:
     shell:
         "mfql data generate {wildcards.dataset} --out {params.folder:q} --episodes {wildcards.episodes}"
         " --seed {wildcards.data_seed} --workers {threads} > {log} 2>&1"
+
+
+# How far today's simulator is from the one that recorded a D4RL dataset; its tasks have their datasets' names.
+rule replay_dataset:
+    input:
+        ancient(dataset_of),
+    output:
+        f"{EXPERIMENT}/replay/{{task}}.json",
+    log:
+        f"logs/{EXPERIMENT}/replay/{{task}}.log",
+    benchmark:
+        f"logs/{EXPERIMENT}/replay/{{task}}.tsv"
+    params:
+        data=subpath(input[0], parent=True),
+    resources:
+        gpu=0,
+        mem_mb=lambda wildcards, attempt: attempt * 8000,
+        runtime=lambda wildcards, attempt: attempt * 30,
+    shell:
+        "mfql data replay {wildcards.task} --data {params.data:q} --out {output} > {log} 2>&1"
+
+
+rule replay_table:
+    input:
+        replays,
+    output:
+        report(f"{EXPERIMENT}/replay/replay.csv", caption="../report/replay.rst", category="Tables"),
+    log:
+        f"logs/{EXPERIMENT}/replay_table.log",
+    benchmark:
+        f"logs/{EXPERIMENT}/replay_table.tsv"
+    resources:
+        gpu=0,
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "mfql data replay-table {input} --out {output} > {log} 2>&1"

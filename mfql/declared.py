@@ -1,0 +1,111 @@
+"""A method's settings with their defaults, read from its file without running it: a launcher need not have torch."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, field, make_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mfql.settings import Settings, agent_file, build_settings, raw_settings
+
+_PACKAGE = Path(__file__).parent
+
+
+def declared_settings(method: str, task: str, stage: str, config_dir: str | Path = "config") -> tuple[str, Settings]:
+    """The agent of a method and every setting of one task and stage, as a run has them.
+
+    A method's own checks of ranges are not run.
+
+    Raises:
+        UserError: unknown method, task or stage, an unknown or missing setting, or a wrong type.
+    """
+    raw = raw_settings(method, task, stage, config_dir)
+    agent = raw.pop("agent")
+    where = f"method {method} ({Path(config_dir) / 'methods' / method}.yaml), stage {stage}"
+    return agent, build_settings(settings_type(agent), raw, where)
+
+
+@cache
+def settings_type(agent: str) -> type[Settings]:
+    """A settings class with the fields and defaults of the agent's own.
+
+    Where they cannot be read, because a default is computed or a base class is not in a file of this package, the
+    agent's file is run after all, which needs torch.
+    """
+    found = _read(agent_file(agent))
+    if found is not None:
+        return found
+    from mfql.agents.interface import load_agent
+
+    return load_agent(agent).settings_type
+
+
+def _read(path: Path) -> type[Settings] | None:
+    source = _Source.of(path)
+    for node in source.tree.body:
+        if isinstance(node, ast.ClassDef) and any(cls.name == "Agent" for _, cls in source.lineage(node.name)):
+            return _settings_of(source, node.name)
+    return None
+
+
+def _settings_of(source: _Source, agent: str) -> type[Settings] | None:
+    for origin, cls in source.lineage(agent):
+        for node in cls.body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "settings_type":
+                return _build(list(origin.lineage(ast.unparse(node.value))))
+    return None
+
+
+def _build(lineage: list[tuple[_Source, ast.ClassDef]]) -> type[Settings] | None:
+    """A dataclass of the fields of all classes between the first and `Settings`."""
+    names = [cls.name for _, cls in lineage]
+    if Settings.__name__ not in names:
+        return None
+    declared: dict[str, tuple[str, str] | tuple[str, str, Any]] = {}
+    for _, cls in reversed(lineage[: names.index(Settings.__name__)]):
+        for node in cls.body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                name, kind = node.target.id, ast.unparse(node.annotation)
+                if node.value is None:
+                    declared[name] = (name, kind)
+                    continue
+                try:
+                    declared[name] = (name, kind, field(default=ast.literal_eval(node.value)))
+                except ValueError:
+                    return None
+    return make_dataclass(
+        names[0],
+        list(declared.values()),
+        bases=(Settings,),
+        namespace={"__module__": Settings.__module__},  # where the annotations' names are looked up
+        frozen=True,
+        kw_only=True,
+    )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A parsed file of code."""
+
+    path: Path
+    tree: ast.Module
+
+    @classmethod
+    def of(cls, path: Path) -> _Source:
+        return cls(path, ast.parse(path.read_text()))
+
+    def lineage(self, name: str) -> Iterator[tuple[_Source, ast.ClassDef]]:
+        """A class and its bases, as far as they are in files of this package, each with its file."""
+        for node in self.tree.body:
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                yield self, node
+                for base in node.bases:
+                    yield from self.lineage(ast.unparse(base))
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mfql."):
+                for alias in node.names:
+                    if (alias.asname or alias.name) == name:
+                        module = _PACKAGE.joinpath(*str(node.module).split(".")[1:]).with_suffix(".py")
+                        yield from _Source.of(module).lineage(alias.name)

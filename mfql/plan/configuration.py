@@ -1,0 +1,133 @@
+"""What a configuration asks for: methods on tasks with seeds, the jobs that they share, and where datasets lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mfql.declared import declared_settings
+from mfql.errors import UserError
+from mfql.settings import checkpoint_stage
+from mfql.tasks import Task, find_task, seeds_in_job, seeds_of_task, select_tasks
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method, task and stage, for all of its seeds.
+
+    Args:
+        seeds: those that the configuration names.
+        config_dir: folder with the task table and `methods/`.
+    """
+
+    method: str
+    task: Task
+    stage: str
+    seeds: tuple[int, ...]
+    config_dir: Path
+
+    @cached_property
+    def agent(self) -> str:
+        """The method's code."""
+        return self._declared[0]
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Every setting, defaults included."""
+        return self._declared[1].as_dict()
+
+    @cached_property
+    def _declared(self) -> Any:
+        return declared_settings(self.method, self.task.name, self.stage, self.config_dir)
+
+    @cached_property
+    def start(self) -> str | None:
+        """The stage that it starts from; None for the offline part."""
+        return checkpoint_stage(self.method, self.task.name, self.config_dir) if self.stage == "online" else None
+
+    @property
+    def steps(self) -> int:
+        """Updates, or environment steps online."""
+        return int(self.settings["online_steps" if self.stage == "online" else "offline_steps"])
+
+
+def read_configuration(file: Path | None, config_dir: Path) -> dict[str, Any]:
+    """A configuration laid over `config_dir/config.yaml` as by Snakemake's `--configfile`; None is the latter alone.
+
+    Raises:
+        UserError: one of the two cannot be read, or is no mapping.
+    """
+    default = _read(config_dir / "config.yaml")
+    return default if file is None else _laid_over(default, _read(file))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"cannot read {file}: {error}", "Give a configuration such as config/quickstart.yaml."
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} is no mapping of keys to values", "config/README.md explains each key.")
+    return content
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(below.get(key), Mapping)
+        merged[key] = _laid_over(below[key], value) if both else value
+    return merged
+
+
+def pack_of(config: Mapping[str, Any], run: Run, seed: int) -> tuple[int, ...]:
+    """The seeds that share a job with this one, itself included; one that the configuration does not name is alone."""
+    size, ordered = seeds_in_job(config, run.task.name), sorted(run.seeds)
+    packs = [tuple(ordered[start : start + size]) for start in range(0, len(ordered), size)]
+    return next((pack for pack in packs if seed in pack), (seed,))
+
+
+def dataset_folder(config: Mapping[str, Any], dataset: str) -> Path:
+    """Where a dataset lies: generated ones by their size, so that sizes do not mix."""
+    made = config["datasets"].get(dataset, {"source": "fetch"})
+    folder = Path(config["data_dir"])
+    return folder / f"episodes{made['episodes']}-seed{made['seed']}" if made["source"] == "generate" else folder
+
+
+def asked_runs(config: Mapping[str, Any], config_dir: Path, stage: str) -> list[Run]:
+    """The runs that a configuration names under `offline` or `online`.
+
+    Raises:
+        UserError: an unknown method, task or setting, or a key that is absent.
+    """
+    try:
+        return [
+            find_run(config, config_dir, method, task, stage)
+            for method in config[stage]["methods"]
+            for task in select_tasks(config[stage]["tasks"], config_dir)
+        ]
+    except KeyError as error:
+        raise UserError(f"the configuration lacks {error}", "config/README.md explains each key.") from error
+
+
+def planned_runs(config: Mapping[str, Any], config_dir: Path) -> list[Run]:
+    """Every run that a configuration asks for, those that online ones start from too, each once.
+
+    Raises:
+        UserError: as of `asked_runs`.
+    """
+    online = asked_runs(config, config_dir, "online")
+    starts = [find_run(config, config_dir, run.method, run.task.name, str(run.start)) for run in online]
+    found = [*asked_runs(config, config_dir, "offline"), *starts, *online]
+    return list({(run.method, run.task.name, run.stage): run for run in found}.values())
+
+
+def find_run(config: Mapping[str, Any], config_dir: Path, method: str, task: str, stage: str) -> Run:
+    """The run of a method, task and stage with the seeds that the configuration gives it."""
+    return Run(method, find_task(task, config_dir), stage, tuple(seeds_of_task(config, task)), config_dir)

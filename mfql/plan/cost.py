@@ -1,0 +1,219 @@
+"""Hours of training and evaluation: from measured speed where there is a file of it, else from the settings' sizes.
+
+A file of measured speed is JSON: `machine` (its `gpu` or, without one, `cpu`), `date`, `command`, and `measurements`,
+each with
+
+    device        cuda or cpu; one without measurements of both stages is left out
+    stage         offline or online
+    seeds         trained together
+    operations    of one update of one seed, as `operations` gives them
+    seconds       of one step of the job, environment steps included where the stage has them
+
+Between two measurements of a device and stage, seconds are interpolated in operations times seeds; above the largest
+they grow in proportion, below the smallest they stay.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mfql.errors import UserError
+from mfql.files import read_json
+from mfql.plan.configuration import Run
+from mfql.plan.launch import STEP_SECONDS, TrainingJob, episode_seconds
+from mfql.tasks import is_visual
+
+# Share of the matrix-product rate that an update reaches, and the least time that its many small operations take.
+_EFFICIENCY, _LEAST_SECONDS = 0.35, 0.006
+# One update of a packed seed on a recent data-centre GPU.
+_GPU_SECONDS = 0.0012
+# The convolutions of the image encoder, forward, for one stack of frames.
+_IMAGE_OPERATIONS = 46e6
+
+
+def parameters(settings: Mapping[str, Any]) -> tuple[int, int]:
+    """Weights of the policy's blocks and of the critics, near enough for an estimate."""
+    hidden, blocks = settings.get("policy_hidden", 256), settings.get("policy_blocks", 3)
+    policy = blocks * 10 * hidden**2 + 50 * hidden
+    if "alpha" not in settings:
+        return policy, 0
+    sizes = [50, *settings.get("critic_hidden", [512] * 4), 1]
+    critics = sum(a * b for a, b in pairwise(sizes))
+    return policy, critics * settings.get("num_critics", 2)
+
+
+def operations(settings: Mapping[str, Any], pixels: bool = False) -> float:
+    """Floating-point operations of one seed's update: forward 2 a weight and row, backward 4, candidates forward."""
+    policy, critics = parameters(settings)
+    candidates = settings.get("num_candidates", 5) if critics else 0
+    # Of two groups' encoders, forward and backward on observations and forward on the next ones.
+    images = 8 * _IMAGE_OPERATIONS if pixels else 0.0
+    return settings.get("batch_size", 256) * (
+        2.0 * policy * (candidates + 7) + 2.0 * critics * (candidates + 5) + images
+    )
+
+
+def operations_of(run: Run) -> float:
+    """`operations` of a configured run."""
+    return operations(run.settings, pixels=is_visual(run.task.name))
+
+
+class Speed(Protocol):
+    """How long a step of a training job takes."""
+
+    @property
+    def source(self) -> str:
+        """Where that is known from, for people."""
+
+    def seconds(self, run: Run, seeds: int) -> float:
+        """Of one step of a job with so many seeds."""
+
+
+@dataclass(frozen=True)
+class MeasuredSpeed:
+    """Speed from a file.
+
+    Args:
+        points: operations times seeds and seconds, ascending, by stage.
+    """
+
+    source: str
+    points: Mapping[str, list[tuple[float, float]]]
+
+    def seconds(self, run: Run, seeds: int) -> float:
+        """Of one step of a job with so many seeds."""
+        work, seconds = zip(*self.points["online" if run.stage == "online" else "offline"], strict=True)
+        asked = operations_of(run) * seeds
+        return float(np.interp(asked, work, seconds)) * max(1.0, asked / work[-1])
+
+
+@dataclass(frozen=True)
+class GPUSpeed:
+    """Speed of a GPU of which nothing was measured."""
+
+    source = "a rule of thumb for a recent data-centre GPU"
+
+    def seconds(self, run: Run, seeds: int) -> float:
+        """Of one step of a job with so many seeds."""
+        step = STEP_SECONDS if run.stage == "online" else 0.0
+        return seeds * (_GPU_SECONDS + step) * max(1.0, operations_of(run) / 25e9)
+
+
+@dataclass(frozen=True)
+class CPUSpeed:
+    """Speed from the rate of matrix products that this machine's processor shows.
+
+    Args:
+        rate: floating-point operations a second.
+    """
+
+    rate: float
+    source = "this processor's matrix products"
+
+    def seconds(self, run: Run, seeds: int) -> float:
+        """Of one step of a job with so many seeds."""
+        step = STEP_SECONDS if run.stage == "online" else 0.0
+        return seeds * (max(operations_of(run) / (_EFFICIENCY * self.rate), _LEAST_SECONDS) + step)
+
+
+def find_speed(file: Path, gpus: int) -> Speed:
+    """The measured speed of a device of the kind that there is, if the file has one, else an estimate.
+
+    Raises:
+        UserError: the file is there and is no file of measured speed.
+    """
+    measured = _read_speed(file, "cuda" if gpus else "cpu") if file.exists() else None
+    if measured is not None:
+        return measured
+    return GPUSpeed() if gpus else CPUSpeed(_matmul_rate())
+
+
+def _read_speed(file: Path, device: str) -> MeasuredSpeed | None:
+    content = read_json(file)
+    try:
+        points: dict[str, list[tuple[float, float]]] = {"offline": [], "online": []}
+        for one in content["measurements"]:
+            work, seconds = float(one["operations"]) * int(one["seeds"]), float(one["seconds"])
+            if one["device"] == device:
+                points[one["stage"]].append((work, seconds))
+        machine = content["machine"]
+        name = (machine.get("gpu") if device == "cuda" else None) or machine["cpu"]
+        source = f"measured on {name} on {content['date']} by `{content['command']}` ({file})"
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{file} is no file of measured speed: {type(error).__name__} {error}", "Measure anew, or delete it."
+        ) from error
+    if not all(points.values()):
+        return None
+    return MeasuredSpeed(source, {stage: sorted(found) for stage, found in points.items()})
+
+
+@dataclass(frozen=True)
+class Hours:
+    """What a launch takes.
+
+    Args:
+        gpu: of GPUs; cpu: of processor cores; elapsed: on this machine from start to end.
+    """
+
+    gpu: float
+    cpu: float
+    elapsed: float
+
+
+def hours_of(jobs: Iterable[TrainingJob], others: float, speed: Speed, threads: int, gpus: int, cores: int) -> Hours:
+    """Hours of training jobs and of what runs beside them.
+
+    Args:
+        others: core-seconds of what is no training.
+        threads: cores of one training job.
+        gpus: jobs that train at once; without one, a job has all cores to itself.
+    """
+    training = sum(_job_seconds(job, speed, threads) for job in jobs) / 3600
+    beside = others / 3600
+    if gpus:
+        return Hours(training, training * threads + beside, max(training / gpus, beside / cores))
+    return Hours(0.0, training * cores + beside, training + beside / cores)
+
+
+def _job_seconds(job: TrainingJob, speed: Speed, threads: int) -> float:
+    settings = job.run.settings
+    total = 0.0
+    for seeds, steps in job.parts:
+        evaluations = math.ceil(steps / settings["eval_interval"])
+        episodes = seeds * evaluations * settings["eval_episodes"]
+        total += steps * speed.seconds(job.run, seeds) + episode_seconds(job.run, episodes) / threads
+    return total
+
+
+def visible_gpus() -> int:
+    """GPUs that jobs may use, counted without torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return listed.stdout.count("GPU ") if listed.returncode == 0 else 0
+
+
+def _matmul_rate() -> float:
+    """Operations a second of a float32 matrix product at the critics' shape, the best of a few."""
+    left, right = np.ones((512, 512), np.float32), np.ones((512, 512), np.float32)
+    best = math.inf
+    for _ in range(30):
+        began = time.perf_counter()
+        left @ right
+        best = min(best, time.perf_counter() - began)
+    return 2.0 * 512**3 / best

@@ -1,0 +1,101 @@
+"""What training would make of each configured run, told from its folder.
+
+The decision is `RunFolder.fate`, which `mfql train` takes too. Only what is dear to know is taken from a description:
+a dataset is known by the sha256 written beside it, and a checkpoint by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mfql.data.checksums import recorded
+from mfql.data.description import description_path, split_paths
+from mfql.errors import UserError
+from mfql.files import read_json
+from mfql.plan.configuration import Run, dataset_folder
+from mfql.training.run import Fate, RunFolder, changes, describe_run
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What becomes of one seed.
+
+    Args:
+        folder: its run's.
+        fate: what training would make of it.
+        delivered: whether the file that the workflow declares is there.
+        reason: why it is trained anew or refused; empty for the others.
+        checkpoints: steps that it could go on from.
+        identity: of the run that is wanted.
+    """
+
+    folder: RunFolder
+    fate: Fate
+    delivered: bool
+    reason: str
+    checkpoints: tuple[int, ...]
+    identity: str
+
+
+@dataclass
+class Outlooks:
+    """The outlook of each seed, found once.
+
+    Args:
+        results: folder that has `runs/`.
+        lock: the lock file of published datasets.
+    """
+
+    config: Mapping[str, Any]
+    results: Path
+    lock: Path
+    _found: dict[RunFolder, Outlook] = field(default_factory=dict)
+    _data: dict[str, str | None] = field(default_factory=dict)
+
+    def of(self, run: Run, seed: int) -> Outlook:
+        """The outlook of a seed of a run."""
+        folder = RunFolder(self.results, run.method, run.task.name, seed, run.stage)
+        if folder not in self._found:
+            self._found[folder] = self._judge(run, folder)
+        return self._found[folder]
+
+    def _judge(self, run: Run, folder: RunFolder) -> Outlook:
+        delivered = (folder.folder / "evaluation.json").exists()
+        start = None if run.start is None else Run(run.method, run.task, run.start, run.seeds, run.config_dir)
+        parent = None if start is None else self.of(start, folder.seed)
+        try:
+            manifest = folder.manifest()
+            sha256 = self.sha256(run.task.dataset) or (manifest["dataset"]["sha256"] if manifest else "")
+            wanted = describe_run(
+                folder,
+                run.agent,
+                run.settings,
+                {"name": run.task.dataset, "sha256": sha256},
+                None if parent is None else {"stage": parent.folder.stage, "identity": parent.identity},
+            )
+            fate, reason = folder.fate(wanted), ""
+        except (UserError, KeyError) as error:
+            said = str(error).splitlines()[0] if isinstance(error, UserError) else f"its manifest lacks {error}"
+            return Outlook(folder, Fate.REFUSED, delivered, said, (), "")
+        if parent is not None and parent.fate is Fate.REFUSED:
+            fate, reason = Fate.REFUSED, "the run that it starts from is refused"
+        elif manifest is not None and fate in (Fate.RETRAINED, Fate.REFUSED):
+            reason = ", ".join(changes(manifest, wanted))
+        steps = tuple(folder.checkpoints.steps()) if fate is Fate.CONTINUED else ()
+        return Outlook(folder, fate, delivered, reason, steps, wanted["identity"])
+
+    def sha256(self, dataset: str) -> str | None:
+        """Of the training file: as described beside it, else as the lock file records it; None if neither does."""
+        if dataset not in self._data:
+            folder = dataset_folder(self.config, dataset)
+            description = description_path(folder, dataset)
+            if description.exists():
+                self._data[dataset] = str(read_json(description)["sha256"]["train"])
+            else:
+                fetched = self.config["datasets"].get(dataset, {}).get("source", "fetch") == "fetch"
+                checksum = recorded(self.lock, split_paths(folder, dataset)["train"].name) if fetched else None
+                self._data[dataset] = None if checksum is None else checksum.sha256
+        return self._data[dataset]
