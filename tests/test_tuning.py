@@ -125,6 +125,11 @@ def test_the_default_configuration_tunes_every_task_of_the_paper_without_setting
     tasks = load_tasks(CONFIG / "tasks.csv")
     reached = {taker for task in runs for taker in carried_to(task, tasks)}
     assert reached == {name for name in open_tasks() if not name.startswith("pointmaze")}
+    published = ["cube-double-play-singletask-task2-v0", "humanoidmaze-medium-navigate-singletask-task1-v0"]
+    expected = dict.fromkeys(runs, 7) | dict.fromkeys(
+        published, 8
+    )  # Their published alpha is none of the grid's seven.
+    assert {task: len(methods) for task, methods in runs.items()} == expected
     assert not set(document["tuning"]["seeds"]) & set(document["seeds"])
 
 
