@@ -10,6 +10,7 @@
 # CUDA=13.0              an image for NVIDIA's GPUs; BASE, SITE, ...: docs/containers.md
 
 VENV ?= .venv
+LAUNCHER ?= .launcher
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell \
 	$(name) -c 'import sys; 311 <= sys.version_info[0] * 100 + sys.version_info[1] <= 313 and print("$(name)")' 2> /dev/null)))
 CORES ?= all
@@ -20,19 +21,22 @@ export BASE BOOTSTRAP CUDA DEBIAN_MIRROR DEBIAN_SECURITY_MIRROR ENGINE ENGINE_FL
 key = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
 RUNTIME := $(VENV)/.installed-$(call key,pyproject.toml containers/requirements.lock containers/torch.txt)
 DEVELOPMENT := $(VENV)/.installed-dev-$(call key,pyproject.toml containers/requirements-dev.lock)
+LAUNCHER_INSTALLED := $(LAUNCHER)/.installed-$(call key,pyproject.toml containers/requirements-launcher.lock)
 TORCH := $(VENV)/.torch-$(call key,containers/torch.txt)$(if $(TORCH_INDEX),-$(shell echo '$(TORCH_INDEX)' | cksum | cut -d ' ' -f 1))
 
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint types check-data lock lock-cuda image image-docker sbom check-image clean
+.PHONY: help install launcher quickstart test lint types check-data lock lock-cuda image image-docker sbom check-image check-slurm clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
 	@sed -n 's/^\([a-z-]*\):.*## /  \1: /p' $(MAKEFILE_LIST)
 
 install: $(RUNTIME)  ## install what the workflow needs into .venv
+
+launcher: $(LAUNCHER_INSTALLED)  ## install what launches the workflow on a login node into .launcher: no torch (docs/cluster.md)
 
 quickstart: $(RUNTIME)  ## the whole pipeline, small
 	$(RUN) snakemake --configfile config/quickstart.yaml --cores $(CORES)
@@ -53,9 +57,12 @@ types: $(DEVELOPMENT)  ## static types
 check-data: $(DEVELOPMENT)  ## generated datasets against what the official scripts produce; minutes
 	$(RUN) python tests/check_generator.py --workers 2
 
+check-slurm: $(DEVELOPMENT)  ## the miniature through a real SLURM, jobs cancelled and requeued on the way; minutes
+	$(RUN) python -m pytest tests/site/check_slurm.py
+
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url $(UPGRADE)
-LOCK_PACKAGES := $(LOCK) --excludes containers/excludes.txt pyproject.toml containers/requirements.in
+LOCK_PACKAGES := $(LOCK) --excludes containers/excludes.txt --extra slurm pyproject.toml containers/requirements.in
 LOCK_TORCH := $(LOCK) --constraint containers/requirements.lock containers/torch.txt
 
 # Of torch's builds the package index has one, for CUDA 13.0. The others are in PyTorch's own index, which comes last here since
@@ -64,6 +71,8 @@ lock: $(DEVELOPMENT)  ## write the lock files (UPGRADE=--upgrade renews every ve
 	$(LOCK_PACKAGES) --output-file containers/requirements.lock > /dev/null
 	$(LOCK_PACKAGES) --constraint containers/requirements.lock --extra dev \
 		--output-file containers/requirements-dev.lock > /dev/null
+	$(LOCK) --constraint containers/requirements.lock containers/requirements-launcher.in \
+		--output-file containers/requirements-launcher.lock > /dev/null
 	$(LOCK) containers/tools.in --output-file containers/tools.lock > /dev/null
 	$(LOCK_TORCH) --output-file containers/torch-cu130.lock > /dev/null
 	$(LOCK_TORCH) --no-deps $(if $(TORCH_INDEX),--index $(TORCH_INDEX),--torch-backend cpu) \
@@ -91,21 +100,27 @@ check-image: $(RUNTIME)  ## build both images, run them and the workflow in them
 	$(RUN) tests/site/check_image.sh
 
 clean:  ## remove the installation and caches; results and data stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) $(LAUNCHER) .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/bin/python:
+$(VENV)/bin/python $(LAUNCHER)/bin/python:
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "No Python 3.11, 3.12 or 3.13 is in PATH. Install one, or name it: make PYTHON=path/to/python3.12" >&2; exit 1; fi
 	@"$(PYTHON)" -c 'import sys; sys.exit(not 311 <= sys.version_info[0] * 100 + sys.version_info[1] <= 313)' || { \
 		echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13. Name another: make PYTHON=path/to/python3.12" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2> /dev/null || { \
 		echo "$(PYTHON) cannot make virtual environments. Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	"$(PYTHON)" -m venv $(VENV)
+	"$(PYTHON)" -m venv $(@:/bin/python=)
 
 # The locks are complete, so pip resolves nothing (--no-deps). torch follows them and finds its dependencies in place.
 $(RUNTIME): | $(TORCH)
 	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(LAUNCHER_INSTALLED): | $(LAUNCHER)/bin/python
+	$(LAUNCHER)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes \
+		--requirement containers/requirements-launcher.lock
+	$(LAUNCHER)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.requirements-$(call key,containers/requirements.lock): | $(VENV)/bin/python
