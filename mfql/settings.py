@@ -124,8 +124,8 @@ def table_keys(method: str, config_dir: str | Path = "config") -> set[str]:
     return {key for key, value in (document | document.get("offline", {})).items() if value == "task"}
 
 
-def method_name(base: str, values: Mapping[str, Any]) -> str:
-    """The name of a method with these values changed: `mfql` and {alpha: 300} give `mfql+alpha=300`."""
+def method_name(base: str, values: Mapping[str, float]) -> str:
+    """The name of a method with these numbers changed: `mfql` and {alpha: 300} give `mfql+alpha=300`."""
     return "+".join([base, *(f"{key}={value}" for key, value in values.items())])
 
 

@@ -24,7 +24,6 @@ from mfql.files import read_json, write_whole
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.scores import DIVERGED_SCORE, collect
 from mfql.report.tasks import SUCCESS, bounded
-from mfql.settings import method_name, split_method
 from mfql.tasks import Task, load_tasks
 from mfql.tuning.grid import COLUMNS, FIRST_SEED, Point, carried_to, plain_number
 
@@ -100,9 +99,9 @@ class _Run:
 
     @property
     def method(self) -> str:
-        """The method without the point."""
-        base, values = split_method(self.evaluation["method"])
-        return method_name(base, {key: value for key, value in values.items() if key not in COLUMNS})
+        """The method's name without the point."""
+        parts = self.evaluation["method"].split("+")
+        return "+".join(part for part in parts if part.partition("=")[0] not in COLUMNS)
 
     def conditions(self) -> dict[str, Any]:
         """What all runs on a task must share for their scores to be compared."""
