@@ -49,6 +49,8 @@ _NUMBERS = {
     "pretrain_steps": int,
     "online_steps": int,
 }
+# The settings that may differ by task: a method's file says `task` for them.
+SETTINGS = tuple(_NUMBERS)
 
 
 def is_visual(name: str) -> bool:

@@ -214,3 +214,13 @@ def test_write_leaves_one_csv_a_table(quickstart: pd.DataFrame, tmp_path: Path) 
     tables = aggregate.write(quickstart, tmp_path / "out")
     for name, table in tables.items():
         pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / f"{name}.csv"), table, check_dtype=False)
+
+
+def test_an_average_says_of_how_many_origins_its_runs_are(tmp_path: Path) -> None:
+    code = {"version": "0.1.0", "commit": "f" * 40, "dirty": False}
+    files = [write_run(tmp_path, [50.0, 60.0], task=task, seed=seed) for task in (TASK, OTHER) for seed in range(2)]
+    files.append(write_run(tmp_path, [50.0, 60.0], task=OTHER, seed=2, code=code))
+    scores = collect(files)
+    assert only(by_task(scores), task=TASK)["origins"] == 1
+    assert only(by_task(scores), task=OTHER)["origins"] == 2
+    assert set(aggregate.over_tasks(scores)["origins"]) == {2}

@@ -166,6 +166,17 @@ def test_diverged_runs_are_counted_and_named(tmp_path: Path) -> None:
     assert "25.0 % success [0.0, 100.0], 1 of 2 diverged" in shown
 
 
+def test_an_average_over_runs_of_other_code_or_packages_is_said(tmp_path: Path) -> None:
+    packages = {"torch": "2.14.0", "numpy": "2.4.6", "mujoco": "3.3.0"}
+    files = [write_run(tmp_path, [50.0]), write_run(tmp_path, [60.0], seed=1)]
+    assert "Mixed origin" not in page_from(tmp_path, files)
+    files.append(write_run(tmp_path, [60.0], seed=2, packages=packages))
+    said = Page(page_from(tmp_path, files)).text
+    assert "Mixed origin." in said
+    name = f"mfql/{TASK}/seed{{}}/offline"
+    assert f"package torch: 2.13.0 ({name.format(0)}, {name.format(1)}); 2.14.0 ({name.format(2)})" in said
+
+
 def test_uncommitted_code_is_said(tmp_path: Path) -> None:
     file = write_run(tmp_path, [50.0], code={"version": "0.1.0", "commit": "abc", "dirty": True})
     assert "Uncommitted code" in page_from(tmp_path, [file])

@@ -123,3 +123,41 @@ def test_a_foreign_table_of_scores_is_refused(tmp_path: Path, content: str) -> N
     (tmp_path / "scores.csv").write_text(content)
     with pytest.raises(UserError, match=r"scores\.csv"):
         read_scores(tmp_path / "scores.csv")
+
+
+SETTINGS = {"discount": 0.98, "batch_size": 256}
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"settings": SETTINGS | {"batch_size": 64}}, "setting batch_size: 256 .*; 64 "),
+        ({"training_version": [2, 1]}, "training version"),
+        ({"dataset": {"name": "other", "sha256": "cd" * 32}}, "dataset"),
+    ],
+)
+def test_runs_of_other_settings_data_or_training_are_not_averaged(tmp_path: Path, other: dict, named: str) -> None:
+    manifest = {"settings": SETTINGS}
+    files = [write_run(tmp_path, [50.0], seed=seed, **manifest) for seed in range(2)]
+    files.append(write_run(tmp_path, [90.0], seed=2, **manifest | other, finished="2025-01-02T00:00:00+0000"))
+    with pytest.raises(UserError, match=named):
+        collect(files)
+
+
+def test_a_partial_collection_has_the_newest_kind_of_runs_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    files = [write_run(tmp_path, [50.0], seed=seed) for seed in range(2)]
+    files.append(write_run(tmp_path, [90.0], seed=2, training_version=2, finished="2025-01-02T00:00:00+0000"))
+    scores = collect(files, partial=True)
+    assert values(scores, "score") == [90.0]
+    assert f"runs/mfql/{TASK}/seed0/offline, runs/mfql/{TASK}/seed1/offline" in capsys.readouterr().err
+
+
+def test_runs_of_other_code_are_of_another_origin(tmp_path: Path) -> None:
+    code = {"version": "0.1.0", "commit": "f" * 40, "dirty": False}
+    files = [write_run(tmp_path, [50.0]), write_run(tmp_path, [50.0], seed=1)]
+    files += [write_run(tmp_path, [50.0], seed=2, code=code), write_run(tmp_path, [50.0], seed=3)]
+    (files[3].parent / "run" / "manifest.json").unlink()
+    first, second, other, unknown = collect(files).query("metric == 'score'")["origin"]
+    assert first == second
+    assert len({first, other, unknown}) == 3
+    assert unknown == "unknown"

@@ -38,6 +38,7 @@ class Comparable:
     Attributes:
         groups: for each method one group of runs a task, in the order of `tasks`.
         diverged: for each method how many of those runs diverged.
+        origins: for each method of how many kinds of code and packages those runs are.
     """
 
     stage: str
@@ -45,6 +46,7 @@ class Comparable:
     tasks: list[str]
     groups: dict[str, list[Group]]
     diverged: dict[str, int]
+    origins: dict[str, int]
 
 
 def comparable(scores: pd.DataFrame, metric: str) -> list[Comparable]:
@@ -64,7 +66,8 @@ def comparable(scores: pd.DataFrame, metric: str) -> list[Comparable]:
             own = {method: split(of[of["task"].isin(common)], "task") for method, of in kept.items()}
             groups = {method: [group_of(of[task], metric) for task in common] for method, of in own.items()}
             diverged = {method: sum(int(of[task]["diverged"].sum()) for task in common) for method, of in own.items()}
-            sets.append(Comparable(stage, unit, common, groups, diverged))
+            origins = {method: len({*pd.concat([of[task] for task in common])["origin"]}) for method, of in own.items()}
+            sets.append(Comparable(stage, unit, common, groups, diverged, origins))
     return sets
 
 
@@ -73,7 +76,7 @@ def over_tasks(scores: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         stage, unit, metric (score | rise), method, statistic (mean | iqm), value, low, high, tasks, seeds (the fewest
-        on a task), runs, diverged.
+        on a task), runs, diverged, origins (how many kinds of code and packages the runs are of).
     """
     rows = []
     for metric in ("score", "rise"):
@@ -94,6 +97,7 @@ def over_tasks(scores: pd.DataFrame) -> pd.DataFrame:
                         "seeds": min(len(group.values) for group in groups),
                         "runs": sum(len(group.values) for group in groups),
                         "diverged": compared.diverged[method],
+                        "origins": compared.origins[method],
                     }
                     rows.append(row)
     return in_order(pd.DataFrame(rows))

@@ -30,7 +30,7 @@ def printable(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         "tasks": in_order(wide.reset_index().rename_axis(columns=None)),
         "comparisons": comparisons[[*pair, "difference [95 % interval]", "intervals"]],
         "aggregate": aggregate[
-            ["stage", "metric", "method", "statistic", "value [95 % interval]", "tasks", "runs", "diverged"]
+            ["stage", "metric", "method", "statistic", "value [95 % interval]", "tasks", "runs", "diverged", "origins"]
         ],
         "improvement": improvement[
             ["stage", "method", "baseline", "tasks", "difference [95 % interval]", "probability"]

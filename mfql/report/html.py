@@ -109,6 +109,7 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
         diverged=run_table[run_table["diverged"]].to_dict("records"),
         evidence=evidence,
         anchors={(own.task, own.stage, own.method): own.anchor for own in evidence},
+        mixtures=provenance.mixtures(run_table, options.results),
         missing=missing,
         partial=options.partial,
         tasks=_score_rows(tables["tasks"], options.expected),

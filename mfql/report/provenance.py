@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 
 from mfql.errors import UserError
 from mfql.files import read_json
+from mfql.report.origin import COMPARED, described, mixed
 from mfql.report.scores import STAGES
 
 SECTIONS = ("settings", "code", "dataset", "hardware", "packages")
@@ -96,6 +98,24 @@ def missing(runs: pd.DataFrame, results: str | Path, targets: Iterable[str | Pat
         if name not in scored:
             running[name] = _last_step(folder / "metrics.csv")
     return Missing([run for run in asked if run not in scored and run not in running], running)
+
+
+def mixtures(runs: pd.DataFrame, results: str | Path) -> dict[str, list[str]]:
+    """The averages whose runs differ in code, packages, data or settings, with what they differ in.
+
+    Args:
+        runs: the table of `mfql.report.tasks.runs`.
+        results: the folder that holds `runs/`; a run whose manifest is not at hand, or damaged, is left out.
+
+    Returns:
+        "METHOD STAGE" or "METHOD TASK STAGE" -> a line for each difference.
+    """
+    manifests = {}
+    for run in runs["run"]:
+        with suppress(UserError):
+            manifests[run.removeprefix("runs/")] = read_json(Path(results) / run / "run" / "manifest.json")
+    found = mixed({run: manifest for run, manifest in manifests.items() if manifest.keys() >= COMPARED})
+    return {average: described(differences) for average, differences in found.items()}
 
 
 def _evidence(anchor: str, part: pd.DataFrame, results: Path, partial: bool) -> Evidence:

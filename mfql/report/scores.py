@@ -20,6 +20,7 @@ be the choice of a best checkpoint, which the protocol excludes, and dropping th
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ import pandas as pd
 
 from mfql.errors import UserError
 from mfql.files import read_json, write_whole
+from mfql.report.origin import COMPARED, described, incomparable, origin
 
-COLUMNS = ["method", "task", "seed", "stage", "step", "metric", "value", "run"]
+COLUMNS = ["method", "task", "seed", "stage", "step", "metric", "value", "run", "origin"]
 STAGES = ("offline", "pretrain", "online")
 DIVERGED_SCORE = 0.0
 SCORED_EVALUATIONS = {"last_three": 3, "last": 1}
@@ -71,19 +73,21 @@ _SCHEMA: dict[str, Any] = {
 _VALIDATOR = jsonschema.Draft202012Validator(_SCHEMA)
 
 
-def collect(files: Iterable[str | Path]) -> pd.DataFrame:
+def collect(files: Iterable[str | Path], partial: bool = False) -> pd.DataFrame:
     """Read the `evaluation.json` of runs into one tidy table.
 
     The run that an online run starts from is read too, whether listed or not.
 
     Args:
         files: `.../runs/METHOD/TASK/seedN/STAGE/evaluation.json`; an order or a repetition changes nothing.
+        partial: while some are trained anew, leave out those of earlier settings, data or training version.
 
     Returns:
-        The columns `COLUMNS`, sorted; `run` is the run's folder from `runs` on.
+        The columns `COLUMNS`, sorted; `run` is the run's folder from `runs` on, `origin` that of `mfql.report.origin`.
 
     Raises:
-        UserError: no file is given; one is absent, is no JSON, lacks a value, or says another run than its folder.
+        UserError: no file is given; one is absent, is no JSON, lacks a value, or says another run than its folder; or
+            runs of one method, task and stage cannot be averaged, unless partial.
     """
     runs: dict[Path, dict[str, Any]] = {}
     for file in files:
@@ -94,7 +98,10 @@ def collect(files: Iterable[str | Path]) -> pd.DataFrame:
             runs[start] = _read(start)
     if not runs:
         raise UserError("no evaluation.json was given", "Train a run first, or give the files that exist.")
-    rows = [row for path, run in runs.items() for row in _rows(path, run, runs)]
+    manifests = {path: _manifest(path, run) for path, run in runs.items()}
+    for earlier in _incomparable(manifests, partial):
+        del runs[earlier]
+    rows = [(*row, origin(manifests[path])) for path, run in runs.items() for row in _rows(path, run, runs)]
     frame = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": int, "step": int, "value": float})
     return frame.sort_values(["method", "task", "seed", "stage", "metric", "step"], ignore_index=True)
 
@@ -140,6 +147,42 @@ def _read(path: Path) -> dict[str, Any]:
     return run
 
 
+def _manifest(path: Path, run: dict[str, Any]) -> dict[str, Any] | None:
+    """The manifest of the run that an evaluation.json scores; None where it is not at hand, or of another run."""
+    file = _folder(path) / "run" / "manifest.json"
+    manifest = read_json(file) if file.is_file() else {}
+    return manifest if manifest.keys() >= COMPARED and manifest.get("identity") == run["identity"] else None
+
+
+def _incomparable(manifests: dict[Path, dict[str, Any] | None], partial: bool) -> list[Path]:
+    """The runs that are not of the same settings, data and training version as the newest of their method and task."""
+    groups: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+    paths = {_run_name(path): path for path in manifests}
+    for path, manifest in manifests.items():
+        if manifest is not None:
+            keys = tuple(str(manifest[key]) for key in ("method", "task", "stage"))
+            groups.setdefault(keys, {})[_run_name(path)] = manifest
+    left_out = []
+    for keys, found in groups.items():
+        differences = incomparable(found)
+        if differences and not partial:
+            raise UserError(
+                f"the runs of {' '.join(keys)} are not of one kind: {' | '.join(described(differences))}",
+                "Train the earlier ones anew, as the workflow does; or report the newest alone (--partial).",
+            )
+        if differences:
+            newest = max(found.values(), key=lambda manifest: str(manifest.get("finished")))
+            left_out += [name for name, own in found.items() if incomparable({"": newest, name: own})]
+    if left_out:
+        print(f"Left out, of earlier settings, data or training version: {', '.join(left_out)}", file=sys.stderr)
+    return [paths[name] for name in left_out]
+
+
+def _run_name(path: Path) -> str:
+    """The folder of an evaluation.json's run from `runs` on."""
+    return "/".join(_folder(path).parts[-5:])
+
+
 def _start_of(path: Path, run: dict[str, Any]) -> Path | None:
     """The evaluation.json of the run that an online run starts from; None where there is none (any more).
 
@@ -171,12 +214,11 @@ def _score_episodes(run: dict[str, Any]) -> int:
 
 
 def _rows(path: Path, run: dict[str, Any], runs: dict[Path, dict[str, Any]]) -> list[tuple[Any, ...]]:
-    """The run's rows, in the order of `COLUMNS`."""
+    """The run's rows, in the order of `COLUMNS` but for the origin."""
     rows: list[tuple[Any, ...]] = []
 
     def add(step: int, metric: str, value: float, of: Path = path) -> None:
-        folder = "/".join(_folder(of).parts[-5:])
-        rows.append((run["method"], run["task"], run["seed"], run["stage"], step, metric, value, folder))
+        rows.append((run["method"], run["task"], run["seed"], run["stage"], step, metric, value, _run_name(of)))
 
     for evaluation in run["evaluations"]:
         for metric, value in evaluation.items():
@@ -190,7 +232,7 @@ def _rows(path: Path, run: dict[str, Any], runs: dict[Path, dict[str, Any]]) -> 
     if run.get("stopped_at") is not None:
         add(run["stopped_at"], "stopped", 1)
     start = _start_of(path, run)
-    if start is not None:
+    if start is not None and start in runs:
         before = runs[start]
         add(before["steps"], "start", _score(before), start)
         if before["metric"] == "success":

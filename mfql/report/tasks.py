@@ -25,14 +25,14 @@ def runs(scores: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         method, task, seed, stage, run, steps, unit (success | normalized_return), score, score_episodes, diverged,
-        stopped (early); and of an online run rise, start, start_episodes, start_run, start_steps (of the run it starts
-        from), NaN elsewhere.
+        stopped (early), origin; and of an online run rise, start, start_episodes, start_run, start_steps (of the run it
+        starts from), NaN elsewhere.
     """
     keys = ["method", "task", "seed", "stage"]
     wanted = ["score", "score_episodes", "diverged", "stopped", "rise", "start", "start_episodes"]
     final = scores[scores["metric"].isin(wanted)]
     wide = final.pivot_table(index=keys, columns="metric", values="value", aggfunc="last").reindex(columns=wanted)
-    own = final[final["metric"] == "score"].set_index(keys)[["run", "step"]]
+    own = final[final["metric"] == "score"].set_index(keys)[["run", "origin", "step"]]
     start = final[final["metric"] == "start"].set_index(keys)[["run", "step"]]
     wide = wide.join(own.rename(columns={"step": "steps"}))
     wide = wide.join(start.rename(columns={"run": "start_run", "step": "start_steps"}))
@@ -45,8 +45,9 @@ def by_task(scores: pd.DataFrame) -> pd.DataFrame:
     """Mean score of each method on each task, and its mean rise during online training, with intervals.
 
     Returns:
-        stage, task, method, metric (score | rise), unit, value, low, high, std (over seeds), seeds, diverged, episodes
-        (all seeds together), by_seed ("seed:value ..."). `low` and `high` are NaN for a single seed.
+        stage, task, method, metric (score | rise), unit, value, low, high, std (over seeds), seeds, diverged, origins
+        (how many kinds of code and packages the runs are of), episodes (all seeds together), by_seed ("seed:value
+        ..."). `low` and `high` are NaN for a single seed.
     """
     table = runs(scores)
     rows = []
@@ -68,6 +69,7 @@ def by_task(scores: pd.DataFrame) -> pd.DataFrame:
                 "std": own[metric].std(ddof=1),
                 "seeds": len(own),
                 "diverged": int(own["diverged"].sum()),
+                "origins": own["origin"].nunique(),
                 "episodes": int(own["score_episodes"].fillna(0).sum()),
                 "by_seed": " ".join(f"{run.seed}:{getattr(run, metric):.6g}" for run in own.itertuples()),
             }

@@ -1,0 +1,107 @@
+"""Whether the runs behind an average are of one kind: the same settings, data, code and packages.
+
+Runs of one method, task and stage whose settings, data or training version differ are no sample of one thing: they
+are not averaged. Runs of other code or packages of the same declared training version are, and it is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
+from typing import Any
+
+from mfql.files import identity_of
+from mfql.tasks import SETTINGS
+
+Manifest = Mapping[str, Any]
+# An aspect in which runs differ -> its values -> the runs that have it.
+Differences = dict[str, dict[str, list[str]]]
+
+# The entries of a manifest without which runs cannot be compared.
+COMPARED = frozenset({"method", "task", "stage", "settings", "code", "dataset"})
+UNKNOWN = "unknown"  # the origin of a run whose manifest is not at hand
+
+
+def origin(manifest: Manifest | None) -> str:
+    """Eight hexadecimal digits, the same for runs of the same code, training version and packages."""
+    if manifest is None:
+        return UNKNOWN
+    return identity_of([_code(manifest), manifest.get("training_version"), manifest.get("packages")])[:8]
+
+
+def incomparable(manifests: Mapping[str, Manifest]) -> Differences:
+    """In what the runs of one method, task and stage differ that changes their numbers on purpose."""
+    return _differences(manifests, _decisive)
+
+
+def mixed(manifests: Mapping[str, Manifest]) -> dict[str, Differences]:
+    """In what the runs that one average takes differ.
+
+    Args:
+        manifests: of the runs of one experiment, by name.
+
+    Returns:
+        "METHOD STAGE" -> differences over all of its tasks, in code, packages and the settings that are the method's;
+        "METHOD TASK STAGE" -> those in data and in the settings that are the task's. Without those that have none.
+    """
+    found = {}
+    for keys, aspects in ((("method", "stage"), _of_method), (("method", "task", "stage"), _of_task)):
+        ordered = sorted(manifests.items(), key=lambda item: [str(item[1][key]) for key in keys])
+        for values, part in groupby(ordered, key=lambda item: [str(item[1][key]) for key in keys]):
+            if differences := _differences(dict(part), aspects):
+                found[" ".join(values)] = differences
+    return found
+
+
+def described(differences: Differences, most: int = 3) -> list[str]:
+    """A line for each aspect: its values, each with the first of its runs."""
+    return [
+        f"{aspect}: {'; '.join(f'{value} ({_some(runs, most)})' for value, runs in values.items())}"
+        for aspect, values in differences.items()
+    ]
+
+
+def _some(runs: list[str], most: int) -> str:
+    return ", ".join(runs) if len(runs) <= most else f"{', '.join(runs[:most])} and {len(runs) - most} more"
+
+
+def _differences(manifests: Mapping[str, Manifest], aspects: Callable[[Manifest], dict[str, str]]) -> Differences:
+    by_run = {name: aspects(manifest) for name, manifest in manifests.items()}
+    every = dict.fromkeys(aspect for found in by_run.values() for aspect in found)
+    differences = {aspect: _by_value(by_run.items(), aspect) for aspect in every}
+    return {aspect: values for aspect, values in differences.items() if len(values) > 1}
+
+
+def _by_value(by_run: Iterable[tuple[str, dict[str, str]]], aspect: str) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    for name, aspects in by_run:
+        values.setdefault(aspects.get(aspect, "none"), []).append(name)
+    return values
+
+
+def _decisive(manifest: Manifest) -> dict[str, str]:
+    own = {key.replace("_", " "): str(manifest.get(key, "none")) for key in ("agent", "training_version")}
+    return own | _data(manifest) | {f"setting {key}": str(value) for key, value in manifest["settings"].items()}
+
+
+def _of_method(manifest: Manifest) -> dict[str, str]:
+    own = {key: value for key, value in _decisive(manifest).items() if key.removeprefix("setting ") not in SETTINGS}
+    own.pop("dataset")
+    packages = {f"package {name}": version for name, version in manifest.get("packages", {}).items()}
+    return {"code": _code(manifest), **own, **packages}
+
+
+def _of_task(manifest: Manifest) -> dict[str, str]:
+    settings = {f"setting {key}": str(manifest["settings"][key]) for key in SETTINGS if key in manifest["settings"]}
+    return _data(manifest) | settings
+
+
+def _data(manifest: Manifest) -> dict[str, str]:
+    return {"dataset": f"{manifest['dataset']['name']} {manifest['dataset']['sha256'][:16]}"}
+
+
+def _code(manifest: Manifest) -> str:
+    """The hash of the code; of an installation without it the commit."""
+    code = manifest["code"]
+    commit = f"{code.get('version')} {str(code.get('commit'))[:8]}{' with changes' if code.get('dirty') else ''}"
+    return f"{code['hash']} ({commit})" if "hash" in code else commit
