@@ -11,6 +11,7 @@ from pathlib import Path
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommands of this package; each sets `func`, which takes the parsed arguments, may raise UserError."""
     _add_status(commands)
+    _add_verify(commands)
 
 
 def _add_status(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -39,3 +40,20 @@ def run_status(arguments: argparse.Namespace) -> None:
         if arguments.paths:
             runs = [run for run in runs if any(is_under(run.folder, path) for path in arguments.paths)]
     print(overview([standing(run, arguments.logs) for run in dict.fromkeys(runs)], in_full=arguments.all))
+
+
+def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("verify", help="find results that are altered, stale or of mixed origin")
+    parser.add_argument("path", nargs="?", type=Path, default=Path("results"), help="a results folder, or runs in it")
+    parser.add_argument("--config-dir", type=Path, default=Path("config"))
+    parser.add_argument("--data", type=Path, default=Path("data"), help="the folder below which datasets lie")
+    parser.set_defaults(func=run_verify)
+
+
+def run_verify(arguments: argparse.Namespace) -> int:
+    """`mfql verify`; 1 where something is wrong."""
+    from mfql.operations.verify import verify
+
+    found = verify(arguments.path, arguments.config_dir, arguments.data)
+    print(found.text())
+    return 1 if found.findings else 0

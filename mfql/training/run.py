@@ -153,30 +153,38 @@ def describe_run(
         dataset: `name` and `sha256`, and what else is to be said of it.
         parent: `stage` and `identity` of the run that it starts from; None for the offline part.
     """
-    version = training_version(agent)
-    identity = identity_of(
-        {
-            "agent": agent,
-            "training_version": version,
-            "stage": "online" if run.stage == "online" else "offline",
-            "seed": run.seed,
-            "settings": settings,
-            "dataset": dataset["sha256"],
-            "parent": parent and parent["identity"],
-        }
-    )
-    return {
+    described = {
         "method": run.method,
         "agent": agent,
         "task": run.task,
         "seed": run.seed,
         "stage": run.stage,
-        "identity": identity,
-        "training_version": version,
+        "training_version": training_version(agent),
         "settings": settings,
         "starts_from": parent and {"stage": parent["stage"], "identity": parent["identity"]},
         "dataset": dataset,
     }
+    return described | {"identity": identity_in(described)}
+
+
+def identity_in(described: Mapping[str, Any]) -> str:
+    """The hash of everything that changes a run's numbers, of a description or a manifest.
+
+    Raises:
+        KeyError: an entry is absent.
+    """
+    parent = described["starts_from"]
+    return identity_of(
+        {
+            "agent": described["agent"],
+            "training_version": described["training_version"],
+            "stage": "online" if described["stage"] == "online" else "offline",
+            "seed": described["seed"],
+            "settings": described["settings"],
+            "dataset": described["dataset"]["sha256"],
+            "parent": parent and parent["identity"],
+        }
+    )
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

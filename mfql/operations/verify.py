@@ -1,0 +1,216 @@
+"""`mfql verify`: whether each result is what its manifest says, what the settings now ask for, and of one origin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mfql.data.description import description_path
+from mfql.declared import declared_settings
+from mfql.errors import UserError
+from mfql.files import read_json, sha256
+from mfql.operations.runs import name_of, runs_in
+from mfql.settings import checkpoint_stage
+from mfql.tasks import find_task
+from mfql.training.run import RunFolder, changes, describe_run, identity_in
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What every result has to say of where it came from; an entry may say "none", as `image` does outside a container.
+PROVENANCE = (
+    "method", "agent", "task", "seed", "stage", "identity", "settings", "training_version", "starts_from", "dataset",
+    "code", "packages", "hardware", "device", "threads", "image", "started", "finished", "seconds", "outputs",
+)  # fmt: skip
+
+
+class Kind(StrEnum):
+    """What is wrong with a result."""
+
+    ALTERED = "altered"
+    STALE = "stale"
+    MIXED = "mixed"
+    INCOMPLETE = "incomplete"
+
+
+MEANING = {
+    Kind.ALTERED: "not what was written: restore it, or remove it and make it anew",
+    Kind.STALE: "older than the settings, data or runs of now: the same snakemake command makes it anew",
+    Kind.MIXED: "an average over runs that differ in more than the seed",
+    Kind.INCOMPLETE: "its manifest does not say all of where it came from",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Args:
+        kind: see `Kind`.
+        where: the run, `METHOD/TASK/seedN/STAGE`, or the file and the average.
+        what: what was found.
+    """
+
+    kind: Kind
+    where: str
+    what: str
+
+
+@dataclass
+class Verification:
+    """The findings on a results folder, and how many runs and tables of scores were looked at."""
+
+    findings: list[Finding] = field(default_factory=list)
+    runs: int = 0
+    tables: int = 0
+
+    def text(self) -> str:
+        """For people: what is wrong, by kind; last, how much was looked at."""
+        lines = []
+        for kind in Kind:
+            found = [finding for finding in self.findings if finding.kind is kind]
+            if found:
+                lines += [f"{kind}: {MEANING[kind]}", *(f"  {one.where}: {one.what}" for one in found), ""]
+        verdict = f"{len(self.findings)} findings" if self.findings else "nothing is wrong"
+        return "\n".join([*lines, f"{self.runs} finished runs and {self.tables} tables of scores: {verdict}"])
+
+
+def verify(path: Path, config_dir: Path, data: Path) -> Verification:
+    """Look at every finished run at or below a path, and, where it is a results folder, at every `scores.csv` in it.
+
+    Args:
+        path: a results folder, or a folder of runs in it.
+        config_dir: folder with the task table and `methods/`, for what the settings are now.
+        data: the folder below which datasets lie, each known by the sha256 written beside it.
+
+    Raises:
+        UserError: there is no run, or a table of scores is damaged.
+    """
+    runs = [run for run in runs_in(path) if run.finished()]
+    found = Verification(runs=len(runs))
+    current = Current(config_dir, data)
+    for run in runs:
+        found.findings += _of_run(run, current)
+    faulty = {finding.where for finding in found.findings if finding.kind is Kind.ALTERED}
+    for table in sorted([*path.glob("*/scores.csv"), *path.glob("*/partial/scores.csv")]):
+        found.tables += 1
+        found.findings += _of_table(table, path, faulty)
+    return found
+
+
+def _of_run(run: RunFolder, current: Current) -> Iterator[Finding]:
+    name = name_of(run)
+    try:
+        manifest = run.manifest() or {}
+    except UserError as error:
+        yield Finding(Kind.ALTERED, name, str(error).splitlines()[0])
+        return
+    lacking = [entry for entry in PROVENANCE if entry not in manifest]
+    if lacking:
+        yield Finding(Kind.INCOMPLETE, name, f"lacks {', '.join(lacking)}")
+    for fault in _alterations(run, manifest):
+        yield Finding(Kind.ALTERED, name, fault)
+    if not {"identity", "settings", "dataset", "training_version", "agent", "starts_from"} - manifest.keys():
+        reasons = current.reasons(run, manifest)
+        if reasons:
+            yield Finding(Kind.STALE, name, ", ".join(reasons))
+
+
+def _alterations(run: RunFolder, manifest: dict[str, Any]) -> Iterator[str]:
+    """What of a run is not as it was when it ended."""
+    for name, expected in manifest.get("outputs", {}).items():
+        path = run.own / name
+        if not path.is_file():
+            yield f"run/{name} is gone"
+        elif sha256(path) != expected:
+            yield f"run/{name} is not the file that the manifest knows"
+    delivered = run.folder / "evaluation.json"
+    if delivered.is_file() and delivered.read_bytes() != (run.own / "evaluation.json").read_bytes():
+        yield "evaluation.json is not a copy of run/evaluation.json"
+    try:
+        same = identity_in(manifest) == manifest["identity"]
+    except KeyError:
+        return  # Incomplete, which is said apart.
+    if not same:
+        yield "run/manifest.json has other settings, versions or data than its identity is of"
+
+
+@dataclass
+class Current:
+    """What the settings and data of now ask for."""
+
+    config_dir: Path
+    data: Path
+    _wanted: dict[RunFolder, dict[str, Any]] = field(default_factory=dict)
+    _datasets: dict[str, set[str]] = field(default_factory=dict)
+
+    def reasons(self, run: RunFolder, manifest: dict[str, Any]) -> list[str]:
+        """Why a run would be trained anew; empty where it would not."""
+        try:
+            return changes(manifest, self.wanted(run, manifest))
+        except UserError as error:
+            return [str(error).splitlines()[0]]
+
+    def wanted(self, run: RunFolder, manifest: dict[str, Any] | None) -> dict[str, Any]:
+        """The run that training would make now, as `describe_run` describes it."""
+        if run not in self._wanted:
+            agent, settings = declared_settings(run.method, run.task, run.stage, self.config_dir)
+            dataset = self.dataset(find_task(run.task, self.config_dir).dataset, (manifest or {}).get("dataset"))
+            self._wanted[run] = describe_run(run, agent, settings.as_dict(), dataset, self._parent(run))
+        return self._wanted[run]
+
+    def _parent(self, run: RunFolder) -> dict[str, Any] | None:
+        if run.stage != "online":
+            return None
+        stage = checkpoint_stage(run.method, run.task, self.config_dir)
+        start = RunFolder(run.results, run.method, run.task, run.seed, stage)
+        return {"stage": stage, "identity": self.wanted(start, start.manifest())["identity"]}
+
+    def dataset(self, name: str, used: dict[str, Any] | None) -> dict[str, str]:
+        """Name and sha256 of a dataset: as used, if it lies there still or none does, else as it lies there now."""
+        if name not in self._datasets:
+            found = self.data.rglob(description_path(self.data, name).name)
+            self._datasets[name] = {str(read_json(path)["sha256"]["train"]) for path in found}
+        before, now = (used or {}).get("sha256"), self._datasets[name]
+        sha256 = before if before in now or not now else min(now)
+        return {"name": name, "sha256": str(sha256)}
+
+
+def _of_table(table: Path, results: Path, faulty: set[str]) -> Iterator[Finding]:
+    """A table of scores: whether its runs still say what it holds, and whether its averages are of one origin."""
+    from mfql.report.provenance import mixtures
+    from mfql.report.scores import collect, read_scores
+    from mfql.report.tasks import runs
+
+    where = table.relative_to(results).as_posix()
+    held = read_scores(table)
+    for average, differences in mixtures(runs(held), results).items():
+        yield from (Finding(Kind.MIXED, f"{where}, {average}", line) for line in differences)
+    for name, rows in held.groupby("run"):
+        run = str(name).removeprefix("runs/")
+        file = results / str(name) / "run" / "evaluation.json"
+        if run in faulty:
+            continue
+        if not file.is_file():
+            yield Finding(Kind.STALE, where, f"{run} has no result any more")
+            continue
+        now = collect([file])
+        if not _same(rows, now[now["run"] == name]):
+            is_older = table.stat().st_mtime < file.stat().st_mtime
+            yield Finding(Kind.STALE if is_older else Kind.ALTERED, where, f"does not hold what {run} says")
+
+
+def _same(held: pd.DataFrame, now: pd.DataFrame) -> bool:
+    """Whether two tables of one run hold the same values; what another run says of it is no part of it."""
+    keys = ["stage", "step", "metric"]
+    stage = str(held["run"].iloc[0]).rpartition("/")[2]
+    one, other = (table[table["stage"] == stage].sort_values(keys) for table in (held, now))
+    texts = [*keys, "origin"]
+    if not np.array_equal(one[texts].to_numpy(str), other[texts].to_numpy(str)):
+        return False
+    return bool(np.allclose(one["value"], other["value"], rtol=1e-9, atol=0))
