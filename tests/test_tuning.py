@@ -344,7 +344,7 @@ def proposal(task: str = SCENE, takers: list[str] = SCENES, chosen: Any = "first
     first = {key: points[0][key] for key in COLUMNS}
     return {
         task: {"chosen": first if chosen == "first" else chosen, "carried_to": takers, "method": "mfql-tuning"}
-        | {"points": points}
+        | {"certainty": "within noise", "points": points}
         | changes
     }
 
@@ -379,7 +379,7 @@ def test_a_frozen_choice_fills_the_cells_of_its_tasks_with_its_source(config: Pa
     before = (config / "tasks.csv").read_text().splitlines()
     printed = frozen(config, proposal())
     for task in SCENES:
-        assert cells(config, task) == ("300", "7", "70", f"tuned on {SCENE} with mfql-tuning")
+        assert cells(config, task) == ("300", "7", "70", f"tuned on {SCENE} with mfql-tuning (within noise)")
     after = (config / "tasks.csv").read_text().splitlines()
     lost = [line for line in before if line not in after]
     assert [line.split(",")[0] for line in lost] == SCENES
@@ -397,8 +397,9 @@ def test_only_the_runs_of_the_frozen_tasks_are_trained_anew(config: Path) -> Non
 def test_published_cells_stay_in_a_row_that_is_tuned_else(config: Path) -> None:
     default, first = (f"antsoccer-arena-navigate-singletask-task{number}-v0" for number in (4, 1))
     frozen(config, proposal(default, [default, first]))
-    assert cells(config, default) == ("300", "7", "70", f"tuned on {default} with mfql-tuning")
-    assert cells(config, first) == ("300", "10", "70", f"tuned on {default} with mfql-tuning; num_candidates published")
+    assert cells(config, default) == ("300", "7", "70", f"tuned on {default} with mfql-tuning (within noise)")
+    source = f"tuned on {default} with mfql-tuning (within noise); num_candidates published"
+    assert cells(config, first) == ("300", "10", "70", source)
 
 
 def test_settings_with_a_source_of_their_own_are_never_changed(config: Path) -> None:
@@ -414,7 +415,7 @@ def test_a_tuned_task_may_be_tuned_again_and_earlier_evidence_of_others_is_kept(
     frozen(config, proposal())
     second = proposal(chosen={"alpha": 30, "num_candidates": 7, "time_steps": 70})
     frozen(config, second)
-    assert cells(config, SCENE)[0] == "30"
+    assert cells(config, SCENE) == ("30", "7", "70", f"tuned on {SCENE} with mfql-tuning (chosen by hand)")
     evidence = yaml.safe_load((config / "tuned.yaml").read_text())
     assert (evidence[SCENE]["chosen"]["alpha"], evidence["pen-human-v1"]["chosen"]["alpha"]) == (30, 300)
     assert "has these settings already" in frozen(config, second)
@@ -450,7 +451,7 @@ def test_a_method_that_would_not_use_the_cells_is_named(config: Path) -> None:
         (proposal(takers=["scene-play-singletask-task9-v0"]), "unknown task"),
         (proposal(takers=["pen-human-v1"]), "pen-human-v1 is not tuned on this task"),
         (proposal(points=[]), "points"),
-        ({SCENE: {"chosen": None, "points": []}}, "carried_to"),
+        ({SCENE: {"chosen": None, "points": []}}, "is a required property"),
     ],
 )
 def test_a_faulty_proposal_is_refused_by_name_and_nothing_is_written(

@@ -41,8 +41,9 @@ _SCHEMA = {
     "type": "object",
     "additionalProperties": {
         "type": "object",
-        "required": ["chosen", "carried_to", "method", "points"],
+        "required": ["chosen", "certainty", "carried_to", "method", "points"],
         "properties": {
+            "certainty": {"type": "string", "pattern": "^[^;]+$"},
             "chosen": {"anyOf": [{"type": "null"}, _POINT | {"additionalProperties": False}]},
             "carried_to": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
             "method": {"type": "string", "pattern": "^[^;]+$"},
@@ -84,7 +85,7 @@ def freeze(proposal: Path, config_dir: Path = Path("config"), dry_run: bool = Fa
             if published == set(COLUMNS):
                 remarks.append(f"{taker.name}: has settings from {taker.settings_source!r}, which stay")
                 continue
-            rows[taker.name] = _cells(entry["chosen"], _source(name, entry["method"], published), published)
+            rows[taker.name] = _cells(entry["chosen"], _source(name, entry, published), published)
     before = table.read_bytes().decode()  # read_text would change the ends of lines
     after = _edited(before, rows)
     if not dry_run and after != before:
@@ -104,8 +105,7 @@ def _read(path: Path) -> dict[str, Any]:
         where = ": ".join(map(str, fault.absolute_path))
         raise UserError(f"{path}: {where or 'the file'}: {fault.message}", "Write it anew with `mfql tune choose`.")
     for name, entry in proposal.items():
-        points = [{column: point[column] for column in COLUMNS} for point in entry["points"]]
-        if entry["chosen"] is not None and entry["chosen"] not in points:
+        if entry["chosen"] is not None and entry["chosen"] not in map(_point, entry["points"]):
             raise UserError(
                 f"{path}: {name}: no run has the chosen settings {entry['chosen']}",
                 "Choose one of the points, or tune with a grid that has this one.",
@@ -138,10 +138,17 @@ def _takers(name: str, entry: Mapping[str, Any], tasks: dict[str, Task], proposa
     return [tasks[taker] for taker in entry["carried_to"]]
 
 
-def _source(task: str, method: str, published: set[str]) -> str:
-    """The settings_source of a row that takes a choice."""
+def _source(task: str, entry: Mapping[str, Any], published: set[str]) -> str:
+    """The settings_source of a row that takes a choice: on what it was tuned, with what, and how certain it is."""
+    is_best = _point(entry["points"][0]) == entry["chosen"]
+    how = entry["certainty"] if is_best else "chosen by hand"
     kept = [column for column in COLUMNS if column in published]
-    return f"{TUNED}{task} with {method}" + (f"; {' and '.join(kept)} published" if kept else "")
+    return f"{TUNED}{task} with {entry['method']} ({how})" + (f"; {' and '.join(kept)} published" if kept else "")
+
+
+def _point(evidence: Mapping[str, Any]) -> Point:
+    """The settings of a point in a proposal."""
+    return {column: evidence[column] for column in COLUMNS}
 
 
 def _cells(chosen: Point, source: str, published: set[str]) -> dict[str, str]:
