@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_tune(commands)
+    _add_import_released(commands)
     _add_parity(commands)
     _add_plan(commands)
     from mfql.operations import cli as operations
@@ -214,6 +215,35 @@ def _freeze(options: argparse.Namespace) -> None:
     from mfql.tuning.freeze import freeze
 
     print(freeze(options.proposal, options.config_dir, options.dry_run))
+
+
+def _add_import_released(commands: argparse._SubParsersAction) -> None:
+    released = commands.add_parser("import-released", help="make a policy of a checkpoint of the authors' code")
+    released.add_argument("file", type=Path, help="such as params_1000000.pkl; nothing of it is run")
+    released.add_argument("--method", default="mfql-released", help="whose settings it was trained with")
+    released.add_argument("--task", required=True)
+    released.add_argument("--stage", default="offline")
+    released.add_argument("--seed", type=_count(0), default=0)
+    released.add_argument("--data", type=Path, default=Path("data"), help="folder of the task's dataset")
+    released.add_argument("--config-dir", type=Path, default=Path("config"))
+    released.add_argument("--out", type=Path, required=True, metavar="DIR")
+    released.set_defaults(func=_import_released)
+
+
+def _import_released(options: argparse.Namespace) -> None:
+    from mfql.training.released import import_released
+
+    import_released(
+        options.file,
+        options.method,
+        options.task,
+        options.stage,
+        options.seed,
+        options.data,
+        options.config_dir,
+        options.out,
+    )
+    print(f"{options.out}: mfql.load_policy loads it, mfql evaluate scores it")
 
 
 def _add_parity(commands: argparse._SubParsersAction) -> None:

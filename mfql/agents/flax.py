@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from mfql.agents.interface import Agent
 from mfql.agents.parameters import Layout
+from mfql.errors import UserError
+from mfql.unpickle import load_arrays
 
 _POLICY = "modules_actor_bc_flow"
 _CRITIC = {"critic": "modules_critic/value_net", "target_critic": "modules_target_critic/value_net"}
@@ -115,3 +119,47 @@ def as_released(
             else:
                 ours = value.reshape(array.shape)
         yield name, ours
+
+
+def load_checkpoint(agent: Agent, path: str | Path) -> dict[str, torch.Tensor]:
+    """Flat parameters `[1, P]` of every group from a checkpoint of the released code, of which nothing is run.
+
+    Raises:
+        UserError: the file is no such checkpoint, or of other sizes than the agent's.
+    """
+    parameters = _parameters_in(load_arrays(path))
+    if parameters is None:
+        raise UserError(f"{path} holds no {_POLICY}", "Give a params_N.pkl that the released code wrote.")
+    arrays = dict(_flattened(parameters))
+    hidden, blocks = agent.settings.policy_hidden, agent.settings.policy_blocks
+    try:
+        flat = load_released(agent, arrays, hidden, blocks)
+        found = {place[:2] for name in arrays if (place := places(name, hidden, blocks)) is not None}
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise UserError(f"{path} does not fit the method's sizes: {error}", _OTHER_METHOD) from error
+    expected = {(group, name) for group, layout in _group_layouts(agent).items() for name in layout.parameters}
+    if expected - found:
+        group, name = min(expected - found)
+        raise UserError(f"{path} lacks {len(expected - found)} parameters, such as {group} {name}", _OTHER_METHOD)
+    return flat
+
+
+_OTHER_METHOD = "Name the method whose settings it was trained with (policy_hidden, policy_blocks, critic_hidden)."
+
+
+def _parameters_in(content: Any) -> dict[str, Any] | None:
+    """The innermost mapping that has the policy, wherever it stands; None without any."""
+    if not isinstance(content, dict):
+        return None
+    if _POLICY in content:
+        return content
+    return next((found for value in content.values() if (found := _parameters_in(value)) is not None), None)
+
+
+def _flattened(parameters: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Arrays by their path, with slashes."""
+    for name, value in parameters.items():
+        if isinstance(value, dict):
+            yield from _flattened(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ def load_tensors(path: Path, expected: str | None = None) -> Any:
     """Read what `save_tensors` wrote; nothing in the file is executed.
 
     Raises:
-        UserError: the file is absent, cut or altered.
+        UserError: the file is absent, cut or altered, or holds anything but tensors and plain values.
     """
     import torch
 
@@ -54,7 +55,14 @@ def load_tensors(path: Path, expected: str | None = None) -> Any:
             f"{path} is cut or altered: its content does not match its checksum",
             "An older one is used if there is one.",
         )
-    return torch.load(io.BytesIO(payload), weights_only=True)
+    try:
+        return torch.load(io.BytesIO(payload), weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError) as error:
+        # A file that was made to look whole: it asks for more than tensors and plain values.
+        raise UserError(
+            f"{path} is no checkpoint of this project: nothing but tensors and plain values is loaded",
+            "Remove it; do not load it elsewhere unless you trust who made it.",
+        ) from error
 
 
 class Checkpoints:
