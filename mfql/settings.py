@@ -12,6 +12,7 @@ import ast
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -39,6 +40,8 @@ class Settings:
         eval_interval: updates (online: environment steps) between two evaluations.
         eval_episodes: episodes of one evaluation.
         log_interval: updates between two rows of the training log, each the mean since the last.
+        precision: of matrix products in an update: `float32`, `tf32` (CUDA alone, float32 elsewhere) or `bf16`. Weights,
+            optimiser and everything else are float32, acting too.
         observation_statistics: observations are normalised by those of the dataset's `valid` rows, or of a `padded`
             buffer of 2,000,000 rows of which the rest is zero, as the released code has it.
         early_stopping: stop a seed after this many evaluations without a new best score; 0 never stops.
@@ -55,6 +58,7 @@ class Settings:
     eval_interval: int = 100_000
     eval_episodes: int = 50
     log_interval: int = 5_000
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
     observation_statistics: Literal["valid", "padded"] = "valid"
     early_stopping: int = 0
     encoder_channels: tuple[int, ...] = (16, 32, 32)
@@ -172,14 +176,18 @@ def training_version(agent: str) -> list[int]:
     Raises:
         UserError: there is no such agent.
     """
-    path = agent_file(agent)
+    return [TRAINING_VERSION, _own_version(agent_file(agent).read_text())]
+
+
+@cache
+def _own_version(code: str) -> int:
     own = 1
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             if any(isinstance(target, ast.Name) and target.id == "training_version" for target in targets):
                 own = int(str(node.value.value))
-    return [TRAINING_VERSION, own]
+    return own
 
 
 def agent_file(agent: str) -> Path:

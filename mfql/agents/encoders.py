@@ -60,7 +60,9 @@ class ImpalaEncoder:
         x = functional.relu(x).unflatten(1, (seeds, -1))
         # Rows, columns, channels: the order in which the published layout flattens.
         flat = x.permute(1, 0, 3, 4, 2).flatten(2)
-        return functional.gelu(linear(parameters, "encoder.dense", Dual(flat)).value, approximate="tanh")
+        features = linear(parameters, "encoder.dense", Dual(flat)).value
+        # Single precision at least, whatever the kernels' type.
+        return functional.gelu(features.to(torch.promote_types(features.dtype, torch.float32)), approximate="tanh")
 
 
 def _convolution(name: str, inputs: int, outputs: int) -> dict[str, Parameter]:

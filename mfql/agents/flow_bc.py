@@ -49,8 +49,9 @@ class FlowBC(Agent):
 
     @override
     def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:
-        seen = self.encode(parameters["policy"], batch["observations"])
-        flow = flow_terms(self.policy, parameters["policy"], seen, batch["actions"], draws, self.settings)
+        policy = self.policy.merged(parameters["policy"])
+        seen = self.encode(policy, batch["observations"])
+        flow = flow_terms(self.policy, policy, seen, batch["actions"], draws, self.settings)
         return flow.loss, {"flow_loss": flow.loss, "flow_error": flow.error}
 
     @override

@@ -62,6 +62,10 @@ class Parameters:
     def __getitem__(self, group: str) -> Views:
         return self.groups[group]
 
+    def replaced(self, group: str, views: Views) -> Parameters:
+        """The same with other views of one group."""
+        return Parameters({**self.groups, group: views})
+
 
 class Agent(ABC):
     """One method. Subclasses set the declarations below and `groups`, and write `losses`, `act` and the rest.

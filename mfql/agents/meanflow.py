@@ -142,7 +142,7 @@ def _times(policy: ResidualPolicy, parameters: Views, uniform: Tensor, time_step
     times = (indices + 1.0) / time_steps
     if time_steps > uniform.shape[1]:
         return times, policy.modulations(parameters, Dual(times, torch.ones_like(times)))
-    return times, policy.grid_modulations(parameters, indices.squeeze(-1).long(), time_steps)
+    return times, policy.grid_modulations(parameters, indices.squeeze(-1).long(), time_steps, times.dtype)
 
 
 def one_step_actions(policy: ResidualPolicy, parameters: Views, observations: Tensor, noise: Tensor) -> Tensor:

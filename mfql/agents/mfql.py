@@ -121,6 +121,7 @@ class MFQL(Agent):
 
     @override
     def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:
+        parameters = parameters.replaced("policy", self.policy.merged(parameters["policy"]))
         seen = self.encode(parameters["critic"], batch["observations"])
         critic_loss, critic_info = self.critic_loss(parameters, batch, seen, draws)
         policy_loss, policy_info = self.policy_loss(parameters, batch, seen.detach(), draws, state["alpha"])

@@ -44,9 +44,15 @@ class Dual:
 
 
 def linear(parameters: Views, name: str, inputs: Dual) -> Dual:
-    """`[S, B, in] -> [S, B, out]`, each seed with its own kernel."""
+    """`[S, B, in] -> [S, B, out]`, each seed with its own kernel.
+
+    The product is in the kernel's type, the result in the inputs'.
+    """
     kernel, bias = parameters[f"{name}.kernel"], parameters[f"{name}.bias"].unsqueeze(1)
-    return inputs.map(lambda x: torch.baddbmm(bias, x, kernel), lambda _, dx: torch.bmm(dx, kernel))
+    return inputs.map(
+        lambda x: torch.baddbmm(bias, x.to(kernel.dtype), kernel).to(x.dtype),
+        lambda _, dx: torch.bmm(dx.to(kernel.dtype), kernel).to(dx.dtype),
+    )
 
 
 def _dense(name: str, inputs: int, outputs: int, initialise: Initialiser | None = None) -> dict[str, Parameter]:
@@ -167,6 +173,20 @@ class ResidualPolicy:
         parameters |= {"final_norm": Parameter((hidden,), constant(1.0)), **_dense("output", hidden, action_dim, last)}
         self.layout = Layout(parameters)
 
+    def merged(self, parameters: Views) -> dict[str, Tensor]:
+        """The same function in fewer products: attention's value and output projection, between which nothing lies, as one.
+
+        Worth its cost for more rows than H, as in an update; acting on a few takes the parameters as they are.
+        """
+        views = dict(parameters)
+        for block in (f"block{number}" for number in range(self.blocks)):
+            value, out = views.pop(f"{block}.value.kernel"), views.pop(f"{block}.attention_out.kernel")
+            bias = views.pop(f"{block}.value.bias").unsqueeze(1)
+            views[f"{block}.attention.kernel"] = torch.bmm(value, out)
+            bias = torch.baddbmm(views.pop(f"{block}.attention_out.bias").unsqueeze(1), bias, out)
+            views[f"{block}.attention.bias"] = bias.squeeze(1)
+        return views
+
     def __call__(self, parameters: Views, observations: Tensor, actions: Tensor, times: Tensor) -> Tensor:
         """g(s, a_t, t): observations `[S, B, D]`, actions `[S, B, A]`, times `[S, B or 1, 1]` -> `[S, B, A]`."""
         modulations = self.modulations(parameters, Dual(times))
@@ -198,13 +218,12 @@ class ResidualPolicy:
         embedding = linear(parameters, "time_out", _silu(linear(parameters, "time_in", _time_features(times))))
         return linear(parameters, "modulation", _silu(embedding))
 
-    def grid_modulations(self, parameters: Views, indices: Tensor, size: int) -> Dual:
-        """Modulations at the times (i + 1) / size for indices `[S, B]`, with their derivative in time.
+    def grid_modulations(self, parameters: Views, indices: Tensor, size: int, dtype: torch.dtype) -> Dual:
+        """Modulations at the times (i + 1) / size for indices `[S, B]`, with their derivative in time, of a type.
 
         They are computed for the grid once and taken from it by a one-hot product, whose gradient is deterministic on
         every device.
         """
-        dtype = parameters["position"].dtype
         grid = torch.arange(1, size + 1, device=indices.device, dtype=dtype).div(size).view(1, size, 1)
         grid = grid.expand(len(indices), size, 1)
         taken = functional.one_hot(indices, size).to(dtype)
@@ -216,7 +235,10 @@ class ResidualPolicy:
     def _block(parameters: Views, name: str, x: Dual, modulations: list[Dual]) -> Dual:
         shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp = modulations
         y = _modulate(_rms_norm(x, parameters[f"{name}.attention_norm"]), shift_attention, scale_attention)
-        y = linear(parameters, f"{name}.attention_out", linear(parameters, f"{name}.value", y))
+        if f"{name}.attention.kernel" in parameters:
+            y = linear(parameters, f"{name}.attention", y)
+        else:
+            y = linear(parameters, f"{name}.attention_out", linear(parameters, f"{name}.value", y))
         x = _gated(x, gate_attention, y)
         y = _modulate(_rms_norm(x, parameters[f"{name}.mlp_norm"]), shift_mlp, scale_mlp)
         y = linear(parameters, f"{name}.mlp_out", _gelu(linear(parameters, f"{name}.mlp_in", y)))
@@ -261,5 +283,5 @@ class Critic:
             if layer < self.depth:
                 x = functional.layer_norm(functional.gelu(x, approximate="tanh"), x.shape[-1:], eps=1e-6)
                 gain, bias = joined[f"layer{layer}.norm_gain"], joined[f"layer{layer}.norm_bias"]
-                x = torch.addcmul(bias.unsqueeze(1), x, gain.unsqueeze(1))
+                x = torch.addcmul(bias.unsqueeze(1).to(x.dtype), x, gain.unsqueeze(1).to(x.dtype))
         return x.squeeze(-1).unflatten(0, (seeds, self.ensemble))

@@ -135,6 +135,8 @@ class Updater:
         self._step(found, loss, {name: value.detach() for name, value in info.items()})
 
     def _losses_of(self, flat: Mapping[str, Tensor], batch: Batch, draws: Draws, own: Mapping[str, Tensor]) -> Any:
+        if self.agent.settings.precision == "bf16":
+            flat = {name: array.bfloat16() for name, array in flat.items()}
         return self.agent.losses(views_of(self.agent, flat), batch, draws, own)
 
     @torch.no_grad()
