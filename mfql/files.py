@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import IO, Any
 
 import psutil
@@ -91,11 +93,24 @@ class InUse(UserError):
     """Another process holds a lock."""
 
 
+# Seconds between two signs of life of a lock's holder, and without one until a holder that cannot be looked up counts
+# as dead: longer than a network file system shows old dates.
+_BEAT, _LEASE = 20.0, 120.0
+# The clocks of two machines may differ: what only asks for a holder allows for more.
+_SILENCE = 600.0
+_PAUSE = 0.05
+# A process that lost its lock ends as one that was asked to end (sysexits' EX_TEMPFAIL).
+_EXIT_LOST = 75
+
+
 @contextmanager
 def locked(path: str | Path, wait: float = 0.0) -> Iterator[None]:
     """Hold the lock file `path` while the block runs, so that no second process writes in its folder.
 
-    A lock left by a process of this host that no longer lives is taken over; one of another host is respected.
+    The holder renews the file's date every 20 seconds. A holder on this host can be looked up: the lock of one that no
+    longer lives is taken over at once. One on another host, or in another container, is watched: its lock is taken over
+    if two minutes pass, by the clock here, in which it renews nothing. A process that stood still for so long and finds
+    its lock taken ends at once and writes nothing more.
 
     Args:
         path: the lock file, absent before and after.
@@ -105,79 +120,162 @@ def locked(path: str | Path, wait: float = 0.0) -> Iterator[None]:
         InUse: another process holds the folder.
         UserError: it cannot be written.
     """
-    path = Path(path)
+    path, mine, watch = Path(path), json.dumps(_this_process()), _Watch()
     deadline = time.monotonic() + wait
-    while True:
-        try:
-            _take(path)
-            break
-        except InUse:
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(0.05)
+    while not _take(path, mine, watch):
+        if watch.lives and time.monotonic() >= deadline:
+            raise _in_use(path, watch.holder)
+        time.sleep(_PAUSE)
+    released = Event()
+    beat = Thread(target=_keep, args=(path, mine, released), name=f"lock {path}", daemon=True)
+    beat.start()
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        released.set()
+        beat.join()
+        if _text(path) == mine:
+            path.unlink(missing_ok=True)
 
 
 def holder(path: str | Path) -> dict[str, Any] | None:
     """`host` and `pid` of the process that holds a lock; None where none does.
 
-    A process of another host counts as holding it: whether it lives cannot be seen from here.
+    One on another host counts as holding it unless the lock was not renewed for ten minutes.
     """
-    found = _read_holder(Path(path))
-    return found if found is not None and _alive(found) else None
+    path = Path(path)
+    text = _text(path)
+    if text is None:
+        return None
+    found = _parse(text)
+    lives = _lives(found)
+    if lives is None:
+        with suppress(FileNotFoundError):
+            lives = time.time() - path.stat().st_mtime < _SILENCE
+    return found if lives else None
 
 
-def _take(path: Path) -> None:
-    """Write the lock file, or raise `InUse`."""
-    folder = path.parent
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}", "Check the folder's permissions.") from error
-    for _ in range(2):
-        try:
-            with open(path, "x") as file:
-                json.dump(mine, file)
+class _Watch:
+    """What the holder of a lock does while it is waited for.
+
+    Attributes:
+        lives: None while that is not known.
+        holder: who it is, in words.
+    """
+
+    def __init__(self) -> None:
+        self.lives: bool | None = None
+        self.holder = "another process"
+        self._seen: tuple[str, int] | None = None
+        self._since = 0.0
+
+    def look(self, text: str, renewed: int) -> None:
+        """Judge by the lock's content and date."""
+        found = _parse(text)
+        self.holder = f"process {found['pid']} on {found['host']}" if found["pid"] else "another process"
+        self.lives = _lives(found)
+        if self.lives is not None:
             return
-        except FileExistsError:
-            holder = _read_holder(path)
-            if holder is not None and _alive(holder):
-                raise _in_use(path, f"process {holder['pid']} on {holder['host']}") from None
-            if holder is not None:  # One that was released just now may be another's again.
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}", "Check the folder's permissions.") from error
-    raise _in_use(path, "another process")
+        if self._seen is None:
+            self._since = time.monotonic()
+        elif self._seen != (text, renewed):
+            self.lives = True
+        elif time.monotonic() - self._since > _LEASE:
+            self.lives = False
+        self._seen = self._seen or (text, renewed)
+
+
+def _this_process() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "processes": _process_namespace(),
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+    }
+
+
+def _process_namespace() -> str:
+    """Names the set of processes that this one's numbers are of; containers may have their own."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _take(path: Path, mine: str, watch: _Watch) -> bool:
+    """Whether the lock is now this process's; else `watch` tells of its holder, and a dead one's is gone."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "x") as file:
+            file.write(mine)
+        return True
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}", "Check the folder's permissions.") from error
+    try:
+        with open(path) as file:  # Opened, since a network file system then asks its server for the date.
+            text, renewed = file.read(), os.fstat(file.fileno()).st_mtime_ns
+    except FileNotFoundError:
+        return False
+    watch.look(text, renewed)
+    if watch.lives is False:
+        _remove(path, text)
+    return False
+
+
+def _remove(path: Path, text: str) -> None:
+    """Remove a dead process's lock, but not one that a third process has taken since."""
+    aside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.dead")
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return
+    if aside.read_text() != text:
+        with suppress(FileExistsError):
+            os.link(aside, path)
+    aside.unlink()
+
+
+def _keep(path: Path, mine: str, released: Event) -> None:
+    """Renew a lock until it is released; end the process if another one has it."""
+    while not released.wait(_BEAT):
+        try:
+            if _text(path) == mine:
+                os.utime(path)
+                continue
+        except OSError:
+            continue  # The file system does not answer now; the lock may be as it was.
+        if not released.is_set():
+            message = f"mfql: this process stood still, and {path} is another's now; it ends and writes nothing more"
+            print(message, file=sys.stderr, flush=True)
+            os._exit(_EXIT_LOST)
 
 
 def _in_use(path: Path, holder: str) -> InUse:
-    return InUse(
-        f"{path.parent} is in use by {holder}",
-        f"Wait for it or end it; if that machine is gone for good, delete {path}.",
-    )
+    return InUse(f"{path.parent} is in use by {holder}", "Wait for it, or end it.")
 
 
-def _read_holder(path: Path) -> dict[str, Any] | None:
-    """The holder of a lock; None if the lock is gone."""
+def _text(path: Path) -> str | None:
     try:
-        text, written = path.read_text(), path.stat().st_mtime
+        return path.read_text()
     except FileNotFoundError:
         return None
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """The holder that a lock names; one that is being written, or was cut off in the middle, names nobody."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
-        # Being written, or its writer was cut off in the middle: no process has the number 0.
-        fresh = time.time() - written < 60
-        return {"host": "unknown" if fresh else socket.gethostname(), "pid": 0, "started": 0.0}
+        return {"host": "unknown", "pid": 0, "started": 0.0}
 
 
-def _alive(holder: dict[str, Any]) -> bool:
-    if holder["host"] != socket.gethostname():
-        return True
+def _lives(holder: dict[str, Any]) -> bool | None:
+    """Whether a lock's holder lives; None where that cannot be looked up from here."""
+    here = (socket.gethostname(), _process_namespace())
+    if (holder["host"], holder.get("processes", here[1])) != here:
+        return None
     try:
         return abs(psutil.Process(holder["pid"]).create_time() - holder["started"]) < 1.0
     except psutil.NoSuchProcess:
