@@ -183,6 +183,8 @@ def announce():
         file.flush()
         targets = sorted(workflow.dag_settings.targets)
         command = ["mfql", "plan", *targets, "--configfile", file.name, *(["--allow-cpu"] if config["allow_cpu"] else [])]
+        if workflow.non_local_exec:  # The machine that launches need have no GPU; a cluster gives each job one.
+            command += ["--gpus", str(workflow.resource_settings.nodes)]
         if subprocess.run(command).returncode:
             sys.exit("Nothing was started.")
 
