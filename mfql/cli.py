@@ -8,12 +8,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mfql.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 
 # What a job that was asked to end exits with: the same command continues it (sysexits' EX_TEMPFAIL).
 EXIT_CONTINUE = 75
@@ -126,7 +122,9 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     train.add_argument("--threads", type=_count(1), default=os.cpu_count() or 1)
     train.add_argument("--workers", type=_count(0), default=os.cpu_count() or 1, help="environment processes")
-    train.add_argument("--compile", choices=["auto", "on", "off"], default="auto", help="compile the update")
+    train.add_argument(
+        "--compile", choices=["auto", "on", "off"], default="auto", help="the update; auto: where that repays itself"
+    )
     train.add_argument("--checkpoint-seconds", type=float, default=300.0)
     train.add_argument("--no-progress", action="store_true")
     train.set_defaults(func=_train)
@@ -154,18 +152,18 @@ def _train(options: argparse.Namespace) -> int:
         options.config_dir,
     )
     execution = Execution(
-        device, options.workers, options.checkpoint_seconds, _compiled(options.compile, device), not options.no_progress
+        device,
+        options.workers,
+        options.checkpoint_seconds,
+        options.compile == "on",
+        not options.no_progress,
     )
     try:
-        train(job, execution)
+        train(job, execution, choose_compiling=options.compile == "auto")
     except Interrupted:
         print("mfql: asked to end; the state is saved, the same command continues", file=sys.stderr)
         return EXIT_CONTINUE
     return 0
-
-
-def _compiled(choice: str, device: torch.device) -> bool:
-    return choice == "on" or (choice == "auto" and device.type == "cuda")
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:

@@ -51,10 +51,11 @@ class DrawStream:
         """The draws of an index, each `[keys, *shape]`."""
         block, offset = divmod(index, BLOCK)
         if block != self._block:
-            self._arrays, self._block = self._make(block), block
+            self._arrays, self._block = self.block(block), block
         return {name: array[offset] for name, array in self._arrays.items()}
 
-    def _make(self, block: int) -> dict[str, Tensor]:
+    def block(self, block: int) -> dict[str, Tensor]:
+        """The draws of the indices from `block * BLOCK` on, each `[BLOCK, keys, *shape]`."""
         arrays = {
             name: torch.empty(
                 (BLOCK, len(self.keys), *draw.shape),

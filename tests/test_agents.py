@@ -87,10 +87,34 @@ def test_modulations_of_the_grid_equal_those_of_each_time():
     parameters = views_of(agent, state.flat)["policy"]
     indices = torch.randint(0, 5, (2, 12))
     times = ((indices + 1) / 5).unsqueeze(-1)
-    grid = agent.policy.grid_modulations(parameters, indices, 5)
+    grid = agent.policy.grid_modulations(parameters, indices, 5, times.dtype)
     each = agent.policy.modulations(parameters, Dual(times, torch.ones_like(times)))
     torch.testing.assert_close(grid.value, each.value)
     torch.testing.assert_close(grid.tangent, each.tangent)
+
+
+def test_merged_projections_are_the_same_function_in_float64():
+    agent, state = make([0, 1], replace(SMALL, zero_init=False))
+    parameters = as_double(views_of(agent, state.flat))["policy"]
+    inputs = [torch.randn(2, 5, size, dtype=torch.float64) for size in (4, 2)] + [torch.rand(2, 5, 1).double()]
+    merged = agent.policy.merged(parameters)
+    torch.testing.assert_close(agent.policy(merged, *inputs), agent.policy(parameters, *inputs), rtol=0, atol=1e-13)
+    assert len(merged) == len(parameters) - 2 * SMALL.policy_blocks
+
+
+def test_products_in_bf16_move_the_weights_as_float32_ones_do():
+    """Within the rounding of bf16, 2^-8 a product; weights, moments and what is logged stay float32."""
+    moved = {}
+    for precision in ("float32", "bf16"):
+        agent, state = make([0], replace(SMALL, precision=precision))
+        before = state.flat["policy"].clone()
+        updater = Updater(agent, state, 1e9)
+        for step in range(20):
+            updater(batch_of(agent, [step]), draws_of(agent, [step]))
+        assert {array.dtype for array in state.tensors() if array.is_floating_point()} == {torch.float32}
+        moved[precision] = state.flat["policy"] - before
+    difference = moved["bf16"] - moved["float32"]
+    assert 0 < difference.norm() < 0.1 * moved["float32"].norm()
 
 
 def test_the_flow_loss_is_the_papers_formula_in_float64():

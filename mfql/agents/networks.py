@@ -174,7 +174,7 @@ class ResidualPolicy:
         self.layout = Layout(parameters)
 
     def merged(self, parameters: Views) -> dict[str, Tensor]:
-        """The same function in fewer products: attention's value and output projection, between which nothing lies, as one.
+        """The same function in fewer products: attention's value and output projection are made one.
 
         Worth its cost for more rows than H, as in an update; acting on a few takes the parameters as they are.
         """

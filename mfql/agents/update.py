@@ -5,7 +5,7 @@ Nothing here decides in Python on a value of a tensor, so that the step can be c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,13 @@ class TrainState:
     diverged_at: Tensor
     logged: dict[str, Tensor] = field(default_factory=dict)
 
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor of the state."""
+        yield self.step
+        for name in _BY_SEED:
+            value = getattr(self, name)
+            yield from value.values() if isinstance(value, dict) else [value]
+
     def seed_rows(self, row: int) -> dict[str, Any]:
         """The state of one seed, on the CPU, as nested dicts of tensors without the seed axis."""
         arrays = {name: _pick(getattr(self, name), row) for name in _BY_SEED}
@@ -50,7 +57,7 @@ class TrainState:
     def load_rows(self, rows: list[dict[str, Any]]) -> None:
         """Take over saved states, one a seed, all at the same step."""
         for name in _BY_SEED:
-            _place(getattr(self, name), [row[name] for row in rows])
+            _place(getattr(self, name), [row[name] for row in rows], self.step.device)
         self.step.copy_(rows[0]["step"])
 
 
@@ -63,13 +70,13 @@ def _pick(value: Any, row: int) -> Any:
     )
 
 
-def _place(into: Any, rows: list[Any]) -> None:
+def _place(into: Any, rows: list[Any], device: torch.device) -> None:
     if isinstance(into, dict):
         for key in rows[0]:
             if key not in into:
                 first = rows[0][key]
-                into[key] = torch.zeros((len(rows), *first.shape), dtype=first.dtype)
-            _place(into[key], [row[key] for row in rows])
+                into[key] = torch.zeros((len(rows), *first.shape), dtype=first.dtype, device=device)
+            _place(into[key], [row[key] for row in rows], device)
         return
     into.copy_(torch.stack(rows))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import IO
@@ -11,6 +12,9 @@ from typing import IO
 import torch
 
 from mfql.errors import UserError
+
+# Updates of a run from which a minute of compilation is little.
+_LONG_RUN = 20_000
 
 # Open files hold the locks until the process ends, however it ends.
 _held: list[IO[str]] = []
@@ -28,6 +32,21 @@ def choose_device(name: str) -> torch.device:
     if name == "cpu" or not available:
         return torch.device("cpu")
     return torch.device("cuda", free_index(torch.cuda.device_count()))
+
+
+def repays_compiling(device: torch.device, updates: int) -> bool:
+    """Whether compiling the update, which takes a minute, repays itself: on a GPU, or in a long run.
+
+    It follows from the run alone, so that a run continues as it began. Without a C++ compiler a processor's update
+    stays as it is.
+    """
+    return device.type == "cuda" or (updates >= _LONG_RUN and shutil.which(os.environ.get("CXX", "g++")) is not None)
+
+
+def set_precision(precision: str, device: torch.device) -> None:
+    """Let matrix products and convolutions on CUDA round to TF32, or not; the processor has none."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def free_index(count: int) -> int:

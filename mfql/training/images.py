@@ -28,6 +28,11 @@ class DeviceImages:
     def __init__(self, images: Tensor, indices: Tensor) -> None:
         self.images, self.indices = images, indices
 
+    @property
+    def on_device(self) -> bool:
+        """Whether the images lie where the indices do."""
+        return self.images.device == self.indices.device
+
     @classmethod
     def of(cls, fields: Mapping[str, StackedImages], device: torch.device) -> dict[str, DeviceImages]:
         """Fields by name; those that share images share them on the device too."""

@@ -24,11 +24,12 @@ from mfql.envs.d4rl import score_range
 from mfql.envs.vector import EnvPool
 from mfql.evaluation.policy import Actor
 from mfql.evaluation.rollout import run_episodes
-from mfql.training.images import shift_draws, shifted
+from mfql.training.images import shift_draws
 from mfql.training.log import TrainingLog
 from mfql.training.memory import Memory, Normaliser, training_fields
 from mfql.training.online import Environments
 from mfql.training.run import RunFolder, machine
+from mfql.training.step import Step
 
 # A seed whose mean value exceeds the largest possible return by this factor has diverged.
 _VALUE_MARGIN = 100.0
@@ -104,9 +105,8 @@ class Trainer:
             self._take_start(starts)
         if saved is not None:
             self._restore(saved)
-        self.updater = Updater(agent, self.state, self._value_limit(), compiled=execution.compiled)
         self._updates = agent.updates_per_step if self.online else 1
-        self._draws = self._stream("update", self._updates)
+        self._update = self._steps()
         self._saved = saved
 
     @cached_property
@@ -118,6 +118,20 @@ class Trainer:
         fields = training_fields(rows, self.normaliser, self.agent.extra_fields, self.settings.discount)
         share = self.agent.online_share if self.online else None
         return Memory(fields, len(self.runs), capacity, share, self.execution.device)
+
+    def _steps(self) -> Step:
+        """The updates of each step; on CUDA captured, if all that they read lies on the device."""
+        execution = self.execution
+        updater = Updater(self.agent, self.state, self._value_limit(), compiled=execution.compiled)
+        on_device = all(images.on_device for images in self.memory.images.values())
+        return Step(
+            updater,
+            self.memory,
+            self._stream("update", self._updates),
+            self._updates,
+            self.settings.augment_probability,
+            captured=execution.compiled and execution.device.type == "cuda" and on_device,
+        )
 
     def _stream(self, purpose: str, repeats: int = 1) -> DrawStream:
         """Row indices and the method's draws; several updates a step take draws of their own."""
@@ -225,13 +239,7 @@ class Trainer:
         """One step: offline an update, online an action, the updates on the rows before it, and the new row."""
         if self._environments:
             self._environments.act(self.step)
-        draws = self._draws.at(self.step)
-        for repeat in range(self._updates):
-            one = {name: value[:, repeat] for name, value in draws.items()}
-            batch = self.memory.batch(one.pop("rows"))
-            if self.memory.images:
-                batch = shifted(batch, one, self.settings.augment_probability)
-            self.updater(batch, one)
+        self._update(self.step)
         self._logged_updates += self._updates
         if self._environments:
             self._environments.finish(self.step)

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, save_policy
 from mfql.files import identity_of, json_text, locked, sha256, write_json, write_whole
 from mfql.settings import Settings, build_settings, checkpoint_stage, raw_settings
 from mfql.tasks import Task, find_task, is_visual
+from mfql.training.device import repays_compiling, set_precision
 from mfql.training.loop import Execution, Interrupted, Trainer
 from mfql.training.run import RunFolder, describe_run, go_on_together, machine, provenance
 
@@ -49,8 +50,11 @@ class Job:
         return RunFolder(self.results, self.method, self.task, seed, stage or self.stage)
 
 
-def train(job: Job, execution: Execution) -> None:
+def train(job: Job, execution: Execution, *, choose_compiling: bool = False) -> None:
     """Train what is missing of a job and deliver every seed's `evaluation.json`.
+
+    Args:
+        choose_compiling: compile the update where that repays itself, whatever `execution` says.
 
     Raises:
         UserError: bad settings, data or folders; nothing is half-written.
@@ -62,6 +66,10 @@ def train(job: Job, execution: Execution) -> None:
     if job.stage == "online" and is_visual(job.task):
         raise UserError(f"{job.task} is not trained online", "Pixel tasks have an offline stage alone.")
     task = find_task(job.task, job.config_dir)
+    if choose_compiling:
+        updates = settings.online_steps * kind.updates_per_step if job.stage == "online" else settings.offline_steps
+        execution = replace(execution, compiled=repays_compiling(execution.device, updates))
+    set_precision(settings.precision, execution.device)
     with ExitStack() as locks:
         for seed in sorted(job.seeds):
             locks.enter_context(locked(job.run(seed).lock))
