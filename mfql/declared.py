@@ -28,14 +28,14 @@ def declared_settings(method: str, task: str, stage: str, config_dir: str | Path
     return agent, build_settings(settings_type(agent), raw, where)
 
 
-@cache
 def settings_type(agent: str) -> type[Settings]:
     """A settings class with the fields and defaults of the agent's own.
 
     Where they cannot be read, because a default is computed or a base class is not in a file of this package, the
     agent's file is run after all, which needs torch.
     """
-    found = _read(agent_file(agent))
+    path = agent_file(agent)
+    found = _read(path, path.read_text())
     if found is not None:
         return found
     from mfql.agents.interface import load_agent
@@ -43,8 +43,9 @@ def settings_type(agent: str) -> type[Settings]:
     return load_agent(agent).settings_type
 
 
-def _read(path: Path) -> type[Settings] | None:
-    source = _Source.of(path)
+@cache
+def _read(path: Path, code: str) -> type[Settings] | None:
+    source = _Source(path, ast.parse(code))
     for node in source.tree.body:
         if isinstance(node, ast.ClassDef) and any(cls.name == "Agent" for _, cls in source.lineage(node.name)):
             return _settings_of(source, node.name)

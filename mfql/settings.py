@@ -162,11 +162,17 @@ def _scalar(text: str) -> Any:
 
 
 def settings_hash(method: str, task: str, stage: str, config_dir: str | Path = "config") -> str:
-    """Changes with every value that changes a number; for `online` also with those of the run that it starts from."""
-    own = raw_settings(method, task, stage, config_dir)
-    hashed = [stage, own, training_version(own["agent"])]
+    """Changes with every value that changes a number, defaults of the method's code included.
+
+    That of `online` changes with those of the run that it starts from, too.
+    """
+    from mfql.declared import declared_settings
+
+    agent, own = declared_settings(method, task, stage, config_dir)
+    hashed = [stage, agent, own.as_dict(), training_version(agent)]
     if stage == "online":
-        hashed.append(raw_settings(method, task, checkpoint_stage(method, task, config_dir), config_dir))
+        _, start = declared_settings(method, task, checkpoint_stage(method, task, config_dir), config_dir)
+        hashed.append(start.as_dict())
     return identity_of(hashed)
 
 

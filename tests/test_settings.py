@@ -34,6 +34,20 @@ def config(tmp_path):
 
 
 BASE = "agent: mfql\nalpha: task\ndiscount: task\noffline_steps: task\nonline_steps: task\n"
+# A method's file as far as its settings are read from it.
+OWN_AGENT = """
+from mfql.agents.interface import Agent
+from mfql.settings import Settings
+
+
+class MySettings(Settings):
+    alpha: float
+    width: int = 32
+
+
+class Mine(Agent):
+    settings_type = MySettings
+"""
 
 
 def test_task_takes_the_tables_cell_and_pretraining_its_own_length(config):
@@ -70,7 +84,17 @@ def test_the_hash_follows_the_declared_version_of_the_method(config, tmp_path):
     folder = config("m", BASE.replace("agent: mfql", f"agent: {agent}"))
     hashes = set()
     for version in ("", "    training_version = 1\n", "    training_version: ClassVar[int] = 2\n"):
-        agent.write_text(f"class Mine(Agent):\n    pass\n{version}")
+        agent.write_text(f"{OWN_AGENT}{version}")
+        hashes.add(settings_hash("m", "a-task", "offline", folder))
+    assert len(hashes) == 2
+
+
+def test_the_hash_follows_a_default_in_the_methods_code(config, tmp_path):
+    agent = tmp_path / "agent.py"
+    folder = config("m", BASE.replace("agent: mfql", f"agent: {agent}"))
+    hashes = set()
+    for width in (32, 64):
+        agent.write_text(OWN_AGENT.replace("= 32", f"= {width}"))
         hashes.add(settings_hash("m", "a-task", "offline", folder))
     assert len(hashes) == 2
 
