@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 # The modules that do the work are imported by the functions: `mfql --help` should not wait for them.
@@ -12,6 +13,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add the subcommands of this package; each sets `func`, which takes the parsed arguments, may raise UserError."""
     _add_status(commands)
     _add_verify(commands)
+    _add_clean(commands)
 
 
 def _add_status(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -57,3 +59,47 @@ def run_verify(arguments: argparse.Namespace) -> int:
     found = verify(arguments.path, arguments.config_dir, arguments.data)
     print(found.text())
     return 1 if found.findings else 0
+
+
+def _add_clean(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("clean", help="show, and with --yes remove, what finished runs no longer need")
+    parser.add_argument("path", nargs="?", type=Path, default=Path("results"), help="a results folder, or runs in it")
+    parser.add_argument(
+        "--configfile",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="count only the online runs that these ask for as still to start; default: any run may be one's start",
+    )
+    parser.add_argument("--config-dir", type=Path, default=Path("config"))
+    parser.add_argument("--data", type=Path, default=Path("data"), help="the folder below which datasets lie")
+    parser.add_argument("--only", nargs="+", choices=["checkpoints", "earlier-runs", "downloads"], help="default: all")
+    parser.add_argument("--list", action="store_true", help="name each run and file")
+    parser.add_argument("--yes", action="store_true", help="remove without asking")
+    parser.set_defaults(func=run_clean)
+
+
+def run_clean(arguments: argparse.Namespace) -> None:
+    """`mfql clean`."""
+    from mfql.operations import clean
+    from mfql.operations.runs import runs_in
+
+    starts = clean.Starts(arguments.configfile, arguments.config_dir, runs_in(arguments.path)[0].results)
+    found = clean.survey(arguments.path, arguments.data, starts, map(clean.Kind, arguments.only or clean.Kind))
+    print(found.text())
+    if arguments.list:
+        print(found.details())
+    if not found.removable:
+        return
+    if not (arguments.yes or _agreed()):
+        print("Nothing was removed; --yes removes it.")
+        return
+    gone, left = clean.remove(found.removable)
+    print(f"{clean.size(gone)} removed")
+    for name in left:
+        print(f"left, since it is in use now: {name}")
+
+
+def _agreed() -> bool:
+    """Whether the person at the terminal says yes; where there is none, nobody does."""
+    return sys.stdin.isatty() and input("Remove it? [y/N] ").strip().lower() in ("y", "yes")
