@@ -1,5 +1,5 @@
 #!/bin/sh
-# Whether the image works: with its own code it collects a dataset, trains ten steps of MFQL and renders an episode.
+# Whether the image works: with its own code it collects a dataset, trains ten steps of MFQL and renders a scene.
 set -eu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -9,14 +9,13 @@ cp -r /mfql/repository/config config
 chmod -R u+w config
 printf 'inherits: mfql-miniature\noffline_steps: 10\neval_interval: 10\n' > config/methods/check.yaml
 task=pointmaze-medium-navigate-singletask-task1-v0
+
 {
-    mfql data generate pointmaze-medium-navigate-v0 --out data --episodes 2 --workers 1
-    mfql train --method check --task "$task" --stage offline --seeds 0 --data data --threads 1 --workers 0 --no-progress
-    mfql evaluate "results/runs/check/$task/seed0/offline" --episodes 1 --workers 0 --out episode.json --video episode.gif
+    mfql data generate pointmaze-medium-navigate-v0 --out data --episodes 2 --workers 1 &&
+        mfql train --method check --task "$task" --stage offline --seeds 0 --data data --threads 1 --workers 0 &&
+        python /mfql/repository/containers/check.py "results/runs/check/$task/seed0/offline/run/manifest.json"
 } > log 2>&1 || {
     cat log >&2
     exit 1
 }
-[ "$(wc -c < episode.gif)" -gt 1000 ]
-grep -q '"digest"' "results/runs/check/$task/seed0/offline/run/manifest.json"
-echo "mfql-check: ten steps trained, an episode rendered, as user $(id -u)"
+echo "mfql-check: ten steps trained, a scene rendered, as user $(id -u)"

@@ -15,9 +15,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-# What a container's runtime makes or replaces; the last three are Apptainer's own.
+# What a container's runtime makes, mounts or replaces; the last three are Apptainer's own.
 RUNTIME = {
-    *("/dev", "/proc", "/sys", "/run", "/tmp", "/mnt", "/.dockerenv"),
+    *("/dev", "/proc", "/sys", "/run", "/tmp", "/var/tmp", "/mnt", "/home", "/root", "/.dockerenv"),
     *("/etc/hostname", "/etc/hosts", "/etc/mtab", "/etc/resolv.conf", "/.build.labels"),
     *("/.singularity.d", "/environment", "/singularity"),
 }

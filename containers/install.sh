@@ -10,8 +10,8 @@ set -eu
 
 source=$(cd "$(dirname "$0")/.." && pwd)
 site=$source/containers/site
-tools=/tmp/mfql-tools
-export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp/mfql-home
+tools=/mfql/tools  # not in /tmp, which is the building machine's under Apptainer
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 HOME=/mfql/home
 umask 022
 # pip and uv trust the machine's authorities, or those that the site gives.
 [ ! -e "$site/ca.crt" ] || export PIP_CERT="$site/ca.crt" SSL_CERT_FILE="$site/ca.crt"
@@ -21,10 +21,11 @@ umask 022
 packages="ca-certificates gcc git libc6-dev libegl1 libgl1 libgl1-mesa-dri libopengl0 python3 python3-dev python3-venv"
 
 install_system() {
-    package_list > /tmp/sources.list
+    mkdir -p /mfql
+    package_list > /mfql/sources.list
     set -- -qq -o Acquire::Check-Valid-Until=false -o APT::Sandbox::User=root -o Dpkg::Use-Pty=0
-    [ ! -s /tmp/sources.list ] ||
-        set -- "$@" -o Dir::Etc::SourceList=/tmp/sources.list -o Dir::Etc::SourceParts=/dev/null
+    [ ! -s /mfql/sources.list ] ||
+        set -- "$@" -o Dir::Etc::SourceList=/mfql/sources.list -o Dir::Etc::SourceParts=/dev/null
     apt-get "$@" update
     # shellcheck disable=SC2086
     apt-get "$@" install --yes --no-install-recommends $packages > /dev/null
@@ -138,7 +139,7 @@ list_components() {
 
 # What installing leaves behind and nothing needs: caches, logs, backups, all of which hold dates.
 clean() {
-    rm -rf "$tools" "$HOME" /tmp/sources.list /root/.cache /var/cache/apt/* /var/cache/debconf/*-old /var/cache/ldconfig \
+    rm -rf "$tools" "$HOME" /mfql/sources.list /root/.cache /var/cache/apt/* /var/cache/debconf/*-old /var/cache/ldconfig \
         /var/lib/apt/lists/* /var/lib/dpkg/*-old /var/log/apt /var/log/*.log /etc/passwd- /etc/group- /etc/shadow- \
         /etc/gshadow- /etc/subuid- /etc/subgid-
 }
