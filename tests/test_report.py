@@ -1,6 +1,7 @@
 import argparse
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 from fake_results import TASK, write_quickstart, write_run
 
+from mfql.cli import main
 from mfql.errors import UserError
 from mfql.report import aggregate, figures, formats
 from mfql.report.answer import answer
@@ -20,6 +22,7 @@ from mfql.report.expected import compare, read_expected
 from mfql.report.html import Options, page_of, write_report
 from mfql.report.scores import collect
 
+ROOT = Path(__file__).parents[1]
 VOID = {"meta", "path", "circle", "rect", "br", "hr", "use", "image", "line"}
 
 
@@ -345,6 +348,42 @@ def test_the_commands_lead_from_runs_to_the_summary(tmp_path: Path, capsys: pyte
     assert re.search(r"rise online +mfql +74\.3 \[68\.9, 78\.8\] +3", printed)
     assert "intervals apart" in printed
     assert printed.rstrip().endswith(str(page))
+
+
+def test_one_command_reports_what_a_configuration_has_finished(tmp_path: Path, capsys) -> None:
+    results = tmp_path / "results"
+    write_quickstart(results)
+    shutil.copytree(ROOT / "results" / "published", results / "published")
+    benchmark = {"methods": ["mfql", "flow_bc"], "tasks": [TASK]}
+    asked = {"name": "study", "offline": benchmark, "online": benchmark | {"methods": ["mfql"]}, "seeds": [0, 1, 2, 3]}
+    (tmp_path / "study.yaml").write_text(json.dumps(asked))
+    command = ["report", "--partial", "--configfile", str(tmp_path / "study.yaml"), "--results", str(results)]
+    assert main([*command, "--config-dir", str(ROOT / "config")]) == 0
+    folder = results / "study" / "partial"
+    assert capsys.readouterr().out.strip() == str(folder / "report.html")
+    shown = Page((folder / "report.html").read_text()).text
+    assert "The answer so far" in shown
+    assert f"On {TASK} , mfql reaches 94.0 % success [84.1, 100.0] over 3 seeds" in shown
+    not_begun = [
+        f"runs/{method}/{TASK}/seed3/{stage}" for method, stage in (("mfql", "offline"), ("flow_bc", "offline"))
+    ]
+    assert all(run in shown[shown.index("Not begun") :] for run in not_begun)
+    assert (folder / "verdict" / "verdict.csv").exists()
+    assert (folder / "aggregate" / "tasks.png").exists()
+
+
+def test_a_partial_report_of_nothing_says_how_to_look_further(tmp_path: Path, capsys) -> None:
+    configuration = str(ROOT / "config" / "quickstart.yaml")
+    command = ["report", "--partial", "--configfile", configuration, "--results", str(tmp_path)]
+    assert main([*command, "--config-dir", str(ROOT / "config")]) == 2
+    assert "none of the 9 runs" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [["--partial"], ["--configfile", "a.yaml"]])
+def test_a_report_of_too_little_says_what_it_needs(options: list[str], capsys) -> None:
+    assert main(["report", *options]) == 2
+    assert "--partial" in capsys.readouterr().err
 
 
 def test_nothing_is_written_where_the_report_fails(tmp_path: Path) -> None:

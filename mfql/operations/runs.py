@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mfql.errors import UserError
-from mfql.plan.configuration import planned_runs
+from mfql.plan.configuration import Run, asked_runs, planned_runs
 from mfql.settings import STAGES
 from mfql.training.run import RunFolder
 
@@ -19,8 +19,17 @@ def configured_runs(configuration: Mapping[str, Any], config_dir: Path, results:
     Raises:
         UserError: an unknown method or task, or a key that is absent.
     """
-    runs = planned_runs(configuration, config_dir)
-    return [RunFolder(results, run.method, run.task.name, seed, run.stage) for run in runs for seed in run.seeds]
+    return [_folder(results, run, seed) for run in planned_runs(configuration, config_dir) for seed in run.seeds]
+
+
+def asked_files(configuration: Mapping[str, Any], config_dir: Path, results: Path) -> list[Path]:
+    """The `evaluation.json` of every run that a configuration names, whether or not it exists; no starts among them.
+
+    Raises:
+        UserError: an unknown method or task, or a key that is absent.
+    """
+    named = [run for stage in ("offline", "online") for run in asked_runs(configuration, config_dir, stage)]
+    return [_folder(results, run, seed).folder / "evaluation.json" for run in named for seed in run.seeds]
 
 
 def runs_in(path: Path) -> list[RunFolder]:
@@ -47,6 +56,10 @@ def is_under(path: Path, folder: Path) -> bool:
 def name_of(run: RunFolder) -> str:
     """`METHOD/TASK/seedN/STAGE`, as under `results/runs`."""
     return run.folder.relative_to(run.results / "runs").as_posix()
+
+
+def _folder(results: Path, run: Run, seed: int) -> RunFolder:
+    return RunFolder(results, run.method, run.task.name, seed, run.stage)
 
 
 def _run_at(folder: Path, results: Path) -> RunFolder | None:

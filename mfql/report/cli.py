@@ -27,7 +27,9 @@ def _add_scores(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--from-file", type=Path, metavar="LIST", help="a text file that names one evaluation.json a line"
     )
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
-    parser.add_argument("--partial", action="store_true", help="leave out files that do not exist yet")
+    parser.add_argument(
+        "--partial", action="store_true", help="leave out what does not exist yet or is of earlier settings"
+    )
     parser.set_defaults(func=run_scores)
 
 
@@ -50,11 +52,18 @@ def _add_verdict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("report", help="one self-contained HTML page, from the answer to what it rests on")
-    parser.add_argument("--scores", type=Path, required=True, help="the CSV of `mfql scores`")
-    parser.add_argument("--aggregates", type=Path, required=True, help="the folder of `mfql aggregate`")
-    parser.add_argument("--results", type=Path, required=True, help="the folder that holds runs/")
-    parser.add_argument("--out", type=Path, required=True, help="the page to write")
     parser.add_argument("--partial", action="store_true", help="report what is finished, and list what is missing")
+    parser.add_argument(
+        "--configfile",
+        type=Path,
+        help="with --partial and without --scores: scores, aggregates, verdicts and the page of its finished runs, all "
+        "in one, in RESULTS/NAME/partial",
+    )
+    parser.add_argument("--config-dir", type=Path, default=Path("config"))
+    parser.add_argument("--scores", type=Path, help="the CSV of `mfql scores`")
+    parser.add_argument("--aggregates", type=Path, help="the folder of `mfql aggregate`")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="the folder that holds runs/")
+    parser.add_argument("--out", type=Path, help="the page to write")
     parser.add_argument("--targets", type=Path, metavar="LIST", help="a text file of every evaluation.json asked for")
     parser.add_argument("--expected", type=Path, metavar="YAML", help="scores to expect, or a configuration with them")
     parser.add_argument("--verdict", type=Path, metavar="CSV", help="the verdict.csv of `mfql verdict`, to show it")
@@ -78,7 +87,7 @@ def run_scores(arguments: argparse.Namespace) -> None:
     files = [*arguments.files, *(_listed(arguments.from_file) if arguments.from_file else [])]
     if arguments.partial:
         files = [file for file in files if file.is_file()]
-    table = scores.collect(files)
+    table = scores.collect(files, arguments.partial)
     scores.write_scores(table, arguments.out)
     print(f"{arguments.out}: {(table['metric'] == 'score').sum()} runs")
 
@@ -113,6 +122,13 @@ def run_verdict(arguments: argparse.Namespace) -> None:
 
 def run_report(arguments: argparse.Namespace) -> None:
     """`mfql report`."""
+    if arguments.configfile is not None:
+        _run_partial_report(arguments)
+        return
+    if None in (arguments.scores, arguments.aggregates, arguments.out):
+        raise UserError(
+            "a report needs --scores, --aggregates and --out", "Or --partial --configfile FILE, all in one."
+        )
     from mfql.report import html, scores
     from mfql.report.expected import read_expected
 
@@ -127,6 +143,16 @@ def run_report(arguments: argparse.Namespace) -> None:
     tables = html.read_tables(arguments.aggregates)
     html.write_report(scores.read_scores(arguments.scores), tables, arguments.out, options)
     print(arguments.out)
+
+
+def _run_partial_report(arguments: argparse.Namespace) -> None:
+    if not arguments.partial or arguments.scores is not None:
+        raise UserError("--configfile is for --partial without --scores", "Leave one of them out.")
+    from mfql.operations.partial import write_partial
+    from mfql.plan.configuration import read_configuration
+
+    configuration = read_configuration(arguments.configfile, arguments.config_dir)
+    print(write_partial(configuration, arguments.config_dir, arguments.results))
 
 
 def run_summary(arguments: argparse.Namespace) -> None:
