@@ -108,33 +108,6 @@ def test_a_target_that_is_not_planned_is_named(plan):
     assert "not counted: tune" in plan("tune")
 
 
-def test_the_default_configuration_has_as_many_jobs_as_snakemake_lists(tmp_path, capsys):
-    from tests.test_workflow import clone
-
-    project = clone(tmp_path / "mfql")
-    listed = subprocess.run(
-        [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules"],
-        cwd=project.folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    found = re.findall(r"^(\w+) +(\d+)$", listed.stdout + listed.stderr, re.MULTILINE)
-    rules = {name: int(count) for name, count in found if name != "total"}
-    main(["plan", "--gpus", "1", "--config-dir", str(CONFIG), "--results", str(tmp_path / "results")])
-    planned = jobs(capsys.readouterr().out)
-
-    def listed_as(*names: str) -> int:
-        return sum(count for rule, count in rules.items() if rule.startswith(names))
-
-    assert planned["data fetched"] == listed_as("fetch")
-    assert planned["offline"] + planned["pretrain"] == listed_as("train_offline")
-    assert planned["online"] == listed_as("train_online")
-    assert planned["evaluation"] == listed_as("evaluate")
-    assert planned["jobs"] == sum(rules.values()) - rules["all"]
-
-
 def test_a_reused_offline_run_counts_once():
     paper = {"methods": ["mfql"], "tasks": [LARGE]}
     runs = planned_runs({"offline": paper, "online": paper, "seeds": [0]}, CONFIG)

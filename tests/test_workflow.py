@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -108,16 +109,29 @@ def test_default_configuration_lists_the_whole_paper_without_data(project: Proje
         cwd=project.folder,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
         check=True,
     )
-    # 68 state tasks; for the 10 of D4RL that go online the pretrain part, twice as long, is a run of its own. 5 pixel tasks,
-    # 4 seeds each.
+    # 68 state tasks; for the 10 of D4RL that go online the pretrain part, twice as long, is a run of its own. 5 pixel
+    # tasks, 4 seeds each.
     counts = dict(line.split() for line in (printed.stdout + printed.stderr).splitlines() if len(line.split()) == 2)
     assert (counts["train_offline_0_7"], counts["train_online_0_7"], counts["fetch"]) == ("78", "15", "33")
     assert counts["train_offline_pixels"] == "20"
     assert {"evaluate", "scores", "aggregate", "report"} <= counts.keys()
     assert not (project.folder / "data").exists()
+    # `mfql plan` counts the same jobs; the target itself is none.
+    plan = [sys.executable, "-m", "mfql.cli", "plan", "--gpus", "1"]
+    planned = subprocess.run(plan, cwd=project.folder, capture_output=True, text=True, timeout=300, check=True).stdout
+    by_stage = dict(re.findall(r"^  (\w+(?: \w+)?) +(\d+)(?:  .*)?$", planned, re.MULTILINE))
+    assert by_stage == {
+        "jobs": str(int(counts["total"]) - int(counts["all"])),
+        "data fetched": counts["fetch"],
+        "offline": str(int(counts["train_offline_0_7"]) + int(counts["train_offline_pixels"]) - 10),
+        "pretrain": "10",
+        "online": counts["train_online_0_7"],
+        "evaluation": counts["evaluate"],
+        "report": "5",
+    }
 
 
 def test_linter_has_nothing_to_say(project: Project) -> None:

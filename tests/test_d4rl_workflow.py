@@ -1,0 +1,118 @@
+"""A file in D4RL's layout through the whole workflow: from a folder that has it to the report, and its replay."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mfql.cli import main
+from tests.d4rl_files import write_rollouts
+from tests.test_workflow import NOTHING_TO_DO, ROOT, Project, clone
+
+TASK = "antmaze-umaze-v2"
+METHOD = "small"
+SETTINGS = """
+inherits: mfql-miniature
+offline_steps: 20
+online_steps: 15
+eval_interval: 20
+eval_episodes: 1
+pretrain: {offline_steps: 20}
+"""
+
+
+@dataclass(frozen=True)
+class Small:
+    """A working copy in which one D4RL task is fetched from a folder, trained, reported and replayed."""
+
+    project: Project
+
+    @classmethod
+    def run(cls, folder: Path) -> Small:
+        """Run the workflow to its end; what it prints is kept in a file."""
+        project = clone(folder / "mfql")
+        write_rollouts(folder / "published", TASK, episodes=3, steps=25)
+        (project.folder / f"config/methods/{METHOD}.yaml").write_text(SETTINGS)
+        one = {"methods": [METHOD], "tasks": [TASK]}
+        config = yaml.safe_load((ROOT / "tests/miniature.yaml").read_text())
+        config |= {"offline": one, "online": one, "seeds": [0, 1], "datasets_from": "../published"}
+        (project.folder / "small.yaml").write_text(yaml.safe_dump(config | {"datasets": {}}))
+        printed = project.snakemake("all", "replay", "--configfile", "small.yaml")
+        (project.folder / "printed.txt").write_text(printed)
+        return cls(project)
+
+    @property
+    def results(self) -> Path:
+        return self.project.folder / "results"
+
+    def listed(self) -> dict[str, int]:
+        """Jobs by rule that Snakemake would run."""
+        printed = self.project.snakemake("-n", "--quiet", "rules", "--configfile", "small.yaml")
+        return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", printed, re.MULTILINE)}
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """The working copy at its end, to be read or copied; one for all workers."""
+    shared = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        shared = shared.parent
+    with open(shared / "d4rl.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "d4rl").exists():
+            Small.run(shared / "building-d4rl")
+            (shared / "building-d4rl").rename(shared / "d4rl")
+    return Small(Project(shared / "d4rl" / "mfql"))
+
+
+def test_a_file_from_a_folder_is_trained_offline_and_online_and_reported(small: Small) -> None:
+    assert re.search(r"data fetched +1\n", (small.project.folder / "printed.txt").read_text())
+    lock = json.loads((small.project.folder / "config/datasets.lock.json").read_text())
+    for stage in ("offline", "online"):
+        run = small.results / f"runs/{METHOD}/{TASK}/seed1/{stage}"
+        dataset = json.loads((run / "run/manifest.json").read_text())["dataset"]
+        assert (dataset["source"], dataset["sha256"]) == ("downloaded", lock[f"{TASK}.hdf5"]["sha256"])
+        assert json.loads((run / "evaluation.json").read_text())["metric"] == "normalized_return"
+    assert TASK in (small.results / "miniature/scores.csv").read_text()
+    assert TASK in (small.results / "miniature/report.html").read_text()
+
+
+def test_replays_of_the_configurations_d4rl_datasets_are_one_table(small: Small) -> None:
+    with open(small.results / "miniature/replay/replay.csv", newline="") as file:
+        rows = {row["quantity"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"positions", "velocities"}
+    # Recorded by this same simulator.
+    assert all(float(row["median"]) < 5e-3 * float(row["moved"]) + 1e-6 for row in rows.values())
+    assert {row["task"] for row in rows.values()} == {TASK}
+
+
+def test_a_plan_says_what_a_launch_then_does(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = Small(small.project.copy(tmp_path / "mfql"))
+    monkeypatch.chdir(copied.project.folder)
+
+    def plan() -> str:
+        assert main(["plan", "--configfile", "small.yaml"]) == 0
+        return capsys.readouterr().out
+
+    assert re.search(r"jobs +0  tuning apart\n", plan())
+    assert NOTHING_TO_DO in copied.project.snakemake("--configfile", "small.yaml")
+
+    Path(f"config/methods/{METHOD}.yaml").write_text(f"{SETTINGS}alpha: 2.0")
+    Path(f"results/runs/{METHOD}/{TASK}/seed0/online/evaluation.json").unlink()
+    printed, listed = plan(), copied.listed()
+    assert re.search(r"offline +1  2 runs: 2 trained anew\n", printed)
+    assert re.search(r"online +1  2 runs: 2 trained anew\n", printed)
+    assert "2 trained anew: alpha 1.0 -> 2.0 (" in printed
+    assert "2 trained anew: alpha 1.0 -> 2.0, starts from another run (" in printed
+    assert (listed["train_offline_0_1"], listed["train_online_0_1"]) == (1, 1)
+    assert re.search(rf"jobs +{listed['total'] - listed['all']}  tuning apart\n", printed)
