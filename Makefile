@@ -28,7 +28,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install launcher quickstart test lint types check-data lock lock-cuda image image-docker sbom check-image check-slurm clean
+.PHONY: help install launcher quickstart test lint types check-data check-golden update lock lock-cuda image image-docker sbom check-image check-slurm clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
@@ -57,8 +57,18 @@ types: $(DEVELOPMENT)  ## static types
 check-data: $(DEVELOPMENT)  ## generated datasets against what the official scripts produce; minutes
 	$(RUN) python tests/check_generator.py --workers 2
 
+check-golden: $(RUNTIME)  ## the method's numbers: the reference fixture, and a short training run against its stated outcome
+	$(RUN) mfql parity tests/data/reference.npz
+	$(RUN) python tests/check_golden.py
+
+update:  ## renew every package in the lock files, install them anew, and check that the numbers stayed; minutes
+	$(MAKE) lock UPGRADE=--upgrade
+	rm -rf $(VENV)
+	@$(MAKE) check-golden || { echo "The numbers changed, or a check could not run. The former packages:" \
+		"git checkout containers && rm -rf $(VENV) && make install" >&2; exit 1; }
+
 check-slurm: $(DEVELOPMENT)  ## the miniature through a real SLURM, jobs cancelled and requeued on the way; minutes
-	$(RUN) python -m pytest tests/site/check_slurm.py
+	$(RUN) PYTHONPATH=tests python -m pytest tests/site/check_slurm.py
 
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url $(UPGRADE)

@@ -1,0 +1,219 @@
+"""The miniature through a real SLURM scheduler with profiles/slurm, disturbed on the way: `make check-slurm`, minutes.
+
+One training job is cancelled, one is killed so that its lock stays and continues on another node, one is requeued as a
+preempted job is. The same configuration run undisturbed on this machine, which has no GPU, says what must come out.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from slurm_cluster import Cluster, Job, wait_for
+from test_workflow import TASK, Project, clone
+
+MFQL, FLOW_BC = "mfql-miniature", "flow_bc-miniature"
+# Long enough to be disturbed midway.
+LENGTHS = {MFQL: (1200, 600), FLOW_BC: (1600, 600)}
+# Minutes, and the machine may be busy.
+LONGEST = 1500
+
+
+def longer_miniature(folder: Path) -> Project:
+    """A working copy whose runs last some seconds more."""
+    project = clone(folder)
+    for method, (offline, online) in LENGTHS.items():
+        path = folder / "config" / "methods" / f"{method}.yaml"
+        text = path.read_text()
+        for before, after in {
+            "offline_steps: 60": f"offline_steps: {offline}",
+            "online_steps: 40": f"online_steps: {online}",
+            "eval_interval: 30": "eval_interval: 400",
+        }.items():
+            assert before in text
+            text = text.replace(before, after, 1)
+        path.write_text(text)
+    (folder / "profiles/slurm/partitions.yaml").write_text("partitions: {cpu: {}, gpu: {max_gpu: 1}}\n")
+    return project
+
+
+@contextmanager
+def launched(project: Project, cluster: Cluster) -> Iterator[subprocess.Popen[str]]:
+    """Snakemake at work on the cluster; ended with the block."""
+    command = [
+        sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm",
+        "--configfile", "tests/miniature.yaml", "--config", "final_episodes=1", "--cores", "2",
+        "--slurm-init-seconds-before-status-checks", "2",
+    ]  # fmt: skip
+    with (
+        open(project.folder / "printed.txt", "w") as printed,
+        subprocess.Popen(
+            command,
+            cwd=project.folder,
+            env=cluster.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@dataclass
+class Disturbed:
+    """What a workflow left that was disturbed."""
+
+    project: Project
+    jobs: list[Job]
+
+    def jobs_of(self, method: str, stage: str) -> list[Job]:
+        """The submissions of a training job, in their order."""
+        return [job for job in self.jobs if job.rule.endswith(f"{method}_{TASK}_{stage}")]
+
+    def sessions(self, method: str, stage: str) -> list[dict]:
+        """What the manifest tells of each start of the run's training."""
+        return json.loads((own(self.project, method, stage) / "manifest.json").read_text())["sessions"]
+
+
+def own(project: Project, method: str, stage: str, seed: int = 0) -> Path:
+    """The folder that a run's trainer owns."""
+    return project.folder / f"results/runs/{method}/{TASK}/seed{seed}/{stage}/run"
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("slurm")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = longer_miniature(tmp_path_factory.mktemp("undisturbed") / "mfql")
+    project.miniature(config=("final_episodes=1",))
+    return project
+
+
+@pytest.fixture(scope="session")
+def disturbed(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Disturbed:
+    project = longer_miniature(tmp_path_factory.mktemp("disturbed") / "mfql")
+    with launched(project, cluster) as snakemake:
+        with ThreadPoolExecutor() as pool:
+            for done in as_completed(pool.submit(act, project, cluster) for act in (cancel, kill, requeue)):
+                done.result()
+        status = snakemake.wait(LONGEST)
+    assert status == 0, (project.folder / "printed.txt").read_text()
+    return Disturbed(project, cluster.jobs())
+
+
+def under_way(project: Project, cluster: Cluster, method: str, stage: str) -> Job:
+    """The training job, once it has trained beyond its first checkpoint."""
+    folder = own(project, method, stage)
+
+    def trained() -> bool:
+        saved = sorted(folder.glob("checkpoint/step-*.pt"))
+        if not saved:
+            return False
+        last = (folder / "metrics.csv").read_text().splitlines()[-1].split(",")[0]
+        return last.isdigit() and int(last) > int(saved[-1].stem.split("-")[1])
+
+    wait_for(trained, f"training of {method} {stage}", LONGEST)
+    return next(job for job in cluster.jobs(f"{method}_{TASK}_{stage}") if job.state == "RUNNING")
+
+
+def cancel(project: Project, cluster: Cluster) -> None:
+    """As a user cancels a job."""
+    cluster.call("scancel", str(under_way(project, cluster, MFQL, "offline").number))
+
+
+def kill(project: Project, cluster: Cluster) -> None:
+    """As when memory runs out: the trainer has no time to save or to release its lock. Its node takes no more jobs."""
+    job = under_way(project, cluster, FLOW_BC, "offline")
+    cluster.call("scontrol", "update", f"nodename={job.node}", "state=drain", "reason=check")
+    (trainer,) = (
+        process
+        for process in psutil.process_iter(["cmdline", "cwd"])
+        if (process.info["cmdline"] or [])[2:5] == ["train", "--method", FLOW_BC]
+        and process.info["cwd"] == str(project.folder)
+    )
+    trainer.kill()
+    wait_for(
+        lambda: any(
+            other.number > job.number and other.state == "RUNNING"
+            for other in cluster.jobs(f"{FLOW_BC}_{TASK}_offline")
+        ),
+        "second submission",
+        LONGEST,
+    )
+    cluster.call("scontrol", "update", f"nodename={job.node}", "state=resume")
+
+
+def requeue(project: Project, cluster: Cluster) -> None:
+    """As SLURM does with a preempted job; it starts again on the other node."""
+    job = under_way(project, cluster, MFQL, "online")
+    cluster.call("scontrol", "requeue", str(job.number))
+    wait_for(
+        lambda: (job.number, "PENDING") in [(one.number, one.state) for one in cluster.jobs()], "requeued job", 120
+    )
+    # SLURM lets it wait for two minutes.
+    cluster.call("scontrol", "update", f"jobid={job.number}", f"excnodelist={job.node}", "starttime=now")
+
+
+def test_every_job_goes_through_sbatch_to_its_partition(disturbed: Disturbed) -> None:
+    used = {job.rule.split("_wildcards_")[0]: job.partition for job in disturbed.jobs}
+    assert used.pop("rule_train_offline_0_3") == used.pop("rule_train_online_0_3") == "gpu"
+    assert used.keys() == {"rule_generate", "rule_evaluate_evaluate", "rule_report_aggregate_report_scores_verdict"}
+    assert set(used.values()) == {"cpu"}
+    assert (disturbed.project.folder / "results/miniature/report.html").exists()
+
+
+def test_a_cancelled_job_saves_and_is_submitted_again_and_continues(disturbed: Disturbed) -> None:
+    assert [job.state for job in disturbed.jobs_of(MFQL, "offline")] == ["CANCELLED", "COMPLETED"]
+    first, second = disturbed.sessions(MFQL, "offline")
+    assert first["from_step"] == 0
+    # It saved where it was, between the checkpoints that follow evaluations.
+    assert second["from_step"] % 400
+
+
+def test_a_killed_job_continues_on_another_node_in_spite_of_the_lock_that_it_left(disturbed: Disturbed) -> None:
+    assert [job.state for job in disturbed.jobs_of(FLOW_BC, "offline")] == ["FAILED", "COMPLETED"]
+    first, second = disturbed.sessions(FLOW_BC, "offline")
+    assert first["host"] != second["host"]
+    assert second["from_step"] > 0
+    assert second["from_step"] % 400 == 0
+
+
+def test_a_requeued_job_saves_and_continues_under_its_number_on_another_node(disturbed: Disturbed) -> None:
+    (job,) = disturbed.jobs_of(MFQL, "online")
+    assert (job.state, job.restarts) == ("COMPLETED", 1)
+    first, second = disturbed.sessions(MFQL, "online")
+    assert first["host"] != second["host"]
+    assert second["from_step"] % 400
+
+
+def test_results_are_those_of_an_undisturbed_run_byte_for_byte(undisturbed: Project, disturbed: Disturbed) -> None:
+    names = ("metrics.csv", "evaluation.json", "policy/policy.safetensors", "../evaluation.json", "../final.json")
+    compared = 0
+    for method, stage in ((MFQL, "offline"), (FLOW_BC, "offline"), (MFQL, "online")):
+        for seed in range(4):
+            here, there = (own(project, method, stage, seed) for project in (undisturbed, disturbed.project))
+            for name in names:
+                assert (here / name).read_bytes() == (there / name).read_bytes(), there / name
+                compared += 1
+    assert compared == 60
+
+
+def test_what_a_failed_job_printed_stays_and_the_others_is_removed(disturbed: Disturbed) -> None:
+    folder = disturbed.project.folder / "logs/slurm"
+    failed = {job.number for job in disturbed.jobs if job.state in ("CANCELLED", "FAILED")}
+    assert {int(path.stem) for path in folder.rglob("*.log")} == failed
