@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mfql.agents.flow_bc import FlowBC, FlowBCSettings
 from mfql.agents.interface import Parameters
-from mfql.agents.meanflow import flow_terms
+from mfql.agents.meanflow import flow_terms, one_step_actions
 from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.networks import Dual, ResidualPolicy
 from mfql.agents.update import Updater, initial_state, views_of
@@ -93,13 +93,19 @@ def test_modulations_of_the_grid_equal_those_of_each_time():
     torch.testing.assert_close(grid.tangent, each.tangent)
 
 
-def test_merged_projections_are_the_same_function_in_float64():
+def test_prepared_parameters_are_the_same_function_in_float64():
     agent, state = make([0, 1], replace(SMALL, zero_init=False))
     parameters = as_double(views_of(agent, state.flat))["policy"]
-    inputs = [torch.randn(2, 5, size, dtype=torch.float64) for size in (4, 2)] + [torch.rand(2, 5, 1).double()]
-    merged = agent.policy.merged(parameters)
-    torch.testing.assert_close(agent.policy(merged, *inputs), agent.policy(parameters, *inputs), rtol=0, atol=1e-13)
-    assert len(merged) == len(parameters) - 2 * SMALL.policy_blocks
+    prepared = agent.policy.prepared(parameters)
+    observations, noise = (torch.randn(2, 5, size, dtype=torch.float64) for size in (4, 2))
+    ones = torch.ones(2, 5, 1, dtype=torch.float64)
+    expected = agent.policy(parameters, observations, noise, ones)
+    for views in (parameters, prepared):
+        found = one_step_actions(agent.policy, views, observations, noise)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
+    times = torch.rand(2, 5, 1, dtype=torch.float64)
+    expected = agent.policy(parameters, observations, noise, times)
+    torch.testing.assert_close(agent.policy(prepared, observations, noise, times), expected, rtol=0, atol=1e-13)
 
 
 def test_products_in_bf16_move_the_weights_as_float32_ones_do():

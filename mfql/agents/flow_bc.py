@@ -48,8 +48,12 @@ class FlowBC(Agent):
         return {"policy": self.settings.policy_rate(step)}
 
     @override
+    def prepared(self, parameters: Parameters) -> Parameters:
+        return parameters.replaced("policy", self.policy.prepared(parameters["policy"]))
+
+    @override
     def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:
-        policy = self.policy.merged(parameters["policy"])
+        policy = self.prepared(parameters)["policy"]
         seen = self.encode(policy, batch["observations"])
         flow = flow_terms(self.policy, policy, seen, batch["actions"], draws, self.settings)
         return flow.loss, {"flow_loss": flow.loss, "flow_error": flow.error}

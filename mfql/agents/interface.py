@@ -132,6 +132,10 @@ class Agent(ABC):
             the sum of the losses `[S]`, whose gradient trains every group, and a dict of `[S]` to log.
         """
 
+    def prepared(self, parameters: Parameters) -> Parameters:
+        """The same parameters with what all rows share computed once, for `losses` or for acting with fixed weights."""
+        return parameters
+
     @abstractmethod
     def learning_rates(self, step: Tensor) -> dict[str, Tensor | float]:
         """The learning rate of each group at a step, counted from 0 through the offline and the online part."""

@@ -147,8 +147,7 @@ def _times(policy: ResidualPolicy, parameters: Views, uniform: Tensor, time_step
 
 def one_step_actions(policy: ResidualPolicy, parameters: Views, observations: Tensor, noise: Tensor) -> Tensor:
     """Raw actions g(s, e, 1), not clipped: observations `[S, B, D]`, noise e `[S, B, A]` -> `[S, B, A]`."""
-    times = noise.new_ones((noise.shape[0], 1, 1))
-    return policy(parameters, observations, noise, times)
+    return policy.along(parameters, observations, Dual(noise), Dual(policy.one_step_modulations(parameters))).value
 
 
 def candidate_actions(policy: ResidualPolicy, parameters: Views, observations: Tensor, noise: Tensor) -> Tensor:

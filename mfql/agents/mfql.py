@@ -120,8 +120,12 @@ class MFQL(Agent):
         return {"policy": self.settings.policy_rate(step), "critic": self.settings.critic_learning_rate}
 
     @override
+    def prepared(self, parameters: Parameters) -> Parameters:
+        return parameters.replaced("policy", self.policy.prepared(parameters["policy"]))
+
+    @override
     def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:
-        parameters = parameters.replaced("policy", self.policy.merged(parameters["policy"]))
+        parameters = self.prepared(parameters)
         seen = self.encode(parameters["critic"], batch["observations"])
         critic_loss, critic_info = self.critic_loss(parameters, batch, seen, draws)
         policy_loss, policy_info = self.policy_loss(parameters, batch, seen.detach(), draws, state["alpha"])

@@ -173,10 +173,11 @@ class ResidualPolicy:
         parameters |= {"final_norm": Parameter((hidden,), constant(1.0)), **_dense("output", hidden, action_dim, last)}
         self.layout = Layout(parameters)
 
-    def merged(self, parameters: Views) -> dict[str, Tensor]:
-        """The same function in fewer products: attention's value and output projection are made one.
+    def prepared(self, parameters: Views) -> dict[str, Tensor]:
+        """The same function with what all rows share computed once: for an update, or for acting with fixed weights.
 
-        Worth its cost for more rows than H, as in an update; acting on a few takes the parameters as they are.
+        Attention's value and output projection, between which nothing lies, become one; the modulations at t = 1 are
+        added as `one_step`.
         """
         views = dict(parameters)
         for block in (f"block{number}" for number in range(self.blocks)):
@@ -185,7 +186,16 @@ class ResidualPolicy:
             views[f"{block}.attention.kernel"] = torch.bmm(value, out)
             bias = torch.baddbmm(views.pop(f"{block}.attention_out.bias").unsqueeze(1), bias, out)
             views[f"{block}.attention.bias"] = bias.squeeze(1)
+        views["one_step"] = self.one_step_modulations(parameters)
         return views
+
+    def one_step_modulations(self, parameters: Views) -> Tensor:
+        """Modulations at t = 1 `[S, 1, (6 blocks + 2) H]`; taken from parameters that are `prepared`."""
+        if "one_step" in parameters:
+            return parameters["one_step"]
+        position = parameters["position"]
+        dtype = torch.promote_types(position.dtype, torch.float32)
+        return self.modulations(parameters, Dual(position.new_ones((len(position), 1, 1), dtype=dtype))).value
 
     def __call__(self, parameters: Views, observations: Tensor, actions: Tensor, times: Tensor) -> Tensor:
         """g(s, a_t, t): observations `[S, B, D]`, actions `[S, B, A]`, times `[S, B or 1, 1]` -> `[S, B, A]`."""

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from mfql.agents.interface import Agent, Draw, load_agent
+from mfql.agents.interface import Agent, Draw, Parameters, load_agent
 from mfql.agents.update import views_of
 from mfql.draws import DrawStream
 from mfql.errors import UserError
@@ -30,21 +30,37 @@ class Actor:
         flat: flat parameters `[S, P]` of the groups that acting reads; looked up anew at each call.
         mean, std: of raw observations `[D]`; images (uint8) are not normalised.
         device: where the parameters are.
+        prepared: the parameters, where they are fixed; see `fixed`.
     """
 
     def __init__(
-        self, agent: Agent, flat: Mapping[str, Tensor], mean: np.ndarray, std: np.ndarray, device: torch.device
+        self,
+        agent: Agent,
+        flat: Mapping[str, Tensor],
+        mean: np.ndarray,
+        std: np.ndarray,
+        device: torch.device,
+        prepared: Parameters | None = None,
     ) -> None:
         self.agent, self.flat, self.device = agent, flat, device
         self.mean, self.std = mean, std
+        self._prepared = prepared
+
+    @torch.no_grad()
+    def fixed(self) -> Actor:
+        """The same actor for as long as its weights stay as they are; it acts faster."""
+        prepared = self.agent.prepared(self._parameters())
+        return Actor(self.agent, self.flat, self.mean, self.std, self.device, prepared)
+
+    def _parameters(self) -> Parameters:
+        return self._prepared or views_of(self.agent, {name: self.flat[name] for name in self.agent.act_groups()})
 
     @torch.no_grad()
     def __call__(self, observations: np.ndarray, noise: Tensor | None) -> np.ndarray:
         """Raw observations `[S, B, ...]` and noise to actions `[S, B, A]`; zeros from a broken network."""
         if observations.dtype != np.uint8:
             observations = ((observations - self.mean) / self.std).astype(np.float32)
-        parameters = views_of(self.agent, {name: self.flat[name] for name in self.agent.act_groups()})
-        actions = self.agent.act(parameters, torch.from_numpy(observations).to(self.device), noise)
+        actions = self.agent.act(self._parameters(), torch.from_numpy(observations).to(self.device), noise)
         return torch.nan_to_num(actions).cpu().numpy()
 
 
@@ -142,9 +158,8 @@ def load_policy(folder: str | Path, *, seed: int = 0, device: str = "cpu") -> Po
         ) from error
     mean, std = (np.array(description[key], dtype=np.float32) for key in ("observation_mean", "observation_std"))
     target = torch.device(device)
-    return Policy(
-        Actor(agent, {name: value.to(target) for name, value in flat.items()}, mean, std, target), description, seed
-    )
+    actor = Actor(agent, {name: value.to(target) for name, value in flat.items()}, mean, std, target)
+    return Policy(actor.fixed(), description, seed)
 
 
 def _policy_folder(folder: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from mfql.envs.vector import EnvPool
 from mfql.evaluation.policy import Actor
 from mfql.evaluation.rollout import run_episodes
 from mfql.training.images import shift_draws
+from mfql.training.interruption import Interrupted, asked_to_end
 from mfql.training.log import TrainingLog
 from mfql.training.memory import Memory, Normaliser, training_fields
 from mfql.training.online import Environments
@@ -52,10 +52,6 @@ class Execution:
     checkpoint_seconds: float = 300.0
     compiled: bool = False
     progress: bool = True
-
-
-class Interrupted(Exception):
-    """The job was asked to end (SIGTERM); its state is saved, and the same command continues it."""
 
 
 class Trainer:
@@ -101,6 +97,7 @@ class Trainer:
         self._logged_updates = 0
         self._environments: Environments | None = None
         self._stop = False
+        self._end_at_once = True
         if starts is not None:
             self._take_start(starts)
         if saved is not None:
@@ -170,9 +167,13 @@ class Trainer:
         self.memory.filled.fill_(self.step)
 
     def train(self) -> None:
-        """Train to the last step, or until every seed has ended; evaluations, log and checkpoints on the way."""
+        """Train to the last step, or until every seed has ended; evaluations, log and checkpoints on the way.
+
+        Raises:
+            Interrupted: the process was asked to end; the state is saved.
+        """
         with ExitStack() as stack:
-            stack.enter_context(self._asked_to_end())
+            stack.enter_context(asked_to_end(self._ask))
             self._evaluation = stack.enter_context(
                 _LazyPool(self.runs[0].task, self.settings, self.execution, len(self.seeds))
             )
@@ -219,6 +220,9 @@ class Trainer:
             dynamic_ncols=True,
         )
         with bar:
+            if self._evaluation_is_due():  # The job was asked to end during it.
+                self._evaluate(bar)
+                self.save()
             while self.step < self.steps and (self.step % self.settings.log_interval or self.state.active.any()):
                 self._tick()
                 bar.update()
@@ -244,6 +248,7 @@ class Trainer:
         if self._environments:
             self._environments.finish(self.step)
         self.step += 1
+        self._end_at_once = False
 
     def _log_and_evaluate(self, bar: tqdm) -> bool:
         """What is due at this step; tells whether an evaluation was."""
@@ -251,11 +256,22 @@ class Trainer:
         if last or self.step % self.settings.log_interval == 0:
             self._write_log()
         if last or self.step % self.settings.eval_interval == 0:
-            self.evaluate()
-            latest = [evaluations[-1][self.metric] for evaluations in self.evaluations if evaluations]
-            bar.set_postfix_str(f"{self.metric} {' '.join(f'{value:.0f}' for value in latest)} %")
+            self._evaluate(bar)
             return True
         return False
+
+    def _evaluation_is_due(self) -> bool:
+        """Whether an active seed lacks the evaluation of the present step."""
+        steps = [evaluations[-1]["step"] if evaluations else 0 for evaluations in self.evaluations]
+        lacking = any(
+            active and step < self.step for active, step in zip(self.state.active.tolist(), steps, strict=True)
+        )
+        return lacking and (self.step == self.steps or self.step % self.settings.eval_interval == 0)
+
+    def _evaluate(self, bar: tqdm) -> None:
+        self.evaluate()
+        latest = [evaluations[-1][self.metric] for evaluations in self.evaluations if evaluations]
+        bar.set_postfix_str(f"{self.metric} {' '.join(f'{value:.0f}' for value in latest)} %")
 
     def _write_log(self) -> None:
         active = self.state.active.tolist()
@@ -270,15 +286,16 @@ class Trainer:
     def evaluate(self) -> None:
         """Score every active seed, log what tells a failing run, and stop seeds that no longer improve."""
         stage = "online" if self.online else "offline"
-        episodes = run_episodes(
-            self.actor,
-            self.agent.act_draw(),
-            self._evaluation.pool(),
-            self.seeds,
-            self.settings.eval_episodes,
-            f"{stage}/evaluate/{self.step}",
-            self.execution.device,
-        )
+        with self._saved_if_asked_to_end():
+            episodes = run_episodes(
+                self.actor.fixed(),
+                self.agent.act_draw(),
+                self._evaluation.pool(),
+                self.seeds,
+                self.settings.eval_episodes,
+                f"{stage}/evaluate/{self.step}",
+                self.execution.device,
+            )
         diagnostics = self.diagnostics()
         active = self.state.active.tolist()
         for row, log in enumerate(self._logs):
@@ -357,18 +374,27 @@ class Trainer:
                 },
             )
 
+        self._end_at_once = True
+
+    def _ask(self) -> None:
+        """End at the next step, or, if all steps are saved, at once: compiling may take longer than the time given."""
+        self._stop = True
+        if self._end_at_once:
+            raise Interrupted
+
     @contextmanager
-    def _asked_to_end(self) -> Iterator[None]:
-        """SIGTERM saves at the next step and ends the job."""
-
-        def ask(number: int, frame: Any) -> None:
-            self._stop = True
-
-        before = signal.signal(signal.SIGTERM, ask)
+    def _saved_if_asked_to_end(self) -> Iterator[None]:
+        """What changes no state is broken off: an evaluation may take longer than the time given to end."""
+        self._end_at_once = True
         try:
+            if self._stop:
+                raise Interrupted
             yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        except Interrupted:
+            self._end_at_once = False
+            self.save()
+            raise
+        self._end_at_once = False
 
 
 def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
