@@ -126,15 +126,30 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         "--compile", choices=["auto", "on", "off"], default="auto", help="the update; auto: where that repays itself"
     )
     train.add_argument("--checkpoint-seconds", type=float, default=300.0)
+    train.add_argument(
+        "--wait", action="store_true", help="for another process that trains one of these runs, and take its result"
+    )
     train.add_argument("--no-progress", action="store_true")
     train.set_defaults(func=_train)
 
 
 def _train(options: argparse.Namespace) -> int:
+    from mfql.training.interruption import Interrupted, asked_to_end
+
+    try:
+        with asked_to_end():
+            _train_job(options)
+    except Interrupted:
+        print("mfql: asked to end; the state is saved, the same command continues", file=sys.stderr)
+        return EXIT_CONTINUE
+    return 0
+
+
+def _train_job(options: argparse.Namespace) -> None:
     import torch
 
     from mfql.training.device import choose_device
-    from mfql.training.loop import Execution, Interrupted
+    from mfql.training.loop import Execution
     from mfql.training.train import Job, train
 
     torch.set_num_threads(options.threads)
@@ -158,12 +173,7 @@ def _train(options: argparse.Namespace) -> int:
         options.compile == "on",
         not options.no_progress,
     )
-    try:
-        train(job, execution, choose_compiling=options.compile == "auto")
-    except Interrupted:
-        print("mfql: asked to end; the state is saved, the same command continues", file=sys.stderr)
-        return EXIT_CONTINUE
-    return 0
+    train(job, execution, choose_compiling=options.compile == "auto", wait=options.wait)
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:

@@ -20,6 +20,21 @@ from mfql.errors import UserError
 
 
 @contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Name the file where the block cannot write it.
+
+    Raises:
+        UserError: for an OSError, such as that of a full disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}", "Check the folder's permissions and free space."
+        ) from error
+
+
+@contextmanager
 def write_whole(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a file beside `path` for writing and rename it to `path` when the block ends without an error.
 
@@ -29,16 +44,13 @@ def write_whole(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, mode) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}", "Check the folder's permissions and free space."
-        ) from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(beside, mode) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -98,7 +110,8 @@ class InUse(UserError):
 _BEAT, _LEASE = 20.0, 120.0
 # The clocks of two machines may differ: what only asks for a holder allows for more.
 _SILENCE = 600.0
-_PAUSE = 0.05
+# Between two looks at a lock: at first, and at most, since it may lie on a network file system and be held for days.
+_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
 # A process that lost its lock ends as one that was asked to end (sysexits' EX_TEMPFAIL).
 _EXIT_LOST = 75
 
@@ -121,11 +134,15 @@ def locked(path: str | Path, wait: float = 0.0) -> Iterator[None]:
         UserError: it cannot be written.
     """
     path, mine, watch = Path(path), json.dumps(_this_process()), _Watch()
-    deadline = time.monotonic() + wait
+    deadline, pause, told = time.monotonic() + wait, _PAUSE, wait == 0.0
     while not _take(path, mine, watch):
         if watch.lives and time.monotonic() >= deadline:
             raise _in_use(path, watch.holder)
-        time.sleep(_PAUSE)
+        if watch.lives and not told:
+            print(f"mfql: {path.parent} is in use by {watch.holder}; waiting for it", file=sys.stderr, flush=True)
+            told = True
+        time.sleep(pause)
+        pause = min(1.5 * pause, _LONGEST_PAUSE)
     released = Event()
     beat = Thread(target=_keep, args=(path, mine, released), name=f"lock {path}", daemon=True)
     beat.start()
@@ -204,15 +221,11 @@ def _process_namespace() -> str:
 
 def _take(path: Path, mine: str, watch: _Watch) -> bool:
     """Whether the lock is now this process's; else `watch` tells of its holder, and a dead one's is gone."""
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "x") as file:
-            file.write(mine)
-        return True
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}", "Check the folder's permissions.") from error
+        with suppress(FileExistsError), open(path, "x") as file:
+            _write_or_remove(file, path, mine)
+            return True
     try:
         with open(path) as file:  # Opened, since a network file system then asks its server for the date.
             text, renewed = file.read(), os.fstat(file.fileno()).st_mtime_ns
@@ -222,6 +235,16 @@ def _take(path: Path, mine: str, watch: _Watch) -> bool:
     if watch.lives is False:
         _remove(path, text)
     return False
+
+
+def _write_or_remove(file: IO[str], path: Path, text: str) -> None:
+    """Write a new lock; on a full disk an empty one would name nobody, and hold for two minutes."""
+    try:
+        file.write(text)
+        file.flush()
+    except OSError:
+        path.unlink()
+        raise
 
 
 def _remove(path: Path, text: str) -> None:

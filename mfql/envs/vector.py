@@ -38,6 +38,10 @@ class WorkerError(RuntimeError):
     """An environment raised an error, or a worker process died. The message names both."""
 
 
+class WorkerDied(UserError, WorkerError):
+    """A worker process ended that was not asked to: the system killed it, as it does when memory runs out."""
+
+
 class EnvPool:
     """`num_envs` environments of one task.
 
@@ -297,9 +301,11 @@ class _Worker:
         except (EOFError, OSError):
             code = self.process.wait()
             cause = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
-            raise WorkerError(
+            raise WorkerDied(
                 f"the worker process {self.process.pid} of {self.name} ended {cause}"
-                + (" (out of memory?)" if code == -signal.SIGKILL else "")
+                + (" (out of memory?)" if code == -signal.SIGKILL else ""),
+                "Run the same command again: training continues from its last checkpoint. If memory ran out, use fewer "
+                "workers (--workers; threads in a configuration).",
             ) from None
         if answer.startswith(b"!"):
             failure = json.loads(answer[1:])

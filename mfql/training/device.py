@@ -6,6 +6,8 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -47,6 +49,26 @@ def set_precision(precision: str, device: torch.device) -> None:
     """Let matrix products and convolutions on CUDA round to TF32, or not; the processor has none."""
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+@contextmanager
+def memory_errors_for_people() -> Iterator[None]:
+    """Say what to do where memory runs out, of the GPU or of the machine.
+
+    Raises:
+        UserError: memory ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch's error on a processor has no class of its own; its text begins with where in the source it was raised.
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        said = str(error).splitlines()[0].rpartition("] . ")[2] if str(error) else type(error).__name__
+        raise UserError(
+            f"out of memory: {said}",
+            "Run the same command with more memory, or fewer seeds a job (seeds_per_job) or workers; it continues.",
+        ) from error
 
 
 def free_index(count: int) -> int:

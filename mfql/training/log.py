@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfql.errors import UserError
+from mfql.files import writing
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -27,32 +28,37 @@ class TrainingLog:
     def __init__(self, folder: Path, size: int | None, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "metrics.csv"
-        if size is None:
-            path.write_text(_HEADER)
-        else:
-            _cut(path, size)
-        self._file = open(path, "a")  # noqa: SIM115 - open for the run's life, closed by close()
-        self._board: SummaryWriter = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if size else None)
+        self._path, board = folder / "metrics.csv", folder / "tensorboard"
+        with writing(self._path):
+            folder.mkdir(parents=True, exist_ok=True)
+            if size is None:
+                self._path.write_text(_HEADER)
+            else:
+                _cut(self._path, size)
+            self._file = open(self._path, "a")  # noqa: SIM115 - open for the run's life, closed by close()
+        with writing(board):
+            self._board: SummaryWriter = SummaryWriter(str(board), purge_step=step + 1 if size else None)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One row a metric, in the order of their names."""
-        for name in sorted(values):
-            self._file.write(f"{step},{name},{values[name]!r}\n")
-            self._board.add_scalar(name, values[name], step)
-        self._file.flush()  # Whoever watches the run reads how far it is.
+        with writing(self._path):
+            for name in sorted(values):
+                self._file.write(f"{step},{name},{values[name]!r}\n")
+                self._board.add_scalar(name, values[name], step)
+            self._file.flush()  # Whoever watches the run reads how far it is.
 
     def sync(self) -> int:
         """Bring all rows to the disk; returns the CSV's bytes."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self._file.tell()
+        with writing(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            return self._file.tell()
 
     def close(self) -> None:
         """Flush and close both."""
-        self._file.close()
-        self._board.close()
+        with writing(self._path):
+            self._file.close()
+            self._board.close()
 
 
 def _cut(path: Path, size: int) -> None:

@@ -99,11 +99,20 @@ class RunFolder:
         (self.folder / "failure.json").unlink(missing_ok=True)
 
     def deliver(self) -> None:
-        """Copy the result to where it is declared, written last."""
-        result = read_json(self.own / "evaluation.json")
-        target = self.folder / "evaluation.json"
-        if not target.exists() or target.read_text() != (self.own / "evaluation.json").read_text():
-            write_json(target, result)
+        """Copy the result to where it is declared, written last.
+
+        Raises:
+            UserError: it is not as it was when the run ended.
+        """
+        source, target = self.own / "evaluation.json", self.folder / "evaluation.json"
+        expected = (self.manifest() or {}).get("outputs", {}).get(source.name)
+        if expected not in (None, sha256(source)):
+            raise UserError(
+                f"{source} is altered: it is not the file that the manifest beside it knows",
+                "Put the right file back; or delete it, and the same command makes it again from the last checkpoint.",
+            )
+        if not target.exists() or target.read_bytes() != source.read_bytes():
+            write_json(target, read_json(source))
 
     def fate(self, wanted: dict[str, Any]) -> Fate:
         """What training the run that `describe_run` describes makes of the folder as it is."""
@@ -120,7 +129,7 @@ class RunFolder:
         """Make the folder ready for the run that `describe_run` describes; a run of other settings is moved aside.
 
         Raises:
-            UserError: the folder holds a run on another version of the dataset.
+            UserError: the folder holds a run on another version of the dataset, or its manifest is altered.
         """
         fate, before = self.fate(wanted), self.manifest()
         if before is None or fate not in (Fate.REFUSED, Fate.RETRAINED):
@@ -133,6 +142,11 @@ class RunFolder:
             )
             self.record_failure(refusal)  # The run may be finished, and would pass for one.
             raise refusal
+        if not changes(before, wanted):
+            raise UserError(
+                f"{self.own / 'manifest.json'} is altered: its identity is not that of its settings, versions and data",
+                f"Put the right file back, or write {wanted['identity']} as its identity.",
+            )
         aside = self.own.with_name(f"run.{before['identity']}")
         if aside.exists():
             shutil.rmtree(aside)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,8 +19,8 @@ from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, save_policy
 from mfql.files import identity_of, json_text, locked, sha256, write_json, write_whole
 from mfql.settings import Settings, build_settings, checkpoint_stage, raw_settings
 from mfql.tasks import Task, find_task, is_visual
-from mfql.training.device import repays_compiling, set_precision
-from mfql.training.loop import Execution, Interrupted, Trainer
+from mfql.training.device import memory_errors_for_people, repays_compiling, set_precision
+from mfql.training.loop import Execution, Trainer
 from mfql.training.run import RunFolder, describe_run, go_on_together, machine, provenance
 
 # Offline lengths from which a run is the paper's size.
@@ -50,11 +51,12 @@ class Job:
         return RunFolder(self.results, self.method, self.task, seed, stage or self.stage)
 
 
-def train(job: Job, execution: Execution, *, choose_compiling: bool = False) -> None:
+def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wait: bool = False) -> None:
     """Train what is missing of a job and deliver every seed's `evaluation.json`.
 
     Args:
         choose_compiling: compile the update where that repays itself, whatever `execution` says.
+        wait: for another process that trains one of these runs, and take its result; else that is an error.
 
     Raises:
         UserError: bad settings, data or folders; nothing is half-written.
@@ -72,8 +74,9 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False) -> 
     set_precision(settings.precision, execution.device)
     with ExitStack() as locks:
         for seed in sorted(job.seeds):
-            locks.enter_context(locked(job.run(seed).lock))
+            locks.enter_context(locked(job.run(seed).lock, wait=math.inf if wait else 0.0))
         locks.enter_context(_failure_recorded([job.run(seed) for seed in job.seeds]))
+        locks.enter_context(memory_errors_for_people())
         dataset = load(task, job.data)
         manifests = {seed: _manifest(job, seed, kind, settings, dataset, task) for seed in job.seeds}
         for seed in job.seeds:
@@ -97,8 +100,6 @@ def _failure_recorded(runs: list[RunFolder]) -> Iterator[None]:
         run.forget_failure()
     try:
         yield
-    except Interrupted:
-        raise
     except Exception as error:
         for run in runs:
             if not run.finished():
