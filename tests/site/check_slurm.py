@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from test_workflow import TASK, Project, clone
 
 MFQL, FLOW_BC = "mfql-miniature", "flow_bc-miniature"
 # Long enough to be disturbed midway.
-LENGTHS = {MFQL: (1200, 600), FLOW_BC: (1600, 600)}
+LENGTHS = {MFQL: (600, 400), FLOW_BC: (600, 400)}
 # Minutes, and the machine may be busy.
 LONGEST = 1500
 
@@ -36,7 +36,7 @@ def longer_miniature(folder: Path) -> Project:
         for before, after in {
             "offline_steps: 60": f"offline_steps: {offline}",
             "online_steps: 40": f"online_steps: {online}",
-            "eval_interval: 30": "eval_interval: 400",
+            "eval_interval: 30": "eval_interval: 200",
         }.items():
             assert before in text
             text = text.replace(before, after, 1)
@@ -45,29 +45,77 @@ def longer_miniature(folder: Path) -> Project:
     return project
 
 
-@contextmanager
-def launched(project: Project, cluster: Cluster) -> Iterator[subprocess.Popen[str]]:
-    """Snakemake at work on the cluster; ended with the block."""
-    command = [
-        sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm",
-        "--configfile", "tests/miniature.yaml", "--config", "final_episodes=1", "--cores", "2",
-        "--slurm-init-seconds-before-status-checks", "2",
-    ]  # fmt: skip
-    with (
-        open(project.folder / "printed.txt", "w") as printed,
-        subprocess.Popen(
-            command,
-            cwd=project.folder,
-            env=cluster.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=printed,
-            stderr=subprocess.STDOUT,
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            process.kill()
+@dataclass(frozen=True)
+class Launch:
+    """Snakemake at work on the cluster."""
+
+    project: Project
+    cluster: Cluster
+    process: subprocess.Popen[str]
+
+    @classmethod
+    @contextmanager
+    def of(cls, project: Project, cluster: Cluster) -> Iterator[Launch]:
+        """Launch the miniature; it ends with the block."""
+        command = [
+            sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm",
+            "--configfile", "tests/miniature.yaml", "--config", "final_episodes=1", "--cores", "2",
+            "--slurm-init-seconds-before-status-checks", "2",
+        ]  # fmt: skip
+        with (
+            open(project.folder / "printed.txt", "w") as printed,
+            subprocess.Popen(
+                command,
+                cwd=project.folder,
+                env=cluster.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                text=True,
+            ) as process,
+        ):
+            try:
+                yield cls(project, cluster, process)
+            finally:
+                process.kill()
+
+    def disturb(self, *acts: Callable[[Launch], None]) -> None:
+        """Do these things, each when its time has come."""
+        with ThreadPoolExecutor() as pool:
+            try:
+                for done in as_completed([pool.submit(act, self) for act in acts]):
+                    done.result()
+            except BaseException:
+                self.process.kill()  # The other acts then wait no longer.
+                raise
+
+    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until the condition holds, as long as Snakemake runs."""
+
+        def holds() -> bool:
+            assert self.process.poll() is None, f"Snakemake ended without {what}"
+            return condition()
+
+        wait_for(holds, what, LONGEST)
+
+    def wait(self) -> None:
+        """Wait until Snakemake ends, in good order."""
+        status = self.process.wait(LONGEST)
+        assert status == 0, (self.project.folder / "printed.txt").read_text()
+
+    def under_way(self, method: str, stage: str) -> Job:
+        """The training job, once it has trained beyond its first checkpoint."""
+        folder = own(self.project, method, stage)
+
+        def trained() -> bool:
+            saved = sorted(folder.glob("checkpoint/step-*.pt"))
+            if not saved:
+                return False
+            last = (folder / "metrics.csv").read_text().splitlines()[-1].split(",")[0]
+            return last.isdigit() and int(last) > int(saved[-1].stem.split("-")[1])
+
+        self.wait_for(trained, f"training of {method} {stage}")
+        return next(job for job in self.cluster.jobs(f"{method}_{TASK}_{stage}") if job.state == "RUNNING")
 
 
 @dataclass
@@ -107,66 +155,46 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture(scope="session")
 def disturbed(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Disturbed:
     project = longer_miniature(tmp_path_factory.mktemp("disturbed") / "mfql")
-    with launched(project, cluster) as snakemake:
-        with ThreadPoolExecutor() as pool:
-            for done in as_completed(pool.submit(act, project, cluster) for act in (cancel, kill, requeue)):
-                done.result()
-        status = snakemake.wait(LONGEST)
-    assert status == 0, (project.folder / "printed.txt").read_text()
+    with Launch.of(project, cluster) as launch:
+        launch.disturb(cancel, kill, requeue)
+        launch.wait()
     return Disturbed(project, cluster.jobs())
 
 
-def under_way(project: Project, cluster: Cluster, method: str, stage: str) -> Job:
-    """The training job, once it has trained beyond its first checkpoint."""
-    folder = own(project, method, stage)
-
-    def trained() -> bool:
-        saved = sorted(folder.glob("checkpoint/step-*.pt"))
-        if not saved:
-            return False
-        last = (folder / "metrics.csv").read_text().splitlines()[-1].split(",")[0]
-        return last.isdigit() and int(last) > int(saved[-1].stem.split("-")[1])
-
-    wait_for(trained, f"training of {method} {stage}", LONGEST)
-    return next(job for job in cluster.jobs(f"{method}_{TASK}_{stage}") if job.state == "RUNNING")
-
-
-def cancel(project: Project, cluster: Cluster) -> None:
+def cancel(launch: Launch) -> None:
     """As a user cancels a job."""
-    cluster.call("scancel", str(under_way(project, cluster, MFQL, "offline").number))
+    launch.cluster.call("scancel", str(launch.under_way(MFQL, "offline").number))
 
 
-def kill(project: Project, cluster: Cluster) -> None:
+def kill(launch: Launch) -> None:
     """As when memory runs out: the trainer has no time to save or to release its lock. Its node takes no more jobs."""
-    job = under_way(project, cluster, FLOW_BC, "offline")
-    cluster.call("scontrol", "update", f"nodename={job.node}", "state=drain", "reason=check")
+    job = launch.under_way(FLOW_BC, "offline")
+    launch.cluster.call("scontrol", "update", f"nodename={job.node}", "state=drain", "reason=check")
     (trainer,) = (
         process
         for process in psutil.process_iter(["cmdline", "cwd"])
         if (process.info["cmdline"] or [])[2:5] == ["train", "--method", FLOW_BC]
-        and process.info["cwd"] == str(project.folder)
+        and process.info["cwd"] == str(launch.project.folder)
     )
     trainer.kill()
-    wait_for(
-        lambda: any(
-            other.number > job.number and other.state == "RUNNING"
-            for other in cluster.jobs(f"{FLOW_BC}_{TASK}_offline")
-        ),
-        "second submission",
-        LONGEST,
-    )
-    cluster.call("scontrol", "update", f"nodename={job.node}", "state=resume")
+
+    def started_again() -> bool:
+        jobs = launch.cluster.jobs(f"{FLOW_BC}_{TASK}_offline")
+        return any(other.number > job.number and other.state == "RUNNING" for other in jobs)
+
+    launch.wait_for(started_again, "second attempt")
+    launch.cluster.call("scontrol", "update", f"nodename={job.node}", "state=resume")
 
 
-def requeue(project: Project, cluster: Cluster) -> None:
+def requeue(launch: Launch) -> None:
     """As SLURM does with a preempted job; it starts again on the other node."""
-    job = under_way(project, cluster, MFQL, "online")
-    cluster.call("scontrol", "requeue", str(job.number))
-    wait_for(
-        lambda: (job.number, "PENDING") in [(one.number, one.state) for one in cluster.jobs()], "requeued job", 120
+    job = launch.under_way(MFQL, "online")
+    launch.cluster.call("scontrol", "requeue", str(job.number))
+    launch.wait_for(
+        lambda: (job.number, "PENDING") in [(one.number, one.state) for one in launch.cluster.jobs()], "requeued job"
     )
     # SLURM lets it wait for two minutes.
-    cluster.call("scontrol", "update", f"jobid={job.number}", f"excnodelist={job.node}", "starttime=now")
+    launch.cluster.call("scontrol", "update", f"jobid={job.number}", f"excnodelist={job.node}", "starttime=now")
 
 
 def test_every_job_goes_through_sbatch_to_its_partition(disturbed: Disturbed) -> None:
@@ -182,7 +210,7 @@ def test_a_cancelled_job_saves_and_is_submitted_again_and_continues(disturbed: D
     first, second = disturbed.sessions(MFQL, "offline")
     assert first["from_step"] == 0
     # It saved where it was, between the checkpoints that follow evaluations.
-    assert second["from_step"] % 400
+    assert second["from_step"] % 200
 
 
 def test_a_killed_job_continues_on_another_node_in_spite_of_the_lock_that_it_left(disturbed: Disturbed) -> None:
@@ -190,7 +218,7 @@ def test_a_killed_job_continues_on_another_node_in_spite_of_the_lock_that_it_lef
     first, second = disturbed.sessions(FLOW_BC, "offline")
     assert first["host"] != second["host"]
     assert second["from_step"] > 0
-    assert second["from_step"] % 400 == 0
+    assert second["from_step"] % 200 == 0
 
 
 def test_a_requeued_job_saves_and_continues_under_its_number_on_another_node(disturbed: Disturbed) -> None:
@@ -198,7 +226,7 @@ def test_a_requeued_job_saves_and_continues_under_its_number_on_another_node(dis
     assert (job.state, job.restarts) == ("COMPLETED", 1)
     first, second = disturbed.sessions(MFQL, "online")
     assert first["host"] != second["host"]
-    assert second["from_step"] % 400
+    assert second["from_step"] % 200
 
 
 def test_results_are_those_of_an_undisturbed_run_byte_for_byte(undisturbed: Project, disturbed: Disturbed) -> None:
