@@ -27,7 +27,7 @@ from mfql.files import read_json, write_json
 from tests.training_runs import DATASET, Workplace
 
 GOLDEN = Path(__file__).parent / "data" / "golden.json"
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 METHOD = """
 inherits: mfql
 offline_steps: 60

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,8 +14,6 @@ from mfql.errors import UserError
 from mfql.files import holder, read_json
 from mfql.training.run import RunFolder
 
-# A trainer logs and saves every few minutes; one of another host that has been silent for so long may be gone.
-_SILENCE = 1800.0
 _TAIL = 16_384  # bytes of a log in which its last error is looked for
 _ERROR = re.compile(r"^mfql\b.*: |\b\w*(Error|Exception)\b|\berror:|command not found|^Killed")
 _ASKED_TO_END = "mfql: asked to end"
@@ -118,9 +115,6 @@ def _running(run: RunFolder, manifest: dict[str, Any] | None, lock: dict[str, An
     step, moment = _last_mark(run)
     began, first = _session(manifest)
     note = f"by process {lock['pid']} on {lock['host']}"
-    silent = time.time() - max(moment or 0.0, began or 0.0, _date(run.lock))
-    if silent > _SILENCE:
-        note += f", silent for {silent / 3600:.1f} hours: if it is gone, delete {run.lock}"
     return Standing(run, State.RUNNING, step or 0, _steps(manifest), _rate(step, moment, first, began), note, log)
 
 
@@ -157,13 +151,6 @@ def _steps(manifest: dict[str, Any] | None) -> int | None:
     if manifest is None:
         return None
     return int(manifest["settings"]["online_steps" if manifest["stage"] == "online" else "offline_steps"])
-
-
-def _date(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _read(path: Path) -> dict[str, Any] | None:
