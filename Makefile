@@ -28,7 +28,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install launcher quickstart test lint types check-data check-golden update lock lock-cuda image image-docker sbom check-image check-slurm clean
+.PHONY: help install launcher quickstart test lint types bench check-data check-golden update lock lock-cuda image image-docker sbom check-image check-slurm clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ lint: $(DEVELOPMENT)  ## style of the code and of the workflow
 
 types: $(DEVELOPMENT)  ## static types
 	$(RUN) mypy
+
+bench: $(RUNTIME)  ## how fast it is on this machine, beside the goals; 15 minutes (docs/benchmarks.md)
+	$(RUN) python -m benchmarks run
 
 check-data: $(DEVELOPMENT)  ## generated datasets against what the official scripts produce; minutes
 	$(RUN) python tests/check_generator.py --workers 2

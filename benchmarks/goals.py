@@ -1,0 +1,175 @@
+"""The project's speed goals, each beside what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.results import number
+
+# Updates a second of the released JAX code on two cores of a server, float32: known, not measured here.
+CITED_REFERENCE = 3.2
+
+Document = Mapping[str, Any]
+# From a results file to the measured value, None where it was not measured.
+Look = Callable[[Document], float | None]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A quantity and its bound.
+
+    Args:
+        bound: `at_most` or at least that.
+        on: `cpu`, or part of the name of a GPU.
+        needs: what a machine must have to measure it.
+        cores: that it needs.
+    """
+
+    text: str
+    unit: str
+    bound: float
+    look: Look
+    on: str
+    needs: str
+    at_most: bool = False
+    cores: int = 1
+
+    def fits(self, result: Document) -> bool:
+        """Whether the goal is about a machine like that of a results file."""
+        machine = result["machine"]
+        if machine["cores"] < self.cores:
+            return False
+        return self.on == "cpu" or (machine["gpu"] is not None and self.on in machine["gpu"])
+
+    def met(self, value: float) -> bool:
+        """Whether a value is within the bound."""
+        return value <= self.bound if self.at_most else value >= self.bound
+
+
+def found(part: str, quantity: str, **case: Any) -> Look:
+    """Looks a measurement up by part, quantity and what its case must say."""
+
+    def look(result: Document) -> float | None:
+        return next(
+            (
+                float(one["value"])
+                for one in result["measurements"]
+                if (one["part"], one["quantity"]) == (part, quantity)
+                and all(one["case"].get(key) == value for key, value in case.items())
+            ),
+            None,
+        )
+
+    return look
+
+
+def _over_reference(result: Document) -> float | None:
+    """Our bf16 updates over the reference's: measured, else cited."""
+    case = {"precision": "bf16", "mode": "compiled", "seeds": 1}
+    measured = found("reference", "times the reference", **case)(result)
+    ours = found("update", "updates", **case)(result)
+    if measured is not None or ours is None:
+        return measured
+    return ours / CITED_REFERENCE
+
+
+_H100: Mapping[str, Any] = {"on": "H100", "needs": "an H100"}
+_TF32: Mapping[str, Any] = {"precision": "tf32", "mode": "captured"}
+_WITH_SIMULATOR: Mapping[str, Any] = {"on": "H100", "needs": "an H100, mujoco and ogbench"}
+
+GOALS: Sequence[Goal] = (
+    Goal(
+        "updates/s of one seed at the paper's size on a CPU, float32, against the same matrix products alone",
+        "%",
+        70,
+        found("update", "of the products' rate", precision="float32", mode="compiled"),
+        "cpu",
+        "a CPU run that is not --quick",
+    ),
+    Goal(
+        f"the same with bf16, against the released JAX code (cited: {CITED_REFERENCE} updates/s, unless --reference)",
+        "x",
+        4,
+        _over_reference,
+        "cpu",
+        "a CPU run that is not --quick",
+    ),
+    Goal("updates/s, one seed, H100, tf32", "1/s", 1_600, found("update", "updates", **_TF32), **_H100),
+    Goal(
+        "seed-updates/s, 8 seeds, H100, tf32", "1/s", 6_000, found("seeds", "seed-updates", seeds=8, **_TF32), **_H100
+    ),
+    Goal(
+        "online seed-steps/s, 8 seeds, H100, antmaze",
+        "1/s",
+        2_500,
+        found("online", "seed-steps", seeds=8, environment="antmaze"),
+        **_WITH_SIMULATOR,
+    ),
+    Goal(
+        "online seed-steps/s, 8 seeds, H100, cube",
+        "1/s",
+        2_000,
+        found("online", "seed-steps", seeds=8, environment="cube"),
+        **_WITH_SIMULATOR,
+    ),
+    Goal(
+        "online steps/s, one seed, H100, antmaze",
+        "1/s",
+        700,
+        found("online", "steps", seeds=1, environment="antmaze"),
+        **_WITH_SIMULATOR,
+    ),
+    Goal(
+        "evaluation, 50 episodes of antmaze-large x 8 seeds on 16 cores, against one at a time",
+        "x",
+        10,
+        found("evaluation", "times one at a time", suite="OGBench antmaze", seeds=8, episodes=50),
+        "cpu",
+        "16 cores, mujoco and ogbench",
+        cores=16,
+    ),
+    Goal(
+        "acting, K = 5, one observation, CPU, p50",
+        "ms",
+        1,
+        found("acting", "latency p50", candidates=5, device="cpu"),
+        "cpu",
+        "the part acting",
+        at_most=True,
+    ),
+    Goal(
+        "the paper's state-based runs, by `mfql plan`",
+        "GPU-hours",
+        80,
+        found("plan", "the paper's state-based runs"),
+        at_most=True,
+        **_WITH_SIMULATOR,
+    ),
+    Goal(
+        "quickstart after installation on 2 cores",
+        "min",
+        8,
+        found("quickstart", "whole workflow"),
+        "cpu",
+        "the part quickstart (`--parts quickstart`)",
+        at_most=True,
+    ),
+)
+
+
+def goal_rows(results: Sequence[Document]) -> list[list[str]]:
+    """Rows of a table: goal, bound, what was measured, whether it holds. A run with --quick counts as none."""
+    return [_row(goal, [result for result in results if not result["quick"]]) for goal in GOALS]
+
+
+def _row(goal: Goal, results: Sequence[Document]) -> list[str]:
+    bound = f"{'≤' if goal.at_most else '≥'} {number(goal.bound)} {goal.unit}"
+    for result in results:
+        value = goal.look(result) if goal.fits(result) else None
+        if value is not None:
+            machine = result["machine"]
+            where = machine["gpu"] if goal.on != "cpu" else f"{machine['cpu']}, {machine['cores']} cores"
+            return [goal.text, bound, f"{number(value)} {goal.unit} ({where})", "yes" if goal.met(value) else "no"]
+    return [goal.text, bound, f"not measured here: needs {goal.needs}", ""]

@@ -1,0 +1,145 @@
+"""A training job of random rows, run as the trainer runs it: draws, rows, update, and on CUDA the captured graph."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.results import ROOT
+from benchmarks.timing import Budget, synchronise
+from mfql.agents.interface import Agent, Draw
+from mfql.agents.mfql import MFQL, MFQLSettings
+from mfql.agents.update import Updater, initial_state
+from mfql.draws import DrawStream, generator
+from mfql.training.device import set_precision
+from mfql.training.memory import Memory
+from mfql.training.step import Step
+
+# A maze's ant, which the paper's sizes are counted for.
+OBSERVATION_DIM, ACTION_DIM = 29, 8
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much to measure.
+
+    Args:
+        budget: of quick things; long_budget: of those of which one call takes long.
+        rows: of the dataset.
+        seeds: of the series of seeds; packed: seeds of a packed job.
+        compiled: whether a processor's update is compiled, which takes a minute each.
+        calls: of the acting latency.
+        env_steps: of an evaluation's episodes; episodes: of one seed's evaluation.
+        generated: episodes of a generated dataset.
+        scheduled: empty jobs that Snakemake runs.
+        changes: of the paper's settings.
+    """
+
+    budget: Budget
+    long_budget: Budget
+    rows: int
+    seeds: tuple[int, ...]
+    packed: int
+    compiled: bool
+    calls: int
+    env_steps: int
+    episodes: int
+    generated: int
+    scheduled: int
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+FULL = Effort(Budget(7, 1.0), Budget(3, 1.0), 100_000, (1, 2, 4, 8, 16), 8, True, 2_000, 50, 50, 10, 20)
+QUICK = Effort(Budget(3, 0.1), Budget(2, 0.1), 10_000, (1, 2), 2, False, 50, 10, 2, 1, 2)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every part is given.
+
+    Args:
+        device: that is measured.
+        config_dir: folder with `methods/` and the task table.
+    """
+
+    effort: Effort
+    device: torch.device
+    config_dir: Path = ROOT / "config"
+
+    def agent(self, **changes: Any) -> MFQL:
+        """MFQL at the paper's size, with settings changed."""
+        settings = {"offline_steps": 1_000_000, "online_steps": 1_000_000, "discount": 0.995, "alpha": 100.0}
+        return MFQL(MFQLSettings(**{**settings, **self.effort.changes, **changes}), (OBSERVATION_DIM,), ACTION_DIM)
+
+
+class Job:
+    """The updates of one job.
+
+    Args:
+        seeds: trained together.
+        rows: of the dataset.
+        compiled: compile the update, and on CUDA capture the step.
+        capacity: rows of the online tail.
+    """
+
+    def __init__(
+        self, agent: Agent, seeds: int, rows: int, device: torch.device, *, compiled: bool = False, capacity: int = 0
+    ) -> None:
+        self.agent, self.device = agent, device
+        self.seeds = list(range(seeds))
+        self.state = initial_state(
+            agent, [generator(torch.device("cpu"), seed, "initial") for seed in self.seeds], device
+        )
+        self.updater = Updater(agent, self.state, float("inf"), compiled=compiled)
+        self.captured = compiled and device.type == "cuda"
+        self.begin(rows, capacity)
+
+    def begin(self, rows: int, capacity: int) -> None:
+        """Go on from other rows with the same, possibly compiled, updates."""
+        share = self.agent.online_share if capacity else None
+        self.memory = Memory(_random_rows(self.agent, rows), len(self.seeds), capacity, share, self.device)
+        updates = self.agent.updates_per_step if capacity else 1
+        draws = {"rows": Draw("integer", (self.agent.settings.batch_size,)), **self.agent.update_draws()}
+        repeated = {name: Draw(draw.kind, (updates, *draw.shape)) for name, draw in draws.items()}
+        stream = DrawStream(repeated, self.seeds, "benchmark", self.device)
+        self.step = Step(self.updater, self.memory, stream, updates, 0.0, captured=self.captured)
+        self.count = 0
+
+    def once(self) -> None:
+        """One step."""
+        self.step(self.count)
+        self.count += 1
+
+    def case(self, calls: int) -> float:
+        """So many steps; the seconds that they took."""
+        set_precision(self.agent.settings.precision, self.device)
+        synchronise(self.device)
+        began = time.perf_counter()
+        for _ in range(calls):
+            self.once()
+        synchronise(self.device)
+        return time.perf_counter() - began
+
+
+def _random_rows(agent: Agent, rows: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal((rows, *shape), dtype=np.float32)
+
+    actions = normal(agent.action_dim).clip(-1.0, 1.0)
+    fields = {
+        "observations": normal(*agent.observation_shape),
+        "next_observations": normal(*agent.observation_shape),
+        "actions": actions,
+        "rewards": -np.ones(rows, np.float32),
+        "masks": np.ones(rows, np.float32),
+    }
+    extra = {"next_actions": actions, "mc_returns": fields["rewards"]}
+    return fields | {name: extra[name] for name in agent.extra_fields}

@@ -1,0 +1,99 @@
+"""What is measured from outside, as processes: start-up, the scheduler's share, the quickstart."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.job import Context
+from benchmarks.results import ROOT, Found, LeftOut, Measurement
+from benchmarks.timing import Case, take_turns
+from mfql.errors import UserError
+
+_STARTS = {
+    "command line (mfql --help)": ["-m", "mfql.cli", "--help"],
+    "training code": ["-c", "import mfql.training.step, mfql.evaluation.policy"],
+    "torch alone": ["-c", "import torch"],
+}
+_NOTHING = """
+rule all:
+    input: expand("done/{{job}}", job=range({jobs}))
+
+rule one:
+    output: "done/{{job}}"
+    shell: "touch {{output}}"
+"""
+
+
+def _run(command: Sequence[str], folder: Path = ROOT) -> None:
+    """Run a command in a folder.
+
+    Raises:
+        UserError: it failed.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    done = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    if done.returncode:
+        last = "\n".join(done.stderr.strip().splitlines()[-5:])
+        raise UserError(f"`{' '.join(command)}` failed in {folder} with status {done.returncode}:\n{last}")
+
+
+def _case(command: Sequence[str]) -> Case:
+    def run(calls: int) -> float:
+        began = time.perf_counter()
+        for _ in range(calls):
+            _run(command)
+        return time.perf_counter() - began
+
+    return run
+
+
+def start_up(context: Context) -> Found:
+    """Seconds of processes that do nothing but begin."""
+    cases = {name: _case([sys.executable, *arguments]) for name, arguments in _STARTS.items()}
+    times = take_turns(cases, context.effort.long_budget)
+    return [Measurement.of("start", name, "s", seconds) for name, seconds in times.items()]
+
+
+def scheduler(context: Context) -> Found:
+    """Snakemake's share: reading the rules and building the default configuration's graph, and an empty job."""
+    snakemake = shutil.which("snakemake", path=str(Path(sys.executable).parent)) or shutil.which("snakemake")
+    if snakemake is None:
+        return [LeftOut("the scheduler's share", "snakemake is not installed")]
+    graph = _case([snakemake, "--dry-run", "--quiet", "all", "--config", "allow_cpu=true"])
+    jobs = context.effort.scheduled
+    return [
+        Measurement.of("scheduler", "rules read and graph built", "s", graph(1), configuration="config/config.yaml"),
+        Measurement.of("scheduler", "an empty job", "s", _empty_job(snakemake, jobs), jobs=jobs),
+    ]
+
+
+def _empty_job(snakemake: str, jobs: int) -> float:
+    """Seconds of one job of many that do nothing, one after the other, the scheduler's own start taken off."""
+    seconds = {}
+    for count in (1, 1 + jobs):
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "Snakefile").write_text(_NOTHING.format(jobs=count))
+            began = time.perf_counter()
+            _run([snakemake, "--cores", "1", "--quiet", "all"], Path(folder))
+            seconds[count] = time.perf_counter() - began
+    return (seconds[1 + jobs] - seconds[1]) / jobs
+
+
+def quickstart(context: Context) -> Found:
+    """Minutes of the quickstart, in a folder without data and results."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("Snakefile", "workflow", "config", "profiles", "results/published"):
+            source = ROOT / name
+            copy = shutil.copytree if source.is_dir() else shutil.copy
+            copy(source, Path(folder, name))  # copytree makes the folders above
+        began = time.perf_counter()
+        _run(["snakemake", "--configfile", "config/quickstart.yaml", "--cores", "all"], Path(folder))
+        minutes = (time.perf_counter() - began) / 60
+    return [Measurement.of("quickstart", "whole workflow", "min", minutes, cores=os.cpu_count())]

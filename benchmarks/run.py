@@ -1,0 +1,137 @@
+"""All parts in one run; what a machine lacks is left out with a line that says so."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks import acting, processes, update
+from benchmarks.job import Context
+from benchmarks.reference import Reference, ReferenceUpdates
+from benchmarks.results import Found, LeftOut, Measurement, document
+
+# What a part imports beside torch and numpy.
+_SIMULATOR = ("gymnasium", "mujoco", "ogbench")
+_NEEDED = {"online": _SIMULATOR, "evaluation": _SIMULATOR, "data": _SIMULATOR, "plan": _SIMULATOR}
+PARTS = (
+    "update",
+    "plan",
+    "seeds",
+    "acting",
+    "methods",
+    "online",
+    "evaluation",
+    "data",
+    "start",
+    "memory",
+    "scheduler",
+    "quickstart",
+)
+# The quickstart takes minutes of its own.
+DEFAULT_PARTS = PARTS[:-1]
+
+
+def measure(
+    context: Context, parts: Sequence[str], quick: bool, reference: Reference | None = None
+) -> tuple[dict[str, Any], Found]:
+    """Measure parts.
+
+    Args:
+        parts: of `PARTS`.
+        quick: mark the results as a smoke run.
+        reference: the released code to measure beside the updates.
+
+    Returns:
+        the content of a results file, and what was found.
+
+    Raises:
+        UserError: the reference, or a program that is measured from outside, failed.
+    """
+    found: Found = []
+    wanted = [part for part in PARTS if part in parts]
+    absent = {part: [name for name in _NEEDED.get(part, ()) if not importlib.util.find_spec(name)] for part in wanted}
+    found += [LeftOut(part, f"not installed: {', '.join(names)}") for part, names in absent.items() if names]
+    present = [part for part in wanted if not absent[part]]
+    with tempfile.TemporaryDirectory() as cache:
+        # A first step is to show what compiling costs, not what an earlier run left.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+        found += _updates(context, present, reference)
+        for part in present:
+            if part in _APART:
+                print(f"benchmarks: {part}", flush=True)
+                found += _APART[part](context)
+    return document(found, context.device, quick), found
+
+
+def _updates(context: Context, parts: Sequence[str], reference: Reference | None) -> Found:
+    """The parts that share jobs of the paper's size, so that each is compiled once."""
+    found: Found = []
+    jobs: dict[tuple[str, str], Any] = {}
+    if "update" in parts:
+        print("benchmarks: update", flush=True)
+        jobs, found = update.jobs_by_kind(context)
+        with ExitStack() as stack:
+            theirs = None
+            if reference is not None:
+                theirs = ReferenceUpdates(reference, context.agent().settings.batch_size)
+                stack.callback(theirs.close)
+            found += update.by_precision(context, jobs, theirs)
+        found += update.host_synchronisations(context)
+    if "plan" in parts:
+        from benchmarks import speed
+
+        print("benchmarks: plan", flush=True)
+        mode = "captured" if context.device.type == "cuda" else "compiled"
+        found += speed.measure(context, jobs.get((context.agent().settings.precision, mode)))
+    return found
+
+
+def _of_environments(name: str) -> Callable[[Context], Found]:
+    """A part that imports the simulator, which not every machine has."""
+
+    def run(context: Context) -> Found:
+        from benchmarks import environments
+
+        part: Callable[[Context], Found] = getattr(environments, name)
+        return part(context)
+
+    return run
+
+
+_APART: Mapping[str, Callable[[Context], Found]] = {
+    "seeds": update.by_seeds,
+    "acting": acting.acting,
+    "methods": acting.methods,
+    "online": _of_environments("online"),
+    "evaluation": _of_environments("evaluation"),
+    "data": _of_environments("collecting"),
+    "start": processes.start_up,
+    "memory": update.host_memory,
+    "scheduler": processes.scheduler,
+    "quickstart": processes.quickstart,
+}
+
+
+def paper_hours(context: Context, speed: Path) -> list[dict[str, Any]]:
+    """On a GPU: the hours that `mfql plan` finds for the paper's state-based runs with a file of measured speed."""
+    if context.device.type != "cuda":
+        return []
+    from mfql.plan.configuration import read_configuration
+    from mfql.plan.cost import find_speed, hours_of
+    from mfql.plan.launch import Launch
+    from mfql.plan.outlook import Outlooks
+
+    config = read_configuration(None, context.config_dir)
+    config["offline"]["tasks"].remove("ogbench-visual")
+    with tempfile.TemporaryDirectory() as results:
+        outlooks = Outlooks(config, Path(results), context.config_dir / "datasets.lock.json")
+        launch = Launch(config, context.config_dir, ["offline", "online"], outlooks)
+        hours = hours_of(launch.jobs, 0.0, find_speed(speed, 1), config["threads"], 1, os.cpu_count() or 1)
+    one = Measurement.of("plan", "the paper's state-based runs", "GPU-hours", hours.gpu, gpu=1)
+    return [asdict(one)]

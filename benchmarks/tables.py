@@ -1,0 +1,120 @@
+"""Results as Markdown, and their place in the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.goals import Document, goal_rows
+from benchmarks.results import number
+from mfql.errors import UserError
+from mfql.files import write_whole
+
+BEGIN, END = (
+    "<!-- written by `python -m benchmarks docs`: begin -->",
+    "<!-- written by `python -m benchmarks docs`: end -->",
+)
+_TITLES = {
+    "update": "An update of one seed, and its matrix products alone",
+    "seeds": "Several seeds in one job",
+    "acting": "Acting on one observation",
+    "methods": "Every method: one seed, eager",
+    "online": "Online training",
+    "evaluation": "Evaluation",
+    "data": "Collecting datasets",
+    "start": "Start-up and compilation",
+    "memory": "Memory",
+    "scheduler": "The scheduler's share",
+    "plan": "Measured for `mfql plan`",
+    "reference": "Against the released JAX code",
+    "quickstart": "Quickstart",
+}
+
+
+def goals_table(results: Sequence[Document]) -> str:
+    """The goals beside what was measured."""
+    return table(["goal", "bound", "measured", "holds"], goal_rows(results))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
+
+
+def section(result: Document) -> str:
+    """One results file: what it was measured on, and its tables."""
+    machine = result["machine"]
+    device = machine["gpu"] or f"{machine['cpu']}, processor alone"
+    versions = ", ".join(f"{name} {found}" for name, found in machine["versions"].items())
+    lines = [
+        f"## {'Profile' if result['kind'] == 'profile' else 'Speed'}: {device}",
+        "",
+        f"`{result['command']}` on {result['date']}; processor {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['threads']} threads of torch, load {machine['load_at_start']} at the start; {versions}.",
+        *(["**With --quick: a smoke run, no measurement.**"] if result.get("quick") else []),
+        "",
+    ]
+    parts = _profile_tables(result) if result["kind"] == "profile" else _part_tables(result)
+    return "\n".join([*lines, *parts])
+
+
+def _part_tables(result: Document) -> list[str]:
+    measured = result["measurements"]
+    lines: list[str] = []
+    for part in dict.fromkeys(one["part"] for one in measured):
+        lines += [f"### {_TITLES.get(part, part)}", "", _pivoted([one for one in measured if one["part"] == part]), ""]
+    if result["left_out"]:
+        lines += ["### Not measured on this machine", ""]
+        lines += [f"- {one['what']}: {one['needs']}" for one in result["left_out"]]
+    return lines
+
+
+def _pivoted(measured: Sequence[Mapping[str, Any]]) -> str:
+    """A row for each case, a column for each quantity; where one was measured more than once, its range follows."""
+    quantities = list(dict.fromkeys((one["quantity"], one["unit"]) for one in measured))
+    keys = list(dict.fromkeys(key for one in measured for key in one["case"]))
+    rows: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
+    for one in measured:
+        case = tuple(_plain(one["case"].get(key, "")) for key in keys)
+        rows.setdefault(case, {})[one["quantity"], one["unit"]] = _cell(one)
+    header = [*keys, *(f"{name}, {unit}" if unit else name for name, unit in quantities)]
+    return table(header, [[*case, *(cells.get(each, "") for each in quantities)] for case, cells in rows.items()])
+
+
+def _plain(value: Any) -> str:
+    return number(float(value)) if isinstance(value, int | float) else str(value)
+
+
+def _cell(one: Mapping[str, Any]) -> str:
+    middle = number(one["value"])
+    return middle if one["rounds"] == 1 else f"{middle} ({number(one['low'])} to {number(one['high'])})"
+
+
+def _profile_tables(result: Document) -> list[str]:
+    lines: list[str] = []
+    for mode, step in result["steps"].items():
+        rows = [
+            [f"`{one['operation'][:60]}`", number(one["calls"]), number(one["milliseconds"]), number(one["percent"])]
+            for one in step["operations"]
+        ]
+        lines += [f"### {result['precision']}, {mode}: {number(step['milliseconds'])} ms a step, unprofiled", ""]
+        lines += [table(["operation", "calls a step", "ms a step", "%"], rows), ""]
+    return lines
+
+
+def write_docs(path: Path, results: Sequence[Document]) -> None:
+    """Replace what stands between the two markers of a page.
+
+    Raises:
+        UserError: the page lacks them.
+    """
+    text = path.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f"{path} lacks the lines {BEGIN} and {END}", "Put them where the tables belong.")
+    measured = [result for result in results if result["kind"] == "bench"]
+    parts = ["## Goals", "", goals_table(measured), "", *(section(result) for result in results)]
+    with write_whole(path) as file:
+        file.write("\n".join([f"{before}{begin}", "", *parts, "", f"{end}{after}"]))

@@ -1,0 +1,147 @@
+"""Updates a second: by precision beside the machine's rate for the same products, and by number of seeds."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+
+import torch
+
+from benchmarks.job import Context, Job
+from benchmarks.products import ProductsAlone, record
+from benchmarks.results import Found, Measurement
+from benchmarks.timing import Case, repeated, take_turns
+from mfql.training.device import set_precision
+
+_WARM_UP_STEPS, _CHECKED_STEPS = 5, 1_000
+
+
+def kinds(context: Context) -> list[tuple[str, str]]:
+    """Precisions and how the update runs: `eager`, `compiled`, or `captured` (compiled, one CUDA graph a step)."""
+    if context.device.type == "cuda":
+        return [("float32", "eager"), *((precision, "captured") for precision in ("float32", "tf32", "bf16"))]
+    return [("float32", "eager"), *([("float32", "compiled"), ("bf16", "compiled")] if context.effort.compiled else [])]
+
+
+def jobs_by_kind(context: Context) -> tuple[dict[tuple[str, str], Job], Found]:
+    """A job of one seed at the paper's size for each kind, and what its first step took, compilation included."""
+    jobs: dict[tuple[str, str], Job] = {}
+    found: Found = []
+    for precision, mode in kinds(context):
+        job = Job(context.agent(precision=precision), 1, context.effort.rows, context.device, compiled=mode != "eager")
+        jobs[precision, mode] = job
+        took = job.case(1)
+        found.append(Measurement.of("start", "first step", "s", took, precision=precision, mode=mode, seeds=1))
+    return jobs, found
+
+
+def by_precision(context: Context, jobs: dict[tuple[str, str], Job], reference: Case | None) -> Found:
+    """Updates a second of one seed at the paper's size, and the rate of just its matrix products, in turns.
+
+    Args:
+        reference: the released code's update, if there is one to measure.
+    """
+    cases: dict[str, Case] = {f"{precision} {mode}": job.case for (precision, mode), job in jobs.items()}
+    operations = 0
+    for precision in dict.fromkeys(precision for precision, _ in jobs):
+        products, operations = record(Job(context.agent(precision=precision), 1, 1_000, context.device).once)
+        cases[f"{precision} products"] = _products(ProductsAlone(products, context.device), precision, context.device)
+    if reference is not None:
+        cases["reference"] = reference
+    times = take_turns(cases, context.effort.budget)
+    found: Found = [Measurement.of("update", "operations of an update", "GFLOP", operations / 1e9)]
+    for precision, mode in jobs:
+        ours, products_alone = times[f"{precision} {mode}"], times[f"{precision} products"]
+        case = {"precision": precision, "mode": mode, "seeds": 1}
+        found += [
+            Measurement.of("update", "updates", "1/s", ours.rate(), **case),
+            Measurement.of("update", "rate", "GFLOP/s", ours.rate(operations / 1e9), **case),
+            Measurement.of("update", "of the products' rate", "%", products_alone.over(ours).times(100.0), **case),
+        ]
+        if reference is not None:
+            found.append(Measurement.of("reference", "times the reference", "x", times["reference"].over(ours), **case))
+    for precision in dict.fromkeys(precision for precision, _ in jobs):
+        rate = times[f"{precision} products"].rate(operations / 1e9)
+        found.append(Measurement.of("update", "products alone", "GFLOP/s", rate, precision=precision, seeds=1))
+    if reference is not None:
+        found.append(Measurement.of("reference", "updates", "1/s", times["reference"].rate(), seeds=1))
+    return found
+
+
+def _products(alone: ProductsAlone, precision: str, device: torch.device) -> Case:
+    run = repeated(alone, device)
+
+    def case(calls: int) -> float:
+        set_precision(precision, device)
+        return run(calls)
+
+    return case
+
+
+def by_seeds(context: Context) -> Found:
+    """Updates a second of several seeds in one job: eager float32 on a processor, captured tf32 on a GPU."""
+    on_gpu = context.device.type == "cuda"
+    kind = ("tf32", "captured") if on_gpu else ("float32", "eager")
+    agent = context.agent(precision=kind[0])
+    jobs: dict[int, Job] = {}
+    found: Found = []
+    for seeds in context.effort.seeds:
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(context.device)
+            before = torch.cuda.memory_allocated(context.device)
+        jobs[seeds] = Job(agent, seeds, context.effort.rows, context.device, compiled=on_gpu)
+        jobs[seeds].case(_WARM_UP_STEPS if on_gpu else 1)
+        if on_gpu:
+            peak = (torch.cuda.max_memory_allocated(context.device) - before) / 1e9
+            found.append(Measurement.of("memory", "peak of the GPU", "GB", peak, seeds=seeds, precision=kind[0]))
+    budget = context.effort.budget if on_gpu else context.effort.long_budget
+    times = take_turns({str(seeds): job.case for seeds, job in jobs.items()}, budget)
+    for seeds in jobs:
+        case = {"precision": kind[0], "mode": kind[1], "seeds": seeds}
+        rates = times[str(seeds)].rate()
+        found += [
+            Measurement.of("seeds", "updates", "1/s", rates, **case),
+            Measurement.of("seeds", "seed-updates", "1/s", rates.times(seeds), **case),
+        ]
+    return found
+
+
+def host_synchronisations(context: Context) -> Found:
+    """On CUDA: how many of 1,000 captured steps run before one waits for the device."""
+    if context.device.type != "cuda":
+        return []
+    job = Job(context.agent(precision="tf32"), 1, context.effort.rows, context.device, compiled=True)
+    job.case(_WARM_UP_STEPS)
+    done, cause = 0, "none"
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(_CHECKED_STEPS):
+            job.once()
+            done += 1
+    except RuntimeError as error:
+        cause = str(error).splitlines()[0]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    case = {"of": _CHECKED_STEPS, "synchronisation": cause}
+    return [Measurement.of("update", "steps without a host synchronisation", "steps", done, **case)]
+
+
+def host_memory(context: Context) -> Found:
+    """The largest resident size of a process that trains on the processor, in a process of its own."""
+    found: Found = []
+    for seeds in sorted({1, context.effort.packed}):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            peak = pool.submit(_peak_of_updates, replace(context, device=torch.device("cpu")), seeds).result()
+        found.append(Measurement.of("memory", "peak of the process", "GB", peak, seeds=seeds, mode="eager"))
+    return found
+
+
+def _peak_of_updates(context: Context, seeds: int) -> float:
+    warnings.simplefilter("ignore")
+    Job(context.agent(), seeds, context.effort.rows, context.device).case(2)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

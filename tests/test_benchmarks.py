@@ -1,0 +1,221 @@
+"""The benchmarks in miniature: what they record, count and write. How fast anything is, no test asserts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+
+from benchmarks.goals import GOALS, goal_rows
+from benchmarks.job import Context, Effort, Job
+from benchmarks.processes import _empty_job
+from benchmarks.products import Product, ProductsAlone, record
+from benchmarks.profile import profiled
+from benchmarks.reference import Reference, ReferenceUpdates
+from benchmarks.results import Measurement, document, number
+from benchmarks.run import measure
+from benchmarks.speed import write_speed
+from benchmarks.tables import BEGIN, END, section, write_docs
+from benchmarks.timing import Budget, Values, take_turns
+from mfql.errors import UserError
+from mfql.plan.cost import MeasuredSpeed, find_speed
+
+CPU = torch.device("cpu")
+SCHEMA = json.loads((Path(__file__).parents[1] / "benchmarks" / "schema.json").read_text())
+SMALL = {"policy_hidden": 8, "policy_blocks": 1, "critic_hidden": (16, 16), "batch_size": 16, "time_steps": 10}
+MINIATURE = Effort(Budget(2, 0.0), Budget(2, 0.0), 100, (1, 2), 2, False, 5, 3, 2, 1, 1, SMALL)
+CONTEXT = Context(MINIATURE, CPU)
+
+CHECKOUT = """
+import numpy as np
+
+
+def get_config():
+    return {"width": 1}
+
+
+class Agent:
+    def __init__(self, config, updates=0):
+        self.config, self.updates = config, updates
+
+    @classmethod
+    def create(cls, seed, ex_observations, ex_actions, config):
+        print("creating", config["width"])
+        assert ex_observations.shape == (16, 29)
+        assert ex_actions.shape == (16, 8)
+        return cls(config)
+
+    def update(self, batch):
+        assert batch["terminals"].shape == batch["rewards"].shape == batch["masks"].shape == (16,)
+        assert batch["next_observations"].dtype == np.float32
+        if self.config["width"] == 2:
+            raise RuntimeError("too wide")
+        return Agent(self.config, self.updates + 1), {"loss": self.updates}
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A stand-in for a checkout of the released code, and for the part of jax that the worker uses."""
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "reference.py").write_text(CHECKOUT)
+    (tmp_path / "jax.py").write_text("def block_until_ready(tree):\n    return tree\n")
+    return Reference(tmp_path, "agents.reference:Agent")
+
+
+def test_recorded_products_sum_to_the_operations_that_torch_counts():
+    products, operations = record(Job(CONTEXT.agent(), 2, 100, CPU).once)
+    assert sum(product.operations for product in products) == operations > 0
+    assert {product.batch for product in products} == {2, 4}  # Seeds, and seeds times critics.
+
+
+def test_products_in_bf16_are_recorded_as_such():
+    products, _ = record(Job(CONTEXT.agent(precision="bf16"), 1, 100, CPU).once)
+    assert torch.bfloat16 in {product.dtype for product in products}
+
+
+@pytest.mark.parametrize(("left", "right"), [((2, 3, 4), (2, 4, 5)), ((3, 4), (4, 5))])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_product_is_computed_alone_in_its_own_layout(left, right, transposed):
+    first = torch.zeros(*left[:-2], left[-1], left[-2]).mT if transposed else torch.zeros(left)
+    products, operations = record(lambda: first @ torch.zeros(right))
+    again, _ = record(ProductsAlone(products, CPU))
+    assert again == products
+    assert products == [Product(left[0] if len(left) == 3 else 1, 3, 4, 5, transposed, False, torch.float32)]
+    assert products[0].operations == operations
+
+
+def test_cases_take_turns():
+    order = []
+    times = take_turns({name: lambda calls, name=name: order.append(name) or 1.0 for name in "ab"}, Budget(3, 0.0))
+    assert "".join(order) == "aabb" + "ab" * 3
+    assert times["a"].rounds == (1.0, 1.0, 1.0)
+
+
+def test_quotients_are_taken_round_by_round():
+    assert Values((2.0, 9.0, 4.0)).over(Values((1.0, 3.0, 4.0))).median == 2.0
+
+
+@pytest.fixture(scope="module")
+def measured():
+    parts = ["update", "seeds", "acting", "methods", "plan"]
+    return measure(CONTEXT, parts, quick=False)
+
+
+def test_results_follow_their_schema(measured):
+    result = json.loads(json.dumps(measured[0]))
+    jsonschema.validate(result, SCHEMA)
+    assert {one["part"] for one in result["measurements"]} >= {"update", "seeds", "acting", "methods", "plan"}
+
+
+def test_every_method_that_one_trains_with_is_measured(measured):
+    methods = {one["case"]["method"] for one in measured[0]["measurements"] if one["part"] == "methods"}
+    files = {path.stem for path in CONTEXT.config_dir.glob("methods/*.yaml")}
+    assert methods == {name for name in files if not name.endswith("-miniature")}
+
+
+def test_the_plan_reads_the_file_of_measured_speed(measured, tmp_path):
+    write_speed(tmp_path / "speed.json", measured[1], CONTEXT)
+    speed = find_speed(tmp_path / "speed.json", gpus=0)
+    assert isinstance(speed, MeasuredSpeed)
+    assert {stage: len(points) for stage, points in speed.points.items()} == {"offline": 3, "online": 3}
+    assert "measured on" in speed.source
+
+
+def test_what_a_machine_lacks_is_left_out_and_said(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result, _ = measure(CONTEXT, ["plan", "online", "evaluation", "data"], quick=False)
+    assert [one["what"] for one in result["left_out"]] == ["plan", "online", "evaluation", "data"]
+    assert all("ogbench" in one["needs"] for one in result["left_out"])
+    assert "Not measured on this machine" in section(result)
+
+
+def test_environments_step_online_and_in_evaluation(monkeypatch):
+    from benchmarks import environments
+
+    monkeypatch.setattr(environments, "ONLINE", {"pointmaze": environments.ONLINE["pointmaze"]})
+    monkeypatch.setattr(environments, "EVALUATED", {"pointmaze": environments.ONLINE["pointmaze"]})
+    result, _ = measure(CONTEXT, ["online", "evaluation"], quick=True)
+    found = {(one["part"], one["quantity"], one["case"]["seeds"]) for one in result["measurements"]}
+    assert {("online", "steps", 1), ("online", "seed-steps", 2), ("evaluation", "times one at a time", 1)} <= found
+
+
+def test_the_released_code_takes_turns_with_ours(checkout):
+    result, _ = measure(CONTEXT, ["update"], quick=True, reference=checkout)
+    found = {one["quantity"] for one in result["measurements"] if one["part"] == "reference"}
+    assert found == {"updates", "times the reference"}
+
+
+def test_released_code_that_fails_is_named(checkout, capfd):
+    reference = ReferenceUpdates(replace(checkout, settings=("width=2",)), 16)
+    with pytest.raises(UserError, match=r"ended with status 1.*agents\.reference:Agent"):
+        reference(1)
+    reference.close()
+    assert "too wide" in capfd.readouterr().err
+
+
+def test_an_empty_job_of_the_scheduler_is_timed():
+    import shutil
+    import sys
+
+    snakemake = shutil.which("snakemake", path=str(Path(sys.executable).parent))
+    assert snakemake is not None
+    assert _empty_job(snakemake, 1) != 0
+
+
+def test_a_profile_names_operations_by_their_share():
+    result = profiled(CONTEXT, compiled=False, precision="float32")
+    operations = result["steps"]["eager"]["operations"]
+    shares = [one["percent"] for one in operations]
+    assert shares == sorted(shares, reverse=True)
+    assert 0 < sum(shares) <= 100.001
+    assert f"| `{operations[0]['operation']}` |" in section(result)
+
+
+def found_on(gpu: str | None, quick: bool = False, cores: int = 2) -> dict:
+    case = {"precision": "tf32", "mode": "captured", "seeds": 1}
+    result = document([Measurement.of("update", "updates", "1/s", 1_700.0, **case)], CPU, quick)
+    return result | {"machine": result["machine"] | {"gpu": gpu, "cores": cores}}
+
+
+def measured_cells(results) -> list[str]:
+    return [row[2] for row in goal_rows(results) if not row[2].startswith("not measured here: needs ")]
+
+
+def test_a_goal_is_held_against_a_machine_of_its_kind_alone():
+    assert len(goal_rows([])) == len(GOALS)
+    assert measured_cells([found_on("NVIDIA H100 80GB HBM3")]) == ["1,700 1/s (NVIDIA H100 80GB HBM3)"]
+    assert measured_cells([found_on("NVIDIA A100")]) == []
+
+
+def test_a_quick_run_meets_no_goal():
+    assert measured_cells([found_on("NVIDIA H100", quick=True)]) == []
+
+
+def test_tables_replace_what_stands_between_the_markers(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    for _ in range(2):
+        write_docs(page, [found_on("NVIDIA H100")])
+    text = page.read_text()
+    assert text.startswith(f"before\n{BEGIN}\n")
+    assert text.endswith(f"{END}\nafter\n")
+    assert "old" not in text
+    assert text.count("## Goals") == 1
+
+
+def test_a_page_without_markers_is_refused_and_kept(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("mine\n")
+    with pytest.raises(UserError, match="lacks the lines"):
+        write_docs(page, [])
+    assert page.read_text() == "mine\n"
+
+
+@pytest.mark.parametrize(("value", "text"), [(1600.0, "1,600"), (0.01234, "0.0123"), (12345.6, "12,346"), (0.0, "0")])
+def test_numbers_have_three_digits_and_no_exponent(value, text):
+    assert number(value) == text
