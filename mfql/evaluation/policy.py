@@ -16,7 +16,7 @@ from mfql.agents.interface import Agent, Draw, Parameters, load_agent
 from mfql.agents.update import views_of
 from mfql.draws import DrawStream
 from mfql.errors import UserError
-from mfql.files import read_json, write_json, write_whole
+from mfql.files import read_json, sha256, write_json, write_whole
 from mfql.settings import build_settings
 
 WEIGHTS, DESCRIPTION = "policy.safetensors", "policy.json"
@@ -145,6 +145,7 @@ def load_policy(folder: str | Path, *, seed: int = 0, device: str = "cpu") -> Po
         UserError: there is no policy, or its files do not fit each other.
     """
     path = _policy_folder(Path(folder))
+    _refuse_altered(path)
     description = read_json(path / DESCRIPTION)
     kind = load_agent(description["agent"])
     settings = build_settings(kind.settings_type, description["settings"], str(path / DESCRIPTION))
@@ -160,6 +161,20 @@ def load_policy(folder: str | Path, *, seed: int = 0, device: str = "cpu") -> Po
     target = torch.device(device)
     actor = Actor(agent, {name: value.to(target) for name, value in flat.items()}, mean, std, target)
     return Policy(actor.fixed(), description, seed)
+
+
+def _refuse_altered(folder: Path) -> None:
+    """Of a policy that lies in its run's folder, the manifest there knows the files; altered weights would act."""
+    manifest = folder.parent / "manifest.json"
+    known = read_json(manifest).get("outputs", {}) if manifest.exists() else {}
+    for name in (WEIGHTS, DESCRIPTION):
+        expected = known.get(f"policy/{name}")
+        if expected is not None and sha256(folder / name) != expected:
+            raise UserError(
+                f"{folder / name} is altered: it is not the file that {manifest} knows",
+                "Put the right file back; or delete evaluation.json beside the manifest and train again with the same "
+                "command: the policy is made again from the last checkpoint.",
+            )
 
 
 def _policy_folder(folder: Path) -> Path:

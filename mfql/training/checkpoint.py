@@ -53,7 +53,7 @@ def load_tensors(path: Path, expected: str | None = None) -> Any:
     if hashlib.sha256(payload).hexdigest() != digest or expected not in (None, digest):
         raise UserError(
             f"{path} is cut or altered: its content does not match its checksum",
-            "An older one is used if there is one.",
+            "Put the right file back, or remove it: training continues from the one before it, or starts anew.",
         )
     try:
         return torch.load(io.BytesIO(payload), weights_only=True)
@@ -77,13 +77,13 @@ class Checkpoints:
         return sorted(int(match[1]) for match in matches if match)
 
     def usable(self) -> dict[int, dict[str, Any]]:
-        """Checkpoints that are whole, by step; the others are left alone and count as absent."""
+        """Checkpoints that are whole, by step; the others are named, left alone and count as absent."""
         found = {}
         for step in self.steps():
             try:
                 found[step] = self.load(step)
-            except UserError:
-                continue
+            except UserError as error:
+                print(f"{str(error).splitlines()[0]}; passed over")
         return found
 
     def path(self, step: int) -> Path:

@@ -181,7 +181,7 @@ def _train_group(
         if one is not None:
             _check_checkpoint(job.run(seed), one, manifests[seed]["identity"], execution)
         else:
-            _clear(job.run(seed))
+            _start_anew(job.run(seed))
     began = time.time()
     session = {
         **provenance(execution.device, manifests[seeds[0]]["agent"]),
@@ -214,8 +214,10 @@ def _check_checkpoint(run: RunFolder, saved: dict[str, Any], identity: str, exec
         print(f"{run.folder}: continues, but not bit-equal to an undisturbed run: {'; '.join(changed)}")
 
 
-def _clear(run: RunFolder) -> None:
-    """Start anew: what a run left that never reached a usable checkpoint is removed."""
+def _start_anew(run: RunFolder) -> None:
+    """What a run left that has no usable checkpoint is removed."""
+    if run.checkpoints.steps():
+        print(f"{run.folder}: starts anew, since none of its checkpoints can be used")
     for name in ("checkpoint", "tensorboard", "policy"):
         shutil.rmtree(run.own / name, ignore_errors=True)
 
