@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 
 import pytest
+
+from tests.training_runs import SHORT, Workplace
 
 PROBE = """
 from mfql.envs.pixels import choose_renderer
@@ -28,3 +31,26 @@ def rendering() -> None:
         if os.environ.get("MFQL_TEST_RENDERING") == "required":
             pytest.fail(message)
         pytest.skip(f"{message}; install libegl1 and libgl1-mesa-dri")
+
+
+@pytest.fixture(scope="session")
+def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """Finished runs to be copied, one place for all workers: seeds 0 and 1 of `first` and `third`, seed 0 of `second`.
+
+    Seed 0 of `first` was online too, and has beside its offline run one of earlier settings.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        shared = shared.parent
+    with open(shared / "finished_runs.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "finished_runs").exists():
+            place = Workplace.make(shared / "building_runs")
+            place.method("first", SHORT + "batch_size: 8\n")
+            place.train_here("first", "offline", (0,))
+            for method, seeds in (("first", (0, 1)), ("second", (0,)), ("third", (0, 1))):
+                place.method(method, SHORT)
+                place.train_here(method, "offline", seeds)
+            place.train_here("first", "online", (0,))
+            place.folder.rename(shared / "finished_runs")
+    return Workplace(shared / "finished_runs")

@@ -11,38 +11,22 @@ import yaml
 from mfql import load_policy
 from mfql.cli import main
 from mfql.files import locked
-from tests.training_runs import DATASET, TASK, Workplace
+from tests.training_runs import DATASET, SHORT, TASK, Workplace
 
-SHORT = """
-inherits: mfql-miniature
-offline_steps: 10
-pretrain: {offline_steps: 10}
-online_steps: 10
-eval_interval: 5
-eval_episodes: 1
-"""
 KEPT = {"manifest.json", "evaluation.json", "metrics.csv", "policy.safetensors", "policy.json"}
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Workplace:
-    """Seed 0 was online, seed 1 not yet; seed 0 has an earlier run of other settings."""
-    place = Workplace.make(tmp_path_factory.mktemp("clean"))
-    place.method("method", SHORT + "tau: 0.25\n")
-    place.train_here("method", "offline", (0,))
-    place.method("method", SHORT)
-    place.train_here("method", "offline", (0, 1))
-    place.train_here("method", "online", (0,))
+@pytest.fixture
+def place(finished_runs, tmp_path, monkeypatch) -> Workplace:
+    """Runs of `first`: seed 0 was online, seed 1 not yet; seed 0 has an earlier run of other settings."""
+    place = Workplace(tmp_path / "place")
+    shutil.copytree(finished_runs.folder, place.folder)
+    for method in ("second", "third"):
+        shutil.rmtree(place.folder / "results" / "runs" / method)
     for name in (f".{DATASET}.npz.part", f".{DATASET}.npz.part.json", ".x-v0.npz.refused", ".y-v0.npz.part"):
         (place.folder / "data" / name).write_bytes(b"0" * 1000)
+    monkeypatch.chdir(place.folder)
     return place
-
-
-@pytest.fixture
-def place(trained, tmp_path, monkeypatch) -> Workplace:
-    shutil.copytree(trained.folder, tmp_path / "place")
-    monkeypatch.chdir(tmp_path / "place")
-    return Workplace(tmp_path / "place")
 
 
 def contents(folder: Path) -> set[str]:
@@ -52,8 +36,8 @@ def contents(folder: Path) -> set[str]:
 
 def asked_online(place: Workplace, *seeds: int) -> str:
     configuration = {
-        "offline": {"methods": ["method"], "tasks": [TASK]},
-        "online": {"methods": ["method"] if seeds else [], "tasks": [TASK]},
+        "offline": {"methods": ["first"], "tasks": [TASK]},
+        "online": {"methods": ["first"] if seeds else [], "tasks": [TASK]},
         "seeds": list(seeds) or [0, 1],
     }
     (place.folder / "configuration.yaml").write_text(yaml.safe_dump(configuration))
@@ -65,7 +49,7 @@ def test_nothing_goes_unless_one_says_so(place, capsys):
     assert main(["clean", "--list"]) == 0
     said = capsys.readouterr().out
     assert "Nothing was removed; --yes removes it." in said
-    assert f"method/{TASK}/seed0/offline/run." in said
+    assert f"first/{TASK}/seed0/offline/run." in said
     assert "kept: 1 final states from which an online run still has to start" in said
     assert contents(place.folder) == before
 
@@ -78,22 +62,22 @@ def test_what_finished_runs_need_no_more_goes_and_their_results_stay(place, caps
     gone = before - after
     assert not {path for path in gone if Path(path).name in KEPT and "/run." not in path}
     assert not [path for path in after if "/run." in path]
-    assert not list(place.run("method", 0, "offline").glob("checkpoint/*"))
-    assert not list(place.run("method", 0, "online").glob("checkpoint/*"))
+    assert not list(place.run("first", 0, "offline").glob("checkpoint/*"))
+    assert not list(place.run("first", 0, "online").glob("checkpoint/*"))
     # The other seed has not been online: the last of its two checkpoints stays.
-    assert [path.name for path in place.run("method", 1, "offline").glob("checkpoint/*")] == ["step-000000010.pt"]
+    assert [path.name for path in place.run("first", 1, "offline").glob("checkpoint/*")] == ["step-000000010.pt"]
     # A part that a fetch would continue stays; the other parts' file has come whole.
     assert {path for path in after if path.startswith("data/.")} == {"data/.y-v0.npz.part"}
-    assert load_policy(place.run("method", 0, "online"))([0.0, 0.0]).shape == (2,)
+    assert load_policy(place.run("first", 0, "online"))([0.0, 0.0]).shape == (2,)
     assert main(["clean", "--yes"]) == 0
     assert "0 B that finished runs" in capsys.readouterr().out
 
 
 def test_what_is_left_can_be_restored_started_from_and_verified(place):
     assert main(["clean", "--yes"]) == 0
-    place.train_here("method", "offline", (0, 1))
-    place.train_here("method", "online", (0, 1))
-    assert (place.run("method", 1, "online") / "evaluation.json").exists()
+    place.train_here("first", "offline", (0, 1))
+    place.train_here("first", "online", (0, 1))
+    assert (place.run("first", 1, "online") / "evaluation.json").exists()
     assert main(["verify"]) == 0
 
 
@@ -104,23 +88,23 @@ def test_an_online_run_that_is_not_asked_for_needs_no_start(place):
 
 def test_an_online_run_that_is_asked_for_anew_needs_its_start(place):
     """Its settings changed: it would be trained anew, from the same start."""
-    place.method("method", SHORT + "online: {eval_episodes: 2}\n")
+    place.method("first", SHORT + "online: {batch_size: 8}\n")
     assert main(["clean", "--yes", "--configfile", asked_online(place, 0)]) == 0
-    assert list(place.run("method", 0, "offline").glob("checkpoint/*"))
-    assert not list(place.run("method", 1, "offline").glob("checkpoint/*"))
+    assert list(place.run("first", 0, "offline").glob("checkpoint/*"))
+    assert not list(place.run("first", 1, "offline").glob("checkpoint/*"))
 
 
 def test_an_online_run_that_was_begun_keeps_its_start_and_itself(place):
-    online = place.run("method", 0, "online")
+    online = place.run("first", 0, "online")
     (online / "evaluation.json").unlink()
     before = contents(online)
     assert main(["clean", "--yes", "--configfile", asked_online(place)]) == 0
     assert contents(online) == before
-    assert list(place.run("method", 0, "offline").glob("checkpoint/*"))
+    assert list(place.run("first", 0, "offline").glob("checkpoint/*"))
 
 
 def test_a_run_in_use_is_left_alone(place, capsys):
-    run = place.run("method", 0, "offline")
+    run = place.run("first", 0, "offline")
     before = contents(run.parent)
     with locked(run.parent / "lock"):
         assert main(["clean", "--yes"]) == 0

@@ -15,34 +15,16 @@ from mfql.cli import main
 from mfql.data.generate import generate
 from mfql.operations.verify import Finding, Kind, verify
 from mfql.report.scores import collect, write_scores
-from tests.training_runs import DATASET, TASK, Workplace
-
-SHORT = """
-inherits: mfql-miniature
-offline_steps: 10
-pretrain: {offline_steps: 10}
-online_steps: 10
-eval_interval: 10
-eval_episodes: 1
-"""
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Workplace:
-    place = Workplace.make(tmp_path_factory.mktemp("verify"))
-    for method, seeds in (("first", (0, 1)), ("second", (0,)), ("third", (0, 1))):
-        place.method(method, SHORT)
-        place.train_here(method, "offline", seeds)
-    place.train_here("first", "online", (0,))
-    score(place)
-    return place
+from tests.training_runs import DATASET, SHORT, TASK, Workplace
 
 
 @pytest.fixture
-def place(trained, tmp_path) -> Workplace:
+def place(finished_runs, tmp_path) -> Workplace:
     """Finished runs in which nothing is wrong, and their scores."""
-    shutil.copytree(trained.folder, tmp_path / "place")
-    return Workplace(tmp_path / "place")
+    place = Workplace(tmp_path / "place")
+    shutil.copytree(finished_runs.folder, place.folder)
+    score(place)
+    return place
 
 
 def score(place: Workplace) -> None:
@@ -72,7 +54,7 @@ def alter_a_policy(place: Workplace) -> None:
 
 
 def change_the_settings_of_second(place: Workplace) -> None:
-    place.method("second", SHORT + "tau: 0.25\n")
+    place.method("second", SHORT + "batch_size: 8\n")
 
 
 def train_one_of_third_with_other_code(place: Workplace) -> None:
@@ -97,7 +79,7 @@ def test_an_altered_result_a_stale_one_and_a_mixed_average_are_found_and_nothing
         (Kind.MIXED, "study/scores.csv, third offline"),
     ]
     assert found[0].what == "run/policy/policy.safetensors is not the file that the manifest knows"
-    assert found[1].what == "tau 0.005 -> 0.25"
+    assert found[1].what == "batch_size 16 -> 8"
     assert found[2].what.startswith("code: ")
     assert f"{'0' * 16} (0.1.0 " in found[2].what
     assert f"({name('third', 1)})" in found[2].what
@@ -187,10 +169,10 @@ def test_a_dataset_that_is_not_at_hand_is_no_fault(place):
 
 
 def test_a_start_that_would_be_trained_anew_makes_the_online_run_stale(place):
-    place.method("first", SHORT + "offline: {tau: 0.25}\npretrain: {tau: 0.25, offline_steps: 10}\n")
+    place.method("first", SHORT + "offline: {batch_size: 8}\npretrain: {batch_size: 8, offline_steps: 10}\n")
     stale = {one.where: one.what for one in findings(place)}
     assert stale == {
-        name("first", 0): "tau 0.005 -> 0.25",
-        name("first", 1): "tau 0.005 -> 0.25",
+        name("first", 0): "batch_size 16 -> 8",
+        name("first", 1): "batch_size 16 -> 8",
         name("first", 0, "online"): "starts from another run",
     }

@@ -15,6 +15,16 @@ ROOT = Path(__file__).parents[1]
 TASK = "pointmaze-medium-navigate-singletask-task1-v0"
 DATASET = "pointmaze-medium-navigate-v0"
 
+# The least that trains offline and online: nothing is learnt.
+SHORT = """
+inherits: flow_bc-miniature
+offline_steps: 10
+pretrain: {offline_steps: 10}
+online_steps: 10
+eval_interval: 5
+eval_episodes: 1
+"""
+
 
 @dataclass(frozen=True)
 class Workplace:
