@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import psutil
 
@@ -180,6 +180,9 @@ class _Watch:
         holder: who it is, in words.
     """
 
+    # Holders that were found dead, by what their locks say: a job holds a lock for each of its seeds.
+    _dead: ClassVar[set[str]] = set()
+
     def __init__(self) -> None:
         self.lives: bool | None = None
         self.holder = "another process"
@@ -190,7 +193,7 @@ class _Watch:
         """Judge by the lock's content and date."""
         found = _parse(text)
         self.holder = f"process {found['pid']} on {found['host']}" if found["pid"] else "another process"
-        self.lives = _lives(found)
+        self.lives = False if text in self._dead else _lives(found)
         if self.lives is not None:
             return
         if self._seen is None:
@@ -199,6 +202,8 @@ class _Watch:
             self.lives = True
         elif time.monotonic() - self._since > _LEASE:
             self.lives = False
+            if found["pid"]:  # A lock that is just being written names nobody, like one that was cut off.
+                self._dead.add(text)
         self._seen = self._seen or (text, renewed)
 
 

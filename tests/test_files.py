@@ -117,6 +117,17 @@ def test_a_lock_from_elsewhere_is_respected_while_it_is_renewed_and_else_taken_o
     assert time.monotonic() - began > 1.5
 
 
+def test_a_dead_jobs_locks_of_all_its_seeds_cost_one_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr("mfql.files._LEASE", 1.0)
+    paths = [tmp_path / "first", tmp_path / "second"]
+    for path in paths:
+        path.write_text(json.dumps(DEAD | {"host": "elsewhere", "started": 2.0}))
+    with locked(paths[0]):
+        began = time.monotonic()
+        with locked(paths[1]):
+            assert time.monotonic() - began < 0.9
+
+
 def test_a_lock_cut_off_in_the_middle_is_taken_over(tmp_path, monkeypatch):
     monkeypatch.setattr("mfql.files._LEASE", 0.2)
     path = tmp_path / "lock"
