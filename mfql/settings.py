@@ -40,8 +40,8 @@ class Settings:
         eval_interval: updates (online: environment steps) between two evaluations.
         eval_episodes: episodes of one evaluation.
         log_interval: updates between two rows of the training log, each the mean since the last.
-        precision: of matrix products in an update: `float32`, `tf32` (CUDA alone, float32 elsewhere) or `bf16`. Weights,
-            optimiser and everything else are float32, acting too.
+        precision: of matrix products in an update: `float32`, `tf32` (CUDA alone, float32 elsewhere) or `bf16`; all
+            else is float32, acting too.
         observation_statistics: observations are normalised by those of the dataset's `valid` rows, or of a `padded`
             buffer of 2,000,000 rows of which the rest is zero, as the released code has it.
         early_stopping: stop a seed after this many evaluations without a new best score; 0 never stops.

@@ -83,19 +83,19 @@ def evidence(runs: pd.DataFrame, results: str | Path, partial: bool = False) -> 
 
 
 def missing(runs: pd.DataFrame, results: str | Path, targets: Iterable[str | Path]) -> Missing:
-    """The runs that were asked for, or begun, and have no score.
+    """The runs that were asked for and have no score; where none were named, those that were begun.
 
     Args:
         runs: the table of `mfql.report.tasks.runs`.
         results: the folder that holds `runs/`.
-        targets: the `evaluation.json` of every run that was asked for.
+        targets: the `evaluation.json` of every run that was asked for. Others in `results` are another study's.
     """
     scored = set(runs["run"])
     asked = ["/".join(Path(target).absolute().parent.parts[-5:]) for target in targets]
     running: dict[str, int | None] = {}
     for folder in sorted(Path(results).glob("runs/*/*/seed*/*/run")):
         name = folder.parent.relative_to(results).as_posix()
-        if name not in scored:
+        if name not in scored and (not asked or name in asked):
             running[name] = _last_step(folder / "metrics.csv")
     return Missing([run for run in asked if run not in scored and run not in running], running)
 

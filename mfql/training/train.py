@@ -17,7 +17,7 @@ from mfql.data.dataset import Dataset, load
 from mfql.errors import UserError, unknown
 from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, save_policy
 from mfql.files import identity_of, json_text, locked, sha256, write_json, write_whole
-from mfql.settings import Settings, build_settings, checkpoint_stage, raw_settings
+from mfql.settings import Settings, build_settings, checkpoint_stage, raw_settings, split_method
 from mfql.tasks import Task, find_task, is_visual
 from mfql.training.device import memory_errors_for_people, repays_compiling, set_precision
 from mfql.training.loop import Execution, Trainer
@@ -111,7 +111,8 @@ def _failure_recorded(runs: list[RunFolder]) -> Iterator[None]:
 def _agent_and_settings(job: Job, stage: str) -> tuple[type[Agent], Settings]:
     raw = raw_settings(job.method, job.task, stage, job.config_dir)
     kind = load_agent(raw.pop("agent"))
-    where = f"method {job.method} ({job.config_dir / 'methods' / job.method}.yaml), stage {stage}"
+    file, _ = split_method(job.method)
+    where = f"method {job.method} ({job.config_dir / 'methods' / file}.yaml), stage {stage}"
     return kind, build_settings(kind.settings_type, raw, where)
 
 
