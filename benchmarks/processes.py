@@ -58,7 +58,7 @@ def start_up(context: Context) -> Found:
     """Seconds of processes that do nothing but begin."""
     cases = {name: _case([sys.executable, *arguments]) for name, arguments in _STARTS.items()}
     times = take_turns(cases, context.effort.long_budget)
-    return [Measurement.of("start", name, "s", seconds) for name, seconds in times.items()]
+    return [Measurement.of("start", "process", "s", seconds, process=name) for name, seconds in times.items()]
 
 
 def scheduler(context: Context) -> Found:

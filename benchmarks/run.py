@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,15 +58,28 @@ def measure(
     absent = {part: [name for name in _NEEDED.get(part, ()) if not importlib.util.find_spec(name)] for part in wanted}
     found += [LeftOut(part, f"not installed: {', '.join(names)}") for part, names in absent.items() if names]
     present = [part for part in wanted if not absent[part]]
-    with tempfile.TemporaryDirectory() as cache:
-        # A first step is to show what compiling costs, not what an earlier run left.
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+    with _empty_cache():
         found += _updates(context, present, reference)
         for part in present:
             if part in _APART:
                 print(f"benchmarks: {part}", flush=True)
                 found += _APART[part](context)
     return document(found, context.device, quick), found
+
+
+@contextmanager
+def _empty_cache() -> Iterator[None]:
+    """Within the block torch keeps compiled code in a new folder: a first step is to show what compiling costs."""
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    before = os.environ.get(name)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[name] = folder
+        try:
+            yield
+        finally:
+            del os.environ[name]
+            if before is not None:
+                os.environ[name] = before
 
 
 def _updates(context: Context, parts: Sequence[str], reference: Reference | None) -> Found:

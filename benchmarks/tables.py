@@ -63,20 +63,22 @@ def _part_tables(result: Document) -> list[str]:
     measured = result["measurements"]
     lines: list[str] = []
     for part in dict.fromkeys(one["part"] for one in measured):
-        lines += [f"### {_TITLES.get(part, part)}", "", _pivoted([one for one in measured if one["part"] == part]), ""]
+        lines += [f"### {_TITLES.get(part, part)}", ""]
+        of_part = [one for one in measured if one["part"] == part]
+        for keys in dict.fromkeys(tuple(one["case"]) for one in of_part):
+            lines += [_pivoted([one for one in of_part if tuple(one["case"]) == keys], keys), ""]
     if result["left_out"]:
         lines += ["### Not measured on this machine", ""]
         lines += [f"- {one['what']}: {one['needs']}" for one in result["left_out"]]
     return lines
 
 
-def _pivoted(measured: Sequence[Mapping[str, Any]]) -> str:
+def _pivoted(measured: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
     """A row for each case, a column for each quantity; where one was measured more than once, its range follows."""
     quantities = list(dict.fromkeys((one["quantity"], one["unit"]) for one in measured))
-    keys = list(dict.fromkeys(key for one in measured for key in one["case"]))
     rows: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
     for one in measured:
-        case = tuple(_plain(one["case"].get(key, "")) for key in keys)
+        case = tuple(_plain(one["case"][key]) for key in keys)
         rows.setdefault(case, {})[one["quantity"], one["unit"]] = _cell(one)
     header = [*keys, *(f"{name}, {unit}" if unit else name for name, unit in quantities)]
     return table(header, [[*case, *(cells.get(each, "") for each in quantities)] for case, cells in rows.items()])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
+from pathlib import Path
 
 import torch
 
@@ -143,5 +142,6 @@ def host_memory(context: Context) -> Found:
 def _peak_of_updates(context: Context, seeds: int) -> float:
     warnings.simplefilter("ignore")
     Job(context.agent(), seeds, context.effort.rows, context.device).case(2)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    # Not getrusage: what it gives a child process begins at its parent's peak.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e9

@@ -198,13 +198,13 @@ def test_a_quick_run_meets_no_goal():
 
 def test_tables_replace_what_stands_between_the_markers(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    page.write_text(f"before\n{BEGIN}\nearlier tables\n{END}\nafter\n")
     for _ in range(2):
         write_docs(page, [found_on("NVIDIA H100")])
     text = page.read_text()
     assert text.startswith(f"before\n{BEGIN}\n")
     assert text.endswith(f"{END}\nafter\n")
-    assert "old" not in text
+    assert "earlier tables" not in text
     assert text.count("## Goals") == 1
 
 
