@@ -39,7 +39,7 @@ class Standing:
         state: see `State`.
         step, steps: what is done, and of how many; None where nothing says.
         rate: steps a second since the present trainer took the run up; None where nothing says.
-        note: what there is to know: the error, when it diverged, its score, who holds it.
+        note: what there is to know: the error, when it diverged, who holds it.
         log: of the job that trained it last; None for a run that Snakemake did not start.
     """
 
@@ -107,8 +107,7 @@ def _ended(run: RunFolder, result: dict[str, Any], log: Path | None) -> Standing
     if result["status"] == "diverged":
         note = f"at step {result['diverged_at']:,}"
         return Standing(run, State.DIVERGED, result["diverged_at"], result["steps"], note=note, log=log)
-    note = f"score {result['score']:.1f}"
-    return Standing(run, State.FINISHED, result["steps"], result["steps"], note=note, log=log)
+    return Standing(run, State.FINISHED, result["steps"], result["steps"], log=log)
 
 
 def _running(run: RunFolder, manifest: dict[str, Any] | None, lock: dict[str, Any], log: Path | None) -> Standing:

@@ -75,8 +75,7 @@ def _step(job: list[Standing]) -> int:
 def _note(one: Standing) -> str:
     if one.state is State.INTERRUPTED:
         return f"{one.note}; the same command continues it"
-    # Scores differ by seed, and are the report's to show.
-    return "" if one.state is State.FINISHED else one.note
+    return one.note
 
 
 def _pace(job: list[Standing]) -> str:

@@ -15,7 +15,7 @@ from mfql.declared import declared_settings
 from mfql.errors import UserError
 from mfql.files import read_json, sha256
 from mfql.operations.runs import name_of, runs_in
-from mfql.settings import checkpoint_stage
+from mfql.settings import Settings, checkpoint_stage
 from mfql.tasks import find_task
 from mfql.training.run import RunFolder, changes, describe_run, identity_in
 
@@ -147,6 +147,7 @@ class Current:
     config_dir: Path
     data: Path
     _wanted: dict[RunFolder, dict[str, Any]] = field(default_factory=dict)
+    _settings: dict[tuple[str, ...], tuple[str, Settings]] = field(default_factory=dict)
     _datasets: dict[str, set[str]] = field(default_factory=dict)
 
     def reasons(self, run: RunFolder, manifest: dict[str, Any]) -> list[str]:
@@ -159,10 +160,17 @@ class Current:
     def wanted(self, run: RunFolder, manifest: dict[str, Any] | None) -> dict[str, Any]:
         """The run that training would make now, as `describe_run` describes it."""
         if run not in self._wanted:
-            agent, settings = declared_settings(run.method, run.task, run.stage, self.config_dir)
+            agent, settings = self._declared(run.method, run.task, run.stage)
             dataset = self.dataset(find_task(run.task, self.config_dir).dataset, (manifest or {}).get("dataset"))
             self._wanted[run] = describe_run(run, agent, settings.as_dict(), dataset, self._parent(run))
         return self._wanted[run]
+
+    def _declared(self, method: str, task: str, stage: str) -> tuple[str, Settings]:
+        """Agent and settings: the same for all seeds, and dear to read."""
+        key = (method, task, stage)
+        if key not in self._settings:
+            self._settings[key] = declared_settings(method, task, stage, self.config_dir)
+        return self._settings[key]
 
     def _parent(self, run: RunFolder) -> dict[str, Any] | None:
         if run.stage != "online":
