@@ -233,7 +233,7 @@ def _starts(job: Job, seeds: list[int]) -> list[dict[str, Any]] | None:
         run = job.run(seed, stage)
         steps = run.checkpoints.steps()
         if not steps:
-            raise UserError(f"{run.folder} has no final checkpoint (any more)", "Remove that folder to train the stage anew.")
+            raise UserError(f"{run.folder} has no final checkpoint", "Remove that folder to train the stage anew.")
         starts.append(run.checkpoints.load(steps[-1])["state"])
     return starts
 
