@@ -70,6 +70,7 @@ install_python() {
         --build-constraints "$source/containers/requirements.lock" $(torch_source "$lock" "$build") \
         "$source/containers/requirements.lock" "$lock"
     compile /mfql/venv/lib
+    drop_dates
     clean
 }
 
@@ -98,6 +99,12 @@ uv() {
     UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never UV_NO_CONFIG=1 "$tools/bin/uv" "$@"
 }
 
+# Beside what it installs from a folder uv notes that folder's dates.
+drop_dates() {
+    find /mfql/venv/lib -name uv_cache.json -delete
+    find /mfql/venv/lib -name RECORD -exec sed -i '/\/uv_cache\.json,/d' {} +
+}
+
 # Python can write nothing into a finished image, so that without these files each process would compile what it imports. They
 # are tied to the sources' content, not to their dates.
 compile() {
@@ -116,8 +123,8 @@ install_project() {
     install -m 755 "$source/containers/quickstart.sh" /mfql/bin/mfql-quickstart
     install -m 644 "$source/containers/environment.sh" /mfql/environment.sh
     uv pip install --python /mfql/venv/bin/python --quiet --no-deps --no-build-isolation --editable /mfql/repository
-    rm -f /mfql/venv/lib/python3*/site-packages/mfql-*.dist-info/uv_cache.json  # dates
     compile /mfql/repository/mfql
+    drop_dates
     list_components
     clean
     python3 "$source/containers/digest.py" --version "$VERSION" --revision "$REVISION" --out /mfql/image.json
