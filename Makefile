@@ -28,7 +28,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install launcher quickstart test lint types bench check-data check-golden update lock lock-cuda image image-docker sbom check-image check-slurm clean
+.PHONY: help install launcher quickstart test lint types bench check-data check-golden update lock lock-cuda image image-docker sbom check-image check-slurm test-site clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ update:  ## renew every package in the lock files, install them anew, and check 
 	rm -rf $(VENV)
 	@$(MAKE) check-golden || { echo "The numbers changed, or a check could not run. The former packages:" \
 		"git checkout containers && rm -rf $(VENV) && make install" >&2; exit 1; }
+
+test-site: $(DEVELOPMENT)  ## faults in real runs: kills, full disks, no memory, damaged files; minutes, needs root (docs/faults.md)
+	$(RUN) python -m pytest tests/site
 
 check-slurm: $(DEVELOPMENT)  ## the miniature through a real SLURM, jobs cancelled and requeued on the way; minutes
 	$(RUN) PYTHONPATH=tests python -m pytest tests/site/check_slurm.py

@@ -83,7 +83,7 @@ class Checkpoints:
             try:
                 found[step] = self.load(step)
             except UserError as error:
-                print(f"{str(error).splitlines()[0]}; passed over")
+                print(f"{str(error).splitlines()[0]}; passed over", flush=True)
         return found
 
     def path(self, step: int) -> Path:

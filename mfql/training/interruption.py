@@ -1,4 +1,4 @@
-"""Being asked to end: by a scheduler or the system (SIGTERM), or at the terminal (SIGINT, Ctrl-C)."""
+"""Being asked to end: by a scheduler (SIGTERM), by Ctrl-C (SIGINT), or by a terminal that closes (SIGHUP)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_ASKING = (signal.SIGTERM, signal.SIGINT)
+_ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
@@ -18,7 +18,8 @@ class Interrupted(BaseException):
 def asked_to_end(ask: Callable[[], None] | None = None) -> Iterator[None]:
     """Call `ask` when this process is asked to end; None raises `Interrupted` there and then.
 
-    A second Ctrl-C is a `KeyboardInterrupt`: whoever presses it twice does not want to wait.
+    A second Ctrl-C is a `KeyboardInterrupt`: whoever presses it twice does not want to wait. A signal that whoever
+    started the process had it ignore, as `nohup` does, stays ignored.
     """
     interrupts = 0
 
@@ -31,7 +32,8 @@ def asked_to_end(ask: Callable[[], None] | None = None) -> Iterator[None]:
             raise Interrupted
         ask()
 
-    before = {number: signal.signal(number, handle) for number in _ASKING}
+    heard = [number for number in _ASKING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in heard}
     try:
         yield
     finally:

@@ -152,7 +152,7 @@ class RunFolder:
             shutil.rmtree(aside)
         os.replace(self.own, aside)
         reasons = ", ".join(changes(before, wanted))
-        print(f"{self.folder}: trained anew ({reasons}); the earlier run is kept in {aside.name}")
+        print(f"{self.folder}: trained anew ({reasons}); the earlier run is kept in {aside.name}", flush=True)
 
 
 def describe_run(

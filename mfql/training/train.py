@@ -212,13 +212,13 @@ def _check_checkpoint(run: RunFolder, saved: dict[str, Any], identity: str, exec
     now = machine(execution.device, execution.compiled)
     changed = [f"{key} {saved['machine'][key]} -> {now[key]}" for key in now if saved["machine"][key] != now[key]]
     if changed:
-        print(f"{run.folder}: continues, but not bit-equal to an undisturbed run: {'; '.join(changed)}")
+        print(f"{run.folder}: continues, but not bit-equal to an undisturbed run: {'; '.join(changed)}", flush=True)
 
 
 def _start_anew(run: RunFolder) -> None:
     """What a run left that has no usable checkpoint is removed."""
     if run.checkpoints.steps():
-        print(f"{run.folder}: starts anew, since none of its checkpoints can be used")
+        print(f"{run.folder}: starts anew, since none of its checkpoints can be used", flush=True)
     for name in ("checkpoint", "tensorboard", "policy"):
         shutil.rmtree(run.own / name, ignore_errors=True)
 

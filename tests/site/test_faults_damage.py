@@ -93,7 +93,9 @@ def test_an_altered_policy_is_refused_and_can_be_made_again(runs: Runs, tmp_path
     flip(own / "policy" / "policy.safetensors", -1)
     evaluate = ["evaluate", str(own.parent), "--episodes", "1", "--workers", "0", "--out", str(tmp_path / "a.json")]
     assert "policy.safetensors is altered" in refused(evaluate)
-    assert "1 altered" in call(["verify", str(runs.place.folder / "policy")])[1]
+    verified = call(["verify", str(runs.place.folder / "policy")])
+    assert verified[0] == 1
+    assert "run/policy/policy.safetensors is not the file that the manifest knows" in verified[1]
     (own / "evaluation.json").unlink()
     runs.assert_continues(runs.arguments("online", "policy"), "policy")
     assert call(evaluate)[0] == 0

@@ -32,7 +32,7 @@ def test_asked_to_end_anywhere_a_run_saves_goes_and_continues_bit_equal(runs: Ru
         (EPISODE, signal.SIGTERM, [14]),
         (LATER, signal.SIGINT, [14, 24]),
         (EVALUATION, signal.SIGTERM, [24, 30]),
-        (FINISHING, signal.SIGTERM, [30, 40]),
+        (FINISHING, signal.SIGHUP, [30, 40]),
     ):
         status, said = call(arguments, before(moment, receive(number)))
         assert status == EXIT_CONTINUE, said
