@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from mfql.cli import main
+from mfql.data.generate import generate
 from mfql.errors import UserError
-from tests.training_runs import ROOT, TASK, Workplace
+from tests.training_runs import DATASET, ROOT, TASK, Workplace
 
 SHORT = "inherits: mfql-miniature\noffline_steps: 20\neval_interval: 20\neval_episodes: 1\n"
 METHODS = {
@@ -137,3 +138,13 @@ def test_a_run_on_another_host_runs_until_its_lock_is_no_longer_renewed(place):
     assert "by process 1 on elsewhere" in status(place, str(run))["running"][0]
     os.utime(run / "lock", (0, time.time() - 7200))
     assert "killed; the same command continues it" in status(place, str(run))["interrupted"][0]
+
+
+def test_a_finished_run_that_is_refused_on_other_data_has_failed(place):
+    generate(DATASET, place.folder / "other", episodes=2, seed=2, progress=False)
+    with pytest.raises(UserError, match="changed under"):
+        place.train_here("finishes", "offline", (0, 1), data="other")
+    (failed,) = status(place, f"results/runs/finishes/{TASK}/seed0")["failed"]
+    assert f"the dataset {DATASET} changed under " in failed
+    place.train_here("finishes", "offline", (0, 1))
+    assert "finished" in status(place, f"results/runs/finishes/{TASK}/seed0")

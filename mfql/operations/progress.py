@@ -61,15 +61,13 @@ def standing(run: RunFolder, logs: Path) -> Standing:
     """
     log = log_of(run, logs)
     result, manifest = _read(run.own / "evaluation.json"), _read(run.own / "manifest.json")
+    lock, failure = holder(run.lock), run.failure()
+    if failure is not None and lock is None:  # Also of a finished run, which the trainer refuses on other data.
+        return Standing(run, State.FAILED, _last_mark(run)[0], _steps(manifest), note=failure["error"], log=log)
     if result is not None:
         return _ended(run, result, log)
-    lock = holder(run.lock)
     if lock is not None:
         return _running(run, manifest, lock, log)
-    failure = run.failure()
-    if failure is not None:
-        step, steps = _last_mark(run)[0], _steps(manifest)
-        return Standing(run, State.FAILED, step, steps, note=failure["error"], log=log)
     if manifest is not None or run.lock.exists():
         # The lock of a process that no longer lives is there still if it was killed; one that ended released it.
         how = "killed" if run.lock.exists() else "asked to end"
