@@ -74,6 +74,7 @@ build_docker() {
     buildah) build=(buildah bud --format docker --layers --timestamp "$SOURCE_DATE_EPOCH") ;;
     *) fail "ENGINE=$engine is not known." "docker, podman and buildah are." ;;
     esac
+    arguments+=(INPUTS="$(cat "$stage"/containers/install.sh "$stage"/containers/*.lock | sha256sum | cut -c 1-16)")
     # shellcheck disable=SC2086
     "${build[@]}" ${ENGINE_FLAGS:-} "${arguments[@]/#/--build-arg=}" --tag "$image" \
         --file "$stage/containers/Dockerfile" "$stage"

@@ -30,7 +30,7 @@ install_system() {
     # shellcheck disable=SC2086
     apt-get "$@" install --yes --no-install-recommends $packages > /dev/null
     git config --system --add safe.directory '*'  # a mounted checkout may belong to another user's number
-    useradd --create-home --uid 1000 --user-group mfql
+    SOURCE_DATE_EPOCH=86400 useradd --create-home --uid 1000 --user-group mfql
     mkdir --mode 1777 /work
     clean
 }
