@@ -12,8 +12,8 @@ import torch
 from benchmarks.job import FULL, QUICK, Context
 from benchmarks.profile import profiled
 from benchmarks.reference import Reference
-from benchmarks.results import ROOT
-from benchmarks.run import DEFAULT_PARTS, PARTS, measure, paper_hours
+from benchmarks.results import ROOT, LeftOut, Measurement
+from benchmarks.run import DEFAULT_PARTS, FAILED, PARTS, measure, paper_hours
 from benchmarks.speed import write_speed
 from benchmarks.tables import goals_table, section, write_docs
 from mfql.errors import UserError
@@ -30,11 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.insert(0, "run")
     options = _parser().parse_args(given)
     try:
-        options.func(options)
+        return int(options.func(options))
     except UserError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,7 +72,8 @@ def _prepare(device: str) -> torch.device:
     return choose_device(device)
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
+    """Measure, write and print; returns 1 if a part failed."""
     device = _prepare(options.device)
     context = Context(QUICK if options.quick else FULL, device)
     reference = None
@@ -82,25 +82,32 @@ def _run(options: argparse.Namespace) -> None:
         reference = Reference(options.reference, options.reference_agent, options.reference_python, settings)
     result, found = measure(context, options.parts, options.quick, reference)
     speed = options.speed or (None if options.quick else ROOT / "results" / "speed.json")
-    if speed is not None and "plan" in options.parts:
+    failed = [one.what for one in found if isinstance(one, LeftOut) and one.needs.startswith(FAILED)]
+    if speed is not None and "plan" in {one.part for one in found if isinstance(one, Measurement)}:
         write_speed(speed, found, context)
+        print(f"Written: {speed}")
         result["measurements"] += paper_hours(context, speed)
     out = options.out or _RESULTS / f"{device.type}.json"
     write_json(out, result)
-    print(section(result), goals_table([result]), f"\nWritten: {out}{f' and {speed}' if speed else ''}", sep="\n")
+    print(section(result), goals_table([result]), f"\nWritten: {out}", sep="\n")
+    if failed:
+        print(f"benchmarks: failed, see above: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
-def _profile(options: argparse.Namespace) -> None:
+def _profile(options: argparse.Namespace) -> int:
     device = _prepare(options.device)
     result = profiled(Context(FULL, device), not options.eager, options.precision)
     out = options.out or _RESULTS / f"profile-{device.type}.json"
     write_json(out, result)
     print(section(result), f"Written: {out}", sep="\n")
+    return 0
 
 
-def _docs(options: argparse.Namespace) -> None:
+def _docs(options: argparse.Namespace) -> int:
     write_docs(options.page, [read_json(path) for path in options.results])
     print(f"Written: {options.page}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -5,17 +5,23 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import acting, processes, update
-from benchmarks.job import Context
+from benchmarks.job import Context, Job
 from benchmarks.reference import Reference, ReferenceUpdates
 from benchmarks.results import Found, LeftOut, Measurement, document
 
+Jobs = dict[tuple[str, str], Job]
+Part = Callable[[Context], Found]
+# How the reason of a part that failed begins.
+FAILED = "failed"
 # What a part imports beside torch and numpy.
 _SIMULATOR = ("gymnasium", "mujoco", "ogbench")
 _NEEDED = {"online": _SIMULATOR, "evaluation": _SIMULATOR, "data": _SIMULATOR, "plan": _SIMULATOR}
@@ -48,10 +54,7 @@ def measure(
         reference: the released code to measure beside the updates.
 
     Returns:
-        the content of a results file, and what was found.
-
-    Raises:
-        UserError: the reference, or a program that is measured from outside, failed.
+        the content of a results file, and what was found. A part that fails is left out, with the error as its reason.
     """
     found: Found = []
     wanted = [part for part in PARTS if part in parts]
@@ -59,12 +62,21 @@ def measure(
     found += [LeftOut(part, f"not installed: {', '.join(names)}") for part, names in absent.items() if names]
     present = [part for part in wanted if not absent[part]]
     with _empty_cache():
-        found += _updates(context, present, reference)
+        jobs: Jobs = {}
+        every: dict[str, Part] = {**_APART, "update": partial(_update, jobs, reference), "plan": partial(_plan, jobs)}
         for part in present:
-            if part in _APART:
-                print(f"benchmarks: {part}", flush=True)
-                found += _APART[part](context)
+            found += _kept_going(part, every[part], context)
     return document(found, context.device, quick), found
+
+
+def _kept_going(name: str, part: Part, context: Context) -> Found:
+    """What a part finds; one that fails is told and left out, since the others took their time."""
+    print(f"benchmarks: {name}", flush=True)
+    try:
+        return part(context)
+    except Exception as error:
+        traceback.print_exc()
+        return [LeftOut(name, f"{FAILED}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")]
 
 
 @contextmanager
@@ -82,42 +94,39 @@ def _empty_cache() -> Iterator[None]:
                 os.environ[name] = before
 
 
-def _updates(context: Context, parts: Sequence[str], reference: Reference | None) -> Found:
-    """The parts that share jobs of the paper's size, so that each is compiled once."""
-    found: Found = []
-    jobs: dict[tuple[str, str], Any] = {}
-    if "update" in parts:
-        print("benchmarks: update", flush=True)
-        jobs, found = update.jobs_by_kind(context)
-        with ExitStack() as stack:
-            theirs = None
-            if reference is not None:
-                theirs = ReferenceUpdates(reference, context.agent().settings.batch_size)
-                stack.callback(theirs.close)
-            found += update.by_precision(context, jobs, theirs)
-        found += update.host_synchronisations(context)
-    if "plan" in parts:
-        from benchmarks import speed
-
-        print("benchmarks: plan", flush=True)
-        mode = "captured" if context.device.type == "cuda" else "compiled"
-        found += speed.measure(context, jobs.get((context.agent().settings.precision, mode)))
-    return found
+def _update(jobs: Jobs, reference: Reference | None, context: Context) -> Found:
+    """Measure the updates; their jobs stay in `jobs`, so that each is compiled once."""
+    with ExitStack() as stack:
+        theirs = None
+        if reference is not None:
+            theirs = ReferenceUpdates(reference, context.agent().settings.batch_size)
+            stack.callback(theirs.close)
+        made, found = update.jobs_by_kind(context)
+        jobs.update(made)
+        found += update.by_precision(context, jobs, theirs)
+    return found + update.host_synchronisations(context)
 
 
-def _of_environments(name: str) -> Callable[[Context], Found]:
+def _plan(jobs: Jobs, context: Context) -> Found:
+    from benchmarks import speed
+
+    mode = "captured" if context.device.type == "cuda" else "compiled"
+    return speed.measure(context, jobs.get((context.agent().settings.precision, mode)))
+
+
+def _of_environments(name: str) -> Part:
     """A part that imports the simulator, which not every machine has."""
 
     def run(context: Context) -> Found:
         from benchmarks import environments
 
-        part: Callable[[Context], Found] = getattr(environments, name)
+        part: Part = getattr(environments, name)
         return part(context)
 
     return run
 
 
-_APART: Mapping[str, Callable[[Context], Found]] = {
+_APART: Mapping[str, Part] = {
     "seeds": update.by_seeds,
     "acting": acting.acting,
     "methods": acting.methods,

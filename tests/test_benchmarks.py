@@ -158,6 +158,13 @@ def test_released_code_that_fails_is_named(checkout, capfd):
     assert "too wide" in capfd.readouterr().err
 
 
+def test_a_part_that_fails_costs_no_other(checkout, capfd):
+    result, _ = measure(CONTEXT, ["update", "acting"], quick=True, reference=replace(checkout, settings=("width=2",)))
+    assert {one["part"] for one in result["measurements"]} == {"acting"}
+    assert result["left_out"][0]["what"] == "update"
+    assert "failed: the released code ended" in result["left_out"][0]["needs"]
+
+
 def test_an_empty_job_of_the_scheduler_is_timed():
     import shutil
     import sys
