@@ -15,7 +15,8 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(
 	$(name) -c 'import sys; 311 <= sys.version_info[0] * 100 + sys.version_info[1] <= 313 and print("$(name)")' 2> /dev/null)))
 CORES ?= all
 TORCH_INDEX ?=
-export BASE BOOTSTRAP CUDA DEBIAN_MIRROR DEBIAN_SECURITY_MIRROR ENGINE ENGINE_FLAGS IMAGE PIP_INDEX SITE TORCH_INDEX
+export BASE BOOTSTRAP CUDA DEBIAN_MIRROR DEBIAN_SECURITY_MIRROR ENGINE ENGINE_FLAGS IMAGE LOCAL_BASE PIP_INDEX RUN_FLAGS SITE \
+	TORCH_INDEX
 
 # What is installed is known by the content of the files that say what to install, not by their dates.
 key = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
