@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from importlib import metadata
 from pathlib import Path
 
@@ -86,6 +88,18 @@ def verify(folder: str | Path, dataset: str) -> tuple[str, str]:
 
 
 def _episode_lengths(path: Path) -> np.ndarray:
+    """Rows of each episode of a file.
+
+    Raises:
+        UserError: the file is damaged, or holds Python objects instead of numbers.
+    """
+    try:
+        return _read_episode_lengths(path)
+    except (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is no dataset: {error}", REPLACE) from error
+
+
+def _read_episode_lengths(path: Path) -> np.ndarray:
     if path.suffix == ".hdf5":
         with h5py.File(path) as file:
             ends = file["terminals"][()].astype(bool) | file["timeouts"][()].astype(bool)
