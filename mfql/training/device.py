@@ -64,7 +64,7 @@ def memory_errors_for_people() -> Iterator[None]:
         # torch's error on a processor has no class of its own; its text begins with where in the source it was raised.
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
-        said = str(error).splitlines()[0].rpartition("] . ")[2] if str(error) else type(error).__name__
+        said = str(error).splitlines()[0].rpartition("DefaultCPUAllocator: ")[2] if str(error) else type(error).__name__
         raise UserError(
             f"out of memory: {said}",
             "Run the same command with more memory, or fewer seeds a job (seeds_per_job) or workers; it continues.",
