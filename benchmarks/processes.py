@@ -66,7 +66,7 @@ def scheduler(context: Context) -> Found:
     snakemake = shutil.which("snakemake", path=str(Path(sys.executable).parent)) or shutil.which("snakemake")
     if snakemake is None:
         return [LeftOut("the scheduler's share", "snakemake is not installed")]
-    graph = _case([snakemake, "--dry-run", "--quiet", "all", "--config", "allow_cpu=true"])
+    graph = _case([snakemake, "--dry-run", "--quiet", "all", "--config", "allow_cpu=True"])
     jobs = context.effort.scheduled
     return [
         Measurement.of("scheduler", "rules read and graph built", "s", graph(1), configuration="config/config.yaml"),
