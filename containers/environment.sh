@@ -4,6 +4,7 @@ export PATH=/mfql/venv/bin:/mfql/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/u
 if [ -f mfql/cli.py ]; then PYTHONPATH=$PWD; else PYTHONPATH=/mfql/repository; fi
 export PYTHONPATH
 export PYTHONNOUSERSITE=1 MUJOCO_GL=egl
-# Neither the home folder nor the image need be writable.
-XDG_CACHE_HOME=/tmp/mfql-cache-$(id -u)
-export XDG_CACHE_HOME MPLCONFIGDIR="$XDG_CACHE_HOME/matplotlib" TORCHINDUCTOR_CACHE_DIR="$XDG_CACHE_HOME/torchinductor"
+# Neither the home folder nor the image need be writable. A cluster's profile names folders of its own.
+: "${XDG_CACHE_HOME:=/tmp/mfql-cache-$(id -u)}"
+: "${MPLCONFIGDIR:=$XDG_CACHE_HOME/matplotlib}" "${TORCHINDUCTOR_CACHE_DIR:=$XDG_CACHE_HOME/torchinductor}"
+export XDG_CACHE_HOME MPLCONFIGDIR TORCHINDUCTOR_CACHE_DIR
