@@ -147,6 +147,7 @@ def test_smaller_configurations_plan(project: Project, name: str) -> None:
     ("change", "option"),
     [
         ("threads=4", ""),
+        ("allow_cpu=true", ""),
         ("datasets_from=https://mirror/data", " --mirror https://mirror/data"),
         ("datasets_from=a {b}", " --from 'a {b}'"),
     ],

@@ -32,6 +32,9 @@ def check(data, schema, where):
         sys.exit(f"Error: {place}: {fault.message}\n  config/README.md explains each entry.")
 
 
+# `--config allow_cpu=true` gives a text.
+if config["allow_cpu"] in ("true", "false"):
+    config["allow_cpu"] = config["allow_cpu"] == "true"
 check(config, "config", "configuration")
 check(pd.read_csv("config/tasks.csv"), "tasks", "config/tasks.csv")
 
