@@ -90,6 +90,12 @@ class Running:
         raise AssertionError(f"no end after {LONGEST} s: {self.said()}")
 
 
+def hear_signals() -> None:
+    """Undo what a process in the background of a script inherits: it ignores Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def start(arguments: list[str], disturb: Callable[[], None] = lambda: None) -> Running:
     """Run `mfql` with arguments in a process of its own, disturbed."""
     torch.set_num_threads(1)
@@ -102,6 +108,7 @@ def start(arguments: list[str], disturb: Callable[[], None] = lambda: None) -> R
             try:
                 for stream in (1, 2):
                     os.dup2(descriptor, stream)
+                hear_signals()
                 disturb()
                 status = cli.main(arguments)
             except BaseException:

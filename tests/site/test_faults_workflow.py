@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.site.faults import LONGEST, half_written, sessions, wait_for
+from tests.site.faults import LONGEST, half_written, hear_signals, sessions, wait_for
 from tests.test_training import METHOD, assert_equal_runs
 from tests.test_workflow import NOTHING_TO_DO, TASK, Project, clone, evaluation
 
@@ -89,6 +89,7 @@ class Place:
                 stderr=subprocess.STDOUT,
                 text=True,
                 start_new_session=True,
+                preexec_fn=hear_signals,
             )
         self.launches.append(Launch(project, process, output))
         return self.launches[-1]
