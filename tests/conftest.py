@@ -7,6 +7,9 @@ import os
 import subprocess
 import sys
 
+# The test processes share the processor: threads of torch that wait for each other spin, and leave the others no time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 from tests.training_runs import SHORT, Workplace
