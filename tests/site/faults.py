@@ -32,6 +32,7 @@ from tests.test_training import METHOD, assert_equal_runs
 from tests.training_runs import TASK, Workplace
 
 LONGEST = 300  # seconds; the machine may be busy
+_PRINTED = tempfile.TemporaryDirectory()
 
 # A function of mfql, and the number of its call, before which something happens.
 Moment = tuple[Any, str, int]
@@ -99,7 +100,7 @@ def hear_signals() -> None:
 def start(arguments: list[str], disturb: Callable[[], None] = lambda: None) -> Running:
     """Run `mfql` with arguments in a process of its own, disturbed."""
     torch.set_num_threads(1)
-    descriptor, path = tempfile.mkstemp(suffix=".txt")
+    descriptor, path = tempfile.mkstemp(dir=_PRINTED.name)
     with open(descriptor, "w") as output:
         pid = os.fork()
         if pid == 0:
