@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +28,7 @@ from mfql.data.description import describe, split_paths
 from mfql.data.generate import collect_episode, find_recipe
 from mfql.data.pixels import stacked_indices
 from mfql.envs.make import make_env, make_envs, reset_env
-from mfql.envs.pixels import FRAMES, choose_renderer
+from mfql.envs.pixels import FRAMES
 from mfql.errors import UserError
 from mfql.evaluation.evaluate import evaluate
 from mfql.tasks import find_task
@@ -37,8 +40,6 @@ ROOT = Path(__file__).parents[1]
 TASK = "visual-cube-single-play-singletask-task1-v0"
 DATASET = "visual-cube-single-play-v0"
 STEPS = 12
-
-choose_renderer()
 
 
 def random_views(layout: Layout, seeds: int) -> dict[str, torch.Tensor]:
@@ -194,6 +195,13 @@ def test_loaded_rows_are_ogbenchs_with_the_frames_before_them(data):
         np.testing.assert_array_equal(getattr(loaded, name), train_split[name])
     following = rows[loaded.terminals == 0]
     np.testing.assert_array_equal(loaded.next_observations[following], loaded.observations[following + 1])
+
+
+def test_rendering_is_chosen_even_after_mujoco_was_imported(rendering):
+    program = f"import mujoco; from mfql.envs.make import make_env; make_env({TASK!r}).close(); print('rendered')"
+    without = {name: value for name, value in os.environ.items() if name not in ("MUJOCO_GL", "DISPLAY")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=without, cwd=ROOT)
+    assert done.stdout == "rendered\n", done.stderr
 
 
 def test_environments_that_share_a_model_show_what_one_alone_shows(rendering):

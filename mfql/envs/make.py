@@ -87,9 +87,9 @@ def isolated(make: Callable[[], gymnasium.Env], name: str) -> Isolated:
     Raises:
         UserError: gymnasium knows no environment of that name, or it shows pixels and cannot render them.
     """
-    if is_visual(name):
-        choose_renderer()
     try:
+        if is_visual(name):
+            choose_renderer()
         with _tidy_making():
             env = Isolated(make())
             if is_visual(name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from ctypes.util import find_library
@@ -22,13 +23,17 @@ NO_RENDERER = (
 def choose_renderer() -> None:
     """Have MuJoCo render off-screen where there is no display, unless MUJOCO_GL already says how.
 
-    MuJoCo reads the variable when it is first imported; after that nothing can be chosen.
+    Raises:
+        ImportError: the library that renders is there but does not work.
     """
-    if "MUJOCO_GL" in os.environ or os.environ.get("DISPLAY") or "mujoco" in sys.modules:
+    if "MUJOCO_GL" in os.environ or os.environ.get("DISPLAY"):
         return
     for library, backend in (("EGL", "egl"), ("OSMesa", "osmesa")):
         if find_library(library):
             os.environ["MUJOCO_GL"] = backend
+            # MuJoCo reads the variable when it is imported. Left as it was, its default would end the process.
+            if chosen := sys.modules.get("mujoco.rendering.classic.gl_context"):
+                importlib.reload(chosen)
             return
 
 
