@@ -24,7 +24,7 @@ __all__ = ["EXIT_WANTS_GPU", "Request", "plan", "planned_runs", "read_configurat
 EXIT_WANTS_GPU = 3
 # Hours without a GPU from which a configuration is refused, unless one insists.
 _MOST_CPU_HOURS = 48.0
-_SMALLER = "config/quickstart.yaml takes minutes, config/laptop.yaml a night."
+_SMALLER = "config/quickstart.yaml takes minutes, config/laptop.yaml half an hour."
 
 
 @dataclass(frozen=True)
