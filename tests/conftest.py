@@ -10,9 +10,14 @@ import sys
 # The test processes share the processor: threads of torch that wait for each other spin, and leave the others no time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
 
 from tests.training_runs import SHORT, Workplace
+
+# No test is timed: a busy machine fails none.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 PROBE = """
 from mfql.envs.pixels import choose_renderer

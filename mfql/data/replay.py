@@ -156,9 +156,7 @@ def _table_rows(file: Path) -> list[dict[str, Any]]:
     try:
         of_all = {name: result[name] for name in ("task", "rows", "mujoco", "sha256")}
         return [
-            of_all
-            | {"quantity": quantity}
-            | {name: f"{value:.6g}" for name, value in values.items()}
+            of_all | {"quantity": quantity} | {name: f"{value:.6g}" for name, value in values.items()}
             for quantity, values in result["discrepancy"].items()
         ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
