@@ -69,7 +69,7 @@ def test_a_name_with_values_is_a_file_that_inherits_and_sets_them(config: Path) 
 
 
 def test_a_name_may_ask_for_the_tables_value(config: Path) -> None:
-    assert raw_settings("mfql-laptop", SCENE, "offline", config)["num_candidates"] == 3
+    assert raw_settings("mfql-laptop", SCENE, "offline", config)["num_candidates"] == 4
     assert raw_settings("mfql-laptop+num_candidates=task", SCENE, "offline", config)["num_candidates"] == 5
     assert "num_candidates" not in table_keys("mfql-laptop", config)
     assert set(COLUMNS) <= table_keys("mfql-laptop+num_candidates=task", config)
