@@ -205,7 +205,7 @@ def agent_file(agent: str) -> Path:
     folder = Path(__file__).parent / "agents"
     path = Path(agent) if agent.endswith(".py") else folder / f"{agent}.py"
     if not path.is_file():
-        known = [file.stem for file in folder.glob("*.py") if "(Agent)" in file.read_text()]
+        known = [file.stem for file in folder.glob("*.py") if "settings_type = " in file.read_text()]
         raise unknown("agent", agent, [*known, "a path to a .py file"])
     return path
 

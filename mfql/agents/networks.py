@@ -55,7 +55,8 @@ def linear(parameters: Views, name: str, inputs: Dual) -> Dual:
     )
 
 
-def _dense(name: str, inputs: int, outputs: int, initialise: Initialiser | None = None) -> dict[str, Parameter]:
+def dense(name: str, inputs: int, outputs: int, initialise: Initialiser | None = None) -> dict[str, Parameter]:
+    """The parameters of `linear` under a name; kernels start from Glorot's uniform distribution unless told."""
     return {
         f"{name}.kernel": Parameter((inputs, outputs), initialise or variance_scaling("fan_avg")),
         f"{name}.bias": Parameter((outputs,), constant(0.0)),
@@ -155,22 +156,22 @@ class ResidualPolicy:
         self.hidden, self.blocks = hidden, blocks
         last = constant(0.0) if zero_init else normal(0.02)
         parameters = {
-            **_dense("embed", observation_dim + action_dim, hidden),
+            **dense("embed", observation_dim + action_dim, hidden),
             "position": Parameter((hidden,), normal(0.02)),
-            **_dense("time_in", 2 * _TIME_FREQUENCIES, hidden, normal(0.02)),
-            **_dense("time_out", hidden, hidden, normal(0.02)),
-            **_dense("modulation", hidden, (6 * blocks + 2) * hidden, last),
+            **dense("time_in", 2 * _TIME_FREQUENCIES, hidden, normal(0.02)),
+            **dense("time_out", hidden, hidden, normal(0.02)),
+            **dense("modulation", hidden, (6 * blocks + 2) * hidden, last),
         }
         for block in range(blocks):
             parameters |= {
                 f"block{block}.attention_norm": Parameter((hidden,), constant(1.0)),
-                **_dense(f"block{block}.value", hidden, hidden),
-                **_dense(f"block{block}.attention_out", hidden, hidden),
+                **dense(f"block{block}.value", hidden, hidden),
+                **dense(f"block{block}.attention_out", hidden, hidden),
                 f"block{block}.mlp_norm": Parameter((hidden,), constant(1.0)),
-                **_dense(f"block{block}.mlp_in", hidden, 4 * hidden),
-                **_dense(f"block{block}.mlp_out", 4 * hidden, hidden),
+                **dense(f"block{block}.mlp_in", hidden, 4 * hidden),
+                **dense(f"block{block}.mlp_out", 4 * hidden, hidden),
             }
-        parameters |= {"final_norm": Parameter((hidden,), constant(1.0)), **_dense("output", hidden, action_dim, last)}
+        parameters |= {"final_norm": Parameter((hidden,), constant(1.0)), **dense("output", hidden, action_dim, last)}
         self.layout = Layout(parameters)
 
     def prepared(self, parameters: Views) -> dict[str, Tensor]:
@@ -259,7 +260,7 @@ class Critic:
     """An ensemble of E value networks Q(s, a): per layer Linear, tanh-GELU, LayerNorm (eps 1e-6), then a linear output.
 
     Args:
-        observation_dim, action_dim: sizes D and A.
+        observation_dim, action_dim: sizes D and A; with A = 0 they are V(s).
         hidden: features of each hidden layer.
         ensemble: E.
         initialisation: `kaiming` (paper) or `fan_avg` (released code), both uniform.
@@ -281,9 +282,9 @@ class Critic:
             inputs = outputs
         self.layout = Layout(parameters)
 
-    def __call__(self, parameters: Views, observations: Tensor, actions: Tensor) -> Tensor:
-        """Values: observations `[S, B, D]`, actions `[S, B, A]` -> `[S, E, B]`."""
-        x = torch.cat([observations, actions], dim=-1)
+    def __call__(self, parameters: Views, observations: Tensor, actions: Tensor | None = None) -> Tensor:
+        """Values: observations `[S, B, D]`, actions `[S, B, A]` (of V none) -> `[S, E, B]`."""
+        x = observations if actions is None else torch.cat([observations, actions], dim=-1)
         seeds = len(x)
         # Seeds and members are one batch axis of the products.
         x = x.unsqueeze(1).expand(-1, self.ensemble, -1, -1).flatten(0, 1)

@@ -1,0 +1,223 @@
+"""What the baselines share: plain networks, the flow-matching loss and sampler, and actor-critic's common parts.
+
+As published with FQL (arXiv 2502.02538, appendix on implementation): four hidden layers of 512 features with tanh-GELU,
+layer norm in value networks alone, variance-scaling initialisation, Adam at 3e-4 without clipping, and targets that
+move by 0.005.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from typing_extensions import override
+
+from mfql.agents.interface import Agent, Batch, Draw, Group, Parameters
+from mfql.agents.networks import Critic, Dual, dense, linear
+from mfql.agents.parameters import Layout, Parameter, Views, variance_scaling
+from mfql.settings import Settings, require
+
+# Scale of the last layer's initial variance in actors that are not flows.
+ACTOR_OUTPUT_SCALE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorSettings(Settings):
+    """Settings of every baseline.
+
+    Args:
+        actor_hidden: features of each hidden layer of the actor, or of a flow's vector field.
+        learning_rate: of Adam, constant, for every group.
+    """
+
+    actor_hidden: tuple[int, ...] = (512, 512, 512, 512)
+    learning_rate: float = 3e-4
+
+    @override
+    def check(self) -> None:
+        super().check()
+        require("actor_hidden", self.actor_hidden, all(size >= 1 for size in self.actor_hidden), "sizes of one or more")
+        require("learning_rate", self.learning_rate, self.learning_rate > 0, "above zero")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorCriticSettings(ActorSettings):
+    """Settings of every baseline with values.
+
+    Args:
+        critic_hidden: features of each hidden layer of Q, and of V where there is one; num_critics: E.
+        tau: rate of the targets.
+        q_agg: how the ensemble's values are joined.
+    """
+
+    critic_hidden: tuple[int, ...] = (512, 512, 512, 512)
+    num_critics: int = 2
+    tau: float = 0.005
+    q_agg: Literal["mean", "min"] = "mean"
+
+    @override
+    def check(self) -> None:
+        super().check()
+        sizes = self.critic_hidden
+        require("critic_hidden", sizes, all(size >= 1 for size in sizes), "sizes of one or more")
+        require("num_critics", self.num_critics, self.num_critics >= 1, "one or more")
+        require("tau", self.tau, 0 < self.tau <= 1, "in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowActorSettings(ActorCriticSettings):
+    """Settings of every baseline with a flow policy.
+
+    Args:
+        flow_steps: Euler steps from noise to an action.
+    """
+
+    flow_steps: int = 10
+
+    @override
+    def check(self) -> None:
+        super().check()
+        require("flow_steps", self.flow_steps, self.flow_steps >= 1, "one or more")
+
+    def flow_draws(self, action_dim: int) -> dict[str, Draw]:
+        """The random arrays of `flow_matching_loss`."""
+        return {
+            "noise_flow": Draw("normal", (self.batch_size, action_dim)),
+            "time": Draw("uniform", (self.batch_size, 1)),
+        }
+
+
+class MLP:
+    """Linear layers with tanh-GELU between them: `layer0`, `layer1`, ..., the last one linear.
+
+    Args:
+        inputs: features in.
+        hidden: features of each hidden layer.
+        outputs: features out.
+        output_scale: of the last layer's initial variance.
+    """
+
+    def __init__(self, inputs: int, hidden: tuple[int, ...], outputs: int, output_scale: float = 1.0) -> None:
+        self.depth = len(hidden)
+        parameters: dict[str, Parameter] = {}
+        for layer, (before, after) in enumerate(zip((inputs, *hidden), (*hidden, outputs), strict=True)):
+            scale = output_scale if layer == self.depth else 1.0
+            parameters |= dense(f"layer{layer}", before, after, variance_scaling("fan_avg", scale))
+        self.layout = Layout(parameters)
+
+    def __call__(self, parameters: Views, inputs: Tensor) -> Tensor:
+        """`[S, B, in] -> [S, B, out]`."""
+        return self.after_first(parameters, linear(parameters, "layer0", Dual(inputs)).value)
+
+    def after_first(self, parameters: Views, x: Tensor) -> Tensor:
+        """The rest of the network, from what the first layer's product gives."""
+        for layer in range(1, self.depth + 1):
+            x = linear(parameters, f"layer{layer}", Dual(functional.gelu(x, approximate="tanh"))).value
+        return x
+
+
+class FlowPolicy:
+    """A flow's vector field v(s, a_t, t) and its sampler; time runs from noise at 0 to actions at 1.
+
+    Args:
+        observation_dim, action_dim: sizes D and A.
+        hidden: features of each hidden layer.
+        steps: Euler steps from noise to an action.
+    """
+
+    def __init__(self, observation_dim: int, action_dim: int, hidden: tuple[int, ...], steps: int) -> None:
+        self.observation_dim, self.steps = observation_dim, steps
+        self.network = MLP(observation_dim + action_dim + 1, hidden, action_dim)
+        self.layout = self.network.layout
+
+    def __call__(self, parameters: Views, observations: Tensor, actions: Tensor, times: Tensor) -> Tensor:
+        """v(s, a_t, t): observations `[S, B, D]`, actions `[S, B, A]`, times `[S, B, 1]` -> `[S, B, A]`."""
+        return self.network(parameters, torch.cat([observations, actions, times], dim=-1))
+
+    def sample(self, parameters: Views, observations: Tensor, noise: Tensor) -> Tensor:
+        """Actions `[S, K B, A]`, clipped, at the end of the flow from noise of the same shape.
+
+        Each of the observations `[S, B, D]` has K consecutive rows of the noise. The gradient passes through every step.
+        """
+        kernel = parameters["layer0.kernel"]
+        at_state, at_step = kernel[:, : self.observation_dim], kernel[:, self.observation_dim :]
+        # What the first layer makes of an observation is the same for all its rows and steps.
+        fixed = linear({"first.kernel": at_state, "first.bias": parameters["layer0.bias"]}, "first", Dual(observations))
+        repeats = noise.shape[1] // observations.shape[1]
+        seen = fixed.value.unsqueeze(2).expand(-1, -1, repeats, -1).flatten(1, 2)
+        actions = noise
+        for step in range(self.steps):
+            times = torch.full_like(actions[..., :1], step / self.steps)
+            moving = torch.bmm(torch.cat([actions, times], dim=-1).to(kernel.dtype), at_step)
+            velocity = self.network.after_first(parameters, seen + moving.to(seen.dtype))
+            actions = actions + velocity / self.steps
+        return actions.clamp(-1.0, 1.0)
+
+    def candidates(self, parameters: Views, observations: Tensor, noise: Tensor) -> Tensor:
+        """K clipped actions for each observation: `[S, B, D]` and noise `[S, B, K, A]` -> `[S, B, K, A]`."""
+        return self.sample(parameters, observations, noise.flatten(1, 2)).unflatten(1, (-1, noise.shape[2]))
+
+
+def flow_matching_errors(
+    policy: FlowPolicy, parameters: Views, observations: Tensor, actions: Tensor, draws: Mapping[str, Tensor]
+) -> Tensor:
+    """Squared error of v(s, x_t, t) from x_1 - x_0 with x_t = (1 - t) x_0 + t x_1, mean over action dims: `[S, B]`.
+
+    (Lipman et al. 2023.) Of its mean over rows the flow is trained to the distribution of the data's actions.
+
+    Args:
+        observations: `[S, B, D]`, encoded.
+        actions: x_1, the data's `[S, B, A]`.
+        draws: x_0, `noise_flow`, standard normal `[S, B, A]`, and t, `time`, uniform on [0, 1) `[S, B, 1]`.
+    """
+    noise, times = draws["noise_flow"], draws["time"]
+    velocity = policy(parameters, observations, torch.lerp(noise, actions, times), times)
+    return (velocity - (actions - noise)).square().mean(-1)
+
+
+def expectile_loss(differences: Tensor, expectile: float) -> Tensor:
+    """`|expectile - 1(d < 0)| d^2`, elementwise (IQL, Kostrikov et al. 2022, equation 5)."""
+    return torch.where(differences >= 0, expectile, 1.0 - expectile) * differences.square()
+
+
+class ActorCritic(Agent):
+    """A baseline with an ensemble of critics; subclasses set `groups`, of which `critic` is `critic_group()`."""
+
+    settings: ActorCriticSettings
+
+    def __init__(self, settings: ActorCriticSettings, observation_shape: tuple[int, ...], action_dim: int) -> None:
+        super().__init__(settings, observation_shape, action_dim)
+        self.tau = settings.tau
+        self.critic = Critic(
+            self.observation_dim, action_dim, settings.critic_hidden, settings.num_critics, initialisation="fan_avg"
+        )
+
+    def critic_group(self) -> Group:
+        """The critics with their encoder and target."""
+        return Group(self.with_encoder(self.critic.layout), target=True)
+
+    @override
+    def learning_rates(self, step: Tensor) -> dict[str, Tensor | float]:
+        return dict.fromkeys(self.groups, self.settings.learning_rate)
+
+    def aggregate(self, values: Tensor) -> Tensor:
+        """Values of an ensemble `[S, E, B] -> [S, B]`."""
+        return values.mean(1) if self.settings.q_agg == "mean" else values.amin(1)
+
+    def td_target(self, batch: Batch, next_values: Tensor) -> Tensor:
+        """r + discount mask V(s') `[S, B]`."""
+        return batch["rewards"] + self.settings.discount * batch["masks"] * next_values
+
+    def candidate_values(self, critic: Views, seen: Tensor, actions: Tensor) -> Tensor:
+        """Aggregated values of candidates `[S, B, K, A] -> [S, B, K]` at encoded observations `[S, B, D]`."""
+        repeated = seen.unsqueeze(2).expand(-1, -1, actions.shape[2], -1).flatten(1, 2)
+        return self.aggregate(self.critic(critic, repeated, actions.flatten(1, 2))).unflatten(1, (-1, actions.shape[2]))
+
+    @override
+    def data_values(self, parameters: Parameters, batch: Batch) -> Tensor:
+        critic = parameters["critic"]
+        return self.aggregate(self.critic(critic, self.encode(critic, batch["observations"]), batch["actions"]))
