@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -172,11 +173,21 @@ def write(tables: Mapping[str, pd.DataFrame], folder: str | Path) -> None:
     """Draw every figure of `FIGURES` from the table of its name; write NAME.svg and NAME.png beside NAME.csv."""
     for name, draw in FIGURES.items():
         figure = draw(tables[name])
-        for suffix in ("svg", "png"):
-            with write_whole(Path(folder) / f"{name}.{suffix}", "wb") as file, mpl.rc_context(_RC):
-                metadata = {"Date": None} if suffix == "svg" else None
-                figure.savefig(file, format=suffix, dpi=160, metadata=metadata)
+        save(figure, folder, name)
         plt.close(figure)
+
+
+def drawing() -> AbstractContextManager[None]:
+    """A context in which matplotlib draws as the report's figures are drawn: sizes, ink, grid, no upper frame."""
+    return mpl.rc_context(_RC)
+
+
+def save(figure: Figure, folder: str | Path, name: str) -> None:
+    """Write a figure as NAME.svg and NAME.png; the same figure is the same file."""
+    for suffix in ("svg", "png"):
+        with write_whole(Path(folder) / f"{name}.{suffix}", "wb") as file, drawing():
+            metadata = {"Date": None} if suffix == "svg" else None
+            figure.savefig(file, format=suffix, dpi=160, metadata=metadata)
 
 
 def inline_svg(figure: Figure, name: str, label: str) -> str:

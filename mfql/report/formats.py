@@ -41,11 +41,27 @@ def printable(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 def write(tables: Mapping[str, pd.DataFrame], folder: str | Path) -> None:
     """Write each table of `printable` as NAME.md and NAME.tex (needs the LaTeX package booktabs) into the folder."""
     for name, table in printable(tables).items():
-        latex = table.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
-        with write_whole(Path(folder) / f"{name}.tex") as file:
-            file.write(latex.to_latex(hrules=True))
-        with write_whole(Path(folder) / f"{name}.md") as file:
-            file.write(table.to_markdown(index=False) + "\n")
+        _write_for_people(table, Path(folder), name)
+
+
+def write_table(table: pd.DataFrame, folder: str | Path, name: str) -> None:
+    """Write a table whose cells are text as NAME.csv, NAME.md and NAME.tex."""
+    with write_whole(Path(folder) / f"{name}.csv") as file:
+        table.to_csv(file, index=False)
+    _write_for_people(table, Path(folder), name)
+
+
+def latex(table: pd.DataFrame) -> str:
+    """The table in LaTeX, escaped (needs the package booktabs)."""
+    styled = table.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+    return styled.to_latex(hrules=True)
+
+
+def _write_for_people(table: pd.DataFrame, folder: Path, name: str) -> None:
+    with write_whole(folder / f"{name}.tex") as file:
+        file.write(latex(table))
+    with write_whole(folder / f"{name}.md") as file:
+        file.write(table.to_markdown(index=False) + "\n")
 
 
 def _with_interval(table: pd.DataFrame, value: str, name: str) -> pd.DataFrame:

@@ -1,0 +1,129 @@
+"""Panels: a figure or a table with its question, caption, data and command, as a folder that the report shows.
+
+    figure.svg, figure.png    what is drawn; absent where the panel is a table alone
+    data.csv                  every number that is drawn
+    table.csv, .md, .tex      what a person reads beside the figure, numbers as text; optional
+    panel.json                title, question, caption, command; written last
+
+`docs/results.md` says where the folders lie. Whoever draws one calls `write_panel`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mfql.errors import UserError
+from mfql.files import read_json, write_json, write_whole
+from mfql.report import figures, formats
+
+DESCRIPTION = "panel.json"
+DATA = "data.csv"
+TABLE = "table"
+FIGURE = "figure"
+SECTIONS = {"toy": "Toy", "ablations": "Ablations", "claims": "Claims of the paper"}
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a panel says of itself.
+
+    Attributes:
+        title: a few words, without a full stop.
+        question: the question that the panel answers.
+        caption: what is drawn: quantities with units, intervals, seeds, tasks.
+        command: the command that makes the panel, to be run in the project's folder.
+    """
+
+    title: str
+    question: str
+    caption: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A panel on disk.
+
+    Attributes:
+        folder: where its files lie.
+        section: the first folder below the root that it was found under, such as `ablations`.
+        text: what it says of itself.
+        table: its `table.csv`, or the data of a panel without a figure, as text; None for a figure alone.
+    """
+
+    folder: Path
+    section: str
+    text: Text
+    table: pd.DataFrame | None
+
+    @property
+    def has_figure(self) -> bool:
+        """Whether there is something drawn."""
+        return (self.folder / f"{FIGURE}.svg").is_file()
+
+
+def write_panel(
+    folder: str | Path, figure: Figure | None, data: pd.DataFrame, text: Text, table: pd.DataFrame | None = None
+) -> None:
+    """Write a panel's folder, the description last; closes the figure.
+
+    Args:
+        folder: such as `results/NAME/ablations/alpha`.
+        figure: drawn within `mfql.report.figures.drawing()`, so that it looks as the report's others; None for a table.
+        data: tidy, one row a drawn value.
+        text: what the panel says of itself.
+        table: what a person reads beside the figure; its cells are written as they are.
+    """
+    folder = Path(folder)
+    (folder / DESCRIPTION).unlink(missing_ok=True)  # A folder without it is no panel: nothing half-written is shown.
+    with write_whole(folder / DATA) as file:
+        data.to_csv(file, index=False)
+    if table is not None:
+        formats.write_table(table, folder, TABLE)
+    if figure is not None:
+        figures.save(figure, folder, FIGURE)
+        plt.close(figure)
+    write_json(folder / DESCRIPTION, asdict(text))
+
+
+def read_panels(root: str | Path) -> list[Panel]:
+    """The panels below a folder, such as `results/NAME`: those of `SECTIONS` in their order, then others by name.
+
+    Raises:
+        UserError: a description lacks an entry, or files of a panel are absent or damaged.
+    """
+    root = Path(root)
+    found = [_read(path.parent, root) for path in root.glob(f"*/**/{DESCRIPTION}")]
+    order = list(SECTIONS)
+    return sorted(
+        found,
+        key=lambda panel: (
+            order.index(panel.section) if panel.section in order else len(order),
+            panel.folder.relative_to(root).parts,
+        ),
+    )
+
+
+def _read(folder: Path, root: Path) -> Panel:
+    remedy = "Remove the folder, or write it anew with the command that its panel.json names."
+    path = folder / DESCRIPTION
+    try:
+        text = Text(**read_json(path))
+    except TypeError as error:
+        raise UserError(f"{path} is no panel's description: {error}", remedy) from error
+    drawn = [name for name in (f"{FIGURE}.svg", f"{FIGURE}.png") if (folder / name).is_file()]
+    if len(drawn) == 1 or not (folder / DATA).is_file():
+        raise UserError(f"{folder} lacks one of {FIGURE}.svg, {FIGURE}.png and {DATA}", remedy)
+    table = folder / f"{TABLE}.csv"
+    if not table.is_file():
+        table = folder / DATA
+    try:
+        shown = None if drawn and table.name == DATA else pd.read_csv(table, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {table}: {error}", remedy) from error
+    return Panel(folder, folder.relative_to(root).parts[0], text, shown)
