@@ -16,13 +16,15 @@ from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
 
-from mfql.agents.interface import Agent, Batch, Draw, Group, Parameters
+from mfql.agents.interface import Agent, Batch, Draw, Group, Losses, Parameters, no_grad_views
 from mfql.agents.networks import Critic, Dual, dense, linear
 from mfql.agents.parameters import Layout, Parameter, Views, variance_scaling
 from mfql.settings import Settings, require
 
 # Scale of the last layer's initial variance in actors that are not flows.
 ACTOR_OUTPUT_SCALE = 0.01
+# Of a row in advantage-weighted regression.
+_LARGEST_WEIGHT = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +88,7 @@ class FlowActorSettings(ActorCriticSettings):
     def flow_draws(self, action_dim: int) -> dict[str, Draw]:
         """The random arrays of `flow_matching_loss`."""
         return {
-            "noise_flow": Draw("normal", (self.batch_size, action_dim)),
+            "noise_bc": Draw("normal", (self.batch_size, action_dim)),
             "time": Draw("uniform", (self.batch_size, 1)),
         }
 
@@ -172,16 +174,34 @@ def flow_matching_errors(
     Args:
         observations: `[S, B, D]`, encoded.
         actions: x_1, the data's `[S, B, A]`.
-        draws: x_0, `noise_flow`, standard normal `[S, B, A]`, and t, `time`, uniform on [0, 1) `[S, B, 1]`.
+        draws: x_0, `noise_bc`, standard normal `[S, B, A]`, and t, `time`, uniform on [0, 1) `[S, B, 1]`.
     """
-    noise, times = draws["noise_flow"], draws["time"]
+    noise, times = draws["noise_bc"], draws["time"]
     velocity = policy(parameters, observations, torch.lerp(noise, actions, times), times)
     return (velocity - (actions - noise)).square().mean(-1)
 
 
+def q_loss(values: Tensor, *, normalize: bool) -> Tensor:
+    """-mean Q of the policy's actions: values `[S, B]` -> `[S]`; where asked, in units of mean |Q|."""
+    loss = -values.mean(1)
+    return loss / values.detach().abs().mean(1).clamp_min(1e-6) if normalize else loss
+
+
 def expectile_loss(differences: Tensor, expectile: float) -> Tensor:
-    """`|expectile - 1(d < 0)| d^2`, elementwise (IQL, Kostrikov et al. 2022, equation 5)."""
+    """`|expectile - 1(d < 0)| d^2`, elementwise (IQL, arXiv 2110.06169, equation 5)."""
     return torch.where(differences >= 0, expectile, 1.0 - expectile) * differences.square()
+
+
+def advantage_weights(advantages: Tensor, alpha: float) -> Tensor:
+    """`exp(alpha A)`, at most 100 (as released with IQL), without a gradient."""
+    return (alpha * advantages.detach()).exp().clamp(max=_LARGEST_WEIGHT)
+
+
+def required(noise: Tensor | None) -> Tensor:
+    """The noise that a method acts on."""
+    if noise is None:
+        raise ValueError("this method acts on noise of the shape [S, B, *act_draw]; None was given")
+    return noise
 
 
 class ActorCritic(Agent):
@@ -208,9 +228,30 @@ class ActorCritic(Agent):
         """Values of an ensemble `[S, E, B] -> [S, B]`."""
         return values.mean(1) if self.settings.q_agg == "mean" else values.amin(1)
 
-    def td_target(self, batch: Batch, next_values: Tensor) -> Tensor:
-        """r + discount mask V(s') `[S, B]`."""
-        return batch["rewards"] + self.settings.discount * batch["masks"] * next_values
+    def td_targets(self, batch: Batch, next_values: Tensor) -> Tensor:
+        """r + discount mask V(s') `[S, B]`, without a gradient."""
+        return batch["rewards"] + self.settings.discount * batch["masks"] * next_values.detach()
+
+    def next_values(self, parameters: Parameters, batch: Batch, next_actions: Tensor) -> Tensor:
+        """The target critics' aggregated Q(s', a') `[S, B]`, without a gradient."""
+        target = parameters["target_critic"]
+        with torch.no_grad():
+            return self.aggregate(self.critic(target, self.encode(target, batch["next_observations"]), next_actions))
+
+    def frozen_values(self, parameters: Parameters, seen: Tensor, actions: Tensor) -> Tensor:
+        """Q of a policy's actions `[S, E, B]`, with a gradient to the actions alone; `seen` as in `critic_loss`."""
+        return self.critic(no_grad_views(parameters["critic"]), seen.detach(), actions)
+
+    def critic_loss(self, parameters: Parameters, batch: Batch, seen: Tensor, targets: Tensor) -> Losses:
+        """Mean over critics and rows of (Q - y)^2.
+
+        Args:
+            seen: what the critic sees of the observations `[S, B, D]`.
+            targets: y `[S, B]`.
+        """
+        values = self.critic(parameters["critic"], seen, batch["actions"])
+        loss = (values - targets.unsqueeze(1)).square().mean((1, 2))
+        return loss, {"critic_loss": loss, "q": values.mean((1, 2)), "q_target": targets.mean(1)}
 
     def candidate_values(self, critic: Views, seen: Tensor, actions: Tensor) -> Tensor:
         """Aggregated values of candidates `[S, B, K, A] -> [S, B, K]` at encoded observations `[S, B, D]`."""
@@ -221,3 +262,47 @@ class ActorCritic(Agent):
     def data_values(self, parameters: Parameters, batch: Batch) -> Tensor:
         critic = parameters["critic"]
         return self.aggregate(self.critic(critic, self.encode(critic, batch["observations"]), batch["actions"]))
+
+
+class ActorCriticValue(ActorCritic):
+    """A baseline that learns V too; subclasses have `value_group()` under `value` among their `groups`."""
+
+    def __init__(self, settings: ActorCriticSettings, observation_shape: tuple[int, ...], action_dim: int) -> None:
+        super().__init__(settings, observation_shape, action_dim)
+        self.value = Critic(
+            self.observation_dim, 0, settings.critic_hidden, ensemble=1, initialisation="fan_avg"
+        )
+
+    def value_group(self) -> Group:
+        """V with its encoder."""
+        return Group(self.with_encoder(self.value.layout))
+
+    def state_values(self, parameters: Parameters, observations: Tensor) -> Tensor:
+        """V(s) `[S, B]` of observations `[S, B, *observation_shape]`."""
+        return self.value(parameters["value"], self.encode(parameters["value"], observations)).squeeze(1)
+
+    def implicit_losses(self, parameters: Parameters, batch: Batch, expectile: float) -> tuple[Tensor, Losses]:
+        """IQL's values (arXiv 2110.06169, equations 5 and 6): V is an expectile of Q over the data's actions.
+
+        The critics' squared errors are added, not averaged, as in the code released with FQL.
+
+        Returns:
+            advantages Q(s, a) - V(s) of the data's actions `[S, B]`, without a gradient; and the loss of V and the
+            critics with what to log.
+        """
+        critic, target = parameters["critic"], parameters["target_critic"]
+        values = self.state_values(parameters, batch["observations"])
+        with torch.no_grad():
+            known = self.aggregate(self.critic(target, self.encode(target, batch["observations"]), batch["actions"]))
+            targets = self.td_targets(batch, self.state_values(parameters, batch["next_observations"]))
+        value_loss = expectile_loss(known - values, expectile).mean(1)
+        found = self.critic(critic, self.encode(critic, batch["observations"]), batch["actions"])
+        critic_loss = (found - targets.unsqueeze(1)).square().sum(1).mean(1)
+        info = {
+            "value_loss": value_loss,
+            "critic_loss": critic_loss,
+            "v": values.mean(1),
+            "q": found.mean((1, 2)),
+            "q_target": targets.mean(1),
+        }
+        return (self.aggregate(found) - values).detach(), (value_loss + critic_loss, info)
