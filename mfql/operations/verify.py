@@ -214,10 +214,17 @@ def _of_table(table: Path, results: Path, faulty: set[str]) -> Iterator[Finding]
 
 
 def _same(held: pd.DataFrame, now: pd.DataFrame) -> bool:
-    """Whether two tables of one run hold the same values; what another run says of it is no part of it."""
+    """Whether two tables of one run hold the same values.
+
+    What another run says of it is no part of it, nor a separate evaluation, which may come later.
+    """
+    from mfql.report.tasks import FINAL
+
     keys = ["stage", "step", "metric"]
     stage = str(held["run"].iloc[0]).rpartition("/")[2]
-    one, other = (table[table["stage"] == stage].sort_values(keys) for table in (held, now))
+    one, other = (
+        table[(table["stage"] == stage) & ~table["metric"].isin(FINAL)].sort_values(keys) for table in (held, now)
+    )
     texts = [*keys, "origin"]
     if not np.array_equal(one[texts].to_numpy(str), other[texts].to_numpy(str)):
         return False

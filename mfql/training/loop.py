@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,7 @@ from mfql.training.interruption import Interrupted, asked_to_end
 from mfql.training.log import TrainingLog
 from mfql.training.memory import Memory, Normaliser, training_fields
 from mfql.training.online import Environments
+from mfql.training.rewards import OnlineRewards, with_rewards
 from mfql.training.run import RunFolder, machine
 from mfql.training.step import Step
 
@@ -75,8 +76,11 @@ class Trainer:
         starts: list[dict[str, Any]] | None = None,
         saved: list[dict[str, Any]] | None = None,
     ) -> None:
-        self.agent, self.dataset, self.runs, self.execution = agent, dataset, runs, execution
+        self.agent, self.runs, self.execution = agent, runs, execution
         self.settings = agent.settings
+        self.dataset = replace(
+            with_rewards(dataset, self.settings), val=with_rewards(dataset.val, self.settings)
+        )
         self.online = runs[0].stage == "online"
         self.steps = self.settings.online_steps if self.online else self.settings.offline_steps
         self.seeds = [run.seed for run in runs]
@@ -84,7 +88,7 @@ class Trainer:
         self.metric = "normalized_return" if self.scores else "success"
         device = execution.device
         self.normaliser = Normaliser.of(dataset, self.settings.observation_statistics)
-        self.memory = self._memory(dataset, self.steps if self.online else 0)
+        self.memory = self._memory(self.dataset, self.steps if self.online else 0)
         self.state = initial_state(
             agent, [generator(torch.device("cpu"), seed, "initial") for seed in self.seeds], device
         )
@@ -94,6 +98,8 @@ class Trainer:
         self.segments: list[list[tuple[str, str]]] = [[] for _ in runs]
         self.segment_end = [0] * len(runs)
         self.step = 0
+        self.step_seconds: float | None = None  # of this session's steps, evaluations apart; None before its end
+        self._evaluation_seconds = 0.0
         self._logged_updates = 0
         self._environments: Environments | None = None
         self._stop = False
@@ -199,6 +205,7 @@ class Trainer:
                 self.memory,
                 self.normaliser,
                 self.settings.discount,
+                OnlineRewards(self.settings, len(self.seeds)),
                 self.execution.device,
             )
             for row, one in enumerate(self._saved or []):
@@ -207,7 +214,8 @@ class Trainer:
             yield environments
 
     def _loop(self) -> None:
-        saved_at = time.monotonic()
+        saved_at = began = time.monotonic()
+        first = self.step
         run, seeds = self.runs[0], ",".join(map(str, self.seeds))
         bar = tqdm(
             total=self.steps,
@@ -235,6 +243,8 @@ class Trainer:
                     raise Interrupted
         if not self._has_final_checkpoint():
             self.save()
+        if self.step > first:
+            self.step_seconds = (time.monotonic() - began - self._evaluation_seconds) / (self.step - first)
 
     def _has_final_checkpoint(self) -> bool:
         return all(self.step in run.checkpoints.steps() for run in self.runs)
@@ -269,7 +279,9 @@ class Trainer:
         return lacking and (self.step == self.steps or self.step % self.settings.eval_interval == 0)
 
     def _evaluate(self, bar: tqdm) -> None:
+        began = time.monotonic()
         self.evaluate()
+        self._evaluation_seconds += time.monotonic() - began
         latest = [evaluations[-1][self.metric] for evaluations in self.evaluations if evaluations]
         bar.set_postfix_str(f"{self.metric} {' '.join(f'{value:.0f}' for value in latest)} %")
 

@@ -15,7 +15,7 @@ from typing import Any
 from mfql.agents.interface import Agent, count_parameters, load_agent
 from mfql.data.dataset import Dataset, load
 from mfql.errors import UserError, unknown
-from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, save_policy
+from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, acting_seconds, save_policy
 from mfql.files import identity_of, json_text, locked, sha256, write_json, write_whole
 from mfql.settings import Settings, build_settings, checkpoint_stage, raw_settings, split_method
 from mfql.tasks import Task, find_task, is_visual
@@ -195,10 +195,19 @@ def _train_group(
         _write_manifest(job.run(seed), manifest, saved[0]["step"] if saved else 0)
     trainer = Trainer(agent, dataset, [job.run(seed) for seed in seeds], execution, _starts(job, seeds), saved or None)
     trainer.train()
+    times = _times(trainer, time.time() - began)
     for row, seed in enumerate(seeds):
-        _finish(
-            job.run(seed), trainer, row, manifests[seed], task, session | {"seconds": round(time.time() - began, 1)}
-        )
+        _finish(job.run(seed), trainer, row, manifests[seed], task, times)
+
+
+def _times(trainer: Trainer, seconds: float) -> dict[str, Any]:
+    """What a job took, of which all of its seeds have the same: see docs/architecture.md."""
+    step = trainer.step_seconds
+    return {
+        "seconds": round(seconds, 1),
+        "step_ms": None if step is None else round(1e3 * step, 4),
+        "acting_ms": round(1e3 * acting_seconds(trainer.actor, 0), 4),
+    }
 
 
 def _check_checkpoint(run: RunFolder, saved: dict[str, Any], identity: str, execution: Execution) -> None:
@@ -245,7 +254,7 @@ def _write_manifest(run: RunFolder, manifest: dict[str, Any], from_step: int) ->
 
 
 def _finish(
-    run: RunFolder, trainer: Trainer, row: int, manifest: dict[str, Any], task: Task, session: dict[str, Any]
+    run: RunFolder, trainer: Trainer, row: int, manifest: dict[str, Any], task: Task, times: dict[str, Any]
 ) -> None:
     """Write the policy, the manifest with the hash of every output, and, last, the result."""
     description = {key: manifest[key] for key in ("method", "agent", "task", "seed", "stage", "identity", "settings")}
@@ -254,7 +263,7 @@ def _finish(
     outputs = {name: sha256(run.own / name) for name in (f"policy/{WEIGHTS}", f"policy/{DESCRIPTION}", "metrics.csv")}
     finished = {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "seconds": session["seconds"],
+        **times,
         "outputs": outputs | {"evaluation.json": hashlib.sha256(result.encode()).hexdigest()},
     }
     write_json(run.own / "manifest.json", (run.manifest() or {}) | finished)
