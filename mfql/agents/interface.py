@@ -45,12 +45,14 @@ class Group:
         max_grad_norm: the gradient of a seed is scaled down to this norm.
         target: whether a slowly moving copy is kept, under the name `target_<group>`.
         interval: updates between two steps of the optimiser; losses of the others are zero for the group.
+        target_interval: updates between two steps of the target.
     """
 
     layout: Layout
     max_grad_norm: float = float("inf")
     target: bool = False
     interval: int = 1
+    target_interval: int = 1
 
 
 @dataclass
@@ -91,7 +93,7 @@ class Agent(ABC):
     online_share: float | None = None
     # Updates for each environment step.
     updates_per_step: int = 1
-    # Rate of the targets: target <- target + tau (group - target), after every step of the group's optimiser.
+    # Rate of the targets: target <- target + tau (group - target), after the step of the group's optimiser.
     tau: float = 0.005
 
     groups: dict[str, Group]
@@ -147,6 +149,14 @@ class Agent(ABC):
     @abstractmethod
     def act(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
         """Actions `[S, B, A]` in [-1, 1] for observations as `losses` gets them and noise `[S, B, *act_draw]`."""
+
+    def explore_draw(self) -> Draw | None:
+        """The random array that one action of online training takes."""
+        return self.act_draw()
+
+    def explore(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
+        """Actions of online training, as `act` gives those of evaluation; a method with noise of its own adds it here."""
+        return self.act(parameters, observations, noise)
 
     def act_groups(self) -> tuple[str, ...]:
         """The groups that `act` reads, saved with an exported policy."""

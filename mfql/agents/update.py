@@ -183,6 +183,7 @@ class Updater:
         state.flat[name].copy_(torch.where(due, flat, state.flat[name]))
         if group.target:
             target = state.flat[f"target_{name}"]
+            due = due & ((state.step + 1) % group.target_interval == 0)
             target.copy_(torch.where(due, torch.lerp(target, flat, self.agent.tau), target))
 
 

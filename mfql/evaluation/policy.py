@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,19 @@ class Actor:
     def _parameters(self) -> Parameters:
         return self._prepared or views_of(self.agent, {name: self.flat[name] for name in self.agent.act_groups()})
 
-    @torch.no_grad()
     def __call__(self, observations: np.ndarray, noise: Tensor | None) -> np.ndarray:
         """Raw observations `[S, B, ...]` and noise to actions `[S, B, A]`; zeros from a broken network."""
+        return self._actions(self.agent.act, observations, noise)
+
+    def explore(self, observations: np.ndarray, noise: Tensor | None) -> np.ndarray:
+        """The same with the actions of online training."""
+        return self._actions(self.agent.explore, observations, noise)
+
+    @torch.no_grad()
+    def _actions(self, choose: Callable[..., Tensor], observations: np.ndarray, noise: Tensor | None) -> np.ndarray:
         if observations.dtype != np.uint8:
             observations = ((observations - self.mean) / self.std).astype(np.float32)
-        actions = self.agent.act(self._parameters(), torch.from_numpy(observations).to(self.device), noise)
+        actions = choose(self._parameters(), torch.from_numpy(observations).to(self.device), noise)
         return torch.nan_to_num(actions).cpu().numpy()
 
 

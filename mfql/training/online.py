@@ -51,7 +51,7 @@ class Environments:
         self.pool, self.seeds, self.actor = pool, seeds, actor
         self.memory, self.normaliser, self.discount, self.device = memory, normaliser, discount, device
         self.episodes = [Episode() for _ in seeds]
-        draw = actor.agent.act_draw()
+        draw = actor.agent.explore_draw()
         self._noise = DrawStream({"noise": _one_row(draw)} if draw else {}, seeds, "online/act", device)
         self._before = np.empty(0)
         self._actions = np.empty(0)
@@ -74,7 +74,7 @@ class Environments:
         """Choose every seed's action with the present weights and begin the environments' step."""
         self._before = self.pool.observations.copy()
         noise = self._noise.at(step).get("noise")
-        self._actions = self.actor(self._before[:, None], noise)[:, 0]
+        self._actions = self.actor.explore(self._before[:, None], noise)[:, 0]
         if "next_actions" in self.memory.tail:
             self._follow(step)
         self.pool.step_async(self._actions, np.ones(len(self.seeds), dtype=bool))
