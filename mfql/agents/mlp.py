@@ -86,7 +86,7 @@ class FlowActorSettings(ActorCriticSettings):
         require("flow_steps", self.flow_steps, self.flow_steps >= 1, "one or more")
 
     def flow_draws(self, action_dim: int) -> dict[str, Draw]:
-        """The random arrays of `flow_matching_loss`."""
+        """The random arrays of `flow_errors`."""
         return {
             "noise_bc": Draw("normal", (self.batch_size, action_dim)),
             "time": Draw("uniform", (self.batch_size, 1)),
@@ -145,12 +145,12 @@ class FlowPolicy:
 
         Each of the observations `[S, B, D]` has K consecutive rows of the noise. The gradient passes through every step.
         """
-        kernel = parameters["layer0.kernel"]
+        kernel, bias = parameters["layer0.kernel"], parameters["layer0.bias"].unsqueeze(1)
         at_state, at_step = kernel[:, : self.observation_dim], kernel[:, self.observation_dim :]
         # What the first layer makes of an observation is the same for all its rows and steps.
-        fixed = linear({"first.kernel": at_state, "first.bias": parameters["layer0.bias"]}, "first", Dual(observations))
+        seen = torch.baddbmm(bias, observations.to(kernel.dtype), at_state).to(observations.dtype)
         repeats = noise.shape[1] // observations.shape[1]
-        seen = fixed.value.unsqueeze(2).expand(-1, -1, repeats, -1).flatten(1, 2)
+        seen = seen.unsqueeze(2).expand(-1, -1, repeats, -1).flatten(1, 2)
         actions = noise
         for step in range(self.steps):
             times = torch.full_like(actions[..., :1], step / self.steps)
@@ -164,12 +164,12 @@ class FlowPolicy:
         return self.sample(parameters, observations, noise.flatten(1, 2)).unflatten(1, (-1, noise.shape[2]))
 
 
-def flow_matching_errors(
+def flow_errors(
     policy: FlowPolicy, parameters: Views, observations: Tensor, actions: Tensor, draws: Mapping[str, Tensor]
 ) -> Tensor:
     """Squared error of v(s, x_t, t) from x_1 - x_0 with x_t = (1 - t) x_0 + t x_1, mean over action dims: `[S, B]`.
 
-    (Lipman et al. 2023.) Of its mean over rows the flow is trained to the distribution of the data's actions.
+    The minimum of its mean over rows is the flow from noise to the data's actions (flow matching, arXiv 2210.02747).
 
     Args:
         observations: `[S, B, D]`, encoded.
@@ -179,6 +179,12 @@ def flow_matching_errors(
     noise, times = draws["noise_bc"], draws["time"]
     velocity = policy(parameters, observations, torch.lerp(noise, actions, times), times)
     return (velocity - (actions - noise)).square().mean(-1)
+
+
+def td_loss(values: Tensor, targets: Tensor) -> Losses:
+    """Mean over critics and rows of (Q - y)^2: values of the data's actions `[S, E, B]`, targets y `[S, B]`."""
+    loss = (values - targets.unsqueeze(1)).square().mean((1, 2))
+    return loss, {"critic_loss": loss, "q": values.mean((1, 2)), "q_target": targets.mean(1)}
 
 
 def q_loss(values: Tensor, *, normalize: bool) -> Tensor:
@@ -239,19 +245,11 @@ class ActorCritic(Agent):
             return self.aggregate(self.critic(target, self.encode(target, batch["next_observations"]), next_actions))
 
     def frozen_values(self, parameters: Parameters, seen: Tensor, actions: Tensor) -> Tensor:
-        """Q of a policy's actions `[S, E, B]`, with a gradient to the actions alone; `seen` as in `critic_loss`."""
-        return self.critic(no_grad_views(parameters["critic"]), seen.detach(), actions)
+        """Q of a policy's actions `[S, E, B]`, with a gradient to the actions alone.
 
-    def critic_loss(self, parameters: Parameters, batch: Batch, seen: Tensor, targets: Tensor) -> Losses:
-        """Mean over critics and rows of (Q - y)^2.
-
-        Args:
-            seen: what the critic sees of the observations `[S, B, D]`.
-            targets: y `[S, B]`.
+        `seen` `[S, B, D]` is what the critic sees of the observations.
         """
-        values = self.critic(parameters["critic"], seen, batch["actions"])
-        loss = (values - targets.unsqueeze(1)).square().mean((1, 2))
-        return loss, {"critic_loss": loss, "q": values.mean((1, 2)), "q_target": targets.mean(1)}
+        return self.critic(no_grad_views(parameters["critic"]), seen.detach(), actions)
 
     def candidate_values(self, critic: Views, seen: Tensor, actions: Tensor) -> Tensor:
         """Aggregated values of candidates `[S, B, K, A] -> [S, B, K]` at encoded observations `[S, B, D]`."""
@@ -269,9 +267,7 @@ class ActorCriticValue(ActorCritic):
 
     def __init__(self, settings: ActorCriticSettings, observation_shape: tuple[int, ...], action_dim: int) -> None:
         super().__init__(settings, observation_shape, action_dim)
-        self.value = Critic(
-            self.observation_dim, 0, settings.critic_hidden, ensemble=1, initialisation="fan_avg"
-        )
+        self.value = Critic(self.observation_dim, 0, settings.critic_hidden, ensemble=1, initialisation="fan_avg")
 
     def value_group(self) -> Group:
         """V with its encoder."""
@@ -297,12 +293,7 @@ class ActorCriticValue(ActorCritic):
             targets = self.td_targets(batch, self.state_values(parameters, batch["next_observations"]))
         value_loss = expectile_loss(known - values, expectile).mean(1)
         found = self.critic(critic, self.encode(critic, batch["observations"]), batch["actions"])
-        critic_loss = (found - targets.unsqueeze(1)).square().sum(1).mean(1)
-        info = {
-            "value_loss": value_loss,
-            "critic_loss": critic_loss,
-            "v": values.mean(1),
-            "q": found.mean((1, 2)),
-            "q_target": targets.mean(1),
-        }
+        mean_loss, info = td_loss(found, targets)
+        critic_loss = self.settings.num_critics * mean_loss
+        info |= {"critic_loss": critic_loss, "value_loss": value_loss, "v": values.mean(1)}
         return (self.aggregate(found) - values).detach(), (value_loss + critic_loss, info)
