@@ -75,6 +75,7 @@ class OnlineRun:
         from mfql.envs.vector import EnvPool
         from mfql.training.memory import Normaliser
         from mfql.training.online import Environments
+        from mfql.training.rewards import OnlineRewards
 
         job.begin(rows, capacity)
         self.job, self.capacity = job, capacity
@@ -83,7 +84,14 @@ class OnlineRun:
         actor = _actor(job.agent, job.state.flat, job.device)
         normaliser = Normaliser(np.zeros(size, np.float32), np.ones(size, np.float32))
         self.environments = Environments(
-            self.pool, job.seeds, actor, job.memory, normaliser, job.agent.settings.discount, job.device
+            self.pool,
+            job.seeds,
+            actor,
+            job.memory,
+            normaliser,
+            job.agent.settings.discount,
+            OnlineRewards(job.agent.settings, seeds),
+            job.device,
         )
         self.environments.start()
 

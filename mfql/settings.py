@@ -49,6 +49,9 @@ class Settings:
             one.
         augment_probability: share of a pixel task's batches whose frames are shifted at random (random crop after
             padding).
+        reward: what the method is given of the task's rewards, offline and online: `dataset`, all; `goal`, 1 at the step
+            that ends an episode in success, else 0; `delayed`, their sums, every `reward_delay` steps of an episode and
+            at its end, or at its end alone where that is 0. Scores never change with it.
     """
 
     offline_steps: int
@@ -64,6 +67,8 @@ class Settings:
     encoder_channels: tuple[int, ...] = (16, 32, 32)
     encoder_features: int = 512
     augment_probability: float = 0.5
+    reward: Literal["dataset", "goal", "delayed"] = "dataset"
+    reward_delay: int = 0
 
     def check(self) -> None:
         """Refuse values out of range.
@@ -71,7 +76,7 @@ class Settings:
         Raises:
             UserError: names the key, its value and the range.
         """
-        for key in ("offline_steps", "online_steps"):
+        for key in ("offline_steps", "online_steps", "reward_delay"):
             require(key, getattr(self, key), getattr(self, key) >= 0, "zero or more")
         for key in ("batch_size", "eval_interval", "eval_episodes", "log_interval", "encoder_features"):
             require(key, getattr(self, key), getattr(self, key) >= 1, "one or more")

@@ -12,6 +12,7 @@ from mfql.draws import DrawStream, derived_seed
 from mfql.envs.vector import EnvPool
 from mfql.evaluation.policy import Actor
 from mfql.training.memory import Memory, Normaliser
+from mfql.training.rewards import OnlineRewards
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Environments:
         memory: receives the rows.
         normaliser: of observations.
         discount: of the returns to go, where the memory keeps them.
+        rewards: what the method is given of the environments' rewards.
     """
 
     def __init__(
@@ -46,15 +48,18 @@ class Environments:
         memory: Memory,
         normaliser: Normaliser,
         discount: float,
+        rewards: OnlineRewards,
         device: torch.device,
     ) -> None:
         self.pool, self.seeds, self.actor = pool, seeds, actor
         self.memory, self.normaliser, self.discount, self.device = memory, normaliser, discount, device
+        self.rewards = rewards
         self.episodes = [Episode() for _ in seeds]
         draw = actor.agent.explore_draw()
         self._noise = DrawStream({"noise": _one_row(draw)} if draw else {}, seeds, "online/act", device)
         self._before = np.empty(0)
         self._actions = np.empty(0)
+        self._given = np.empty(0)
 
     def start(self) -> None:
         """Reset every environment to its unfinished episode and replay what was done in it."""
@@ -69,6 +74,7 @@ class Environments:
                 ]
             )
             self.pool.step(actions, mask)
+            self.rewards(self.pool.rewards, self.pool.terminated, self.pool.truncated, mask)
 
     def act(self, step: int) -> None:
         """Choose every seed's action with the present weights and begin the environments' step."""
@@ -82,6 +88,7 @@ class Environments:
     def finish(self, step: int) -> None:
         """Wait for the environments, append the row of this step, and start new episodes where one ended."""
         self.pool.step_wait()
+        self._given = self.rewards(self.pool.rewards, self.pool.terminated, self.pool.truncated)
         self.memory.append(step, self._transition())
         for row, episode in enumerate(self.episodes):
             episode.actions.append(self._actions[row].copy())
@@ -99,13 +106,13 @@ class Environments:
             "observations": self.normaliser(self._before),
             "next_observations": self.normaliser(pool.observations),
             "actions": self._actions,
-            "rewards": pool.rewards.copy(),
+            "rewards": self._given,
             "masks": 1.0 - pool.terminated.astype(np.float32),
         }
         if "next_actions" in self.memory.tail:
             arrays["next_actions"] = self._actions
         if "mc_returns" in self.memory.tail:
-            arrays["mc_returns"] = pool.rewards.copy()
+            arrays["mc_returns"] = self._given
         return {name: torch.from_numpy(value).to(self.device) for name, value in arrays.items()}
 
     def _follow(self, step: int) -> None:
@@ -120,7 +127,7 @@ class Environments:
         returns = self.memory.tail["mc_returns"]
         for row, episode in enumerate(self.episodes):
             distance = torch.arange(step - episode.first_row, 0, -1, device=self.device)
-            returns[row, episode.first_row : step] += self.discount**distance * float(self.pool.rewards[row])
+            returns[row, episode.first_row : step] += self.discount**distance * float(self._given[row])
 
     def _seed_of(self, row: int) -> int:
         return derived_seed(self.seeds[row], "online/episode", self.episodes[row].number)
