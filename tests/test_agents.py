@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mfql.agents.flow_bc import FlowBC, FlowBCSettings
 from mfql.agents.interface import Parameters
-from mfql.agents.meanflow import flow_terms, one_step_actions
+from mfql.agents.meanflow import flow_terms, raw_actions
 from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.networks import Dual, ResidualPolicy
 from mfql.agents.update import Updater, initial_state, views_of
@@ -101,7 +101,7 @@ def test_prepared_parameters_are_the_same_function_in_float64():
     ones = torch.ones(2, 5, 1, dtype=torch.float64)
     expected = agent.policy(parameters, observations, noise, ones)
     for views in (parameters, prepared):
-        found = one_step_actions(agent.policy, views, observations, noise)
+        found = raw_actions(agent.policy, views, observations, noise)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
     times = torch.rand(2, 5, 1, dtype=torch.float64)
     expected = agent.policy(parameters, observations, noise, times)
@@ -193,7 +193,8 @@ def test_the_critics_loss_never_moves_the_policy_nor_the_policys_the_critic():
     leaves = {name: value.clone().requires_grad_() for name, value in state.flat.items()}
     parameters = views_of(agent, leaves)
     critic_loss, _ = agent.critic_loss(parameters, batch, batch["observations"], draws)
-    policy_loss, _ = agent.policy_loss(parameters, batch, batch["observations"], draws, state.own["alpha"])
+    value_loss, flow_loss, _ = agent.policy_losses(parameters, batch, batch["observations"], draws, state.own)
+    policy_loss = value_loss + flow_loss
     of_critic = torch.autograd.grad(critic_loss.sum(), list(leaves.values()), allow_unused=True)
     of_policy = torch.autograd.grad(policy_loss.sum(), list(leaves.values()), allow_unused=True)
     moved_by = {

@@ -129,7 +129,8 @@ def test_policy_and_critic_train_encoders_of_their_own():
     draws = {name: torch.rand(1, *draw.shape, generator=random) for name, draw in agent.update_draws().items()}
 
     seen = agent.encode(parameters["critic"], batch["observations"])
-    policy_loss, _ = agent.policy_loss(parameters, batch, seen.detach(), draws, state.own["alpha"])
+    value_loss, flow_loss, _ = agent.policy_losses(parameters, batch, seen.detach(), draws, state.own)
+    policy_loss = value_loss + flow_loss
     of_policy = torch.autograd.grad(policy_loss.sum(), list(leaves.values())[:2], allow_unused=True)
     assert agent.groups["policy"].layout.views(of_policy[0])["encoder.stage0.conv.kernel"].abs().sum() > 0
     assert of_policy[1] is None or of_policy[1].abs().sum() == 0

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from mfql.agents.balance import Weighting
 from mfql.agents.encoders import ImpalaEncoder
 from mfql.agents.parameters import Layout, Views
 from mfql.errors import UserError
@@ -46,6 +47,8 @@ class Group:
         target: whether a slowly moving copy is kept, under the name `target_<group>`.
         interval: updates between two steps of the optimiser; losses of the others are zero for the group.
         target_interval: updates between two steps of the target.
+        weighting: where the losses are several objectives, their weights for this group from the Gramian of their
+            gradients (`mfql.agents.balance`); None takes the sum.
     """
 
     layout: Layout
@@ -53,6 +56,7 @@ class Group:
     target: bool = False
     interval: int = 1
     target_interval: int = 1
+    weighting: Weighting | None = None
 
 
 @dataclass
@@ -131,8 +135,18 @@ class Agent(ABC):
             state: the method's own state, see `initial_state`.
 
         Returns:
-            the sum of the losses `[S]`, whose gradient trains every group, and a dict of `[S]` to log.
+            the sum of the losses `[S]`, whose gradient trains every group, and a dict of `[S]` to log. Where a group has
+            a `weighting`, instead of the sum its objectives `[S, J]`; for the other groups they are added up.
         """
+
+    def diagnose_draws(self) -> dict[str, Draw]:
+        """The random arrays of `diagnostics`: those of an update, to which a method may add its own."""
+        return self.update_draws()
+
+    @property
+    def compilable(self) -> bool:
+        """Whether an update can be compiled and captured: weights of objectives are solved for on the processor."""
+        return all(group.weighting is None for group in self.groups.values())
 
     def prepared(self, parameters: Parameters) -> Parameters:
         """The same parameters with what all rows share computed once, for `losses` or for acting with fixed weights."""

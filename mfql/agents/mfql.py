@@ -1,7 +1,8 @@
 """MFQL: a one-step MeanFlow policy trained jointly with Q-learning (arXiv 2511.13035).
 
 The critic learns from the best of K candidate actions; the policy maximises Q of its one-step action beside the flow
-loss, with an adaptive weight alpha between the two.
+loss, with an adaptive weight alpha between the two. Other balances of the two, other scales of the Q term and another K
+in acting are settings, for ablations; their defaults are the paper's.
 """
 
 from __future__ import annotations
@@ -15,11 +16,17 @@ from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
 
+from mfql.agents.balance import weighting_of
 from mfql.agents.interface import Agent, Batch, Draw, Draws, Group, Losses, Parameters, no_grad_views
 from mfql.agents.meanflow import FlowSettings, candidate_actions, flow_terms, one_step_actions
 from mfql.agents.networks import Critic, ResidualPolicy
 from mfql.agents.parameters import Views
 from mfql.settings import require
+
+# Rate at which the running scale of the Q term follows the batches', and the least scale.
+_SCALE_RATE, _LEAST_SCALE = 0.005, 1e-6
+# The spread of the target over draws of its candidates is measured on this many rows, from this many candidates each.
+_POOL_ROWS, _POOL_CANDIDATES = 32, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +36,18 @@ class MFQLSettings(FlowSettings):
     Args:
         alpha: weight of the flow loss at the start.
         num_candidates: K, in the target, in acting and in evaluation.
+        acting_candidates: another K for acting and evaluation; 0 is `num_candidates`.
         tau: rate of the target critic.
         critic_hidden: features of each hidden layer; num_critics: E.
         critic_init: `kaiming` (paper) or `fan_avg` (released code).
         critic_learning_rate: constant.
         q_agg: how the ensemble's values are joined in the target, in ranking and in the policy's loss.
-        normalize_q: divide the policy's Q term by mean |Q|.
+        normalize_q: divide the policy's Q term by a scale, without a gradient.
+        q_scale: that scale: `mean`, mean |Q| of the batch; `running`, its moving average; `std`, the standard deviation
+            of Q over the batch, which a constant added to all values does not change.
+        balance: what decides between the Q term and the flow loss: `alpha` adds alpha times the latter. Of the others
+            each weighs the gradients of the two by what they are (`mfql.agents.balance`), the flow loss having been
+            multiplied by alpha; `norms` and `imtl_g` make alpha irrelevant.
         bound_loss: whether raw actions outside [-1, 1] are penalised.
         adaptive_alpha: whether alpha adapts; alpha_interval: updates between two looks at the flow loss;
             alpha_window: flow losses remembered; alpha_threshold: factor from their mean at which alpha moves;
@@ -45,6 +58,7 @@ class MFQLSettings(FlowSettings):
 
     alpha: float
     num_candidates: int = 5
+    acting_candidates: int = 0
     tau: float = 0.005
     critic_hidden: tuple[int, ...] = (512, 512, 512, 512)
     num_critics: int = 2
@@ -52,6 +66,8 @@ class MFQLSettings(FlowSettings):
     critic_learning_rate: float = 1e-4
     q_agg: Literal["mean", "min"] = "mean"
     normalize_q: bool = False
+    q_scale: Literal["mean", "running", "std"] = "mean"
+    balance: Literal["alpha", "norms", "upgrad", "dualproj", "mgda", "pcgrad", "aligned_mtl", "imtl_g"] = "alpha"
     bound_loss: bool = True
     adaptive_alpha: bool = True
     alpha_interval: int = 2_000
@@ -72,6 +88,7 @@ class MFQLSettings(FlowSettings):
         require(
             "critic_hidden", self.critic_hidden, all(size >= 1 for size in self.critic_hidden), "sizes of one or more"
         )
+        require("acting_candidates", self.acting_candidates, self.acting_candidates >= 0, "zero or more")
         require("alpha", self.alpha, self.alpha >= 0, "zero or more")
         require("alpha_range", self.alpha_range, self.alpha_range >= 1, "one or more")
         require("alpha_warmup", self.alpha_warmup, 0 <= self.alpha_warmup <= 1, "in [0, 1]")
@@ -97,8 +114,13 @@ class MFQL(Agent):
         self.critic = Critic(
             self.observation_dim, action_dim, settings.critic_hidden, settings.num_critics, settings.critic_init
         )
+        self.balanced = settings.balance != "alpha"
         self.groups = {
-            "policy": Group(self.with_encoder(self.policy.layout), settings.max_grad_norm),
+            "policy": Group(
+                self.with_encoder(self.policy.layout),
+                settings.max_grad_norm,
+                weighting=weighting_of(settings.balance) if self.balanced else None,
+            ),
             "critic": Group(self.with_encoder(self.critic.layout), settings.max_grad_norm, target=True),
         }
 
@@ -112,8 +134,14 @@ class MFQL(Agent):
         }
 
     @override
+    def diagnose_draws(self) -> dict[str, Draw]:
+        rows = min(_POOL_ROWS, self.settings.batch_size)
+        return {**self.update_draws(), "noise_pool": Draw("normal", (rows, _POOL_CANDIDATES, self.action_dim))}
+
+    @override
     def act_draw(self) -> Draw:
-        return Draw("normal", (self.settings.num_candidates, self.action_dim))
+        candidates = self.settings.acting_candidates or self.settings.num_candidates
+        return Draw("normal", (candidates, self.action_dim))
 
     @override
     def learning_rates(self, step: Tensor) -> dict[str, Tensor | float]:
@@ -128,13 +156,16 @@ class MFQL(Agent):
         parameters = self.prepared(parameters)
         seen = self.encode(parameters["critic"], batch["observations"])
         critic_loss, critic_info = self.critic_loss(parameters, batch, seen, draws)
-        policy_loss, policy_info = self.policy_loss(parameters, batch, seen.detach(), draws, state["alpha"])
-        return critic_loss + policy_loss, {**critic_info, **policy_info, "alpha": state["alpha"]}
+        value_loss, flow_loss, policy_info = self.policy_losses(parameters, batch, seen.detach(), draws, state)
+        info = {**critic_info, **policy_info, "alpha": state["alpha"]}
+        if self.balanced:
+            return torch.stack([critic_loss + value_loss, flow_loss], 1), info
+        return critic_loss + (value_loss + flow_loss), info
 
     def critic_loss(self, parameters: Parameters, batch: Batch, seen: Tensor, draws: Draws) -> Losses:
         """Mean over critics and rows of (Q - y)^2, y = r + discount mask Q_target(s', a*) (paper, critic update).
 
-        `seen` `[S, B, D]` is what the critic sees of the observations; so it is in `policy_loss`.
+        `seen` `[S, B, D]` is what the critic sees of the observations; so it is in `policy_losses`.
         """
         with torch.no_grad():
             _, values = self.best_candidate(
@@ -145,26 +176,42 @@ class MFQL(Agent):
         loss = (values - targets.unsqueeze(1)).square().mean((1, 2))
         return loss, {"critic_loss": loss, "q": values.mean((1, 2)), "q_target": targets.mean(1)}
 
-    def policy_loss(self, parameters: Parameters, batch: Batch, seen: Tensor, draws: Draws, alpha: Tensor) -> Losses:
-        """-Q(s, clip(g(s, e, 1))) + bound loss + alpha flow loss (paper, policy update); no gradient to the critic."""
+    def policy_losses(
+        self, parameters: Parameters, batch: Batch, seen: Tensor, draws: Draws, state: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The two objectives of the policy (paper, policy update), `[S]` each; no gradient to the critic.
+
+        Returns:
+            -Q(s, clip(g(s, e, 1))) + bound loss; alpha flow loss; and what to log.
+        """
         policy, noise = parameters["policy"], self.settings.noise_std * draws["noise_pi"]
         observations = self.encode(policy, batch["observations"])
         raw = one_step_actions(self.policy, policy, observations, noise)
         values = self.aggregate(self.critic(no_grad_views(parameters["critic"]), seen, raw.clamp(-1.0, 1.0)))
         q_loss = -values.mean(1)
-        if self.settings.normalize_q:
-            q_loss = q_loss / values.abs().mean(1).clamp_min(1e-6).detach()
         excess = functional.relu(raw - 1.0) + functional.relu(-1.0 - raw)
         bound_loss = excess.mean((1, 2)) if self.settings.bound_loss else torch.zeros_like(q_loss)
         flow = flow_terms(self.policy, policy, observations, batch["actions"], draws, self.settings)
         info = {
-            "q_loss": q_loss,
             "bound_loss": bound_loss,
             "flow_loss": flow.loss,
             "flow_error": flow.error,
             "out_of_bounds": (raw.detach().abs() > 1.0).float().mean((1, 2)),
         }
-        return q_loss + bound_loss + alpha * flow.loss, info
+        if self.settings.normalize_q:
+            info["q_scale"] = self.q_scale(values.detach(), state)
+            q_loss = q_loss / info["q_scale"]
+        return q_loss + bound_loss, state["alpha"] * flow.loss, {**info, "q_loss": q_loss}
+
+    def q_scale(self, values: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+        """What the Q term is divided by, `[S]`, from the batch's values `[S, B]`."""
+        if self.settings.q_scale == "std":
+            return values.std(1, correction=0).clamp_min(_LEAST_SCALE)
+        scale = values.abs().mean(1).clamp_min(_LEAST_SCALE)
+        if self.settings.q_scale == "running":
+            before = state["q_scale"]
+            scale = torch.where(before > 0, torch.lerp(before, scale, _SCALE_RATE), scale)
+        return scale
 
     def aggregate(self, values: Tensor) -> Tensor:
         """Values of an ensemble `[S, E, B] -> [S, B]`."""
@@ -201,23 +248,26 @@ class MFQL(Agent):
 
     @override
     def initial_state(self, seeds: int) -> dict[str, Tensor]:
-        return {
+        state = {
             "alpha": torch.full((seeds,), self.settings.alpha),
             "alpha_window": torch.zeros(seeds, self.settings.alpha_window),
             "alpha_recorded": torch.zeros(seeds),
             "alpha_moves": torch.zeros(seeds),
         }
+        running = self.settings.normalize_q and self.settings.q_scale == "running"
+        return state | ({"q_scale": torch.zeros(seeds)} if running else {})
 
     @override
     def next_state(self, state: Mapping[str, Tensor], step: Tensor, info: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The adaptive alpha (paper, adaptive weight): every `alpha_interval` updates one look at the flow loss."""
-        if not self.settings.adaptive_alpha:
-            return dict(state)
+        """The scale of the Q term, and the adaptive alpha: every `alpha_interval` updates one look at the flow loss."""
         settings = self.settings
+        following = {**state, **({"q_scale": info["q_scale"]} if "q_scale" in state else {})}
+        if not settings.adaptive_alpha:
+            return following
         due = (step + 1) % settings.alpha_interval == 0
         may_move = due & (step + 1 > settings.alpha_warmup * settings.offline_steps)
         moved = self.adapt_alpha(state, info["flow_loss"], may_move)
-        return {name: torch.where(due, moved[name], state[name]) for name in state}
+        return following | {name: torch.where(due, value, state[name]) for name, value in moved.items()}
 
     def adapt_alpha(self, state: Mapping[str, Tensor], flow_loss: Tensor, may_move: Tensor) -> dict[str, Tensor]:
         """One look at the flow loss `[S]`: alpha moves if far from a full window's mean, then joins the window."""
@@ -254,10 +304,39 @@ class MFQL(Agent):
             "q_raw_minus_clipped": (at_raw - at_clipped).mean(1),
             "candidate_spread": candidates.std(2, correction=0).mean((1, 2)),
             "candidate_q_spread": values.std(2, correction=0).mean(1),
+            **self.target_spread(parameters, batch, draws["noise_pool"]),
             "flow_loss": flow.loss,
             "flow_error": flow.error,
             "alpha": state["alpha"],
             "alpha_moves": state["alpha_moves"],
+        }
+
+    def target_spread(self, parameters: Parameters, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
+        """How the target y of a row varies over draws of its K candidates, as the root of the mean variance `[S]`.
+
+        The candidates that a draw could bring are a pool of them, taken with replacement: the largest of K is at most the
+        i-th smallest of M with probability (i / M)^K, so that mean and variance are sums, without drawing.
+
+        Args:
+            noise: of the pools, standard normal `[S, rows, M, A]`, of the batch's first rows.
+
+        Returns:
+            target_std; and target_gain, by how much the mean largest value exceeds the pool's mean value.
+        """
+        rows, pool = noise.shape[1:3]
+        policy, critic = parameters["policy"], parameters["target_critic"]
+        seen, of_critic = (self.encode(views, batch["next_observations"][:, :rows]) for views in (policy, critic))
+        candidates = candidate_actions(self.policy, policy, seen, self.settings.noise_std * noise)
+        values = self.candidate_values(critic, of_critic, candidates).sort(-1).values
+        below = (torch.arange(pool + 1, device=values.device) / pool) ** self.settings.num_candidates
+        chances = below.diff()
+        largest = (values * chances).sum(-1, keepdim=True)
+        variance = ((values - largest).square() * chances).sum(-1)
+        kept = self.settings.discount * batch["masks"][:, :rows]
+        gain = largest.squeeze(-1) - values.mean(-1)
+        return {
+            "target_std": (kept.square() * variance).mean(1).sqrt(),
+            "target_gain": (kept * gain).mean(1),
         }
 
     @override

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mfql.agents.balance import combined
 from mfql.agents.interface import Agent, Batch, Draws, Group, Parameters
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
@@ -114,8 +115,30 @@ def gradients(
     """Gradients `[S, P]` of each group, the loss `[S]`, and what it logged. Losses are summed: seeds do not mix."""
     leaves = {name: flat[name].detach().requires_grad_() for name in agent.groups}
     loss, info = losses({**flat, **leaves}, batch, draws, own)
-    found = torch.autograd.grad(loss.sum(), list(leaves.values()))
-    return dict(zip(leaves, found, strict=True)), loss.detach(), info
+    if loss.dim() == 1:
+        found = torch.autograd.grad(loss.sum(), list(leaves.values()))
+        return dict(zip(leaves, found, strict=True)), loss.detach(), info
+    jacobians = _jacobians(loss, leaves)
+    gradient = {}
+    for name, jacobian in jacobians.items():
+        weighting = agent.groups[name].weighting
+        if weighting is None:
+            gradient[name] = jacobian.sum(1)
+        else:
+            gradient[name], told = combined(jacobian, weighting)
+            info = {**info, **told}
+    return gradient, loss.detach().sum(1), info
+
+
+def _jacobians(objectives: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gradients `[S, J, P]` of objectives `[S, J]` by group: a backward pass for each objective."""
+    rows = [
+        torch.autograd.grad(
+            objective.sum(), list(leaves.values()), retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        for objective in objectives.unbind(1)
+    ]
+    return {name: torch.stack(of_group, 1) for name, of_group in zip(leaves, zip(*rows, strict=True), strict=True)}
 
 
 class Updater:
@@ -126,7 +149,7 @@ class Updater:
         state: what it trains.
         value_limit: a seed whose mean value `q` exceeds this in magnitude has diverged, as has one whose loss is not
             finite.
-        compiled: compile losses and optimiser; needs a C++ compiler.
+        compiled: compile losses and optimiser; needs a C++ compiler, and an agent that is `compilable`.
     """
 
     def __init__(self, agent: Agent, state: TrainState, value_limit: float, *, compiled: bool = False) -> None:
