@@ -23,6 +23,8 @@ from mfql.envs.d4rl import score_range
 from mfql.envs.vector import EnvPool
 from mfql.evaluation.policy import Actor
 from mfql.evaluation.rollout import run_episodes
+from mfql.training.distance import ROWS as DISTANCE_ROWS
+from mfql.training.distance import DataDistance
 from mfql.training.images import shift_draws
 from mfql.training.interruption import Interrupted, asked_to_end
 from mfql.training.log import TrainingLog
@@ -78,9 +80,8 @@ class Trainer:
     ) -> None:
         self.agent, self.runs, self.execution = agent, runs, execution
         self.settings = agent.settings
-        self.dataset = replace(
-            with_rewards(dataset, self.settings), val=with_rewards(dataset.val, self.settings)
-        )
+        rewarded = with_rewards(dataset, self.settings)
+        self.dataset = replace(rewarded, val=with_rewards(dataset.val, self.settings))
         self.online = runs[0].stage == "online"
         self.steps = self.settings.online_steps if self.online else self.settings.offline_steps
         self.seeds = [run.seed for run in runs]
@@ -130,16 +131,16 @@ class Trainer:
         return Step(
             updater,
             self.memory,
-            self._stream("update", self._updates),
+            self._stream("update", self.agent.update_draws(), self._updates),
             self._updates,
             self.settings.augment_probability,
             captured=execution.compiled and execution.device.type == "cuda" and on_device,
         )
 
-    def _stream(self, purpose: str, repeats: int = 1) -> DrawStream:
-        """Row indices and the method's draws; several updates a step take draws of their own."""
+    def _stream(self, purpose: str, own: dict[str, Draw], repeats: int = 1) -> DrawStream:
+        """Row indices and the method's own draws; several updates a step take draws of their own."""
         size = self.settings.batch_size
-        draws = {"rows": Draw("integer", (size,)), **self.agent.update_draws()}
+        draws = {"rows": Draw("integer", (size,)), **own}
         if self.memory.images:
             draws |= shift_draws(size)
         repeated = {name: Draw(draw.kind, (repeats, *draw.shape)) for name, draw in draws.items()}
@@ -328,15 +329,16 @@ class Trainer:
 
     @torch.no_grad()
     def diagnostics(self) -> dict[str, list[float]]:
-        """The method's diagnostics on random training and validation rows, and Q against Monte-Carlo returns."""
-        draws = {name: value[:, 0] for name, value in self._stream("diagnose").at(self.step).items()}
+        """The method's diagnostics on random rows, Q against Monte-Carlo returns, and actions against the data's."""
+        stream = self._stream("diagnose", self.agent.diagnose_draws())
+        draws = {name: value[:, 0] for name, value in stream.at(self.step).items()}
         rows = draws.pop("rows")
         parameters = views_of(self.agent, self.state.flat)
         found: dict[str, list[float]] = {}
         for prefix, memory in (("diagnostics", self.memory), ("validation", self._validation)):
             values = self.agent.diagnostics(parameters, memory.batch(rows), draws, self.state.own)
             found |= {f"{prefix}/{name}": value.tolist() for name, value in values.items()}
-        return found | self._against_returns(rows)
+        return found | self._against_returns(rows) | self._against_data(rows[:, :DISTANCE_ROWS])
 
     def _against_returns(self, rows: torch.Tensor) -> dict[str, list[float]]:
         """Q of the data's actions against their returns, where a trajectory reaches the goal and they are exact."""
@@ -356,6 +358,22 @@ class Trainer:
         }
 
     def save(self) -> None:
+    def _against_data(self, rows: torch.Tensor) -> dict[str, list[float]]:
+        """How far the actions that the policy takes in these rows' states are from the data's."""
+        batch, draw = self.memory.batch(rows), self.agent.act_draw()
+        noise = None
+        if draw is not None:
+            drawn = {"noise": Draw(draw.kind, (rows.shape[1], *draw.shape))}
+            purpose = f"{'online' if self.online else 'offline'}/distance"
+            noise = DrawStream(drawn, self.seeds, purpose, self.execution.device).at(self.step)["noise"]
+        parameters = self.agent.prepared(views_of(self.agent, self.state.flat))
+        distances = self._distance(batch, self.agent.act(parameters, batch["observations"], noise))
+        return {f"diagnostics/{name}": value.tolist() for name, value in distances.items()}
+
+    @cached_property
+    def _distance(self) -> DataDistance:
+        return DataDistance(self.memory)
+
         """Write a checkpoint of every seed."""
         for row, run in enumerate(self.runs):
             first, checkpoints = self.segment_end[row], run.checkpoints

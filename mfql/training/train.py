@@ -78,6 +78,8 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wai
         locks.enter_context(_failure_recorded([job.run(seed) for seed in job.seeds]))
         locks.enter_context(memory_errors_for_people())
         dataset = load(task, job.data)
+        if settings.reward == "goal" and dataset.masks.all():
+            print(f"{job.method} {job.task}: no row of {dataset.name} ends in success, so that every reward is 0")
         manifests = {seed: _manifest(job, seed, kind, settings, dataset, task) for seed in job.seeds}
         for seed in job.seeds:
             job.run(seed).claim(manifests[seed])
@@ -176,6 +178,8 @@ def _train_group(
     manifests: dict[int, dict[str, Any]],
     execution: Execution,
 ) -> None:
+    agent = kind(settings, dataset.observations.shape[1:], dataset.actions.shape[-1])
+    execution = replace(execution, compiled=execution.compiled and agent.compilable)
     seeds = [seed for seed, _ in group]
     saved = [one for _, one in group if one is not None]
     for seed, one in group:
@@ -189,7 +193,6 @@ def _train_group(
         "compiled": execution.compiled,
         "seeds_in_job": seeds,
     }
-    agent = kind(settings, dataset.observations.shape[1:], dataset.actions.shape[-1])
     for seed in seeds:
         manifest = manifests[seed] | session | {"parameters": count_parameters(agent)}
         _write_manifest(job.run(seed), manifest, saved[0]["step"] if saved else 0)
