@@ -16,7 +16,7 @@ import torch
 
 from mfql.agents.flax import as_released, load_released
 from mfql.agents.interface import Batch, Draws, Losses, Parameters
-from mfql.agents.meanflow import candidate_actions, flow_terms, one_step_actions
+from mfql.agents.meanflow import candidate_actions, flow_terms, raw_actions
 from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.update import Updater, gradients, initial_state, views_of
 from mfql.errors import UserError
@@ -164,7 +164,7 @@ class Fixture:
             "dgdt": flow.tangent[0],
             "g_target": flow.target[0],
             "meanflow_loss": info["flow_loss"][0],
-            "g_at_t1": one_step_actions(agent.policy, parameters["policy"], batch["observations"], batch["noise_pi"])[
+            "g_at_t1": raw_actions(agent.policy, parameters["policy"], batch["observations"], batch["noise_pi"])[
                 0
             ],
             "q": agent.critic(parameters["critic"], batch["observations"], batch["actions"])[0],

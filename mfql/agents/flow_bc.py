@@ -9,8 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from mfql.agents.interface import Agent, Batch, Draw, Draws, Group, Losses, Parameters
-from mfql.agents.meanflow import FlowSettings, candidate_actions, flow_terms, one_step_actions
-from mfql.agents.networks import ResidualPolicy
+from mfql.agents.meanflow import FlowPolicy, FlowSettings, candidate_actions, flow_terms, raw_actions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +25,7 @@ class FlowBC(Agent):
 
     def __init__(self, settings: FlowBCSettings, observation_shape: tuple[int, ...], action_dim: int) -> None:
         super().__init__(settings, observation_shape, action_dim)
-        self.policy = ResidualPolicy(
-            self.observation_dim,
-            action_dim,
-            settings.policy_hidden,
-            settings.policy_blocks,
-            zero_init=settings.zero_init,
-        )
+        self.policy = FlowPolicy(settings, self.observation_dim, action_dim)
         self.groups = {"policy": Group(self.with_encoder(self.policy.layout), settings.max_grad_norm)}
 
     @override
@@ -41,7 +34,7 @@ class FlowBC(Agent):
 
     @override
     def act_draw(self) -> Draw:
-        return Draw("normal", (1, self.action_dim))
+        return self.settings.noise_draw(1, self.action_dim)
 
     @override
     def learning_rates(self, step: Tensor) -> dict[str, Tensor | float]:
@@ -55,23 +48,31 @@ class FlowBC(Agent):
     def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:
         policy = self.prepared(parameters)["policy"]
         seen = self.encode(policy, batch["observations"])
-        flow = flow_terms(self.policy, policy, seen, batch["actions"], draws, self.settings)
-        return flow.loss, {"flow_loss": flow.loss, "flow_error": flow.error}
+        flow = flow_terms(self.policy, policy, seen, batch["actions"], draws, self.settings, state)
+        return flow.loss, {"flow_loss": flow.loss, "flow_error": flow.error, **flow.state}
+
+    @override
+    def initial_state(self, seeds: int) -> dict[str, Tensor]:
+        return self.settings.flow_state(seeds)
+
+    @override
+    def next_state(self, state: Mapping[str, Tensor], step: Tensor, info: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: info[name] for name in state}
 
     @override
     def act(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
         if noise is None:
             raise ValueError("flow behaviour cloning acts on noise [S, B, 1, A]; None was given")
         seen = self.encode(parameters["policy"], observations)
-        return candidate_actions(self.policy, parameters["policy"], seen, self.settings.noise_std * noise).squeeze(2)
+        return candidate_actions(self.policy, parameters["policy"], seen, self.settings.noise(noise)).squeeze(2)
 
     @override
     def diagnostics(
         self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         seen = self.encode(parameters["policy"], batch["observations"])
-        flow = flow_terms(self.policy, parameters["policy"], seen, batch["actions"], draws, self.settings)
-        raw = one_step_actions(self.policy, parameters["policy"], seen, self.settings.noise_std * draws["noise_bc"])
+        flow = flow_terms(self.policy, parameters["policy"], seen, batch["actions"], draws, self.settings, state)
+        raw = raw_actions(self.policy, parameters["policy"], seen, self.settings.noise(draws["noise_bc"]))
         return {
             "out_of_bounds": (raw.abs() > 1.0).float().mean((1, 2)),
             "flow_loss": flow.loss,

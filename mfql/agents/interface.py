@@ -135,8 +135,9 @@ class Agent(ABC):
             state: the method's own state, see `initial_state`.
 
         Returns:
-            the sum of the losses `[S]`, whose gradient trains every group, and a dict of `[S]` to log. Where a group has
-            a `weighting`, instead of the sum its objectives `[S, J]`; for the other groups they are added up.
+            the sum of the losses `[S]`, whose gradient trains every group, and a dict of `[S]` to log; arrays of more axes
+            are for `next_state` alone. Where a group has a `weighting`, instead of the sum its objectives `[S, J]`; for
+            the other groups they are added up.
         """
 
     def diagnose_draws(self) -> dict[str, Draw]:

@@ -18,8 +18,8 @@ from typing_extensions import override
 
 from mfql.agents.balance import weighting_of
 from mfql.agents.interface import Agent, Batch, Draw, Draws, Group, Losses, Parameters, no_grad_views
-from mfql.agents.meanflow import FlowSettings, candidate_actions, flow_terms, one_step_actions
-from mfql.agents.networks import Critic, ResidualPolicy
+from mfql.agents.meanflow import FlowPolicy, FlowSettings, candidate_actions, flow_terms, raw_actions
+from mfql.agents.networks import Critic
 from mfql.agents.parameters import Views
 from mfql.settings import require
 
@@ -104,13 +104,7 @@ class MFQL(Agent):
     def __init__(self, settings: MFQLSettings, observation_shape: tuple[int, ...], action_dim: int) -> None:
         super().__init__(settings, observation_shape, action_dim)
         self.tau = settings.tau
-        self.policy = ResidualPolicy(
-            self.observation_dim,
-            action_dim,
-            settings.policy_hidden,
-            settings.policy_blocks,
-            zero_init=settings.zero_init,
-        )
+        self.policy = FlowPolicy(settings, self.observation_dim, action_dim)
         self.critic = Critic(
             self.observation_dim, action_dim, settings.critic_hidden, settings.num_critics, settings.critic_init
         )
@@ -129,19 +123,19 @@ class MFQL(Agent):
         batch, candidates = self.settings.batch_size, self.settings.num_candidates
         return {
             **self.settings.flow_draws(self.action_dim),
-            "noise_pi": Draw("normal", (batch, self.action_dim)),
-            "noise_next": Draw("normal", (batch, candidates, self.action_dim)),
+            "noise_pi": self.settings.noise_draw(batch, self.action_dim),
+            "noise_next": self.settings.noise_draw(batch, candidates, self.action_dim),
         }
 
     @override
     def diagnose_draws(self) -> dict[str, Draw]:
         rows = min(_POOL_ROWS, self.settings.batch_size)
-        return {**self.update_draws(), "noise_pool": Draw("normal", (rows, _POOL_CANDIDATES, self.action_dim))}
+        return {**self.update_draws(), "noise_pool": self.settings.noise_draw(rows, _POOL_CANDIDATES, self.action_dim)}
 
     @override
     def act_draw(self) -> Draw:
         candidates = self.settings.acting_candidates or self.settings.num_candidates
-        return Draw("normal", (candidates, self.action_dim))
+        return self.settings.noise_draw(candidates, self.action_dim)
 
     @override
     def learning_rates(self, step: Tensor) -> dict[str, Tensor | float]:
@@ -184,15 +178,16 @@ class MFQL(Agent):
         Returns:
             -Q(s, clip(g(s, e, 1))) + bound loss; alpha flow loss; and what to log.
         """
-        policy, noise = parameters["policy"], self.settings.noise_std * draws["noise_pi"]
+        policy, noise = parameters["policy"], self.settings.noise(draws["noise_pi"])
         observations = self.encode(policy, batch["observations"])
-        raw = one_step_actions(self.policy, policy, observations, noise)
+        raw = raw_actions(self.policy, policy, observations, noise)
         values = self.aggregate(self.critic(no_grad_views(parameters["critic"]), seen, raw.clamp(-1.0, 1.0)))
         q_loss = -values.mean(1)
         excess = functional.relu(raw - 1.0) + functional.relu(-1.0 - raw)
         bound_loss = excess.mean((1, 2)) if self.settings.bound_loss else torch.zeros_like(q_loss)
-        flow = flow_terms(self.policy, policy, observations, batch["actions"], draws, self.settings)
+        flow = flow_terms(self.policy, policy, observations, batch["actions"], draws, self.settings, state)
         info = {
+            **flow.state,
             "bound_loss": bound_loss,
             "flow_loss": flow.loss,
             "flow_error": flow.error,
@@ -229,7 +224,7 @@ class MFQL(Agent):
         Returns:
             actions `[S, B, A]`, values `[S, B]`.
         """
-        scaled = self.settings.noise_std * noise
+        scaled = self.settings.noise(noise)
         actions = candidate_actions(self.policy, policy, self.encode(policy, observations), scaled)
         values = self.candidate_values(critic, self.encode(critic, observations), actions)
         best, index = values.max(-1)
@@ -255,13 +250,13 @@ class MFQL(Agent):
             "alpha_moves": torch.zeros(seeds),
         }
         running = self.settings.normalize_q and self.settings.q_scale == "running"
-        return state | ({"q_scale": torch.zeros(seeds)} if running else {})
+        return state | self.settings.flow_state(seeds) | ({"q_scale": torch.zeros(seeds)} if running else {})
 
     @override
     def next_state(self, state: Mapping[str, Tensor], step: Tensor, info: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The scale of the Q term, and the adaptive alpha: every `alpha_interval` updates one look at the flow loss."""
+        """What the losses followed, and the adaptive alpha: every `alpha_interval` updates one look at the flow loss."""
         settings = self.settings
-        following = {**state, **({"q_scale": info["q_scale"]} if "q_scale" in state else {})}
+        following = {name: info[name] if name in ("q_scale", "time_errors") else value for name, value in state.items()}
         if not settings.adaptive_alpha:
             return following
         due = (step + 1) % settings.alpha_interval == 0
@@ -292,13 +287,13 @@ class MFQL(Agent):
     ) -> dict[str, Tensor]:
         policy, critic = parameters["policy"], parameters["critic"]
         observations, seen = (self.encode(views, batch["observations"]) for views in (policy, critic))
-        noise = self.settings.noise_std * draws["noise_next"]
-        raw = one_step_actions(self.policy, policy, observations, noise[:, :, 0])
+        noise = self.settings.noise(draws["noise_next"])
+        raw = raw_actions(self.policy, policy, observations, noise[:, :, 0])
         at_raw = self.aggregate(self.critic(critic, seen, raw))
         at_clipped = self.aggregate(self.critic(critic, seen, raw.clamp(-1.0, 1.0)))
         candidates = candidate_actions(self.policy, policy, observations, noise)
         values = self.candidate_values(critic, seen, candidates)
-        flow = flow_terms(self.policy, policy, observations, batch["actions"], draws, self.settings)
+        flow = flow_terms(self.policy, policy, observations, batch["actions"], draws, self.settings, state)
         return {
             "out_of_bounds": (raw.abs() > 1.0).float().mean((1, 2)),
             "q_raw_minus_clipped": (at_raw - at_clipped).mean(1),
@@ -326,7 +321,7 @@ class MFQL(Agent):
         rows, pool = noise.shape[1:3]
         policy, critic = parameters["policy"], parameters["target_critic"]
         seen, of_critic = (self.encode(views, batch["next_observations"][:, :rows]) for views in (policy, critic))
-        candidates = candidate_actions(self.policy, policy, seen, self.settings.noise_std * noise)
+        candidates = candidate_actions(self.policy, policy, seen, self.settings.noise(noise))
         values = self.candidate_values(critic, of_critic, candidates).sort(-1).values
         below = (torch.arange(pool + 1, device=values.device) / pool) ** self.settings.num_candidates
         chances = below.diff()

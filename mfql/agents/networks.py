@@ -125,14 +125,16 @@ def _split(joined: Dual, size: int) -> list[Dual]:
 
 
 def _time_features(times: Dual) -> Dual:
-    """Sinusoidal features of times: `[..., 1] -> [..., 256]`, cosines then sines, with periods up to 10,000."""
+    """Sinusoidal features of times: `[..., n] -> [..., 256 n]`, of each cosines, then sines; periods up to 10,000."""
     exponents = torch.arange(_TIME_FREQUENCIES, device=times.value.device, dtype=times.value.dtype) / _TIME_FREQUENCIES
     frequencies = torch.exp(-math.log(_TIME_PERIOD) * exponents)
-    cosine, sine = (times.value * frequencies).cos(), (times.value * frequencies).sin()
-    features = torch.cat([cosine, sine], dim=-1)
+    angles = times.value.unsqueeze(-1) * frequencies
+    cosine, sine = angles.cos(), angles.sin()
+    features = torch.cat([cosine, sine], dim=-1).flatten(-2)
     if times.tangent is None:
         return Dual(features)
-    return Dual(features, times.tangent * torch.cat([-sine * frequencies, cosine * frequencies], dim=-1))
+    slopes = torch.cat([-sine * frequencies, cosine * frequencies], dim=-1)
+    return Dual(features, (times.tangent.unsqueeze(-1) * slopes).flatten(-2))
 
 
 class ResidualPolicy:
@@ -148,17 +150,34 @@ class ResidualPolicy:
         hidden: features H.
         blocks: number of blocks.
         zero_init: start with zero modulations and zero output (adaLN-zero); otherwise from normal(0, 0.02).
+        sees_start: the network takes the times (b, t) instead of t alone: its output is about the average velocity from
+            b to t. Times below are then `[..., 2]` instead of `[..., 1]`.
+        generation_steps: n; an action is made along the times 1, 1 - 1/n, ..., 0.
     """
 
     def __init__(
-        self, observation_dim: int, action_dim: int, hidden: int, blocks: int, *, zero_init: bool = True
+        self,
+        observation_dim: int,
+        action_dim: int,
+        hidden: int,
+        blocks: int,
+        *,
+        zero_init: bool = True,
+        sees_start: bool = False,
+        generation_steps: int = 1,
     ) -> None:
-        self.hidden, self.blocks = hidden, blocks
+        self.hidden, self.blocks, self.generation_steps = hidden, blocks, generation_steps
+        ends = [1.0 - step / generation_steps for step in range(generation_steps)]
+        # The times that the network is given at each step: b, if it takes it, and t.
+        self._generation_times = [
+            [*([1.0 - (step + 1) / generation_steps] if sees_start else []), end] for step, end in enumerate(ends)
+        ]
+        time_features = 2 * _TIME_FREQUENCIES * len(self._generation_times[0])
         last = constant(0.0) if zero_init else normal(0.02)
         parameters = {
             **dense("embed", observation_dim + action_dim, hidden),
             "position": Parameter((hidden,), normal(0.02)),
-            **dense("time_in", 2 * _TIME_FREQUENCIES, hidden, normal(0.02)),
+            **dense("time_in", time_features, hidden, normal(0.02)),
             **dense("time_out", hidden, hidden, normal(0.02)),
             **dense("modulation", hidden, (6 * blocks + 2) * hidden, last),
         }
@@ -177,8 +196,8 @@ class ResidualPolicy:
     def prepared(self, parameters: Views) -> dict[str, Tensor]:
         """The same function with what all rows share computed once: for an update, or for acting with fixed weights.
 
-        Attention's value and output projection, between which nothing lies, become one; the modulations at t = 1 are
-        added as `one_step`.
+        Attention's value and output projection, between which nothing lies, become one; the modulations at the times of
+        generation are added as `generation`.
         """
         views = dict(parameters)
         for block in (f"block{number}" for number in range(self.blocks)):
@@ -187,19 +206,23 @@ class ResidualPolicy:
             views[f"{block}.attention.kernel"] = torch.bmm(value, out)
             bias = torch.baddbmm(views.pop(f"{block}.attention_out.bias").unsqueeze(1), bias, out)
             views[f"{block}.attention.bias"] = bias.squeeze(1)
-        views["one_step"] = self.one_step_modulations(parameters)
+        views["generation"] = self.generation_modulations(parameters)
         return views
 
-    def one_step_modulations(self, parameters: Views) -> Tensor:
-        """Modulations at t = 1 `[S, 1, (6 blocks + 2) H]`; taken from parameters that are `prepared`."""
-        if "one_step" in parameters:
-            return parameters["one_step"]
+    def generation_modulations(self, parameters: Views) -> Tensor:
+        """Modulations at the n times of generation `[S, n, (6 blocks + 2) H]`; `prepared` parameters have them."""
+        if "generation" in parameters:
+            return parameters["generation"]
         position = parameters["position"]
         dtype = torch.promote_types(position.dtype, torch.float32)
-        return self.modulations(parameters, Dual(position.new_ones((len(position), 1, 1), dtype=dtype))).value
+        rows = [
+            torch.stack([position.new_full((len(position),), time, dtype=dtype) for time in step], dim=-1)
+            for step in self._generation_times
+        ]
+        return self.modulations(parameters, Dual(torch.stack(rows, dim=1))).value
 
     def __call__(self, parameters: Views, observations: Tensor, actions: Tensor, times: Tensor) -> Tensor:
-        """g(s, a_t, t): observations `[S, B, D]`, actions `[S, B, A]`, times `[S, B or 1, 1]` -> `[S, B, A]`."""
+        """g(s, a_t, t): observations `[S, B, D]`, actions `[S, B, A]`, times `[S, B or 1, 1 or 2]` -> `[S, B, A]`."""
         modulations = self.modulations(parameters, Dual(times))
         return self.along(parameters, observations, Dual(actions), modulations).value
 
@@ -225,12 +248,14 @@ class ResidualPolicy:
         return linear(parameters, "output", _modulate(_rms_norm(x, parameters["final_norm"]), shift, scale))
 
     def modulations(self, parameters: Views, times: Dual) -> Dual:
-        """Shifts, scales, gates of all blocks and the output: `[S, B or 1, 1]` to `[S, B or 1, (6 blocks + 2) H]`."""
+        """Shifts, scales, gates of all blocks and the output: `[S, B, 1 or 2]` to `[S, B, (6 blocks + 2) H]`."""
         embedding = linear(parameters, "time_out", _silu(linear(parameters, "time_in", _time_features(times))))
         return linear(parameters, "modulation", _silu(embedding))
 
-    def grid_modulations(self, parameters: Views, indices: Tensor, size: int, dtype: torch.dtype) -> Dual:
-        """Modulations at the times (i + 1) / size for indices `[S, B]`, with their derivative in time, of a type.
+    def grid_modulations(
+        self, parameters: Views, indices: Tensor, size: int, dtype: torch.dtype, *, derivative: bool = True
+    ) -> Dual:
+        """Modulations at the times (i + 1) / size for indices `[S, B]`, of a type, and, if asked, their derivative in time.
 
         They are computed for the grid once and taken from it by a one-hot product, whose gradient is deterministic on
         every device.
@@ -238,7 +263,7 @@ class ResidualPolicy:
         grid = torch.arange(1, size + 1, device=indices.device, dtype=dtype).div(size).view(1, size, 1)
         grid = grid.expand(len(indices), size, 1)
         taken = functional.one_hot(indices, size).to(dtype)
-        return self.modulations(parameters, Dual(grid, torch.ones_like(grid))).map(
+        return self.modulations(parameters, Dual(grid, torch.ones_like(grid) if derivative else None)).map(
             lambda value: torch.bmm(taken, value), lambda _, tangent: torch.bmm(taken, tangent)
         )
 

@@ -161,7 +161,7 @@ class Updater:
         """One update on a batch with its draws."""
         found, loss, info = gradients(self.agent, self.state.flat, batch, draws, self.state.own, self._losses)
         if not self.state.logged:
-            self.state.logged = {name: torch.zeros_like(value) for name, value in info.items()}
+            self.state.logged = {name: torch.zeros_like(value) for name, value in info.items() if value.dim() == 1}
         self._step(found, loss, {name: value.detach() for name, value in info.items()})
 
     def _losses_of(self, flat: Mapping[str, Tensor], batch: Batch, draws: Draws, own: Mapping[str, Tensor]) -> Any:
