@@ -1,15 +1,38 @@
-"""The task table: one row a task, from `config/tasks.csv`."""
+"""The task table: one row a task, from `config/tasks.csv` and from the tables of extensions."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mfql.errors import UserError, unknown
+from mfql.extensions import TASKS, files
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A task of one's own: an environment that Gymnasium knows by its id, and a dataset.
+
+    Args:
+        env_id: as `gymnasium.make` takes it, such as `Pendulum-v1`, or `MODULE:ID` for one that a module registers.
+        data: path of the dataset's file, or `minari:ID`.
+        folder: of the task table that names it; modules in it can be imported.
+        max_episode_steps: steps after which an episode is truncated; None leaves it to the environment.
+        score_low, score_high: the returns that stand for a normalised return of 0 and 100; None for other metrics.
+    """
+
+    env_id: str
+    data: str
+    folder: Path
+    max_episode_steps: int | None
+    score_low: float | None
+    score_high: float | None
 
 
 @dataclass(frozen=True)
@@ -21,11 +44,12 @@ class Task:
         suite: the benchmark that it belongs to.
         environment: the environment's name without dataset and task number.
         dataset: the dataset that its offline part is trained on.
-        metric: what is scored, `success` or `normalized_return`.
+        metric: what is scored: `success`, `normalized_return` or, of a task of one's own, `return`.
         score_rule: `last_three` (mean of the last three evaluations) or `last`.
         online: whether the paper trains it online too.
         settings: values by task, as written in the table, for method files that say `task`.
         settings_source: where alpha, num_candidates and time_steps come from.
+        registered: of a task of one's own; None for those of OGBench and D4RL.
     """
 
     name: str
@@ -37,6 +61,7 @@ class Task:
     online: bool
     settings: dict[str, float | int]
     settings_source: str
+    registered: Registered | None = None
 
 
 _TEXT = ("suite", "environment", "dataset", "metric", "score_rule", "settings_source")
@@ -49,8 +74,32 @@ _NUMBERS = {
     "pretrain_steps": int,
     "online_steps": int,
 }
+# Columns that the tables of extensions alone have, and what stands for a cell there that is empty or has no column.
+_REGISTERED = ("env_id", "data", "max_episode_steps", "score_low", "score_high")
+_DEFAULTS = {
+    "suite": "own",
+    "score_rule": "last_three",
+    "discount": "0.99",
+    "alpha": "100",
+    "num_candidates": "5",
+    "time_steps": "50",
+    "offline_steps": "1000000",
+    "pretrain_steps": "1000000",
+    "online_steps": "1000000",
+    "online": "yes",
+    "settings_source": "untuned",
+}
+_CHOICES = {
+    "metric": ("success", "normalized_return", "return"),
+    "score_rule": ("last_three", "last"),
+    "online": ("yes", "no"),
+}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_PAGE = "docs/extend.md explains the columns."
 # The settings that may differ by task: a method's file says `task` for them.
 SETTINGS = tuple(_NUMBERS)
+# Those of them that a row's `settings_source` is of.
+SOURCED = ("alpha", "num_candidates", "time_steps")
 
 
 def is_visual(name: str) -> bool:
@@ -70,7 +119,7 @@ def seeds_in_job(config: Mapping[str, Any], task: str) -> int:
 
 @cache
 def load_tasks(path: str | Path) -> dict[str, Task]:
-    """The tasks of a table by name.
+    """The tasks of the project's table by name.
 
     Raises:
         UserError: the table is absent, lacks a column, names a task twice, or has a cell that is no number.
@@ -97,16 +146,137 @@ def load_tasks(path: str | Path) -> dict[str, Task]:
     return tasks
 
 
+def known_tasks(config_dir: str | Path = "config") -> dict[str, Task]:
+    """The tasks of the project's table and of the extensions' by name.
+
+    Raises:
+        UserError: a table is absent or faulty, or two name the same task.
+    """
+    return with_extensions(load_tasks(Path(config_dir) / TASKS))
+
+
+def with_extensions(tasks: Mapping[str, Task]) -> dict[str, Task]:
+    """These tasks and those of the extensions.
+
+    Raises:
+        UserError: an extension's table is faulty, or names a task that another table has.
+    """
+    merged = dict(tasks)
+    for path in files(TASKS):
+        for name, task in load_extension(path).items():
+            if name in merged:
+                raise UserError(
+                    f"{path} names the task {name}, which another task table has", "Give the row another name."
+                )
+            merged[name] = task
+    return merged
+
+
+def registered_tasks() -> dict[str, Task]:
+    """The tasks of one's own by name: those of the extensions that have an environment and a dataset."""
+    return {name: task for name, task in with_extensions({}).items() if task.registered}
+
+
+@cache
+def load_extension(path: Path) -> dict[str, Task]:
+    """The tasks of an extension's table by name.
+
+    A row with `env_id` and `data` is a task of one's own. Columns and cells that are missing have defaults; `task` and
+    `metric` have none, nor has `dataset` in a row without `env_id`.
+
+    Raises:
+        UserError: a column is unknown, or a cell is missing or of the wrong kind; names file, line and column.
+    """
+    tasks: dict[str, Task] = {}
+    for row, where in _cells(path):
+        task = _extension_task(row, path, where)
+        if task.name in tasks:
+            raise UserError(f"{where} names the task {task.name} twice", "Keep one of the rows.")
+        tasks[task.name] = task
+    return tasks
+
+
+def _cells(path: Path) -> Iterator[tuple[dict[str, str], str]]:
+    """The rows of an extension's table, empty cells left out, each with its file and line."""
+    known = {"task", "online", *_TEXT, *_NUMBERS, *_REGISTERED}
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            for column in reader.fieldnames or ():
+                if column not in known:
+                    raise unknown("column", column, sorted(known), str(path))
+            for row in reader:
+                where = f"{path}:{reader.line_num}"
+                if None in row or None in row.values():
+                    raise UserError(f"{where} has not {len(reader.fieldnames or ())} cells", "Correct the row.")
+                yield {name: cell.strip() for name, cell in row.items() if cell.strip()}, where
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read the task table {path}: {error}", "Write it as CSV in UTF-8.") from error
+
+
+def _extension_task(row: dict[str, str], path: Path, where: str) -> Task:
+    name = row.get("task", "")
+    if not _NAME.fullmatch(name) or is_visual(name):
+        raise UserError(
+            f"{where}: task is {name!r}",
+            "A name begins with a letter or digit, goes on with these or ._-, and does not begin with visual-.",
+        )
+    own = "env_id" in row or "data" in row
+    filled = _DEFAULTS | {"environment": name} | ({"dataset": name} if own else {}) | row
+    required = ("metric", "env_id", "data") if own else ("metric", "dataset")
+    for column in required:
+        if column not in filled:
+            raise UserError(f"{where}: {column} of {name} is empty", _PAGE)
+    for column, values in _CHOICES.items():
+        if filled[column] not in values:
+            raise UserError(f"{where}: {column} is {filled[column]!r}", f"Write {', '.join(values[:-1])} or {values[-1]}.")
+    if own and filled["dataset"] != name:
+        raise UserError(
+            f"{where}: dataset is {filled['dataset']!r}", "Leave it empty: `data` names the file, and several tasks may share it."
+        )
+    registered = _registered(filled, path.parent, where) if own else None
+    if registered is None and (filled["metric"] == "return" or filled.keys() & set(_REGISTERED)):
+        raise UserError(f"{where}: {name} has no env_id", "`return` and its columns are for tasks with one of their own.")
+    return _task(filled, path, registered)
+
+
+def _registered(row: dict[str, str], folder: Path, where: str) -> Registered:
+    numbers = {column: _number(row, column, where) for column in ("score_low", "score_high", "max_episode_steps")}
+    low, high, limit = numbers["score_low"], numbers["score_high"], numbers["max_episode_steps"]
+    if (row["metric"] == "normalized_return") != (low is not None and high is not None) or (low is None) != (high is None):
+        raise UserError(
+            f"{where}: metric is {row['metric']}, score_low is {low}, score_high is {high}",
+            "A normalized_return needs both reference returns; the other metrics have none.",
+        )
+    if low is not None and high is not None and not low < high:
+        raise UserError(f"{where}: score_low {low:g} is not below score_high {high:g}", "Exchange or correct them.")
+    if limit is not None and (limit < 1 or limit != int(limit)):
+        raise UserError(f"{where}: max_episode_steps is {limit:g}", "Write a whole number of one or more.")
+    data = row["data"] if row["data"].startswith("minari:") else str(folder / Path(row["data"]).expanduser())
+    return Registered(row["env_id"], data, folder, None if limit is None else int(limit), low, high)
+
+
+def _number(row: dict[str, str], column: str, where: str) -> float | None:
+    if column not in row:
+        return None
+    try:
+        value = float(row[column])
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{where}: {column} is {row[column]!r}, not a number", "Correct the cell.")
+    return value
+
+
 def find_task(name: str, config_dir: str | Path = "config") -> Task:
     """The task of that name.
 
     Raises:
-        UserError: the table has no such task; the message names the nearest ones.
+        UserError: no task table has it; the message names the nearest ones.
     """
-    path = Path(config_dir) / "tasks.csv"
-    tasks = load_tasks(path)
+    tasks = known_tasks(config_dir)
     if name not in tasks:
-        raise unknown("task", name, list(tasks), str(path))
+        raise unknown("task", name, list(tasks), _tables(config_dir))
     return tasks[name]
 
 
@@ -114,21 +284,24 @@ def select_tasks(entries: list[str], config_dir: str | Path = "config") -> list[
     """The tasks that the entries name: each is a task, or an environment or a suite, which stands for all of its tasks.
 
     Raises:
-        UserError: an entry names nothing in the table.
+        UserError: an entry names nothing in the tables.
     """
-    path = Path(config_dir) / "tasks.csv"
-    tasks = load_tasks(path).values()
+    tasks = known_tasks(config_dir).values()
     selected: dict[str, None] = {}
     for entry in entries:
         named = [task.name for task in tasks if entry in (task.name, task.environment, task.suite)]
         if not named:
             known = {name for task in tasks for name in (task.name, task.environment, task.suite)}
-            raise unknown("task, environment or suite", entry, sorted(known), str(path))
+            raise unknown("task, environment or suite", entry, sorted(known), _tables(config_dir))
         selected |= dict.fromkeys(named)
     return list(selected)
 
 
-def _task(row: dict[str, str], path: Path) -> Task:
+def _tables(config_dir: str | Path) -> str:
+    return ", ".join(map(str, [Path(config_dir) / TASKS, *files(TASKS)]))
+
+
+def _task(row: dict[str, str], path: Path, registered: Registered | None = None) -> Task:
     settings: dict[str, float | int] = {}
     for column, kind in _NUMBERS.items():
         try:
@@ -141,4 +314,10 @@ def _task(row: dict[str, str], path: Path) -> Task:
             ) from None
     if row["online"] not in ("yes", "no"):
         raise UserError(f"{path}: online of {row['task']} is {row['online']!r}", "Write yes or no.")
-    return Task(name=row["task"], online=row["online"] == "yes", settings=settings, **{key: row[key] for key in _TEXT})
+    return Task(
+        name=row["task"],
+        online=row["online"] == "yes",
+        settings=settings,
+        registered=registered,
+        **{key: row[key] for key in _TEXT},
+    )

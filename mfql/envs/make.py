@@ -24,30 +24,36 @@ import numpy as np
 
 from mfql.envs import d4rl
 from mfql.envs.pixels import NO_RENDERER, StackedFrames, choose_renderer
+from mfql.envs.registered import make_registered
 from mfql.errors import UserError
-from mfql.tasks import is_visual
+from mfql.tasks import is_visual, registered_tasks
 
 _MAKING = Lock()
 # What a manipulation environment changes in its compiled model: colours, targets, the locks of drawer and window.
 _CHANGING_FIELDS = ("geom_rgba", "mat_rgba", "site_pos", "dof_damping")
 
 
-def make_env(task_name: str) -> Isolated:
-    """The environment of an OGBench single task or a D4RL task, with its time limit; pixel tasks show stacked frames.
+def make_env(task_name: str, render: bool = False) -> Isolated:
+    """The environment of a task with its time limit: OGBench's single tasks, D4RL's, or one of an extension.
+
+    Pixel tasks show stacked frames.
 
     Args:
         task_name: with its dataset type, for example `pointmaze-medium-navigate-singletask-task1-v0` or
             `pen-human-v1`.
+        render: whether it will be asked for frames, which those of Gymnasium want to know.
 
     Raises:
-        UserError: there is no such task, or D4RL's files are not installed.
+        UserError: there is no such task, its environment cannot be made, or D4RL's files are not installed.
     """
+    if (own := registered_tasks().get(task_name)) is not None:
+        return Isolated(make_registered(own, render))
     if task_name in d4rl.TASKS:
         return make_envs(task_name, 1)[0]
     if "singletask" not in task_name.split("-"):
         raise UserError(
-            f"{task_name!r} is not a single-task OGBench name, nor one of the D4RL tasks",
-            "Such as cube-single-play-singletask-task1-v0 or pen-human-v1.",
+            f"{task_name!r} is not a single-task OGBench name, nor one of the D4RL tasks, nor one of an extension",
+            "Such as cube-single-play-singletask-task1-v0 or pen-human-v1; docs/extend.md adds others.",
         )
 
     def make() -> gymnasium.Env:

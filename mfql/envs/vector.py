@@ -49,7 +49,7 @@ class EnvPool:
     and `step_wait`: copy what must outlast a step.
 
     Args:
-        task_name: an OGBench single task, or a D4RL task.
+        task_name: an OGBench single task, a D4RL task, or one of an extension.
         num_envs: environments in the pool.
         workers: worker processes, of which at most `num_envs` are started; 0 steps in the calling process.
 
@@ -226,12 +226,15 @@ class _Slice:
 
         Raises:
             WorkerError: an environment raised an error.
+            UserError: an environment says what its user can mend.
         """
         act = {_RESET: self._reset, _STEP: self._step}[command]
         for index, env in zip(self.indices, self.envs, strict=True):
             if self.arrays["mask"][index]:
                 try:
                     act(index, env)
+                except UserError:
+                    raise
                 except Exception as error:
                     message = f"environment {index} of {self.task_name} failed in {command.decode()}"
                     raise WorkerError(f"{message}:\n{traceback.format_exc()}") from error

@@ -9,9 +9,9 @@ import imageio.v3 as imageio
 import numpy as np
 import torch
 
-from mfql.envs.d4rl import score_range
 from mfql.envs.make import make_env, reset_env
 from mfql.envs.pixels import NO_RENDERER, choose_renderer
+from mfql.envs.scores import score_range
 from mfql.envs.vector import EnvPool
 from mfql.errors import UserError
 from mfql.evaluation.policy import Policy, load_policy
@@ -82,7 +82,7 @@ def film(policy: Policy, task: str, path: Path) -> None:
 
 def _frames(policy: Policy, task: str) -> np.ndarray:
     """Frames `[T, H, W, 3]` of one episode."""
-    env = make_env(task)
+    env = make_env(task, render=True)
     try:
         observation, _ = reset_env(env, 0)
         frames: list[np.ndarray] = []

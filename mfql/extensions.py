@@ -1,0 +1,80 @@
+"""Folders outside the project that add to it, each laid out as the project's own.
+
+    tasks.csv            tasks: rows of the task table
+    methods/NAME.yaml    methods
+    agents/NAME.py       code of methods
+
+They are known to a process and to all that it starts by the variable MFQL_EXTENSIONS, a search path like PYTHONPATH.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from mfql.errors import UserError
+
+VARIABLE = "MFQL_EXTENSIONS"
+TASKS, METHODS, AGENTS = "tasks.csv", "methods", "agents"
+
+
+def extend(folders: Iterable[str | Path]) -> None:
+    """Make these folders the extensions of this process and of those that it starts.
+
+    Args:
+        folders: none leaves those that the variable names.
+
+    Raises:
+        UserError: one is absent, or holds nothing that extends.
+    """
+    paths = [Path(folder).expanduser().absolute() for folder in folders]
+    for path in paths:
+        if not any((path / name).exists() for name in (TASKS, METHODS, AGENTS)):
+            raise UserError(
+                f"{path} is no extension: it has neither {TASKS} nor {METHODS} nor {AGENTS}",
+                "Name the folder that holds them; docs/extend.md shows one.",
+            )
+    if paths:
+        os.environ[VARIABLE] = os.pathsep.join(map(str, dict.fromkeys(paths)))
+
+
+def extensions() -> list[Path]:
+    """The folders that extend this process."""
+    return [Path(folder) for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
+
+
+def find(config_dir: str | Path, name: str) -> Path:
+    """A file of the configuration's folder, such as `methods/mfql.yaml`, or of an extension.
+
+    Returns:
+        Where it is; in the configuration's folder if it is nowhere.
+
+    Raises:
+        UserError: two folders have it.
+    """
+    places = [Path(config_dir) / name, *(folder / name for folder in extensions())]
+    return _only([place for place in places if place.is_file()]) or places[0]
+
+
+def find_agent(name: str) -> Path | None:
+    """The file of an agent in an extension, or None.
+
+    Raises:
+        UserError: two extensions have it.
+    """
+    places = [folder / AGENTS / f"{name}.py" for folder in extensions()]
+    return _only([place for place in places if place.is_file()])
+
+
+def files(kind: str) -> list[Path]:
+    """The files of all extensions that match a pattern, such as `methods/*.yaml`."""
+    return sorted(file for folder in extensions() for file in folder.glob(kind))
+
+
+def _only(found: list[Path]) -> Path | None:
+    if len(found) > 1:
+        raise UserError(
+            f"{found[0]} and {found[1]} have the same name", "Rename one: a name stands for one thing in all results."
+        )
+    return found[0] if found else None
