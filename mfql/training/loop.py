@@ -19,7 +19,7 @@ from mfql.agents.interface import Agent, Draw
 from mfql.agents.update import Updater, initial_state, views_of
 from mfql.data.dataset import Dataset, Transitions
 from mfql.draws import DrawStream, generator
-from mfql.envs.d4rl import score_range
+from mfql.envs.scores import score_metric, score_range
 from mfql.envs.vector import EnvPool
 from mfql.evaluation.policy import Actor
 from mfql.evaluation.rollout import run_episodes
@@ -86,7 +86,7 @@ class Trainer:
         self.steps = self.settings.online_steps if self.online else self.settings.offline_steps
         self.seeds = [run.seed for run in runs]
         self.scores = score_range(runs[0].task)
-        self.metric = "normalized_return" if self.scores else "success"
+        self.metric = score_metric(runs[0].task)
         device = execution.device
         self.normaliser = Normaliser.of(dataset, self.settings.observation_statistics)
         self.memory = self._memory(self.dataset, self.steps if self.online else 0)
@@ -284,7 +284,8 @@ class Trainer:
         self.evaluate()
         self._evaluation_seconds += time.monotonic() - began
         latest = [evaluations[-1][self.metric] for evaluations in self.evaluations if evaluations]
-        bar.set_postfix_str(f"{self.metric} {' '.join(f'{value:.0f}' for value in latest)} %")
+        unit = "" if self.metric == "return" else " %"
+        bar.set_postfix_str(f"{self.metric} {' '.join(f'{value:.0f}' for value in latest)}{unit}")
 
     def _write_log(self) -> None:
         active = self.state.active.tolist()
@@ -357,7 +358,6 @@ class Trainer:
             "diagnostics/q_return_rank_correlation": [_rank_correlation(estimate, exact) for estimate, exact in pairs],
         }
 
-    def save(self) -> None:
     def _against_data(self, rows: torch.Tensor) -> dict[str, list[float]]:
         """How far the actions that the policy takes in these rows' states are from the data's."""
         batch, draw = self.memory.batch(rows), self.agent.act_draw()
@@ -374,6 +374,7 @@ class Trainer:
     def _distance(self) -> DataDistance:
         return DataDistance(self.memory)
 
+    def save(self) -> None:
         """Write a checkpoint of every seed."""
         for row, run in enumerate(self.runs):
             first, checkpoints = self.segment_end[row], run.checkpoints
