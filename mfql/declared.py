@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mfql.settings import Settings, agent_file, build_settings, raw_settings
+from mfql.settings import STAGES, Settings, agent_file, build_settings, raw_settings
 
 _PACKAGE = Path(__file__).parent
 
@@ -43,13 +43,33 @@ def settings_type(agent: str) -> type[Settings]:
     return load_agent(agent).settings_type
 
 
+def agent_stages(agent: str) -> tuple[str, ...]:
+    """The stages that an agent's class declares, or a base of it; all, where none does.
+
+    Raises:
+        UserError: there is no such agent.
+    """
+    path = agent_file(agent)
+    return _stages(path, path.read_text())
+
+
+@cache
+def _stages(path: Path, code: str) -> tuple[str, ...]:
+    source = _Source(path, ast.parse(code))
+    for name in source.agents():
+        for _, cls in source.lineage(name):
+            for node in cls.body:
+                if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Tuple):
+                    target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                    if ast.unparse(target) == "stages":
+                        return tuple(map(str, ast.literal_eval(node.value)))
+    return STAGES
+
+
 @cache
 def _read(path: Path, code: str) -> type[Settings] | None:
     source = _Source(path, ast.parse(code))
-    for node in source.tree.body:
-        if isinstance(node, ast.ClassDef) and any(cls.name == "Agent" for _, cls in source.lineage(node.name)):
-            return _settings_of(source, node.name)
-    return None
+    return next((_settings_of(source, name) for name in source.agents()), None)
 
 
 def _settings_of(source: _Source, agent: str) -> type[Settings] | None:
@@ -97,6 +117,12 @@ class _Source:
     @classmethod
     def of(cls, path: Path) -> _Source:
         return cls(path, ast.parse(path.read_text()))
+
+    def agents(self) -> Iterator[str]:
+        """The names of the agents' classes in it."""
+        for node in self.tree.body:
+            if isinstance(node, ast.ClassDef) and any(cls.name == "Agent" for _, cls in self.lineage(node.name)):
+                yield node.name
 
     def lineage(self, name: str) -> Iterator[tuple[_Source, ast.ClassDef]]:
         """A class and its bases, as far as they are in files of this package, each with its file."""

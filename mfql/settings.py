@@ -14,18 +14,21 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
 from mfql.errors import UserError, unknown
+from mfql.extensions import METHODS, files, find, find_agent
 from mfql.files import identity_of
-from mfql.tasks import find_task
+from mfql.tables import as_scalar, find_row, table_columns
+from mfql.tasks import SOURCED, Task, find_task
 
 STAGES = ("offline", "pretrain", "online")
 # Raise it when the code that all methods share changes a number: finished runs are then trained anew.
 TRAINING_VERSION = 1
-_META = ("agent", "inherits", *STAGES)
+_META = ("agent", "inherits", "table", *STAGES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,39 +101,82 @@ def require(key: str, value: Any, condition: bool, expected: str) -> None:
 
 
 def raw_settings(method: str, task: str, stage: str, config_dir: str | Path = "config") -> dict[str, Any]:
-    """Agent and values of a method's file for one task and stage, inheritance and the task table resolved.
+    """Agent and values of a method's file for one task and stage, inheritance and tables resolved.
 
-    The result has the key `agent` and the settings' keys; defaults of the settings class are not in it.
+    The value `task` takes the cell of the method's own table, or else of the task table. The result has the key `agent`
+    and the settings' keys; defaults of the settings class are not in it.
 
     Raises:
-        UserError: unknown method, task or stage, a cycle of `inherits`, or a file that is no YAML mapping.
+        UserError: unknown method, task or stage, a stage that the method lacks, a cycle of `inherits`, a file that is
+            no YAML mapping, or a table that is faulty or has no such cell.
     """
     if stage not in STAGES:
         raise unknown("stage", stage, list(STAGES))
     row = find_task(task, config_dir)
-    document = _load_method(method, Path(config_dir) / "methods")
-    values = {key: value for key, value in document.items() if key not in _META} | document.get(stage, {})
+    document = _load_method(method, config_dir)
+    stages = _stages_of(method, document)
+    if stage not in stages:
+        raise UserError(f"method {method} has no stage {stage}", f"It has {', '.join(stages)}.")
+    values = _values(document, stage)
     if stage == "online" and "offline_steps" not in document.get(stage, {}):
         start = checkpoint_stage(method, task, config_dir)
-        values["offline_steps"] = raw_settings(method, task, start, config_dir)["offline_steps"]
+        values["offline_steps"] = raw_settings(method, task, start, config_dir)["offline_steps"] if start else 0
+    cells = _cells(document, row, stage, config_dir)
     for key, value in values.items():
         if value == "task":
-            column = "pretrain_steps" if (stage, key) == ("pretrain", "offline_steps") else key
-            if column not in row.settings:
+            if key not in cells:
                 raise UserError(
-                    f"method {method}: {key} is 'task', but the task table has no column {column}",
-                    f"Columns: {', '.join(row.settings)}.",
+                    f"method {method}: {key} is 'task', but no table has a column {key}", f"Columns: {', '.join(cells)}."
                 )
-            values[key] = row.settings[column]
+            values[key] = cells[key]
+    return {"agent": document["agent"], **values}
+
+
+def settings_source(method: str, task: str, stage: str, config_dir: str | Path = "config") -> str:
+    """Where the settings by task of a method are from.
+
+    A method with a table of its own has the row's; another that of the task table, if it takes any setting from there
+    that the table has a source for.
+
+    Raises:
+        UserError: as of `raw_settings`.
+    """
+    row = find_task(task, config_dir)
+    document = _load_method(method, config_dir)
+    if "table" in document:
+        return find_row(find(config_dir, document["table"]), task, stage).source
+    takes = {key for key, value in _values(document, stage).items() if value == "task"}
+    return row.settings_source if takes & set(SOURCED) else "the same for all tasks"
+
+
+def _values(document: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key not in _META} | document.get(stage, {})
+
+
+def _cells(document: Mapping[str, Any], row: Task, stage: str, config_dir: str | Path) -> dict[str, Any]:
+    """What the value `task` stands for, by setting."""
+    cells = dict(row.settings)
+    if stage == "pretrain":
+        cells["offline_steps"] = cells["pretrain_steps"]
+    if "table" in document:
+        cells |= find_row(find(config_dir, document["table"]), row.name, stage).settings
+    return cells
+
+
+def _stages_of(method: str, document: Mapping[str, Any]) -> tuple[str, ...]:
+    """The stages of a method's agent."""
+    from mfql.declared import agent_stages
+
     if "agent" not in document:
         raise UserError(f"method {method} names no agent", "Add `agent: mfql` or another to its file.")
-    return {"agent": document["agent"], **values}
+    return agent_stages(document["agent"])
 
 
 def table_keys(method: str, config_dir: str | Path = "config") -> set[str]:
     """The settings that a method takes from the task table for its offline stage."""
-    document = _load_method(method, Path(config_dir) / "methods")
-    return {key for key, value in (document | document.get("offline", {})).items() if value == "task"}
+    document = _load_method(method, config_dir)
+    own = set(table_columns(find(config_dir, document["table"]))) if "table" in document else set()
+    return {key for key, value in _values(document, "offline").items() if value == "task"} - own
 
 
 def method_name(base: str, values: Mapping[str, float]) -> str:
@@ -152,18 +198,8 @@ def split_method(method: str) -> tuple[str, dict[str, Any]]:
             raise UserError(
                 f"method {method}: {part!r} changes no setting", "Write it as NAME+KEY=VALUE, each key once."
             )
-        values[key] = _scalar(value)
+        values[key] = as_scalar(value)
     return base, values
-
-
-def _scalar(text: str) -> Any:
-    """A number, true or false where the text is one, else the text."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text, text)
 
 
 def settings_hash(method: str, task: str, stage: str, config_dir: str | Path = "config") -> str:
@@ -175,9 +211,9 @@ def settings_hash(method: str, task: str, stage: str, config_dir: str | Path = "
 
     agent, own = declared_settings(method, task, stage, config_dir)
     hashed = [stage, agent, own.as_dict(), training_version(agent)]
-    if stage == "online":
-        _, start = declared_settings(method, task, checkpoint_stage(method, task, config_dir), config_dir)
-        hashed.append(start.as_dict())
+    start = checkpoint_stage(method, task, config_dir) if stage == "online" else None
+    if start is not None:
+        hashed.append(declared_settings(method, task, start, config_dir)[1].as_dict())
     return identity_of(hashed)
 
 
@@ -202,7 +238,7 @@ def _own_version(code: str) -> int:
 
 
 def agent_file(agent: str) -> Path:
-    """The file of an agent: `mfql/agents/NAME.py`, or a path to a Python file.
+    """The file of an agent: `mfql/agents/NAME.py`, `agents/NAME.py` of an extension, or a path to a Python file.
 
     Raises:
         UserError: there is no such file.
@@ -215,32 +251,51 @@ def agent_file(agent: str) -> Path:
     return path
 
 
-def checkpoint_stage(method: str, task: str, config_dir: str | Path = "config") -> str:
-    """The stage that `online` starts from: `offline` where `pretrain` equals it in every value, else `pretrain`."""
-    same = raw_settings(method, task, "offline", config_dir) == raw_settings(method, task, "pretrain", config_dir)
-    return "offline" if same else "pretrain"
+def checkpoint_stage(method: str, task: str, config_dir: str | Path = "config") -> str | None:
+    """The stage that `online` starts from; None for a method that has no offline part.
+
+    `offline` where `pretrain` equals it in every value, else `pretrain`.
+    """
+    has = _stages_of(method, _load_method(method, config_dir))
+    raw = {stage: raw_settings(method, task, stage, config_dir) for stage in ("offline", "pretrain") if stage in has}
+    if len(raw) == 2 and raw["offline"] == raw["pretrain"]:
+        return "offline"
+    return "pretrain" if "pretrain" in raw else next(iter(raw), None)
 
 
-def _load_method(method: str, folder: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+def method_file(method: str, config_dir: str | Path = "config") -> Path:
+    """The file that a method's name begins with, in the configuration's folder or an extension.
+
+    Raises:
+        UserError: there is none, or there are two.
+    """
+    name, _ = split_method(method)
+    path = find(config_dir, f"{METHODS}/{name}.yaml")
+    if not path.is_file():
+        known = [file.stem for file in [*(Path(config_dir) / METHODS).glob("*.yaml"), *files(f"{METHODS}/*.yaml")]]
+        raise unknown("method", name, known, str(path.parent))
+    return path
+
+
+def _load_method(method: str, config_dir: str | Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     name, changed = split_method(method)
-    return _load_file(name, folder, seen) | changed
+    return _load_file(name, config_dir, seen) | changed
 
 
-def _load_file(name: str, folder: Path, seen: tuple[str, ...]) -> dict[str, Any]:
-    path = folder / f"{name}.yaml"
+def _load_file(name: str, config_dir: str | Path, seen: tuple[str, ...]) -> dict[str, Any]:
+    path = method_file(name, config_dir)
     if name in seen:
         raise UserError(f"{path} inherits from itself through {' -> '.join((*seen, name))}", "Break the circle.")
     try:
         document = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise unknown("method", name, [file.stem for file in folder.glob("*.yaml")], str(folder)) from None
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}", "Correct the file.") from error
-    if not isinstance(document, dict) or not all(isinstance(document.get(stage, {}), dict) for stage in STAGES):
+    mapping = isinstance(document, dict) and all(isinstance(document.get(stage, {}), dict) for stage in STAGES)
+    if not mapping or not isinstance(document.get("table", ""), str):
         raise UserError(f"{path} is not a mapping of settings", "See config/README.md.")
     if "inherits" not in document:
         return document
-    parent = _load_method(str(document.pop("inherits")), folder, (*seen, name))
+    parent = _load_method(str(document.pop("inherits")), config_dir, (*seen, name))
     stages = {
         stage: parent.get(stage, {}) | document.get(stage, {})
         for stage in STAGES
@@ -280,6 +335,9 @@ def build_settings(kind: type[T], values: dict[str, Any], where: str) -> T:
 
 def _typed(key: str, value: Any, hint: Any) -> Any:
     """The value as the annotated type; whole floats pass as int, ints as float."""
+    if get_origin(hint) is UnionType:
+        (kind,) = (kind for kind in get_args(hint) if kind is not NoneType)
+        return None if value is None else _typed(key, value, kind)
     if get_origin(hint) is Literal:
         require(key, repr(value), value in get_args(hint), f"one of {', '.join(map(str, get_args(hint)))}")
         return value

@@ -1,0 +1,103 @@
+"""A method's own table of settings by task: a CSV that its file names as `table`, relative to the configuration's folder.
+
+One row a task and stage. The stage `online` holds for both parts of offline-to-online training, `pretrain` and
+`online`. The task `*` stands for every task without a row of its own. All columns but `task`, `stage` and
+`settings_source` are settings; an empty cell is none.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mfql.errors import UserError
+
+ANY_TASK = "*"
+KEYS, SOURCE = ("task", "stage"), "settings_source"
+# The rows of a table that a stage takes its settings from.
+TABLE_STAGE = {"offline": "offline", "pretrain": "online", "online": "online"}
+
+
+@dataclass(frozen=True)
+class SettingsRow:
+    """The settings of a task and stage, and where they are from."""
+
+    settings: Mapping[str, Any]
+    source: str
+
+
+@cache
+def load_table(path: Path) -> dict[tuple[str, str], SettingsRow]:
+    """The rows of a table by task and table stage (`offline` or `online`).
+
+    Raises:
+        UserError: the table is absent or empty, lacks a column, names a task and stage twice, or has a row of another
+            length, of an unknown stage or without a source.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            lacking = [column for column in (*KEYS, SOURCE) if column not in (reader.fieldnames or ())]
+            if lacking:
+                raise UserError(f"{path} lacks the columns {', '.join(lacking)}", _REMEDY)
+            rows = [(row, f"{path}:{reader.line_num}") for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read the table of settings {path}: {error}", "Correct `table` in the method's file.") from error
+    found: dict[tuple[str, str], SettingsRow] = {}
+    for row, where in rows:
+        if None in row or None in row.values():
+            raise UserError(f"{where}: the row has not as many cells as there are columns", _REMEDY)
+        key = (row["task"], row["stage"])
+        if row["stage"] not in TABLE_STAGE.values():
+            raise UserError(f"{where}: stage is {row['stage']!r}", "Write offline, or online, which holds for pretrain too.")
+        if not row[SOURCE]:
+            raise UserError(f"{where}: {SOURCE} is empty", "Say where the settings are from, or write untuned.")
+        if key in found:
+            raise UserError(f"{where} names {row['task']}, {row['stage']} twice", "Keep one of the rows.")
+        found[key] = SettingsRow(
+            {name: as_scalar(cell) for name, cell in row.items() if name not in (*KEYS, SOURCE)}, row[SOURCE]
+        )
+    if not found:
+        raise UserError(f"{path} has no row", _REMEDY)
+    return found
+
+
+def find_row(path: Path, task: str, stage: str) -> SettingsRow:
+    """The row of a task and stage, or that of every task.
+
+    Raises:
+        UserError: the table is faulty, or has neither row.
+    """
+    table, kind = load_table(path), TABLE_STAGE[stage]
+    row = table.get((task, kind)) or table.get((ANY_TASK, kind))
+    if row is None:
+        raise UserError(
+            f"{path} has no row for {task}, {kind}", f"Add one, or one of the task {ANY_TASK}, for tasks without their own."
+        )
+    return row
+
+
+def table_columns(path: Path) -> tuple[str, ...]:
+    """The settings that a table has.
+
+    Raises:
+        UserError: the table is faulty.
+    """
+    return tuple(next(iter(load_table(path).values())).settings)
+
+
+def as_scalar(text: str) -> Any:
+    """A number, true, false or nothing where the text is one, else the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False, "": None}.get(text, text)
+
+
+_REMEDY = "Correct it; config/README.md explains the tables of methods."
