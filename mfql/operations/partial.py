@@ -60,6 +60,8 @@ def _verdict(table: Any, config_dir: Path, results: Path, folder: Path) -> Path 
     if not source.is_dir():
         return None
     tasks = load_tasks(config_dir / "tasks.csv")
-    references = verdict_tables.References(published.read_published(source), published.read_third_party(source), tasks)
+    references = verdict_tables.References(
+        published.read_published(source), published.read_third_party(source), tasks, config_dir
+    )
     verdict_tables.write(verdict_tables.verdicts(table, results, references), folder)
     return folder / "verdict.csv"

@@ -176,6 +176,8 @@ class Current:
         if run.stage != "online":
             return None
         stage = checkpoint_stage(run.method, run.task, self.config_dir)
+        if stage is None:
+            return None
         start = RunFolder(run.results, run.method, run.task, run.seed, stage)
         return {"stage": stage, "identity": self.wanted(start, start.manifest())["identity"]}
 

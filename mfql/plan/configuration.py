@@ -47,7 +47,7 @@ class Run:
 
     @cached_property
     def start(self) -> str | None:
-        """The stage that it starts from; None for the offline part."""
+        """The stage that it starts from; None for the offline part, and for a method that has none."""
         return checkpoint_stage(self.method, self.task.name, self.config_dir) if self.stage == "online" else None
 
     @property
@@ -123,7 +123,7 @@ def planned_runs(config: Mapping[str, Any], config_dir: Path) -> list[Run]:
         UserError: as of `asked_runs`.
     """
     online = asked_runs(config, config_dir, "online")
-    starts = [find_run(config, config_dir, run.method, run.task.name, str(run.start)) for run in online]
+    starts = [find_run(config, config_dir, run.method, run.task.name, run.start) for run in online if run.start]
     found = [*asked_runs(config, config_dir, "offline"), *starts, *online]
     return list({(run.method, run.task.name, run.stage): run for run in found}.values())
 

@@ -44,7 +44,7 @@ def _add_verdict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = commands.add_parser("verdict", help="whether the scores reproduce the published ones")
     parser.add_argument("--scores", type=Path, required=True, help="the CSV of `mfql scores`")
     parser.add_argument("--published", type=Path, required=True, metavar="DIR", help="the folder of published numbers")
-    parser.add_argument("--tasks", type=Path, required=True, help="the task table")
+    parser.add_argument("--tasks", type=Path, required=True, help="the task table, beside methods/")
     parser.add_argument("--results", type=Path, required=True, help="the folder that holds runs/")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets verdict.csv and verdict.md")
     parser.set_defaults(func=run_verdict)
@@ -111,6 +111,7 @@ def run_verdict(arguments: argparse.Namespace) -> None:
         published.read_published(arguments.published),
         published.read_third_party(arguments.published),
         load_tasks(arguments.tasks),
+        arguments.tasks.parent,
     )
     table = verdict_tables.verdicts(scores.read_scores(arguments.scores), arguments.results, references)
     verdict_tables.write(table, arguments.out)

@@ -19,6 +19,7 @@ from mfql.report.published import Numbers, Published, ThirdPartyRun, plain, repr
 from mfql.report.scores import SCORED_EVALUATIONS
 from mfql.report.tasks import RETURN, SUCCESS, bounded, in_order, mean_of, parts, runs
 from mfql.report.verdict import DECIDED, RULE, Comparison, Sample, Verdict, sample_of
+from mfql.settings import settings_source
 from mfql.tasks import Task
 
 PUBLISHED_EPISODES = 50  # of one evaluation, in every table of results/published
@@ -43,15 +44,24 @@ class References:
         published: of `mfql.report.published.read_published`.
         third_party: of `mfql.report.published.read_third_party`.
         tasks: the task table, by name.
+        config_dir: folder of `methods/`; without it, or for a method that has no file there, the task table's sources
+            of settings hold.
     """
 
     published: Numbers
     third_party: Sequence[ThirdPartyRun]
     tasks: Mapping[str, Task]
+    config_dir: Path | None = None
 
     def number(self, method: str, task: str, stage: str) -> Published | None:
         """The published number, with or without a mean; None where nobody published one."""
         return self.published.get((reproduced_name(method), task, stage))
+
+    def settings_source(self, method: str, task: str, stage: str) -> str:
+        """Where a method's settings of a task are from."""
+        if self.config_dir is None or not (self.config_dir / "methods" / f"{method.partition('+')[0]}.yaml").is_file():
+            return self.tasks[task].settings_source
+        return settings_source(method, task, stage, self.config_dir)
 
 
 @dataclass(frozen=True)
@@ -167,8 +177,10 @@ def _is_reduced(folder: Path, task: Task, stage: str) -> bool:
     """Whether a run was trained for fewer steps than the paper's."""
     manifest = read_json(folder / "run" / "manifest.json")
     try:
-        settings = manifest["settings"]
-        fewer = (settings.get(key, nan) < task.settings[column] for key, column in _STEPS[stage].items())
+        settings, steps = manifest["settings"], _STEPS[stage]
+        if stage == "online" and settings.get("offline_steps") == 0:  # of a method without an offline part
+            steps = {"online_steps": "online_steps"}
+        fewer = (settings.get(key, nan) < task.settings[column] for key, column in steps.items())
         return bool(manifest["reduced"]) or any(fewer)
     except (KeyError, TypeError, AttributeError) as error:
         remedy = "Give the folder whose runs the scores were read from."
@@ -182,7 +194,8 @@ def _on_task(method: str, stage: str, part: pd.DataFrame, reduced: bool, referen
     number = references.number(method, task.name, stage)
     known = number is not None and number.at_hand
     comparison = Comparison([ours], [_sample(number, ours, task, unit)], unit) if number and known else None
-    verdict = _barrier(number, reduced, task)
+    source = references.settings_source(method, task.name, stage)
+    verdict = _barrier(number, reduced, source)
     own = _estimates(mean_of(part, "score"), comparison, verdict)
     row = own | {
         "scope": "task",
@@ -197,22 +210,22 @@ def _on_task(method: str, stage: str, part: pd.DataFrame, reduced: bool, referen
         "diverged": int(part["diverged"].sum()),
         "published_std": number.std if number else nan,
         "published_seeds": number.seeds if number and known else nan,
-        "settings": task.settings_source,
+        "settings": source,
         "source": number.source if number else "",
         "third_party": _third_party(reproduced_name(method), task, stage, references.third_party),
     }
     return _Compared(row, comparison if verdict is None else None)
 
 
-def _barrier(number: Published | None, reduced: bool, task: Task) -> Verdict | None:
-    """Why a score cannot be judged; None where it can."""
+def _barrier(number: Published | None, reduced: bool, source: str) -> Verdict | None:
+    """Why a score cannot be judged; None where it can. `source` is where the settings are from."""
     if reduced:
         return Verdict.REDUCED
     if number is None:
         return Verdict.NEVER
     if not number.at_hand:
         return Verdict.NOT_AT_HAND
-    return Verdict.UNTUNED if task.settings_source.startswith(UNTUNED) else None
+    return Verdict.UNTUNED if source.startswith(UNTUNED) else None
 
 
 def _estimates(mean: Interval, comparison: Comparison | None, barrier: Verdict | None) -> dict[str, Any]:

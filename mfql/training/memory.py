@@ -103,8 +103,10 @@ class Normaliser:
 
     @classmethod
     def of(cls, dataset: Dataset, statistics: str) -> Normaliser:
-        """From a dataset's `valid` rows, or those `padded` with zero rows as in the released code."""
+        """From a dataset's `valid` rows, or those `padded` with zero rows as in the released code; `none` for as they are."""
         mean, std = dataset.observation_mean.astype(np.float64), dataset.observation_std.astype(np.float64)
+        if statistics == "none":
+            mean, std = np.zeros_like(mean), np.ones_like(std)
         if statistics == "padded":
             share = min(1.0, len(dataset) / _PADDED_ROWS)
             square = share * (std**2 + mean**2)

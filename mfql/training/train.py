@@ -17,7 +17,7 @@ from mfql.data.dataset import Dataset, load
 from mfql.errors import UserError, unknown
 from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, acting_seconds, save_policy
 from mfql.files import identity_of, json_text, locked, sha256, write_json, write_whole
-from mfql.settings import Settings, build_settings, checkpoint_stage, raw_settings, split_method
+from mfql.settings import Settings, build_settings, checkpoint_stage, raw_settings, settings_source, split_method
 from mfql.tasks import Task, find_task, is_visual
 from mfql.training.device import memory_errors_for_people, repays_compiling, set_precision
 from mfql.training.loop import Execution, Trainer
@@ -63,8 +63,6 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wai
         Interrupted: the job was asked to end; the same command continues it.
     """
     kind, settings = _agent_and_settings(job, job.stage)
-    if job.stage not in kind.stages:
-        raise UserError(f"method {job.method} has no stage {job.stage}", f"It has {', '.join(kind.stages)}.")
     if job.stage == "online" and is_visual(job.task):
         raise UserError(f"{job.task} is not trained online", "Pixel tasks have an offline stage alone.")
     task = find_task(job.task, job.config_dir)
@@ -133,18 +131,22 @@ def _manifest(
     parent = _parent(job, seed, dataset) if job.stage == "online" else None
     return describe_run(job.run(seed), agent, settings.as_dict(), described, parent) | {
         "settings_hash": identity_of([agent, settings.as_dict()]),
-        "settings_source": task.settings_source,
-        "reduced": settings.offline_steps < _PAPER_STEPS,
+        "settings_source": settings_source(job.method, job.task, job.stage, job.config_dir),
+        # A method without an offline part has the steps of the online one alone.
+        "reduced": (settings.offline_steps or settings.online_steps) < _PAPER_STEPS,
     }
 
 
-def _parent(job: Job, seed: int, dataset: Dataset) -> dict[str, Any]:
-    """The manifest of the finished run that a seed's online part starts from.
+def _parent(job: Job, seed: int, dataset: Dataset) -> dict[str, Any] | None:
+    """The manifest of the finished run that a seed's online part starts from; None for a method without an offline part.
 
     Raises:
         UserError: it is not finished, or saw another version of the dataset.
     """
-    run = job.run(seed, checkpoint_stage(job.method, job.task, job.config_dir))
+    start = checkpoint_stage(job.method, job.task, job.config_dir)
+    if start is None:
+        return None
+    run = job.run(seed, start)
     manifest = run.manifest()
     if manifest is None or not run.finished():
         raise UserError(
@@ -236,10 +238,10 @@ def _start_anew(run: RunFolder) -> None:
 
 
 def _starts(job: Job, seeds: list[int]) -> list[dict[str, Any]] | None:
-    """The final states of the stage that `online` starts from."""
-    if job.stage != "online":
+    """The final states of the stage that `online` starts from; None without one."""
+    stage = checkpoint_stage(job.method, job.task, job.config_dir) if job.stage == "online" else None
+    if stage is None:
         return None
-    stage = checkpoint_stage(job.method, job.task, job.config_dir)
     starts = []
     for seed in seeds:
         run = job.run(seed, stage)

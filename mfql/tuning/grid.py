@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from mfql.settings import method_name
-from mfql.tasks import Task, load_tasks, select_tasks
+from mfql.tasks import SOURCED, Task, load_tasks, select_tasks
 
 # The columns of the task table that tuning chooses; a grid has values for each.
-COLUMNS = ("alpha", "num_candidates", "time_steps")
+COLUMNS = SOURCED
 # Seeds from here on are tuning's and are never reported, those below are never tuned on.
 FIRST_SEED = 100
 # What a row's settings_source begins with where its settings are not published: as they come, and as chosen by tuning.

@@ -121,13 +121,13 @@ def settings_of(wildcards):
 
 
 def checkpoints_of(seeds):
-    """Input function: the runs of the same seeds that an online run starts from; none for the other stages."""
+    """Input function: the runs of the same seeds that an online run starts from; none where it starts from none."""
 
     def checkpoints(wildcards):
         if wildcards.stage != "online":
             return []
         start = for_people(checkpoint_stage, wildcards.method, wildcards.task)
-        return expand(run_files(start, seeds), **dict(wildcards.items()))
+        return expand(run_files(start, seeds), **dict(wildcards.items())) if start else []
 
     return checkpoints
 
