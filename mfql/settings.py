@@ -46,7 +46,7 @@ class Settings:
         precision: of matrix products in an update: `float32`, `tf32` (CUDA alone, float32 elsewhere) or `bf16`; all
             else is float32, acting too.
         observation_statistics: observations are normalised by those of the dataset's `valid` rows, or of a `padded`
-            buffer of 2,000,000 rows of which the rest is zero, as the released code has it.
+            buffer of 2,000,000 rows of which the rest is zero, as the released code has it; or not at all, with `none`.
         early_stopping: stop a seed after this many evaluations without a new best score; 0 never stops.
         encoder_channels: of each stage of the image encoder; encoder_features: that it gives. Pixel tasks alone have
             one.
@@ -65,7 +65,7 @@ class Settings:
     eval_episodes: int = 50
     log_interval: int = 5_000
     precision: Literal["float32", "tf32", "bf16"] = "float32"
-    observation_statistics: Literal["valid", "padded"] = "valid"
+    observation_statistics: Literal["valid", "padded", "none"] = "valid"
     early_stopping: int = 0
     encoder_channels: tuple[int, ...] = (16, 32, 32)
     encoder_features: int = 512
@@ -158,9 +158,10 @@ def _cells(document: Mapping[str, Any], row: Task, stage: str, config_dir: str |
     cells = dict(row.settings)
     if stage == "pretrain":
         cells["offline_steps"] = cells["pretrain_steps"]
-    if "table" in document:
-        cells |= find_row(find(config_dir, document["table"]), row.name, stage).settings
-    return cells
+    if "table" not in document:
+        return cells
+    own = find_row(find(config_dir, document["table"]), row.name, stage).settings
+    return cells | {key: cells[key] if cell == "task" else cell for key, cell in own.items()}
 
 
 def _stages_of(method: str, document: Mapping[str, Any]) -> tuple[str, ...]:
@@ -245,6 +246,8 @@ def agent_file(agent: str) -> Path:
     """
     folder = Path(__file__).parent / "agents"
     path = Path(agent) if agent.endswith(".py") else folder / f"{agent}.py"
+    if not path.is_file():
+        path = find_agent(agent) or path
     if not path.is_file():
         known = [file.stem for file in folder.glob("*.py") if "settings_type = " in file.read_text()]
         raise unknown("agent", agent, [*known, "a path to a .py file"])

@@ -2,7 +2,7 @@
 
 One row a task and stage. The stage `online` holds for both parts of offline-to-online training, `pretrain` and
 `online`. The task `*` stands for every task without a row of its own. All columns but `task`, `stage` and
-`settings_source` are settings; an empty cell is none.
+`settings_source` are settings; an empty cell is none, and the word `task` takes the task table's cell.
 """
 
 from __future__ import annotations
