@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from mfql.errors import UserError
+from mfql.extensions import extend
 
 # What a job that was asked to end exits with: the same command continues it (sysexits' EX_TEMPFAIL).
 EXIT_CONTINUE = 75
@@ -19,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit status: 0, or 2 after an error that the user can mend."""
     options = _parser().parse_args(arguments)
     try:
+        extend(options.extension)
         return int(options.func(options) or 0)
     except UserError as error:
         print(f"mfql: {error}", file=sys.stderr)
@@ -29,6 +31,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mfql", description="One-step MeanFlow Q-learning, from dataset to report.")
+    parser.add_argument(
+        "--extension",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder with tasks, methods or agents of your own; may be repeated (docs/extend.md)",
+    )
     commands = parser.add_subparsers(title="stages", required=True, metavar="COMMAND")
     _add_data(commands)
     _add_train(commands)
@@ -68,6 +78,11 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
         help="size and sha256 of each file: the first fetch records, later ones compare",
     )
     fetch.set_defaults(func=_fetch)
+    describe = data.add_parser("describe", help="check a dataset of your own against its environment, and note its sha256")
+    describe.add_argument("task", help="a task of an extension's table")
+    describe.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets TASK.json; the data stay in place")
+    describe.add_argument("--config-dir", type=Path, default=Path("config"))
+    describe.set_defaults(func=_describe)
     replay = data.add_parser("replay", help="compare one step of the simulator with a D4RL dataset's")
     replay.add_argument("task", help="such as pen-human-v1")
     replay.add_argument("--data", type=Path, default=Path("data"), help="folder of the dataset")
@@ -91,6 +106,16 @@ def _fetch(options: argparse.Namespace) -> None:
     from mfql.data.fetch import fetch
 
     fetch(options.dataset, options.out, lock=options.lock, mirror=options.mirror, local=options.local)
+
+
+def _describe(options: argparse.Namespace) -> None:
+    from mfql.data.own import describe_own, summary
+    from mfql.tasks import find_task
+
+    task = find_task(options.task, options.config_dir)
+    if task.registered is None:
+        raise UserError(f"{task.name} is a task of {task.suite}", "mfql data fetch, or generate, brings its dataset.")
+    print(summary(describe_own(task, options.out)))
 
 
 def _replay(options: argparse.Namespace) -> None:
@@ -254,16 +279,19 @@ def _import_released(options: argparse.Namespace) -> None:
     print(f"{options.out}: mfql.load_policy loads it, mfql evaluate scores it")
 
 
+_FIXTURES = [Path("tests/data/reference.npz"), Path("tests/data/baselines.npz")]
+
+
 def _add_parity(commands: argparse._SubParsersAction) -> None:
-    parity = commands.add_parser("parity", help="compare the method with a reference fixture")
-    parity.add_argument("file", type=Path, nargs="?", default=Path("tests/data/reference.npz"))
+    parity = commands.add_parser("parity", help="compare the methods with fixtures of released code's numbers")
+    parity.add_argument("files", metavar="FILE", type=Path, nargs="*", default=_FIXTURES, help="default: all of them")
     parity.set_defaults(func=_parity)
 
 
 def _parity(options: argparse.Namespace) -> int:
     from mfql.parity import report
 
-    return 0 if report(options.file) else 1
+    return 0 if report(options.files) else 1
 
 
 def _add_plan(commands: argparse._SubParsersAction) -> None:

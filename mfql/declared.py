@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mfql.settings import STAGES, Settings, agent_file, build_settings, raw_settings
+from mfql.settings import STAGES, Settings, agent_file, build_settings, method_file, raw_settings
 
 _PACKAGE = Path(__file__).parent
 
@@ -24,7 +24,7 @@ def declared_settings(method: str, task: str, stage: str, config_dir: str | Path
     """
     raw = raw_settings(method, task, stage, config_dir)
     agent = raw.pop("agent")
-    where = f"method {method} ({Path(config_dir) / 'methods' / method}.yaml), stage {stage}"
+    where = f"method {method} ({method_file(method, config_dir)}), stage {stage}"
     return agent, build_settings(settings_type(agent), raw, where)
 
 

@@ -206,13 +206,14 @@ def _encoder(settings: Settings, observation_shape: tuple[int, ...]) -> ImpalaEn
 
 
 def load_agent(name: str) -> type[Agent]:
-    """The agent class of `mfql/agents/NAME.py`, or of a Python file given by its path.
+    """The agent class of `mfql/agents/NAME.py`, of an extension's `agents/NAME.py`, or of a file given by its path.
 
     Raises:
         UserError: there is no such file, or it does not define one agent.
     """
     path = agent_file(name)
-    module = _module_of(path) if name.endswith(".py") else importlib.import_module(f"mfql.agents.{name}")
+    is_ours = path.parent == Path(__file__).parent
+    module = importlib.import_module(f"mfql.agents.{path.stem}") if is_ours else _module_of(path)
     agents = [
         value
         for value in vars(module).values()

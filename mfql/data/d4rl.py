@@ -43,13 +43,14 @@ def load_d4rl(task: Task, folder: str | Path) -> Dataset:
     known = find_d4rl_task(task.name)
     steps = read_steps(path, known)
     source, digest = verify(folder, task.dataset)
-    train = _transitions(steps, known.reward_shift)
+    steps["actions"] = np.clip(steps["actions"], -ACTION_LIMIT, ACTION_LIMIT)
+    train = transitions(steps, known.reward_shift)
     if len(train) == 0:
         raise UserError(f"{path} has no step that does not end in a time-out", REPLACE)
     mean, std = observation_statistics(train.observations)
     return Dataset(
         **vars(train),
-        val=_last_trajectories(train),
+        val=last_trajectories(train),
         observation_mean=mean,
         observation_std=std,
         sha256=digest,
@@ -119,14 +120,14 @@ def _check_shapes(path: Path, file: h5py.File, shapes: dict[str, tuple[int, ...]
             raise UserError(f"{path}: {name} has the type {found.dtype}, which is no number", REPLACE)
 
 
-def _transitions(steps: dict[str, np.ndarray], reward_shift: float) -> Transitions:
+def transitions(steps: dict[str, np.ndarray], reward_shift: float) -> Transitions:
     """The steps whose next observation the file has, as `load_d4rl` says."""
     kept = np.flatnonzero(~steps["timeouts"][:-1])
     terminal = steps["terminals"][kept]
     last = np.append(np.diff(kept) > 1, True)[: len(kept)]
     return Transitions(
         observations=steps["observations"][kept],
-        actions=np.clip(steps["actions"][kept], -ACTION_LIMIT, ACTION_LIMIT),
+        actions=steps["actions"][kept],
         rewards=steps["rewards"][kept] + np.float32(reward_shift),
         masks=1.0 - terminal.astype(np.float32),
         terminals=(terminal | last).astype(np.float32),
@@ -134,8 +135,8 @@ def _transitions(steps: dict[str, np.ndarray], reward_shift: float) -> Transitio
     )
 
 
-def _last_trajectories(train: Transitions) -> Transitions:
-    """The last tenth of the trajectories, at least one; shares the arrays' memory."""
+def last_trajectories(train: Transitions) -> Transitions:
+    """The last tenth of the trajectories, at least one, for a dataset without validation split; shares its memory."""
     ends = np.flatnonzero(train.terminals > 0)
     first = len(ends) - max(1, round(_VAL_SHARE * len(ends)))
     start = ends[first - 1] + 1 if first else 0

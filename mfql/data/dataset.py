@@ -113,7 +113,7 @@ class Dataset(Transitions):
         observation_std: [D] float32, likewise.
         sha256: of the training file.
         name: the dataset, such as `cube-single-play-v0`.
-        source: `generated`, `downloaded`, or `unknown` for files without a description.
+        source: `generated`, `downloaded`, `own`, or `unknown` for files without a description.
     """
 
     val: Transitions
@@ -125,7 +125,9 @@ class Dataset(Transitions):
 
 
 def load(task: Task, folder: str | Path) -> Dataset:
-    """The dataset of a task: OGBench's with rewards and masks as OGBench relabels them, D4RL's as `load_d4rl` says.
+    """The dataset of a task: OGBench's with rewards and masks as OGBench relabels them, others as their readers say.
+
+    `load_d4rl` reads D4RL's, `load_own` those that extensions name.
 
     Args:
         task: a row of the task table.
@@ -136,10 +138,13 @@ def load(task: Task, folder: str | Path) -> Dataset:
         UserError: a file is absent, damaged, changed, or belongs to another environment.
     """
     from mfql.data.d4rl import load_d4rl
+    from mfql.data.own import load_own
     from mfql.data.pixels import read_pixels
     from mfql.envs import d4rl
     from mfql.envs.make import make_env, reset_env
 
+    if task.registered:
+        return load_own(task, folder)
     if task.dataset in d4rl.TASKS:
         return load_d4rl(task, folder)
 

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from mfql.errors import UserError
 from mfql.files import read_json, sha256, write_json
+from mfql.tasks import registered_tasks
 
 SPLITS = ("train", "val")
 REPLACE = "Generate or fetch the dataset again."
 
 
 def split_paths(folder: str | Path, dataset: str) -> dict[str, Path]:
-    """The files of a dataset's training and validation split, as OGBench names them; D4RL's have one file, `train`."""
+    """The files of a dataset's training and validation split, as OGBench names them; D4RL's have one file, `train`.
+
+    A dataset of one's own lies where its task table says, not in the folder.
+    """
     from mfql.envs import d4rl
 
+    if (own := registered_tasks().get(dataset)) is not None:
+        from mfql.data.own import own_paths
+
+        return own_paths(own)
     if dataset in d4rl.TASKS:
         return {"train": Path(folder) / f"{dataset}.hdf5"}
     return {"train": Path(folder) / f"{dataset}.npz", "val": Path(folder) / f"{dataset}-val.npz"}
@@ -40,8 +50,25 @@ def describe(folder: str | Path, dataset: str, source: str, seed: int | None) ->
         source: `generated` or `downloaded`.
         seed: that they were generated with; None for a download.
     """
-    paths = split_paths(folder, dataset)
-    lengths = {split: _episode_lengths(path) for split, path in paths.items()}
+    lengths = {split: _episode_lengths(path) for split, path in split_paths(folder, dataset).items()}
+    write_description(folder, dataset, source, seed, lengths)
+
+
+def write_description(
+    folder: str | Path,
+    dataset: str,
+    source: str,
+    seed: int | None,
+    lengths: Mapping[str, np.ndarray],
+    **more: Any,
+) -> None:
+    """Describe the files of a dataset whose episodes are known.
+
+    Args:
+        folder, dataset, source, seed: as of `describe`.
+        lengths: rows of each episode, by split.
+        more: further entries.
+    """
     found = np.unique(np.concatenate(list(lengths.values())))
     write_json(
         description_path(folder, dataset),
@@ -53,8 +80,9 @@ def describe(folder: str | Path, dataset: str, source: str, seed: int | None) ->
             "val_episodes": len(lengths.get("val", ())),
             "steps": int(found[0]) if len(found) == 1 else None,
             "rows": {split: int(lengths[split].sum()) for split in lengths},
-            "sha256": {split: sha256(path) for split, path in paths.items()},
+            "sha256": {split: sha256(path) for split, path in split_paths(folder, dataset).items()},
             "versions": {package: _version(package) for package in ("mfql", "ogbench", "mujoco", "numpy")},
+            **more,
         },
     )
 
@@ -63,7 +91,7 @@ def verify(folder: str | Path, dataset: str) -> tuple[str, str]:
     """The source of a dataset and the sha256 of its training file.
 
     Returns:
-        `generated`, `downloaded`, or `unknown` if there is no description; and 64 hexadecimal digits.
+        `generated`, `downloaded`, `own`, or `unknown` if there is no description; and 64 hexadecimal digits.
 
     Raises:
         UserError: the files are not those described.

@@ -10,7 +10,7 @@ from mfql.errors import UserError
 from mfql.operations.runs import asked_files
 from mfql.report import aggregate, figures, formats, html, published, scores, verdict_tables
 from mfql.report.expected import read_expected
-from mfql.tasks import load_tasks
+from mfql.tasks import known_tasks
 
 
 def write_partial(configuration: Mapping[str, Any], config_dir: Path, results: Path) -> Path:
@@ -59,7 +59,7 @@ def _verdict(table: Any, config_dir: Path, results: Path, folder: Path) -> Path 
     source = results / "published"
     if not source.is_dir():
         return None
-    tasks = load_tasks(config_dir / "tasks.csv")
+    tasks = known_tasks(config_dir)
     references = verdict_tables.References(
         published.read_published(source), published.read_third_party(source), tasks, config_dir
     )

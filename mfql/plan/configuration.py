@@ -12,6 +12,7 @@ import yaml
 
 from mfql.declared import declared_settings
 from mfql.errors import UserError
+from mfql.extensions import extend
 from mfql.settings import checkpoint_stage
 from mfql.tasks import Task, find_task, seeds_in_job, seeds_of_task, select_tasks
 
@@ -59,11 +60,15 @@ class Run:
 def read_configuration(file: Path | None, config_dir: Path) -> dict[str, Any]:
     """A configuration laid over `config_dir/config.yaml` as by Snakemake's `--configfile`; None is the latter alone.
 
+    The extensions that it names are those of this process from then on.
+
     Raises:
         UserError: one of the two cannot be read, or is no mapping.
     """
     default = _read(config_dir / "config.yaml")
-    return default if file is None else _laid_over(default, _read(file))
+    config = default if file is None else _laid_over(default, _read(file))
+    extend(config["extensions"])
+    return config
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from mfql.data.generate import find_recipe
 from mfql.envs import d4rl
 from mfql.plan.configuration import Run, asked_runs, dataset_folder, find_run, pack_of
 from mfql.plan.outlook import Outlook, Outlooks
+from mfql.tasks import registered_tasks
 from mfql.training.run import Fate, go_on_together
 
-STAGES = ("fetch", "generate", "offline", "pretrain", "online", "evaluation", "report", "replay")
+STAGES = ("fetch", "generate", "describe", "offline", "pretrain", "online", "evaluation", "report", "replay")
 # The files of `results/NAME/`, which are also the names of their rules, each with those that it is made from.
 _REPORT = {
     "list_runs": ("runs.txt", ()),
@@ -73,7 +74,7 @@ class Launch:
 
     Attributes:
         training: the training jobs that the targets rest on, needed or not.
-        datasets: those that are not there, with `fetch` or `generate`.
+        datasets: those that are not there, with `fetch`, `generate` or, of one's own, `describe`.
         counts: jobs by stage.
         beside: core-seconds of what is no training: evaluations, films, collecting data.
         unknown: targets that are not counted.
@@ -152,7 +153,8 @@ class Launch:
         folder = dataset_folder(self.config, dataset)
         missing = not description_path(folder, dataset).exists()
         if missing and dataset not in self.datasets:
-            made = self.config["datasets"].get(dataset, {"source": "fetch"})
+            own = dataset in registered_tasks()
+            made = {"source": "describe"} if own else self.config["datasets"].get(dataset, {"source": "fetch"})
             self.datasets[dataset] = made["source"]
             self.counts[made["source"]] += 1
             if made["source"] == "generate":

@@ -53,12 +53,14 @@ def data_of(datasets: Mapping[str, str], config: Mapping[str, Any], lock: Path) 
     """The bytes of datasets that are to be fetched or generated; a file that is in place counts as nothing.
 
     Args:
-        datasets: `fetch` or `generate` by name.
+        datasets: `fetch`, `generate` or `describe` by name; what is described stays where it is.
         lock: the lock file of published datasets.
     """
     fetched = kept = 0.0
     estimated = 0
     for dataset, source in datasets.items():
+        if source == "describe":
+            continue
         paths = split_paths(dataset_folder(config, dataset), dataset)
         checksums = {path: recorded(lock, path.name) for path in paths.values()} if source == "fetch" else {}
         missing = [path for path in paths.values() if not path.exists()]

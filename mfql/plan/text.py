@@ -17,6 +17,7 @@ from mfql.training.run import Fate
 _STAGES = {
     "fetch": "data fetched",
     "generate": "data generated",
+    "describe": "data of your own",
     "offline": "offline",
     "pretrain": "pretrain",
     "online": "online",

@@ -105,12 +105,12 @@ def run_aggregate(arguments: argparse.Namespace) -> None:
 def run_verdict(arguments: argparse.Namespace) -> None:
     """`mfql verdict`."""
     from mfql.report import published, scores, verdict_tables
-    from mfql.tasks import load_tasks
+    from mfql.tasks import load_tasks, with_extensions
 
     references = verdict_tables.References(
         published.read_published(arguments.published),
         published.read_third_party(arguments.published),
-        load_tasks(arguments.tasks),
+        with_extensions(load_tasks(arguments.tasks)),
         arguments.tasks.parent,
     )
     table = verdict_tables.verdicts(scores.read_scores(arguments.scores), arguments.results, references)

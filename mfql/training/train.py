@@ -17,7 +17,7 @@ from mfql.data.dataset import Dataset, load
 from mfql.errors import UserError, unknown
 from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, acting_seconds, save_policy
 from mfql.files import identity_of, json_text, locked, sha256, write_json, write_whole
-from mfql.settings import Settings, build_settings, checkpoint_stage, raw_settings, settings_source, split_method
+from mfql.settings import Settings, build_settings, checkpoint_stage, method_file, raw_settings, settings_source
 from mfql.tasks import Task, find_task, is_visual
 from mfql.training.device import memory_errors_for_people, repays_compiling, set_precision
 from mfql.training.loop import Execution, Trainer
@@ -111,8 +111,7 @@ def _failure_recorded(runs: list[RunFolder]) -> Iterator[None]:
 def _agent_and_settings(job: Job, stage: str) -> tuple[type[Agent], Settings]:
     raw = raw_settings(job.method, job.task, stage, job.config_dir)
     kind = load_agent(raw.pop("agent"))
-    file, _ = split_method(job.method)
-    where = f"method {job.method} ({job.config_dir / 'methods' / file}.yaml), stage {stage}"
+    where = f"method {job.method} ({method_file(job.method, job.config_dir)}), stage {stage}"
     return kind, build_settings(kind.settings_type, raw, where)
 
 

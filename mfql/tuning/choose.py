@@ -24,7 +24,7 @@ from mfql.files import read_json, write_whole
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.scores import DIVERGED_SCORE, collect
 from mfql.report.tasks import SUCCESS, bounded
-from mfql.tasks import Task, load_tasks
+from mfql.tasks import Task, known_tasks
 from mfql.tuning.grid import COLUMNS, FIRST_SEED, Point, carried_to, plain_number
 
 CLEAR, WITHIN_NOISE, NOTHING_LEARNT = "clear", "within noise", "nothing learnt"
@@ -128,7 +128,7 @@ def choose(files: Iterable[str | Path], config_dir: str | Path = "config") -> di
     paths = sorted({Path(file) for file in files})
     collect(paths)  # Refuses files that are absent or faulty.
     runs = sorted(map(_read, paths), key=lambda run: run.evaluation["task"])
-    tasks = load_tasks(Path(config_dir) / "tasks.csv")
+    tasks = known_tasks(config_dir)
     return {name: _proposal(list(own), tasks) for name, own in groupby(runs, lambda run: run.evaluation["task"])}
 
 

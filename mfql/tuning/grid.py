@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mfql.settings import method_name
-from mfql.tasks import SOURCED, Task, load_tasks, select_tasks
+from mfql.tasks import SOURCED, Task, known_tasks, select_tasks
 
 # The columns of the task table that tuning chooses; a grid has values for each.
 COLUMNS = SOURCED
@@ -100,7 +100,7 @@ def tuning_runs(section: Mapping[str, Any], config_dir: str | Path = "config") -
     Raises:
         UserError: a name that the task table lacks.
     """
-    tasks = load_tasks(Path(config_dir) / "tasks.csv")
+    tasks = known_tasks(config_dir)
     chosen_on = {tuning_task(task, tasks): None for task in select_tasks(section["tasks"], config_dir)}
     return {
         task: [method_name(section["method"], point) for point in points_of(task, section["grid"], tasks)]

@@ -14,8 +14,9 @@ from snakemake.utils import validate
 
 from mfql.envs.d4rl import TASKS as D4RL_TASKS
 from mfql.errors import UserError
+from mfql.extensions import extend
 from mfql.settings import checkpoint_stage, raw_settings, settings_hash
-from mfql.tasks import find_task, seeds_of_task, select_tasks
+from mfql.tasks import find_task, registered_tasks, seeds_of_task, select_tasks
 from mfql.tuning.grid import tuning_runs
 
 # `.venv/bin/snakemake` finds `.venv/bin/mfql` whether or not the environment is activated.
@@ -48,6 +49,13 @@ def for_people(function, *arguments):
         return function(*arguments)
     except UserError as error:
         sys.exit(f"Error: {error}")
+
+
+for_people(extend, config["extensions"])
+# What `mfql` is told of them by each rule that looks up tasks, methods or agents, or makes environments.
+EXTENSIONS = "".join(f" --extension {shlex.quote(folder)}" for folder in config["extensions"])
+# Tasks of one's own; their datasets have their names.
+OWN_TASKS = for_people(registered_tasks)
 
 
 def packs(seeds, size):

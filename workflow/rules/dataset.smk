@@ -6,6 +6,29 @@ localrules:
     fetch,
 
 
+ruleorder: describe > fetch
+
+
+# A dataset of one's own: checked against its environment, and known by its sha256 from then on.
+rule describe:
+    output:
+        f"{DATA}/{{dataset}}.json",
+    log:
+        "logs/data/{dataset}.log",
+    benchmark:
+        "logs/data/{dataset}.tsv"
+    wildcard_constraints:
+        dataset="|".join(map(re.escape, OWN_TASKS)) or "(?!)",
+    params:
+        folder=subpath(output[0], parent=True),
+    resources:
+        mem_mb=lambda wildcards, attempt: attempt * 8000,
+        gpu=0,
+        runtime=60,
+    shell:
+        "mfql{EXTENSIONS} data describe {wildcards.dataset} --out {params.folder:q} > {log} 2>&1"
+
+
 rule fetch:
     output:
         f"{DATA}/{{dataset}}.json",

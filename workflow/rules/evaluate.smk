@@ -19,7 +19,7 @@ rule evaluate:
         mem_mb=lambda wildcards, attempt: attempt * 4000,
         runtime=lambda wildcards, attempt: attempt * 60,
     shell:
-        "mfql evaluate {params.run:q} --episodes {params.episodes} --workers {threads} --out {output} > {log} 2>&1"
+        "mfql{EXTENSIONS} evaluate {params.run:q} --episodes {params.episodes} --workers {threads} --out {output} > {log} 2>&1"
 
 
 rule video:
@@ -44,4 +44,4 @@ rule video:
         mem_mb=lambda wildcards, attempt: attempt * 4000,
         runtime=lambda wildcards, attempt: attempt * 60,
     shell:
-        "mfql evaluate {params.run:q} --episodes 1 --out {output.episodes} --video {output.video} > {log} 2>&1"
+        "mfql{EXTENSIONS} evaluate {params.run:q} --episodes 1 --out {output.episodes} --video {output.video} > {log} 2>&1"

@@ -24,5 +24,5 @@ rule verdict:
         mem_mb=2000,
         runtime=30,
     shell:
-        "mfql verdict --scores {input.scores} --published results/published --tasks {input.tasks} --results results"
+        "mfql{EXTENSIONS} verdict --scores {input.scores} --published results/published --tasks {input.tasks} --results results"
         " --out {params.folder} > {log} 2>&1"
