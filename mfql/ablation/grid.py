@@ -1,0 +1,144 @@
+"""What an ablation trains: the points of `config/ablations.yaml` on the tasks that a configuration names.
+
+This module needs no pandas and no torch, so that a launcher can list the runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mfql.declared import declared_settings
+from mfql.errors import UserError, unknown
+from mfql.settings import split_method
+from mfql.tasks import select_tasks
+
+FILE = "ablations.yaml"
+# Where the value of a setting is a multiple of the base method's.
+_TIMES = "times"
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """An entry of `config/ablations.yaml`, which explains the keys."""
+
+    title: str
+    asks: str
+    shows: str
+    tasks: list[str]
+    x: Mapping[str, Any] | None = None
+    series: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})
+    measures: list[str] = field(default_factory=list)
+    cost: bool = False
+    proxy: bool = False
+
+
+@dataclass(frozen=True)
+class Point:
+    """A method of an ablation on one task.
+
+    Args:
+        series: the line that it belongs to; empty where there is one alone.
+        x: its place on the axis, as the ablation writes it; None without an axis.
+        task: the task.
+        method: the base method with the point's settings.
+    """
+
+    series: str
+    x: float | str | None
+    task: str
+    method: str
+
+
+def read_ablations(config_dir: str | Path = "config") -> dict[str, Ablation]:
+    """The ablations by name.
+
+    Raises:
+        UserError: the file is absent or no mapping of such entries.
+    """
+    path = Path(config_dir) / FILE
+    try:
+        return {str(name): Ablation(**entry) for name, entry in yaml.safe_load(path.read_text()).items()}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} holds no ablations: {error}", "Its first lines say what an entry has.") from error
+
+
+def find_ablation(name: str, config_dir: str | Path = "config") -> Ablation:
+    """The ablation of that name.
+
+    Raises:
+        UserError: there is none; the message names the nearest.
+    """
+    known = read_ablations(config_dir)
+    if name not in known:
+        raise unknown("ablation", name, list(known), str(Path(config_dir) / FILE))
+    return known[name]
+
+
+def points_of(name: str, section: Mapping[str, Any], config_dir: str | Path = "config") -> list[Point]:
+    """The points of an ablation, tasks outermost, then series, then the axis.
+
+    Args:
+        section: `ablations` of a configuration: method, and tasks by kind.
+
+    Raises:
+        UserError: an unknown ablation, kind of tasks, task, method or setting, or a multiple of what is no number.
+    """
+    ablation = find_ablation(name, config_dir)
+    base = section["method"]
+    found = []
+    for task in _tasks(name, ablation, section, config_dir):
+        own = declared_settings(base, task, "offline", config_dir)[1].as_dict()
+        for (series, values), (x, along) in product(ablation.series.items(), _axis(ablation)):
+            settings = {key: _resolved(name, key, value, own) for key, value in {**values, **along}.items()}
+            found.append(Point(series, x, task, _changed(base, settings, own)))
+    return found
+
+
+def _tasks(name: str, ablation: Ablation, section: Mapping[str, Any], config_dir: str | Path) -> list[str]:
+    for kind in ablation.tasks:
+        if kind not in section["tasks"]:
+            raise unknown("kind of tasks", kind, list(section["tasks"]), f"ablation {name}")
+    entries = [entry for kind in ablation.tasks for entry in section["tasks"][kind]]
+    return select_tasks(list(dict.fromkeys(entries)), config_dir)
+
+
+def _axis(ablation: Ablation) -> list[tuple[float | str | None, dict[str, Any]]]:
+    """Places on the axis, each with the setting there."""
+    if ablation.x is None:
+        return [(None, {})]
+    key = ablation.x["key"]
+    if _TIMES in ablation.x:
+        return [(factor, {key: {_TIMES: factor}}) for factor in ablation.x[_TIMES]]
+    return [(value, {key: value}) for value in ablation.x["values"]]
+
+
+def _resolved(name: str, key: str, value: Any, own: Mapping[str, Any]) -> Any:
+    """A setting's value; a multiple of the base method's own is a whole number from 1 on where that is one."""
+    if key not in own:
+        raise unknown("setting", key, list(own), f"ablation {name}")
+    if not isinstance(value, Mapping):
+        return value
+    if isinstance(own[key], bool) or not isinstance(own[key], int | float):
+        raise UserError(f"ablation {name}: {key} is {own[key]!r}, of which there are no multiples", "Give a value.")
+    multiple = own[key] * value[_TIMES]
+    return max(1, round(multiple)) if isinstance(own[key], int) else float(f"{multiple:.6g}")
+
+
+def _changed(base: str, settings: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """The name of the base method with those of the settings that it does not have anyway, always in the same order."""
+    file, given = split_method(base)
+    values = given | {key: settings[key] for key in sorted(settings) if settings[key] != own[key]}
+    return "+".join([file, *(f"{key}={_text(value)}" for key, value in values.items())])
+
+
+def _text(value: Any) -> str:
+    """A value as a method's name has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
