@@ -61,8 +61,8 @@ bench: $(RUNTIME)  ## how fast it is on this machine, beside the goals; 15 minut
 check-data: $(DEVELOPMENT)  ## generated datasets against what the official scripts produce; minutes
 	$(RUN) python tests/check_generator.py --workers 2
 
-check-golden: $(RUNTIME)  ## the method's numbers: the reference fixture, and a short training run against its stated outcome
-	$(RUN) mfql parity tests/data/reference.npz
+check-golden: $(RUNTIME)  ## the methods' numbers: fixtures of released code, and a short training run against its stated outcome
+	$(RUN) mfql parity
 	$(RUN) python tests/check_golden.py
 
 update:  ## renew every package in the lock files, install them anew, and check that the numbers stayed; minutes

@@ -285,7 +285,7 @@ def nested(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 
 def test_a_released_checkpoint_gives_the_fixtures_weights(tmp_path: Path, pickled_as_jax) -> None:
     fixture = Fixture(load_fixture(FIXTURE))
-    expected = load_released(fixture.agent, fixture.weights, fixture.hidden, fixture.blocks)
+    expected = load_released(fixture.agent, fixture.weights)
     for content in (pickle.dumps(nested(fixture.weights)), pickled_as_jax(nested(fixture.weights))):
         (tmp_path / "params_1.pkl").write_bytes(content)
         found = load_checkpoint(fixture.agent, tmp_path / "params_1.pkl")
@@ -315,7 +315,7 @@ def without_a_policy(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         (without_the_output_layer, "lacks 2 parameters, such as policy output"),
         (with_a_fourth_block, "does not fit"),
         (with_another_width, "does not fit"),
-        (without_a_policy, "holds no modules_actor_bc_flow"),
+        (without_a_policy, "holds no modules_actor"),
     ],
 )
 def test_a_checkpoint_of_other_sizes_is_refused(change, named: str, tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_a_released_checkpoint_becomes_a_policy_that_acts(tmp_path: Path) -> Non
     policy = load_policy(tmp_path / "policy")
     agent = policy.actor.agent
     assert isinstance(agent, MFQL)
-    expected = load_released(agent, arrays, 32, 3)
+    expected = load_released(agent, arrays)
     for group, flat in policy.actor.flat.items():
         assert torch.equal(flat, expected[group])
     # The released statistics are those of a buffer of two million rows, most of them zero.

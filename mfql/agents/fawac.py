@@ -17,7 +17,7 @@ from mfql.agents.interface import Batch, Draw, Draws, Group, Losses, Parameters
 from mfql.agents.mlp import (
     ActorCriticValue,
     FlowActorSettings,
-    FlowPolicy,
+    FlowActor,
     advantage_weights,
     flow_errors,
     required,
@@ -50,7 +50,7 @@ class FAWAC(ActorCriticValue):
 
     def __init__(self, settings: FAWACSettings, observation_shape: tuple[int, ...], action_dim: int) -> None:
         super().__init__(settings, observation_shape, action_dim)
-        self.policy = FlowPolicy(self.observation_dim, action_dim, settings.actor_hidden, settings.flow_steps)
+        self.policy = FlowActor(self.observation_dim, action_dim, settings.actor_hidden, settings.flow_steps)
         self.groups = {
             "policy": Group(self.with_encoder(self.policy.layout)),
             "critic": self.critic_group(),

@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from mfql.agents.interface import Batch, Draw, Draws, Group, Losses, Parameters
-from mfql.agents.mlp import ActorCritic, FlowActorSettings, FlowPolicy, flow_errors, q_loss, required, td_loss
+from mfql.agents.mlp import ActorCritic, FlowActorSettings, FlowActor, flow_errors, q_loss, required, td_loss
 from mfql.settings import require
 
 
@@ -43,7 +43,7 @@ class FBRAC(ActorCritic):
 
     def __init__(self, settings: FBRACSettings, observation_shape: tuple[int, ...], action_dim: int) -> None:
         super().__init__(settings, observation_shape, action_dim)
-        self.policy = FlowPolicy(self.observation_dim, action_dim, settings.actor_hidden, settings.flow_steps)
+        self.policy = FlowActor(self.observation_dim, action_dim, settings.actor_hidden, settings.flow_steps)
         self.groups = {
             "policy": Group(self.with_encoder(self.policy.layout)),
             "critic": self.critic_group(),

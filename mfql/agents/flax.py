@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +13,77 @@ import numpy as np
 import torch
 
 from mfql.agents.interface import Agent
+from mfql.agents.mlp import ActorSettings
 from mfql.agents.parameters import Layout
 from mfql.errors import UserError
 from mfql.unpickle import load_arrays
 
-_POLICY = "modules_actor_bc_flow"
-_CRITIC = {"critic": "modules_critic/value_net", "target_critic": "modules_target_critic/value_net"}
-
 Arrays = Mapping[str, np.ndarray]
-# One of our parameters and the slice along its last axis that a released array fills (None: all of it).
-Place = tuple[str, str, slice | None]
+
+_ALL = slice(None)
+# What the names of all actors begin with, and MFQL's.
+_ACTOR, _POLICY = "modules_actor", "modules_actor_bc_flow"
+# The baselines' modules by the group that they are here.
+_MODULES = {
+    "modules_critic": "critic",
+    "modules_target_critic": "target_critic",
+    "modules_value": "value",
+    "modules_actor": "policy",
+    "modules_target_actor": "target_policy",
+    "modules_actor_flow": "policy",
+    "modules_actor_onestep_flow": "policy",
+    "modules_actor_bc_flow": "flow",
+}
+_LEAVES = {
+    ("Dense", "kernel"): "kernel",
+    ("Dense", "bias"): "bias",
+    ("LayerNorm", "scale"): "norm_gain",
+    ("LayerNorm", "bias"): "norm_bias",
+}
 
 
-def places(name: str, hidden: int, blocks: int) -> Place | None:
-    """Where a released array lives here: group, parameter, slice of its last axis.
+@dataclass(frozen=True)
+class Place:
+    """Where a released array lives here.
 
-    None for arrays that never change the output: the query and key norms.
+    Args:
+        group, name: of our parameter.
+        part: of our parameter's last axis that it fills.
+        taken: what of its own last axis does so; the rest never changes an output.
     """
+
+    group: str
+    name: str
+    part: slice = _ALL
+    taken: slice = _ALL
+
+
+# The place of a released name; None for arrays that never change an output. A name that it does not know: KeyError.
+Places = Callable[[str], Place | None]
+
+
+def places_of(agent: Agent) -> Places:
+    """Where the released arrays of an agent's method live in the agent."""
+    settings = agent.settings
+    if isinstance(settings, ActorSettings):
+        return partial(_baseline_place, depth=len(settings.actor_hidden))
+    return partial(_place, hidden=settings.policy_hidden, blocks=settings.policy_blocks)
+
+
+def _baseline_place(name: str, depth: int) -> Place:
+    """Of networks of plain layers; a mean's layer comes after the actor's `depth` hidden ones."""
+    match = re.fullmatch(r"(\w+)/(?:(?:value_net|mlp|actor_net)/(Dense|LayerNorm)_(\d+)|mean_net)/(\w+)", name)
+    if match is None:
+        raise KeyError(name)
+    module, kind, layer, leaf = match.groups()
+    return Place(_MODULES[module], f"layer{layer or depth}.{_LEAVES[kind or 'Dense', leaf]}")
+
+
+def _place(name: str, hidden: int, blocks: int) -> Place | None:
+    """Of MFQL; query and key norms have none."""
     if name.startswith(_POLICY):
         return _policy_place(name.removeprefix(f"{_POLICY}/"), hidden, blocks)
-    for group, prefix in _CRITIC.items():
-        match = re.fullmatch(rf"{prefix}/(Dense|LayerNorm)_(\d+)/(\w+)", name)
-        if match:
-            kind, layer, leaf = match.groups()
-            own = leaf if kind == "Dense" else {"scale": "norm_gain", "bias": "norm_bias"}[leaf]
-            return group, f"layer{layer}.{own}", None
-    raise KeyError(name)
+    return _baseline_place(name, 0)
 
 
 def _policy_place(name: str, hidden: int, blocks: int) -> Place | None:
@@ -47,20 +94,20 @@ def _policy_place(name: str, hidden: int, blocks: int) -> Place | None:
         "FinalLayer_0/Dense_1": "output",
     }
     if name == "pos_embed":
-        return "policy", "position", None
+        return Place("policy", "position")
     if name == "FinalLayer_0/RMSNorm_0/g":
-        return "policy", "final_norm", None
+        return Place("policy", "final_norm")
     layer, leaf = name.rsplit("/", 1)
     if layer in fixed:
-        return "policy", f"{fixed[layer]}.{leaf}", None
+        return Place("policy", f"{fixed[layer]}.{leaf}")
     if layer == "FinalLayer_0/Dense_0":
-        return "policy", f"modulation.{leaf}", slice(6 * blocks * hidden, None)
+        return Place("policy", f"modulation.{leaf}", slice(6 * blocks * hidden, None))
     match = re.fullmatch(r"blocks_(\d+)/(.+)", layer)
     if match is None:
         raise KeyError(name)
     block, part = int(match[1]), match[2]
     if part == "Dense_0":
-        return "policy", f"modulation.{leaf}", slice(6 * block * hidden, 6 * (block + 1) * hidden)
+        return Place("policy", f"modulation.{leaf}", slice(6 * block * hidden, 6 * (block + 1) * hidden))
     own = {
         "Attention_0/qkv": f"value.{leaf}",
         "Attention_0/Dense_0": f"attention_out.{leaf}",
@@ -71,7 +118,10 @@ def _policy_place(name: str, hidden: int, blocks: int) -> Place | None:
         "Attention_0/RMSNorm_0": None,
         "Attention_0/RMSNorm_1": None,
     }[part]
-    return None if own is None else ("policy", f"block{block}.{own}", None)
+    if own is None:
+        return None
+    # Side by side are the projections of query, key and value, of which one token needs the last.
+    return Place("policy", f"block{block}.{own}", taken=slice(-hidden, None) if "qkv" in part else _ALL)
 
 
 def _group_layouts(agent: Agent) -> dict[str, Layout]:
@@ -81,43 +131,33 @@ def _group_layouts(agent: Agent) -> dict[str, Layout]:
     }
 
 
-def load_released(agent: Agent, arrays: Arrays, hidden: int, blocks: int) -> dict[str, torch.Tensor]:
+def load_released(agent: Agent, arrays: Arrays) -> dict[str, torch.Tensor]:
     """Flat parameters `[1, P]` of every group from released arrays (names without a prefix such as `param:`)."""
-    layouts = _group_layouts(agent)
+    layouts, places = _group_layouts(agent), places_of(agent)
     flat = {name: torch.zeros(1, layout.width) for name, layout in layouts.items()}
     for name, array in arrays.items():
-        place = places(name, hidden, blocks)
+        place = places(name)
         if place is None:
             continue
-        group, own, part = place
-        value = torch.as_tensor(np.asarray(array, dtype=np.float32))
-        if name.rsplit("/", 2)[-2] == "qkv":
-            value = value[..., -hidden:]
-        view = layouts[group].views(flat[group])[own][0]
-        view = view if part is None else view[..., part]
+        value = torch.as_tensor(np.asarray(array, dtype=np.float32))[..., place.taken]
+        view = layouts[place.group].views(flat[place.group])[place.name][0][..., place.part]
         view.copy_(value.reshape(view.shape))
     return flat
 
 
-def as_released(
-    agent: Agent, flat: Mapping[str, torch.Tensor], arrays: Arrays, hidden: int, blocks: int
-) -> Iterator[tuple[str, np.ndarray]]:
+def as_released(agent: Agent, flat: Mapping[str, torch.Tensor], arrays: Arrays) -> Iterator[tuple[str, np.ndarray]]:
     """Our flat arrays `[1, P]` (weights, gradients or changes) under the released names and shapes.
 
     What the one-token network does not have (query and key projections and norms) is zero.
     """
-    layouts = _group_layouts(agent)
+    layouts, places = _group_layouts(agent), places_of(agent)
     for name, array in arrays.items():
         ours = np.zeros(array.shape, dtype=np.float32)
-        place = places(name, hidden, blocks)
-        if place is not None and place[0] in flat:
-            group, own, part = place
-            view = layouts[group].views(flat[group].detach())[own][0]
-            value = (view if part is None else view[..., part]).numpy()
-            if name.rsplit("/", 2)[-2] == "qkv":
-                ours[..., -hidden:] = value
-            else:
-                ours = value.reshape(array.shape)
+        place = places(name)
+        if place is not None and place.group in flat:
+            view = layouts[place.group].views(flat[place.group].detach())[place.name][0][..., place.part]
+            into = ours[..., place.taken]
+            into[...] = view.numpy().reshape(into.shape)
         yield name, ours
 
 
@@ -129,12 +169,11 @@ def load_checkpoint(agent: Agent, path: str | Path) -> dict[str, torch.Tensor]:
     """
     parameters = _parameters_in(load_arrays(path))
     if parameters is None:
-        raise UserError(f"{path} holds no {_POLICY}", "Give a params_N.pkl that the released code wrote.")
-    arrays = dict(_flattened(parameters))
-    hidden, blocks = agent.settings.policy_hidden, agent.settings.policy_blocks
+        raise UserError(f"{path} holds no {_ACTOR}", "Give a params_N.pkl that the released code wrote.")
+    arrays, places = dict(_flattened(parameters)), places_of(agent)
     try:
-        flat = load_released(agent, arrays, hidden, blocks)
-        found = {place[:2] for name in arrays if (place := places(name, hidden, blocks)) is not None}
+        flat = load_released(agent, arrays)
+        found = {(place.group, place.name) for name in arrays if (place := places(name)) is not None}
     except (KeyError, RuntimeError, TypeError) as error:
         raise UserError(f"{path} does not fit the method's sizes: {error}", _OTHER_METHOD) from error
     expected = {(group, name) for group, layout in _group_layouts(agent).items() for name in layout.parameters}
@@ -144,14 +183,14 @@ def load_checkpoint(agent: Agent, path: str | Path) -> dict[str, torch.Tensor]:
     return flat
 
 
-_OTHER_METHOD = "Name the method whose settings it was trained with (policy_hidden, policy_blocks, critic_hidden)."
+_OTHER_METHOD = "Name the method whose settings it was trained with (such as policy_hidden or actor_hidden, and critic_hidden)."
 
 
 def _parameters_in(content: Any) -> dict[str, Any] | None:
-    """The innermost mapping that has the policy, wherever it stands; None without any."""
+    """The innermost mapping that has an actor, wherever it stands; None without any."""
     if not isinstance(content, dict):
         return None
-    if _POLICY in content:
+    if any(str(name).startswith(_ACTOR) for name in content):
         return content
     return next((found for value in content.values() if (found := _parameters_in(value)) is not None), None)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from mfql.agents.interface import Batch, Draw, Draws, Group, Losses, Parameters
-from mfql.agents.mlp import MLP, ActorCritic, FlowActorSettings, FlowPolicy, flow_errors, q_loss, required, td_loss
+from mfql.agents.mlp import MLP, ActorCritic, FlowActorSettings, FlowActor, flow_errors, q_loss, required, td_loss
 from mfql.agents.parameters import Views
 from mfql.settings import require
 
@@ -41,7 +41,7 @@ class FQL(ActorCritic):
 
     def __init__(self, settings: FQLSettings, observation_shape: tuple[int, ...], action_dim: int) -> None:
         super().__init__(settings, observation_shape, action_dim)
-        self.flow = FlowPolicy(self.observation_dim, action_dim, settings.actor_hidden, settings.flow_steps)
+        self.flow = FlowActor(self.observation_dim, action_dim, settings.actor_hidden, settings.flow_steps)
         self.policy = MLP(self.observation_dim + action_dim, settings.actor_hidden, action_dim)
         self.groups = {
             "flow": Group(self.with_encoder(self.flow.layout)),
@@ -58,7 +58,7 @@ class FQL(ActorCritic):
     def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:
         seen = self.encode(parameters["critic"], batch["observations"])
         with torch.no_grad():
-            raw = self.one_step_actions(parameters["policy"], batch["next_observations"], draws["noise_next"])
+            raw = self.raw_actions(parameters["policy"], batch["next_observations"], draws["noise_next"])
         next_values = self.next_values(parameters, batch, raw.clamp(-1.0, 1.0))
         values = self.critic(parameters["critic"], seen, batch["actions"])
         critic_loss, critic_info = td_loss(values, self.td_targets(batch, next_values))
@@ -72,7 +72,7 @@ class FQL(ActorCritic):
         """
         settings, noise = self.settings, draws["noise_pi"]
         flow_loss, guide = self._flow_terms(parameters["flow"], batch, draws)
-        raw = self.one_step_actions(parameters["policy"], batch["observations"], noise)
+        raw = self.raw_actions(parameters["policy"], batch["observations"], noise)
         actions = raw.clamp(-1.0, 1.0)
         distill_loss = (raw - guide).square().mean((1, 2))
         values = self.frozen_values(parameters, seen, actions).mean(1)
@@ -95,7 +95,7 @@ class FQL(ActorCritic):
         with torch.no_grad():
             return loss, self.flow.sample(flow, seen, draws["noise_pi"])
 
-    def one_step_actions(self, policy: Views, observations: Tensor, noise: Tensor) -> Tensor:
+    def raw_actions(self, policy: Views, observations: Tensor, noise: Tensor) -> Tensor:
         """The one-step policy's actions, not clipped: `[S, B, *observation_shape]`, e `[S, B, A]` -> `[S, B, A]`."""
         return self.policy(policy, torch.cat([self.encode(policy, observations), noise], dim=-1))
 
@@ -105,7 +105,7 @@ class FQL(ActorCritic):
 
     @override
     def act(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
-        return self.one_step_actions(parameters["policy"], observations, required(noise)).clamp(-1.0, 1.0)
+        return self.raw_actions(parameters["policy"], observations, required(noise)).clamp(-1.0, 1.0)
 
     @override
     def act_groups(self) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ class FQL(ActorCritic):
         self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         flow_loss, guide = self._flow_terms(parameters["flow"], batch, draws)
-        raw = self.one_step_actions(parameters["policy"], batch["observations"], draws["noise_pi"])
+        raw = self.raw_actions(parameters["policy"], batch["observations"], draws["noise_pi"])
         return {
             "out_of_bounds": (raw.abs() > 1.0).float().mean((1, 2)),
             "flow_loss": flow_loss,

@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from mfql.agents.interface import Batch, Draw, Draws, Group, Losses, Parameters
-from mfql.agents.mlp import ActorCriticValue, FlowActorSettings, FlowPolicy, flow_errors, required
+from mfql.agents.mlp import ActorCriticValue, FlowActorSettings, FlowActor, flow_errors, required
 from mfql.settings import require
 
 
@@ -46,7 +46,7 @@ class IFQL(ActorCriticValue):
 
     def __init__(self, settings: IFQLSettings, observation_shape: tuple[int, ...], action_dim: int) -> None:
         super().__init__(settings, observation_shape, action_dim)
-        self.policy = FlowPolicy(self.observation_dim, action_dim, settings.actor_hidden, settings.flow_steps)
+        self.policy = FlowActor(self.observation_dim, action_dim, settings.actor_hidden, settings.flow_steps)
         self.groups = {
             "policy": Group(self.with_encoder(self.policy.layout)),
             "critic": self.critic_group(),

@@ -122,7 +122,7 @@ class MLP:
         return x
 
 
-class FlowPolicy:
+class FlowActor:
     """A flow's vector field v(s, a_t, t) and its sampler; time runs from noise at 0 to actions at 1.
 
     Args:
@@ -165,7 +165,7 @@ class FlowPolicy:
 
 
 def flow_errors(
-    policy: FlowPolicy, parameters: Views, observations: Tensor, actions: Tensor, draws: Mapping[str, Tensor]
+    policy: FlowActor, parameters: Views, observations: Tensor, actions: Tensor, draws: Mapping[str, Tensor]
 ) -> Tensor:
     """Squared error of v(s, x_t, t) from x_1 - x_0 with x_t = (1 - t) x_0 + t x_1, mean over action dims: `[S, B]`.
 

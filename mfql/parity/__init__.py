@@ -1,0 +1,62 @@
+"""Compares this project's methods with reference fixtures: `mfql parity [FILE...]`.
+
+A fixture is an npz of random weights under the released names, random batches, every random draw, and what released
+code makes of them. One is of MFQL, another of FQL, IFQL, IQL and ReBRAC; each is recognised by its contents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mfql.errors import UserError
+from mfql.parity import baselines, reference
+from mfql.parity.baselines import METHODS, BaselineFixture
+from mfql.parity.comparison import BOUND, Arrays, Comparison, read_arrays
+from mfql.parity.reference import Fixture
+
+__all__ = ["BOUND", "METHODS", "BaselineFixture", "Comparison", "Fixture", "comparisons", "load_fixture", "report"]
+
+
+def load_fixture(path: str | Path) -> Arrays:
+    """The arrays of a fixture.
+
+    Raises:
+        UserError: the file is absent, cut, or no fixture.
+    """
+    arrays = read_arrays(path)
+    found = {name.split(":")[0] for name in arrays}
+    methods = {name.partition("/")[0] for name in found if "/" in name}
+    expected = {"in", *(f"{method}/{part}" for method in methods for part in baselines.SECTIONS)}
+    missing = (expected if methods else reference.SECTIONS) - found
+    if missing:
+        raise UserError(
+            f"{path} has no arrays named {', '.join(sorted(f'{name}:' for name in missing))}",
+            f"Give a fixture of MFQL, or of one or more of {', '.join(METHODS)}.",
+        )
+    return arrays
+
+
+def comparisons(arrays: Arrays) -> Iterator[Comparison]:
+    """Every array of a fixture against ours."""
+    of_mfql = any(name.startswith("param:") for name in arrays)
+    return (Fixture if of_mfql else BaselineFixture)(arrays).compare()
+
+
+def report(paths: Sequence[str | Path]) -> bool:
+    """Print the largest error of each group, name every array out of bounds, and tell whether all are within."""
+    worst: dict[str, Comparison] = {}
+    outside: list[Comparison] = []
+    for path in paths:
+        for comparison in comparisons(load_fixture(path)):
+            if not comparison.within:
+                outside.append(comparison)
+            known = worst.get(comparison.group)
+            if known is None or not comparison.error / comparison.bound <= known.error / known.bound:
+                worst[comparison.group] = comparison
+    print(f"{'group':<16} {'largest error':>13} {'bound':>8}  array")
+    for group, comparison in worst.items():
+        print(f"{group:<16} {comparison.error:>13.2e} {comparison.bound:>8.0e}  {comparison.array}")
+    for comparison in outside:
+        print(f"OUT OF BOUNDS {comparison.array}: error {comparison.error:.3g}, bound {comparison.bound:g}")
+    return not outside
