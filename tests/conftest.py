@@ -6,6 +6,8 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 # The test processes share the processor: threads of torch that wait for each other spin, and leave the others no time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -42,23 +44,37 @@ def rendering() -> None:
 
 
 @pytest.fixture(scope="session")
-def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """Finished runs to be copied, one place for all workers: seeds 0 and 1 of `first` and `third`, seed 0 of `second`.
-
-    Seed 0 of `first` was online too, and has beside its offline run one of earlier settings.
-    """
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """`made_once(name, make)`: a folder that `make` fills, one for all test processes; those that come later wait."""
     shared = tmp_path_factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
         shared = shared.parent
-    with open(shared / "finished_runs.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (shared / "finished_runs").exists():
-            place = Workplace.make(shared / "building_runs")
-            place.method("first", SHORT + "batch_size: 8\n")
-            place.train_here("first", "offline", (0,))
-            for method, seeds in (("first", (0, 1)), ("second", (0,)), ("third", (0, 1))):
-                place.method(method, SHORT)
-                place.train_here(method, "offline", seeds)
-            place.train_here("first", "online", (0,))
-            place.folder.rename(shared / "finished_runs")
-    return Workplace(shared / "finished_runs")
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        with open(shared / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (shared / name).exists():
+                make(shared / f"building-{name}")
+                (shared / f"building-{name}").rename(shared / name)
+        return shared / name
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_runs(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Workplace:
+    """Finished runs to be copied: seeds 0 and 1 of `first` and `third`, seed 0 of `second`.
+
+    Seed 0 of `first` was online too, and has beside its offline run one of earlier settings.
+    """
+    return Workplace(made_once("finished-runs", _train))
+
+
+def _train(folder: Path) -> None:
+    place = Workplace.make(folder)
+    place.method("first", SHORT + "batch_size: 8\n")
+    place.train_here("first", "offline", (0,))
+    for method, seeds in (("first", (0, 1)), ("second", (0,)), ("third", (0, 1))):
+        place.method(method, SHORT)
+        place.train_here(method, "offline", seeds)
+    place.train_here("first", "online", (0,))

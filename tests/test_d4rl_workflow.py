@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import json
-import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,17 +59,9 @@ class Small:
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
-    """The working copy at its end, to be read or copied; one for all workers."""
-    shared = tmp_path_factory.getbasetemp()
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        shared = shared.parent
-    with open(shared / "d4rl.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (shared / "d4rl").exists():
-            Small.run(shared / "building-d4rl")
-            (shared / "building-d4rl").rename(shared / "d4rl")
-    return Small(Project(shared / "d4rl" / "mfql"))
+def small(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Small:
+    """The working copy at its end, to be read or copied."""
+    return Small(Project(made_once("d4rl", Small.run) / "mfql"))
 
 
 def test_a_file_from_a_folder_is_trained_offline_and_online_and_reported(small: Small) -> None:

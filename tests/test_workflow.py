@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -85,19 +84,9 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A working copy in which the miniature, of four seeds a job, ran to its end, to be copied; one for all workers."""
-    shared = tmp_path_factory.getbasetemp()
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        shared = shared.parent
-    with open(shared / "finished.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        project = Project(shared / "finished")
-        if not project.folder.exists():
-            building = clone(shared / "building")
-            building.miniature()
-            building.folder.rename(project.folder)
-    return project
+def finished(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Project:
+    """A working copy in which the miniature, of four seeds a job, ran to its end, to be copied."""
+    return Project(made_once("finished", lambda folder: clone(folder).miniature()))
 
 
 # --- before anything runs ---------------------------------------------------------------------------------------------
