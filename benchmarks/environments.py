@@ -41,6 +41,8 @@ EVALUATED = {
 }
 # From here on an evaluation is of a packed job; fewer cores would take too long for it.
 MANY_CORES = 16
+# A pixel task's episodes: a processor renders a few frames a second.
+PIXEL_EPISODES = 2
 _GENERATED = ("pointmaze-medium-navigate-v0", "cube-single-play-v0")
 
 
@@ -194,9 +196,11 @@ def evaluation(context: Context) -> Found:
             found.append(LeftOut(f"evaluation of {suite}", str(error).splitlines()[0]))
             continue
         agent = MFQL(context.agent().settings, shape, actions)
-        seeds = context.effort.packed if len(shape) == 1 and cores() >= MANY_CORES else 1
-        rates = _evaluated(context, agent, task, seeds)
-        case = {"suite": suite, "task": task, "seeds": seeds, "episodes": context.effort.episodes, "cores": cores()}
+        pixels = len(shape) == 3
+        seeds = context.effort.packed if not pixels and cores() >= MANY_CORES else 1
+        episodes = min(context.effort.episodes, PIXEL_EPISODES) if pixels else context.effort.episodes
+        rates = _evaluated(context, agent, task, seeds, episodes)
+        case = {"suite": suite, "task": task, "seeds": seeds, "episodes": episodes, "cores": cores()}
         found += [
             Measurement.of("evaluation", "environment steps", "1/s", rates["together"], **case),
             Measurement.of("evaluation", "environment steps one at a time", "1/s", rates["alone"], **case),
@@ -205,8 +209,8 @@ def evaluation(context: Context) -> Found:
     return found
 
 
-def _evaluated(context: Context, agent: Agent, task: str, seeds: int) -> dict[str, Values]:
-    """Environment steps a second, `together` and `alone`."""
+def _evaluated(context: Context, agent: Agent, task: str, seeds: int, count: int) -> dict[str, Values]:
+    """Environment steps a second, `together` (`count` episodes of each seed) and `alone`."""
     from mfql.envs.vector import EnvPool
     from mfql.evaluation.rollout import run_episodes
 
@@ -215,20 +219,20 @@ def _evaluated(context: Context, agent: Agent, task: str, seeds: int) -> dict[st
     flat = initial_state(agent, source, device).flat
     one = {name: value[:1] for name, value in flat.items()}
 
-    def episodes(pool: Any, flat: Mapping[str, torch.Tensor], seeds: int, count: int) -> Case:
+    def episodes(pool: Any, flat: Mapping[str, torch.Tensor], seeds: int, each: int) -> Case:
         actor, cut = _actor(agent, flat, device), _Cut(pool, effort.env_steps)
 
         def run(calls: int) -> float:
             seconds = 0.0
             for _ in range(calls):
-                run_episodes(actor, agent.act_draw(), cut, list(range(seeds)), count, "benchmark", device)
+                run_episodes(actor, agent.act_draw(), cut, list(range(seeds)), each, "benchmark", device)
                 seconds += time.perf_counter() - cut.began
             return seconds
 
         return run
 
-    with EnvPool(task, seeds * effort.episodes, cores()) as many, EnvPool(task, 1, 0) as single:
-        cases = {"together": episodes(many, flat, seeds, effort.episodes), "alone": episodes(single, one, 1, 1)}
+    with EnvPool(task, seeds * count, cores()) as many, EnvPool(task, 1, 0) as single:
+        cases = {"together": episodes(many, flat, seeds, count), "alone": episodes(single, one, 1, 1)}
         steps = {"together": effort.env_steps * many.num_envs, "alone": effort.env_steps}
         times = take_turns(cases, effort.long_budget)
     return {name: values.rate(steps[name]) for name, values in times.items()}
