@@ -19,6 +19,7 @@ from mfql.agents.mlp import (
     FlowActorSettings,
     FlowActor,
     advantage_weights,
+    effective_batch,
     flow_errors,
     required,
     td_loss,
@@ -115,6 +116,5 @@ class FAWAC(ActorCriticValue):
         return {
             "flow_loss": self._flow_errors(parameters, batch, draws).mean(1),
             "weight": weights.mean(1),
-            # Rows that as many equally weighted ones would stand for, as a share of the batch.
-            "effective_rows": weights.sum(1).square() / weights.square().sum(1) / weights.shape[1],
+            "effective_batch": effective_batch(weights),
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,8 @@ class Place:
 
     group: str
     name: str
-    part: slice = _ALL
-    taken: slice = _ALL
+    part: slice = field(default_factory=lambda: _ALL)
+    taken: slice = field(default_factory=lambda: _ALL)
 
 
 # The place of a released name; None for arrays that never change an output. A name that it does not know: KeyError.

@@ -203,6 +203,11 @@ def advantage_weights(advantages: Tensor, alpha: float) -> Tensor:
     return (alpha * advantages.detach()).exp().clamp(max=_LARGEST_WEIGHT)
 
 
+def effective_batch(weights: Tensor) -> Tensor:
+    """How many rows of equal weight the weights `[S, B]` amount to, as a share of B: `[S]` from 1 / B to 1."""
+    return weights.mean(1).square() / weights.square().mean(1).clamp_min(1e-12)
+
+
 def required(noise: Tensor | None) -> Tensor:
     """The noise that a method acts on."""
     if noise is None:

@@ -102,7 +102,7 @@ METHODS = {
             "actor.total_loss": "policy_loss",
             "actor.actor_loss": "q_loss",
             "actor.bc_loss": "bc_loss",
-            "actor.mse": "action_error",
+            "actor.mse": "distance",
             "actor.std": 1.0,
         },
         arrays={"critic.q": _q},
@@ -130,9 +130,8 @@ class BaselineFixture:
             yield from self._compare(name, METHODS[name])
 
     def _compare(self, name: str, method: Method) -> Iterator[Comparison]:
-        weights = section(self.arrays, f"{name}/param:")
-        agent = _agent(name, method, weights, self.batch)
-        flat = load_released(agent, weights)
+        agent = self.agent(name)
+        flat = load_released(agent, section(self.arrays, f"{name}/param:"))
         draws = _batched(section(self.arrays, f"{name}/draw:"))
         ours = {method.draws[known]: value for known, value in draws.items()}
         found, loss, info = gradients_of(agent, flat, self.batch, ours, agent.initial_state(1))
@@ -150,33 +149,33 @@ class BaselineFixture:
         for known, gradient in as_released(agent, found, expected):
             yield compare(f"{name} gradients", f"{name}/grad:{known}", gradient, expected[known])
 
+    def agent(self, name: str) -> Agent:
+        """Our method at the sizes of the fixture's weights."""
+        weights = section(self.arrays, f"{name}/param:")
+        critic_hidden, num_critics = critic_sizes(weights)
+        biases = [known for known in weights if known.startswith("modules_actor") and known.endswith("bias")]
+        # Of one actor; FQL's two have the same hidden layers.
+        module = biases[0].partition("/")[0]
+        sizes = [weights[known].shape[0] for known in biases if known.startswith(f"{module}/")]
+        kind = load_agent(name)
+        settings = kind.settings_type(
+            offline_steps=1,
+            online_steps=0,
+            discount=_DISCOUNT,
+            batch_size=self.batch["actions"].shape[1],
+            actor_hidden=tuple(sizes[:-1]),
+            critic_hidden=critic_hidden,
+            num_critics=num_critics,
+            **METHODS[name].settings,
+        )
+        return kind(settings, self.batch["observations"].shape[2:], self.batch["actions"].shape[-1])
+
 
 _OTHER_FIXTURE = "Give a fixture of the methods in mfql/parity/baselines.py."
 
 
 def _batched(arrays: Arrays) -> dict[str, Tensor]:
     return {name: torch.as_tensor(value).unsqueeze(0) for name, value in arrays.items()}
-
-
-def _agent(name: str, method: Method, weights: Arrays, batch: Batch) -> Agent:
-    """Our method at the sizes of the weights."""
-    kind = load_agent(name)
-    critic_hidden, num_critics = critic_sizes(weights)
-    actors = [known for known in weights if "actor" in known and "target" not in known and known.endswith("bias")]
-    # Of one actor, its hidden layers; FQL's two have the same.
-    module = actors[0].partition("/")[0]
-    sizes = [weights[known].shape[0] for known in actors if known.startswith(f"{module}/")][:-1]
-    settings = kind.settings_type(
-        offline_steps=1,
-        online_steps=0,
-        discount=_DISCOUNT,
-        batch_size=batch["actions"].shape[1],
-        actor_hidden=tuple(sizes),
-        critic_hidden=critic_hidden,
-        num_critics=num_critics,
-        **method.settings,
-    )
-    return kind(settings, batch["observations"].shape[2:], batch["actions"].shape[-1])
 
 
 def _value(info: Mapping[str, Tensor], source: str | float) -> Tensor | np.ndarray:
