@@ -47,9 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_import_released(commands)
     _add_parity(commands)
     _add_plan(commands)
+    from mfql.ablation import cli as ablation
     from mfql.operations import cli as operations
     from mfql.report import cli as report
 
+    ablation.add_commands(commands)
     operations.add_commands(commands)
     report.add_commands(commands)
     return parser
@@ -78,9 +80,13 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
         help="size and sha256 of each file: the first fetch records, later ones compare",
     )
     fetch.set_defaults(func=_fetch)
-    describe = data.add_parser("describe", help="check a dataset of your own against its environment, and note its sha256")
+    describe = data.add_parser(
+        "describe", help="check a dataset of your own against its environment, and note its sha256"
+    )
     describe.add_argument("task", help="a task of an extension's table")
-    describe.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets TASK.json; the data stay in place")
+    describe.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="gets TASK.json; the data stay in place"
+    )
     describe.add_argument("--config-dir", type=Path, default=Path("config"))
     describe.set_defaults(func=_describe)
     replay = data.add_parser("replay", help="compare one step of the simulator with a D4RL dataset's")

@@ -6,7 +6,7 @@ This module needs no pandas and no torch, so that a launcher can list the runs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import yaml
 from mfql.declared import declared_settings
 from mfql.errors import UserError, unknown
 from mfql.settings import split_method
-from mfql.tasks import select_tasks
+from mfql.tasks import seeds_of_task, select_tasks
 
 FILE = "ablations.yaml"
 # Where the value of a setting is a multiple of the base method's.
@@ -55,17 +55,32 @@ class Point:
     method: str
 
 
+def raw_ablations(config_dir: str | Path = "config") -> dict[str, dict[str, Any]]:
+    """The entries of the file by name, as they are written.
+
+    Raises:
+        UserError: the file is absent or no mapping of mappings.
+    """
+    path = Path(config_dir) / FILE
+    try:
+        entries = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {path}: {error}", "Its first lines say what an entry has.") from error
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        raise UserError(f"{path} is no mapping of ablations", "Its first lines say what an entry has.")
+    return entries
+
+
 def read_ablations(config_dir: str | Path = "config") -> dict[str, Ablation]:
     """The ablations by name.
 
     Raises:
-        UserError: the file is absent or no mapping of such entries.
+        UserError: the file is absent, or an entry lacks a key or has an unknown one.
     """
-    path = Path(config_dir) / FILE
     try:
-        return {str(name): Ablation(**entry) for name, entry in yaml.safe_load(path.read_text()).items()}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} holds no ablations: {error}", "Its first lines say what an entry has.") from error
+        return {name: Ablation(**entry) for name, entry in raw_ablations(config_dir).items()}
+    except TypeError as error:
+        raise UserError(f"{Path(config_dir) / FILE}: {error}", "Its first lines say what an entry has.") from error
 
 
 def find_ablation(name: str, config_dir: str | Path = "config") -> Ablation:
@@ -142,3 +157,17 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def plan_of(name: str, config: Mapping[str, Any], config_dir: str | Path = "config") -> dict[str, Any]:
+    """What `mfql ablation draw` is told of an ablation: its entry, its name, and its points with their seeds.
+
+    Args:
+        config: the configuration.
+
+    Raises:
+        UserError: as of `points_of`.
+    """
+    points = points_of(name, config["ablations"], config_dir)
+    seeded = [asdict(point) | {"seeds": seeds_of_task(config, point.task)} for point in points]
+    return {"name": name, **asdict(find_ablation(name, config_dir)), "points": seeded}

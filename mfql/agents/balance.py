@@ -1,13 +1,14 @@
 """How the objectives of one group share its update, where no fixed weight decides it.
 
-Each objective j of a seed has a gradient g_j; they are the rows of the seed's Jacobian. A weighting takes the Gramian of
-its rows, G_ij = g_i . g_j, and gives each objective a weight w_j; the group then moves along sum_j w_j g_j. Only the
+Each objective j of a seed has a gradient g_j; they are the rows of the seed's Jacobian. A weighting takes the Gramian
+of its rows, G_ij = g_i . g_j, and gives each objective a weight w_j; the group then moves along sum_j w_j g_j. Only the
 Gramians, J x J numbers a seed, leave the device.
 
-`norms` scales every gradient to the length of the first, as gradient normalisation does (GradNorm's aim, Chen et al.
-2018, without its learned weights). The others are torchjd's, under their names there: `upgrad` (Jacobian descent, Quinton
-and Rey 2024), `dualproj` (GEM), `mgda`, `pcgrad`, `aligned_mtl` and `imtl_g`. Those that take a preference have 1 for each
-objective, so that `upgrad` and `dualproj` are the plain sum wherever no two gradients conflict.
+`norms` scales every gradient to the length of the first (GradNorm's aim, Chen et al. 2018, without its learned
+weights). The others are torchjd's, under their names there: `upgrad` (Jacobian descent, Quinton and Rey 2024),
+`dualproj` (GEM), `mgda`, `pcgrad`, `aligned_mtl` and `imtl_g`. Those that take a preference have 1 for each objective,
+so that `upgrad` and `dualproj` are the plain sum wherever no two gradients conflict. Of two objectives `pcgrad` is
+`upgrad`.
 """
 
 from __future__ import annotations

@@ -254,7 +254,7 @@ class MFQL(Agent):
 
     @override
     def next_state(self, state: Mapping[str, Tensor], step: Tensor, info: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the losses followed, and the adaptive alpha: every `alpha_interval` updates one look at the flow loss."""
+        """What the losses followed, and the adaptive alpha: every `alpha_interval` updates a look at the flow loss."""
         settings = self.settings
         following = {name: info[name] if name in ("q_scale", "time_errors") else value for name, value in state.items()}
         if not settings.adaptive_alpha:
@@ -309,8 +309,8 @@ class MFQL(Agent):
     def target_spread(self, parameters: Parameters, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
         """How the target y of a row varies over draws of its K candidates, as the root of the mean variance `[S]`.
 
-        The candidates that a draw could bring are a pool of them, taken with replacement: the largest of K is at most the
-        i-th smallest of M with probability (i / M)^K, so that mean and variance are sums, without drawing.
+        The candidates that a draw could bring are a pool of them, taken with replacement: the largest of K is at most
+        the i-th smallest of M with probability (i / M)^K, so that mean and variance are sums, without drawing.
 
         Args:
             noise: of the pools, standard normal `[S, rows, M, A]`, of the batch's first rows.

@@ -33,8 +33,8 @@ class DataDistance:
             actions: the policy's in the same states, `[S, B, A]`.
 
         Returns:
-            row_distance, to the action of the row itself; and, of state tasks, neighbour_distance, to the nearest of the
-            actions that the data has in the 16 nearest states, by normalised observations.
+            row_distance, to the action of the row itself; and, of state tasks, neighbour_distance, to the nearest of
+            the actions that the data has in the 16 nearest states, by normalised observations.
         """
         found = {"row_distance": torch.linalg.vector_norm(actions - batch["actions"], dim=-1).mean(1)}
         if self._observations is not None:

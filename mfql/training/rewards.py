@@ -1,8 +1,8 @@
 """Rewards as a method is given them: the task's, or sparser ones, of dataset rows and of online steps alike.
 
 - `goal`: 1 at the step that ends the task's episode in success (mask 0), 0 elsewhere.
-- `delayed`: the task's rewards are withheld and paid as their sum at every n-th step of an episode and at its end, or at
-  its end alone. An episode ends at mask 0 and where its trajectory ends.
+- `delayed`: the task's rewards are withheld and paid as their sum at every n-th step of an episode and at its end, or
+  at its end alone. An episode ends at mask 0 and where its trajectory ends.
 
 Environments, evaluations and scores know nothing of it.
 """

@@ -1,0 +1,47 @@
+"""The command line of ablations: `mfql ablation list`, `mfql ablation draw`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `ablation`; its actions set `func`, which takes the parsed arguments and may raise UserError."""
+    ablation = commands.add_parser("ablation", help="design choices and open questions: what there is, and figures")
+    actions = ablation.add_subparsers(required=True, metavar="ACTION")
+    listed = actions.add_parser("list", help="the ablations, their questions, and how many runs each has")
+    listed.add_argument("--configfile", type=Path, help="laid over config.yaml, as snakemake lays it")
+    listed.add_argument("--config-dir", type=Path, default=Path("config"))
+    listed.set_defaults(func=run_list)
+    drawn = actions.add_parser("draw", help="the figure and tables of an ablation whose runs are finished")
+    drawn.add_argument("plan", type=Path, help="plan.json, which the workflow writes")
+    drawn.add_argument("--results", type=Path, default=Path("results"), help="the folder that holds runs/")
+    drawn.add_argument("--out", type=Path, required=True, metavar="DIR")
+    drawn.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="where updates are timed")
+    drawn.set_defaults(func=run_draw)
+
+
+def run_list(arguments: argparse.Namespace) -> None:
+    """`mfql ablation list`."""
+    from mfql.ablation.grid import plan_of, read_ablations
+    from mfql.plan.configuration import read_configuration
+
+    config = read_configuration(arguments.configfile, arguments.config_dir)
+    for name, ablation in read_ablations(arguments.config_dir).items():
+        points = plan_of(name, config, arguments.config_dir)["points"]
+        runs = {(point["method"], point["task"], seed) for point in points for seed in point["seeds"]}
+        print(f"{name:<20}{len(runs):>5} runs  {ablation.asks}")
+
+
+def run_draw(arguments: argparse.Namespace) -> None:
+    """`mfql ablation draw`."""
+    import torch
+
+    from mfql.ablation.draw import draw
+
+    torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)
+    draw(arguments.plan, arguments.results, arguments.out)
+    print(arguments.out)

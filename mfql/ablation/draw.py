@@ -1,0 +1,226 @@
+"""`mfql ablation draw`: an ablation's panel, and beside it that of the flow loss as a proxy where it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mfql.ablation.measure import BEHIND, LABELS, SCORE, UPDATE, Runs, by_point, proxy, read_plan
+from mfql.report import figures
+from mfql.report.answer import ends
+from mfql.report.intervals import Group, weighted
+from mfql.report.panels import Text, write_panel
+from mfql.report.tasks import SUCCESS
+
+PROXY = "proxy"
+# Inches of a panel of lines, and of a row of a panel of intervals.
+_WIDTH, _HEIGHT, _ROW = 4.2, 2.7, 0.34
+
+
+def draw(plan: Path, results: Path, out: Path) -> None:
+    """Write the panel of an ablation into a folder, and where the plan says so that of the proxy into its `proxy/`.
+
+    Args:
+        plan: the file of `mfql.ablation.grid.plan_of`.
+        results: folder that has `runs/`.
+        out: such as `results/NAME/ablations/alpha`.
+
+    Raises:
+        UserError: the plan is faulty, or one of its runs is not finished.
+    """
+    found = Runs(read_plan(plan), results)
+    data = by_point(found, _update_ms(found) if found.plan["cost"] else {})
+    text = Text(found.plan["title"], found.plan["asks"], _caption(found), _command(found))
+    with figures.drawing():
+        figure = _lines(data, found.plan) if found.plan["x"] else _side_by_side(data)
+        write_panel(out, figure, data, text, printable(data, found.plan))
+        if found.plan["proxy"]:
+            _draw_proxy(found, out / PROXY)
+
+
+def _update_ms(found: Runs) -> dict[str, list[float]]:
+    """The time of an update of each method of the first task."""
+    from mfql.ablation.cost import update_ms
+    from mfql.training.device import choose_device
+
+    own = [point for point in found.points if point["task"] == found.tasks[0]]
+    seeds = len(own[0]["seeds"])
+    return update_ms(
+        {point["method"]: found.folder(point, point["seeds"][0]) for point in own}, seeds, choose_device("auto")
+    )
+
+
+def _command(found: Runs) -> str:
+    return f"snakemake ablation_{found.plan['name']}"
+
+
+def _caption(found: Runs) -> str:
+    """What is drawn, and of how many runs."""
+    seeds = {len(point["seeds"]) for point in found.points}
+    said = f"{found.plan['shows']} Means over {' or '.join(map(str, sorted(seeds)))} seeds with 95 % intervals"
+    said += "; other quantities at the end of training." if found.plan["measures"] else "."
+    if found.plan["cost"]:
+        said += " Time of an update: median and range of five rounds in turns, all seeds together, not compiled."
+    origins = sorted(found.table["origin"].unique())
+    return said + (f" The runs are of {len(origins)} versions of code or packages." if len(origins) > 1 else "")
+
+
+def printable(data: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
+    """The numbers as text: one row a place in the grid, a column for each task's score and each quantity.
+
+    Quantities beside the score are means over the tasks.
+    """
+    rows = []
+    for (series, x), part in data.groupby(["series", "x"], sort=False, dropna=False):
+        row = {"": series} if data["series"].nunique() > 1 or not plan["x"] else {}
+        if plan["x"]:
+            row[plan["x"]["label"]] = f"{x:g}" if isinstance(x, int | float) else str(x)
+        for own in part[part["measure"] == SCORE].to_dict("records"):
+            row[own["task"]] = f"{own['value']:.1f} {ends(own['low'], own['high'])}"
+        for measure in part.loc[part["measure"] != SCORE, "measure"].unique():
+            row[LABELS.get(measure, measure)] = f"{part.loc[part['measure'] == measure, 'value'].mean():.3g}"
+        diverged = int(part.loc[part["measure"] == SCORE, "diverged"].sum())
+        rows.append({**row, "diverged runs": str(diverged)})
+    return pd.DataFrame(rows).fillna("-")
+
+
+def _lines(data: pd.DataFrame, plan: Mapping[str, Any]) -> Figure:
+    """Each quantity over the axis, a row each, a column for each task; lines are series."""
+    measures, tasks = _measures(data), list(dict.fromkeys(data["task"]))
+    style = figures.styles(data["series"])
+    size = (_WIDTH * len(tasks), 0.4 + _HEIGHT * len(measures))
+    figure, grid = plt.subplots(len(measures), len(tasks), squeeze=False, figsize=size, layout="constrained")
+    places = list(dict.fromkeys(data["x"]))
+    for row, measure in zip(grid, measures, strict=True):
+        for axes, task in zip(row, tasks, strict=True):
+            part = data[(data["measure"] == measure) & (data["task"] == task)]
+            if part.empty:
+                axes.set_visible(False)
+                continue
+            for series, own in part.groupby("series", sort=False):
+                _draw_line(axes, [places.index(x) for x in own["x"]], own, style[str(series)])
+            axes.set_xticks(range(len(places)), [f"{x:g}" if isinstance(x, int | float) else x for x in places])
+            axes.set_xlabel(plan["x"]["label"])
+            _label(axes, part, "y")
+            if measure == measures[0]:
+                axes.set_title(_folded(task), loc="left")
+    _legend(figure, {name: own for name, own in style.items() if name})
+    return figure
+
+
+def _draw_line(axes: Axes, places: list[int], own: pd.DataFrame, style: figures.Style) -> None:
+    axes.errorbar(
+        places,
+        own["value"],
+        yerr=_reach(own),
+        color=style.colour,
+        marker=style.marker,
+        markersize=5,
+        linewidth=1.6,
+        dashes=style.dashes or (None, None),
+        capsize=3,
+    )
+
+
+def _side_by_side(data: pd.DataFrame) -> Figure:
+    """Each quantity in a panel, a row for each series, tasks one below another."""
+    measures, names = _measures(data), list(dict.fromkeys(data["series"]))
+    tasks = list(dict.fromkeys(data["task"]))
+    style = figures.styles(tasks)
+    height = 1.0 + _ROW * len(names) * (1 + 0.35 * (len(tasks) - 1))
+    size = (_WIDTH * len(measures), height)
+    figure, grid = plt.subplots(1, len(measures), squeeze=False, sharey=True, figsize=size, layout="constrained")
+    for axes, measure in zip(grid[0], measures, strict=True):
+        part = data[data["measure"] == measure]
+        for task, own in part.groupby("task", sort=False):
+            offset = 0.7 * ((tasks.index(str(task)) + 0.5) / len(tasks) - 0.5)
+            at, drawn = [names.index(name) + offset for name in own["series"]], style[str(task)]
+            axes.errorbar(
+                own["value"], at, xerr=_reach(own), color=drawn.colour, marker=drawn.marker, linestyle="", capsize=3
+            )
+        axes.set_yticks(range(len(names)), names)
+        axes.grid(visible=False, axis="y")
+        _label(axes, part, "x")
+    grid[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    _legend(figure, {_folded(name, " "): own for name, own in style.items()} if len(tasks) > 1 else {})
+    return figure
+
+
+def _measures(data: pd.DataFrame) -> list[str]:
+    """The score first, the time of an update last."""
+    order = {SCORE: -2, BEHIND: -1, UPDATE: 1}
+    return sorted(dict.fromkeys(data["measure"]), key=lambda name: order.get(name, 0))
+
+
+def _reach(own: pd.DataFrame) -> np.ndarray:
+    """Lengths of error bars, [2, n]; 0 where there is no interval."""
+    return np.nan_to_num(np.abs([own["value"] - own["low"], own["high"] - own["value"]]))
+
+
+def _label(axes: Axes, part: pd.DataFrame, axis: str) -> None:
+    measure, unit = part["measure"].iloc[0], part["unit"].iloc[0]
+    if measure == SCORE and unit == SUCCESS:
+        axes.set(**{f"{axis}lim": (-3, 103)})
+    label = figures.LABELS.get(unit, unit) if measure == SCORE else LABELS.get(measure, measure)
+    axes.set(**{f"{axis}label": label})
+
+
+def _legend(figure: Figure, style: Mapping[str, figures.Style]) -> None:
+    if not style:
+        return
+    lines = [
+        plt.Line2D([], [], color=own.colour, dashes=own.dashes or (None, None), marker=own.marker, label=name)
+        for name, own in style.items()
+    ]
+    figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False, handlelength=3.0)
+
+
+def _folded(name: str, joint: str = "\n") -> str:
+    """A task's name on two lines, broken before `singletask`."""
+    return name.replace("-singletask", f"-{joint}singletask") if joint == "\n" else name
+
+
+def _draw_proxy(found: Runs, out: Path) -> None:
+    """Each run's flow loss against the distance of its policy's actions from the data, and their rank correlations."""
+    data = proxy(found)
+    style = figures.styles(data["series"])
+    figure, axes = plt.subplots(figsize=(_WIDTH + 1.0, _HEIGHT + 1.0), layout="constrained")
+    for series, own in data.groupby("series", sort=False):
+        drawn = style[str(series)]
+        axes.scatter(own["flow_loss"], own["neighbour_distance"], color=drawn.colour, marker=drawn.marker, alpha=0.8)
+    axes.set(xscale="log", xlabel=LABELS["flow_loss"], ylabel=LABELS["neighbour_distance"])
+    _legend(figure, {name: own for name, own in style.items() if name})
+    text = Text(
+        f"{found.plan['title']}: the flow loss as a proxy",
+        "Does the flow loss tell how far the policy's actions are from the data?",
+        "Each run at its end: flow loss, and the mean distance of the policy's actions to the nearest of the actions "
+        "that the data has in the 16 nearest states. The table has their rank correlation (Spearman) over runs, and "
+        "over the evaluations of each run.",
+        _command(found),
+    )
+    write_panel(out, figure, data, text, correlations(data))
+
+
+def correlations(data: pd.DataFrame) -> pd.DataFrame:
+    """Rank correlations of flow loss and distance as text: over the runs of each task, and in training.
+
+    Args:
+        data: of `mfql.ablation.measure.proxy`.
+    """
+    rows = []
+    for task, own in data.groupby("task", sort=False):
+        over_runs = own["flow_loss"].corr(own["neighbour_distance"], method="spearman") if len(own) > 1 else np.nan
+        rows.append({"task": task, "over": "runs", "rank correlation": f"{over_runs:.2f}", "runs": str(len(own))})
+        within = own["over_training"].dropna()
+        if len(within):
+            interval = weighted([Group.of_scores(within)], [1])
+            told = f"{interval.value:.2f} [{max(interval.low, -1):.2f}, {min(interval.high, 1):.2f}]"
+            rows.append({"task": task, "over": "training", "rank correlation": told, "runs": str(len(within))})
+    return pd.DataFrame(rows, columns=["task", "over", "rank correlation", "runs"])

@@ -1,0 +1,83 @@
+"""Ablations: the runs of `config/ablations.yaml` on the configuration's tasks, and a figure of each. Never part of `all`."""
+
+from mfql.ablation.grid import plan_of, raw_ablations, read_ablations
+from mfql.files import write_json
+
+check(for_people(raw_ablations), "ablations", "config/ablations.yaml")
+ABLATIONS = for_people(read_ablations)
+
+
+def ablation_files(name):
+    """Input function: the result of every run of an ablation."""
+
+    def files(wildcards):
+        return [
+            path
+            for point in for_people(plan_of, name, config)["points"]
+            for path in expand(run_files("offline", point["seeds"]), method=point["method"], task=point["task"])
+        ]
+
+    return files
+
+
+localrules:
+    plan_ablation,
+    ablations,
+
+
+# A file, since the paths of hundreds of runs are more than a command may hold.
+rule plan_ablation:
+    output:
+        f"{EXPERIMENT}/ablations/{{ablation}}/plan.json",
+    log:
+        f"logs/{EXPERIMENT}/ablations/{{ablation}}/plan.log",
+    wildcard_constraints:
+        ablation="|".join(ABLATIONS),
+    params:
+        plan=lambda wildcards: for_people(plan_of, wildcards.ablation, config),
+    run:
+        write_json(output[0], params.plan)
+
+
+for name, ablation in ABLATIONS.items():
+
+    rule:
+        name:
+            f"ablation_{name}"
+        input:
+            ablation_files(name),
+            plan=f"{EXPERIMENT}/ablations/{name}/plan.json",
+        output:
+            [
+                report(
+                    f"{EXPERIMENT}/ablations/{name}/{file}",
+                    caption="../report/ablation.rst",
+                    category="Ablations",
+                    labels={"ablation": name, "file": file},
+                )
+                for folder in ["", *(["proxy/"] if ablation.proxy else [])]
+                for file in (f"{folder}figure.svg", f"{folder}figure.png", f"{folder}data.csv", f"{folder}table.csv")
+            ],
+            [
+                f"{EXPERIMENT}/ablations/{name}/{folder}{file}"
+                for folder in ["", *(["proxy/"] if ablation.proxy else [])]
+                for file in ("table.md", "table.tex", "panel.json")
+            ],
+        log:
+            f"logs/{EXPERIMENT}/ablations/{name}/draw.log",
+        benchmark:
+            f"logs/{EXPERIMENT}/ablations/{name}/draw.tsv"
+        params:
+            folder=subpath(output[0], parent=True),
+        threads: config["threads"]
+        resources:
+            gpu=int(ablation.cost),
+            mem_mb=lambda wildcards, attempt: attempt * 4000,
+            runtime=60,
+        shell:
+            "mfql ablation draw {input.plan} --results results --out {params.folder} --threads {threads} > {log} 2>&1"
+
+
+rule ablations:
+    input:
+        [f"{EXPERIMENT}/ablations/{name}/panel.json" for name in ABLATIONS],
