@@ -229,21 +229,28 @@ def _extension_task(row: dict[str, str], path: Path, where: str) -> Task:
             raise UserError(f"{where}: {column} of {name} is empty", _PAGE)
     for column, values in _CHOICES.items():
         if filled[column] not in values:
-            raise UserError(f"{where}: {column} is {filled[column]!r}", f"Write {', '.join(values[:-1])} or {values[-1]}.")
+            raise UserError(
+                f"{where}: {column} is {filled[column]!r}", f"Write {', '.join(values[:-1])} or {values[-1]}."
+            )
     if own and filled["dataset"] != name:
         raise UserError(
-            f"{where}: dataset is {filled['dataset']!r}", "Leave it empty: `data` names the file, and several tasks may share it."
+            f"{where}: dataset is {filled['dataset']!r}",
+            "Leave it empty: `data` names the file, and several tasks may share it.",
         )
     registered = _registered(filled, path.parent, where) if own else None
     if registered is None and (filled["metric"] == "return" or filled.keys() & set(_REGISTERED)):
-        raise UserError(f"{where}: {name} has no env_id", "`return` and its columns are for tasks with one of their own.")
+        raise UserError(
+            f"{where}: {name} has no env_id", "`return` and its columns are for tasks with one of their own."
+        )
     return _task(filled, path, registered)
 
 
 def _registered(row: dict[str, str], folder: Path, where: str) -> Registered:
     numbers = {column: _number(row, column, where) for column in ("score_low", "score_high", "max_episode_steps")}
     low, high, limit = numbers["score_low"], numbers["score_high"], numbers["max_episode_steps"]
-    if (row["metric"] == "normalized_return") != (low is not None and high is not None) or (low is None) != (high is None):
+    if (row["metric"] == "normalized_return") != (low is not None and high is not None) or (low is None) != (
+        high is None
+    ):
         raise UserError(
             f"{where}: metric is {row['metric']}, score_low is {low}, score_high is {high}",
             "A normalized_return needs both reference returns; the other metrics have none.",

@@ -1,4 +1,4 @@
-"""Datasets of one's own: a file in OGBench's layout, in D4RL's, or a Minari dataset, checked against its environment."""
+"""Datasets of one's own, checked against their environment: OGBench's layout, D4RL's, or Minari's."""
 
 from __future__ import annotations
 
@@ -162,7 +162,9 @@ def _read(data: str, path: Path, env: Any) -> Transitions:
     if data.startswith("minari:"):
         return _read_minari(data, env)
     if not path.is_file():
-        raise UserError(f"{path} does not exist", "Correct `data` in the task table; it is relative to the table's folder.")
+        raise UserError(
+            f"{path} does not exist", "Correct `data` in the task table; it is relative to the table's folder."
+        )
     if path.suffix == ".npz":
         return _read_npz(path)
     if path.suffix in (".hdf5", ".h5"):
@@ -171,26 +173,31 @@ def _read(data: str, path: Path, env: Any) -> Transitions:
 
 
 def _read_npz(path: Path) -> Transitions:
-    """OGBench's layout: the last row of a trajectory is a next observation alone, unless there are `next_observations`."""
+    """OGBench's layout; a trajectory's last row is a next observation alone, unless there are `next_observations`."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in (*_ROWS, "next_observations") if name in file}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is no readable .npz file: {error}", "Write it anew with numpy.savez_compressed.") from error
+        raise UserError(
+            f"{path} is no readable .npz file: {error}", "Write it anew with numpy.savez_compressed."
+        ) from error
     missing = [name for name in _ROWS if name not in arrays]
     if missing:
-        raise UserError(
-            f"{path} lacks the arrays {', '.join(missing)}", _MASKS if missing == ["masks"] else _LAYOUT
-        )
+        raise UserError(f"{path} lacks the arrays {', '.join(missing)}", _MASKS if missing == ["masks"] else _LAYOUT)
     rows = arrays["observations"].shape[:1]
     for name, values in arrays.items():
         if values.shape[:1] != rows or values.ndim != (1 if name in ("rewards", "masks", "terminals") else 2):
-            raise UserError(f"{path}: {name} has the shape {list(values.shape)}, observations {list(arrays['observations'].shape)}", _LAYOUT)
+            raise UserError(
+                f"{path}: {name} has the shape {list(values.shape)}, observations {list(arrays['observations'].shape)}",
+                _LAYOUT,
+            )
         if values.dtype.kind not in "biuf":
             raise UserError(f"{path}: {name} has the type {values.dtype}, which is no number", "Write numbers.")
     last = arrays["terminals"] > 0
     if not last.any() or not last[-1]:
-        raise UserError(f"{path}: the last row does not end its trajectory", "Set terminals to 1 in the last row of each.")
+        raise UserError(
+            f"{path}: the last row does not end its trajectory", "Set terminals to 1 in the last row of each."
+        )
     if "next_observations" in arrays:
         return Transitions(**{name: arrays[name] for name in (*_ROWS, "next_observations")} | {"terminals": last})
     kept = np.flatnonzero(~last)
@@ -243,7 +250,7 @@ def _read_minari(data: str, env: Any) -> Transitions:
         return Transitions(**{name: np.concatenate(values) for name, values in parts.items()})
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(
-            f"{data} cannot be read as one of {env.unwrapped.spec.id if env.unwrapped.spec else 'its environment'}: {error!r}",
+            f"{data} cannot be read as a dataset of the task's environment: {error!r}",
             "Check that env_id is the environment that it was recorded in, and that the dataset is whole.",
         ) from error
 
@@ -277,7 +284,8 @@ def _fitting(rows: Transitions, env: Any, where: str) -> Transitions:
     actions = _in_units(rows.actions, env, where)
     return replace(
         rows,
-        **{name: getattr(rows, name).astype(np.float32) for name in (*_ROWS, "next_observations")} | {"actions": actions},
+        **{name: getattr(rows, name).astype(np.float32) for name in (*_ROWS, "next_observations")}
+        | {"actions": actions},
     )
 
 
@@ -288,14 +296,17 @@ def _in_units(actions: np.ndarray, env: Any, where: str) -> np.ndarray:
     outside = (np.abs(units) > 1.0 + 2.0 * _TOLERANCE).any(axis=1)
     bounds = f"out of the environment's bounds {np.round(low, 4).tolist()} to {np.round(high, 4).tolist()}"
     _refuse(
-        outside, f"{where}: actions", bounds, "Write them in the environment's units; clip those of a policy that exceeds them."
+        outside,
+        f"{where}: actions",
+        bounds,
+        "Write them in the environment's units; clip those of a policy that exceeds them.",
     )
     return np.clip(units, -ACTION_LIMIT, ACTION_LIMIT).astype(np.float32)
 
 
 def _refuse(faulty: np.ndarray, what: str, fault: str, remedy: str) -> None:
     if faulty.any():
+        count, first = int(faulty.sum()), int(np.argmax(faulty))
         raise UserError(
-            f"{what} of {faulty.sum()} of {len(faulty)} transitions are {fault}, first of transition {np.argmax(faulty)}",
-            remedy,
+            f"{what} of {count} of {len(faulty)} transitions are {fault}, first of transition {first}", remedy
         )

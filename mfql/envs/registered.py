@@ -94,7 +94,13 @@ class RegisteredEnv(gymnasium.Wrapper):
                 f"{self._where} says nothing of success in an episode's infos ({' or '.join(_SUCCESS)})",
                 "Score the task by return or normalized_return, or set info['success'] in the environment.",
             )
-        return self._seen(observation), reward, terminated, truncated, info | {"success": float(told[0]) if told else 0.0}
+        return (
+            self._seen(observation),
+            reward,
+            terminated,
+            truncated,
+            info | {"success": float(told[0]) if told else 0.0},
+        )
 
     def _seen(self, observation: np.ndarray) -> np.ndarray:
         return np.asarray(observation, np.float32)
@@ -123,13 +129,11 @@ def _make(own: Registered, where: str, render: bool) -> gymnasium.Env:
         sys.path.append(str(own.folder))  # A module beside the task table may register the environment.
     options: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
     try:
-        return gymnasium.make(
-            own.env_id, max_episode_steps=own.max_episode_steps, disable_env_checker=True, **options
-        )
+        return gymnasium.make(own.env_id, max_episode_steps=own.max_episode_steps, disable_env_checker=True, **options)
     except ModuleNotFoundError as error:
         raise UserError(
             f"{where} cannot be imported: {error}",
-            f"Install the package, or put the module into {own.folder}. MODULE:ID names the module that registers the ID.",
+            f"Install the package, or put the module into {own.folder}; MODULE:ID names what registers the ID.",
         ) from error
     except gymnasium.error.Error as error:
         raise UserError(
@@ -138,7 +142,8 @@ def _make(own: Registered, where: str, render: bool) -> gymnasium.Env:
         ) from error
     except Exception as error:  # Whatever the environment's own code raises.
         raise UserError(
-            f"{where} cannot be made: {type(error).__name__}: {error}", f"Make gymnasium.make({own.env_id!r}) work first."
+            f"{where} cannot be made: {type(error).__name__}: {error}",
+            f"Make gymnasium.make({own.env_id!r}) work first.",
         ) from error
 
 
@@ -169,7 +174,9 @@ def _bounded_actions(space: spaces.Space, where: str) -> spaces.Box:
             "Choose an environment with a Box of floats.",
         )
     if len(space.shape) != 1:
-        raise UserError(f"{where} has actions of the shape {list(space.shape)}", "Wrap it so that they are vectors [A].")
+        raise UserError(
+            f"{where} has actions of the shape {list(space.shape)}", "Wrap it so that they are vectors [A]."
+        )
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all() and (space.low < space.high).all()):
         raise UserError(
             f"{where} has the actions {space}, and actions must lie between finite bounds",

@@ -67,7 +67,7 @@ def read_configuration(file: Path | None, config_dir: Path) -> dict[str, Any]:
     """
     default = _read(config_dir / "config.yaml")
     config = default if file is None else _laid_over(default, _read(file))
-    extend(config["extensions"])
+    extend(config.get("extensions", []))
     return config
 
 

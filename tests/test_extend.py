@@ -1,0 +1,433 @@
+"""Tasks, datasets, environments and methods from outside the project; docs/extend.md is run as a reader runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete
+
+from mfql.cli import main
+from mfql.data.dataset import load
+from mfql.data.own import describe_own
+from mfql.envs.make import make_env, reset_env
+from mfql.envs.registered import RegisteredEnv, flat_observations
+from mfql.errors import UserError
+from mfql.extensions import VARIABLE, extend
+from mfql.settings import raw_settings
+from mfql.tasks import find_task, select_tasks
+from tests.test_workflow import Project, clone
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "extend.md").read_text()
+# `mylab/NAME`, an empty line, and its content in a fence.
+FILES = dict(re.findall(r"^`(mylab/[\w./-]+)`\n\n```\w+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+COMMANDS = re.findall(r"^    ((?:snakemake|mfql|python) .*)$", PAGE, re.MULTILINE)
+HEADER = "task,env_id,data,metric,max_episode_steps,score_low,score_high\n"
+
+
+@pytest.fixture(autouse=True)
+def no_extensions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test extends ends with it."""
+    monkeypatch.setenv(VARIABLE, "")
+
+
+@pytest.fixture(scope="session")
+def lab(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """The page's folder `mylab` with its data, beside the project's, to be read; Minari's datasets beside both."""
+
+    def make(folder: Path) -> None:
+        clone(folder / "mfql")
+        for name, content in FILES.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(content)
+        (command,) = [command for command in COMMANDS if command.startswith("python ")]
+        environment = os.environ | {"MINARI_DATASETS_PATH": str(folder / "minari")}
+        subprocess.run([sys.executable, *command.split()[1:]], cwd=folder / "mfql", env=environment, check=True)
+
+    return made_once("lab", make)
+
+
+@pytest.fixture
+def extended(lab: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The page's extension in this process."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(lab / "minari"))
+    extend([lab / "mylab"])
+    return lab
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_run(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("mfql", "mylab"):
+        shutil.copytree(lab / name, tmp_path / name)
+    project = Project(tmp_path / "mfql")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(lab / "minari"))
+    monkeypatch.chdir(project.folder)
+    for command in COMMANDS:
+        program, *arguments = shlex.split(command)
+        if program == "snakemake":
+            project.snakemake(*arguments)
+        elif program == "mfql":
+            assert main(arguments) == 0, command
+    found = {
+        (run["method"], run["task"], run["stage"], run["seed"]): run
+        for run in map(
+            json.loads, (path.read_text() for path in project.folder.glob("results/runs/**/seed*/*/evaluation.json"))
+        )
+    }
+    assert {key[:3] for key in found} == {
+        ("rwr", "point", "offline"),
+        ("mfql-point", "point", "offline"),
+        ("mfql-point", "point", "online"),
+        ("rwr", "pendulum", "offline"),
+    }
+    # What a controller of noise and direction did is not hard to imitate.
+    assert min(found["rwr", "point", "offline", seed]["score"] for seed in (0, 1)) >= 60
+    assert found["rwr", "pendulum", "offline", 0]["metric"] == "normalized_return"
+    page = (project.folder / "results/mylab/report.html").read_text()
+    assert "rwr" in page
+    described = json.loads((project.folder / "data/point.json").read_text())
+    assert described["source"] == "own"
+    assert described["environment"]["env_id"] == "point:mylab/Point-v0"
+
+
+def test_every_file_of_the_page_is_used() -> None:
+    assert {Path(name).suffix for name in FILES} == {".csv", ".yaml", ".py"}
+    assert len(FILES) >= 7
+    assert len(COMMANDS) >= 5
+
+
+def test_three_layouts_of_the_same_episodes_are_the_same_transitions(extended: Path, tmp_path: Path) -> None:
+    first, *others = (load(find_task(name), tmp_path) for name in ("point", "point-hdf5", "point-minari"))
+    assert len(first) > 1000
+    assert first.actions.min() < -0.9  # in units of the bounds
+    for other in others:
+        for name in ("observations", "actions", "rewards", "masks", "terminals", "next_observations"):
+            np.testing.assert_allclose(getattr(other, name), getattr(first, name), atol=1e-6, err_msg=name)
+    assert {0.0, 1.0} == set(np.unique(first.masks))
+
+
+def test_what_is_known_of_the_project_is_known_beside_an_extension(extended: Path) -> None:
+    assert select_tasks(["own", "scene"])[:2] == ["point", "point-hdf5"]
+    assert raw_settings("mfql-point", "point", "offline")["discount"] == 0.98
+    assert raw_settings("mfql", "point", "offline")["alpha"] == 10.0
+    with pytest.raises(UserError, match=r"unknown task 'pint'.*mylab/tasks\.csv") as caught:
+        find_task("pint")
+    assert "point" in str(caught.value)
+    with pytest.raises(UserError, match="unknown method 'rwx'"):
+        raw_settings("rwx", "point", "offline")
+
+
+# --- a task table -----------------------------------------------------------------------------------------------------
+
+
+def table(folder: Path, rows: str, header: str = HEADER) -> None:
+    """Make the folder the extension, with this task table."""
+    (folder / "tasks.csv").write_text(header + rows)
+    extend([folder])
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("mine,Pendulum-v1,a.npz,,,,\n", "tasks.csv:2: metric of mine is empty"),
+        ("mine,Pendulum-v1,,success,,,\n", "data of mine is empty"),
+        ("mine,Pendulum-v1,a.npz,reward,,,\n", "metric is 'reward'"),
+        ("mine,Pendulum-v1,a.npz,normalized_return,,0,\n", "score_high is None"),
+        ("mine,Pendulum-v1,a.npz,return,,0,1\n", "metric is return"),
+        ("mine,Pendulum-v1,a.npz,normalized_return,,5,1\n", "score_low 5 is not below score_high 1"),
+        ("mine,Pendulum-v1,a.npz,return,ten,,\n", "max_episode_steps is 'ten'"),
+        ("mine,Pendulum-v1,a.npz,return\n", "has not 7 cells"),
+        ("my task,Pendulum-v1,a.npz,return,,,\n", "task is 'my task'"),
+        ("mine,Pendulum-v1,a.npz,return,,,\n" * 2, "names the task mine twice"),
+        ("pen-human-v1,Pendulum-v1,a.npz,return,,,\n", "names the task pen-human-v1, which another task table has"),
+        ("mine,,,success,,,\n", "dataset of mine is empty"),
+    ],
+)
+def test_a_faulty_row_is_named(tmp_path: Path, rows: str, said: str) -> None:
+    table(tmp_path, rows)
+    with pytest.raises(UserError, match=re.escape(said)):
+        find_task("mine", ROOT / "config")
+
+
+def test_an_unknown_column_is_named(tmp_path: Path) -> None:
+    table(tmp_path, "mine,1\n", "task,aplha\n")
+    with pytest.raises(UserError, match=r"unknown column 'aplha' in .*tasks\.csv\n.*alpha"):
+        find_task("mine", ROOT / "config")
+
+
+def test_a_folder_that_holds_nothing_is_no_extension(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--extension", str(tmp_path), "data", "describe", "mine", "--out", str(tmp_path)]) == 2
+    assert "is no extension: it has neither tasks.csv nor methods nor agents" in capsys.readouterr().err
+
+
+def test_a_method_of_the_project_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "mfql.yaml").write_text("agent: mfql\n")
+    extend([tmp_path])
+    with pytest.raises(UserError, match="have the same name"):
+        raw_settings("mfql", "pen-human-v1", "offline", ROOT / "config")
+
+
+# --- an environment ---------------------------------------------------------------------------------------------------
+
+
+class Odd(gymnasium.Env):
+    """An environment of any spaces that ends after three steps."""
+
+    def __init__(self, observations: gymnasium.Space, actions: gymnasium.Space, info: dict | None = None) -> None:
+        self.observation_space, self.action_space, self.info = observations, actions, info or {}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 3
+        self.acted: list[np.ndarray] = []
+        return self._seen(), {}
+
+    def step(self, action):
+        self.acted.append(action)
+        self.left -= 1
+        return self._seen(), 1.0, self.left == 0, False, dict(self.info)
+
+    def _seen(self):
+        seen = gymnasium.spaces.flatten_space(self.observation_space)
+        return gymnasium.spaces.unflatten(self.observation_space, self.np_random.uniform(size=seen.shape))
+
+
+VECTOR, BOUNDED = (
+    Box(-np.inf, np.inf, (3,), np.float64),
+    Box(np.array([0.0, -2.0]), np.array([1.0, 4.0]), dtype=np.float64),
+)
+
+
+def registered(folder: Path, row: str = "mine,Odd-v0,a.npz,return,10,,\n", **spaces: object) -> None:
+    """Register `Odd-v0` with these spaces, and make it the environment of the task `mine`."""
+    gymnasium.envs.registration.registry.pop("Odd-v0", None)
+    gymnasium.register("Odd-v0", entry_point=lambda **_: Odd(**spaces))
+    table(folder, row)
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions", "said"),
+    [
+        (VECTOR, Discrete(4), "the policies here are continuous"),
+        (VECTOR, Box(-np.inf, np.inf, (2,)), "must lie between finite bounds"),
+        (VECTOR, Box(-1.0, 1.0, (2, 2)), "actions of the shape [2, 2]"),
+        (Discrete(5), BOUNDED, "no flat Box"),
+        (Box(0, 255, (8, 8, 3), np.uint8), BOUNDED, "images"),
+        (Dict(image=Box(0, 255, (8, 8, 3), np.uint8)), BOUNDED, "no flat Box"),
+    ],
+)
+def test_spaces_that_do_not_fit_are_refused_by_name(tmp_path: Path, observations, actions, said: str) -> None:
+    registered(tmp_path, observations=observations, actions=actions)
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        make_env("mine")
+    assert "mine: the environment Odd-v0" in str(caught.value)
+
+
+def test_an_environment_without_time_limit_is_refused(tmp_path: Path) -> None:
+    registered(tmp_path, "mine,Odd-v0,a.npz,return,,,\n", observations=VECTOR, actions=BOUNDED)
+    with pytest.raises(UserError, match="no time limit"):
+        make_env("mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Pendulum-v99", "is not known to Gymnasium"),
+        ("no_such_module:Odd-v0", "cannot be imported"),
+        ("nonsense", "is not known to Gymnasium"),
+    ],
+)
+def test_an_unknown_environment_is_named(tmp_path: Path, name: str, said: str) -> None:
+    table(tmp_path, f"mine,{name},a.npz,return,,,\n")
+    with pytest.raises(UserError, match=said):
+        make_env("mine")
+
+
+def test_actions_are_rescaled_to_the_bounds(tmp_path: Path) -> None:
+    registered(tmp_path, observations=VECTOR, actions=BOUNDED)
+    env = make_env("mine")
+    reset_env(env, 0)
+    for action in ((-1.0, -1.0), (1.0, 1.0), (0.0, 3.0)):
+        env.step(np.array(action, np.float32))
+    np.testing.assert_allclose(env.base.acted, [[0.0, -2.0], [1.0, 4.0], [0.5, 4.0]])
+    assert env.action_space == Box(-1.0, 1.0, (2,), np.float32)
+
+
+def test_a_dict_is_flattened_as_a_dataset_of_it_is(tmp_path: Path) -> None:
+    space = Dict(goal=Box(-1.0, 1.0, (2,)), body=Dict(speed=Box(-1.0, 1.0, ()), arm=Box(-1.0, 1.0, (3,))))
+    registered(tmp_path, observations=space, actions=BOUNDED)
+    env = make_env("mine")
+    seen, _ = reset_env(env, 7)
+    reset_env(env, 7)
+    env.base.reset(seed=7)
+    env.base.np_random.bit_generator.state = np.random.default_rng(7).bit_generator.state
+    raw = env.base.reset(seed=7)[0]
+    stacked = {"goal": raw["goal"][None], "body": {key: np.asarray(value)[None] for key, value in raw["body"].items()}}
+    assert seen.dtype == np.float32
+    np.testing.assert_allclose(flat_observations(stacked, space)[0], seen, rtol=1e-6)
+
+
+def test_episodes_follow_from_seed_and_actions(extended: Path) -> None:
+    first, second = make_env("point"), make_env("point")
+    seen = reset_env(first, 3)[0]
+    reset_env(second, 9)
+    np.testing.assert_array_equal(seen, reset_env(second, 3)[0])
+    assert not np.array_equal(seen, reset_env(first, 4)[0])
+
+
+@pytest.mark.parametrize("info", [{"success": True}, {"is_success": np.bool_(True)}])
+def test_success_is_what_either_key_says(tmp_path: Path, info: dict) -> None:
+    registered(tmp_path, "mine,Odd-v0,a.npz,success,10,,\n", observations=VECTOR, actions=BOUNDED, info=info)
+    env = make_env("mine")
+    reset_env(env, 0)
+    assert env.step(np.zeros(2))[4]["success"] == 1.0
+
+
+def test_an_environment_that_tells_nothing_of_success_is_named(tmp_path: Path) -> None:
+    registered(tmp_path, "mine,Odd-v0,a.npz,success,10,,\n", observations=VECTOR, actions=BOUNDED)
+    env = make_env("mine")
+    reset_env(env, 0)
+    env.step(np.zeros(2))
+    env.step(np.zeros(2))
+    with pytest.raises(UserError, match="says nothing of success"):
+        env.step(np.zeros(2))
+
+
+# --- a dataset --------------------------------------------------------------------------------------------------------
+
+
+def arrays(rows: int = 6) -> dict[str, np.ndarray]:
+    """Two trajectories for the spaces `VECTOR` and `BOUNDED`."""
+    rng = np.random.default_rng(0)
+    return {
+        "observations": rng.normal(size=(rows, 3)),
+        "actions": rng.uniform([0.0, -2.0], [1.0, 4.0], size=(rows, 2)),
+        "rewards": rng.normal(size=rows),
+        "masks": np.ones(rows),
+        "terminals": np.isin(np.arange(rows), [2, rows - 1]),
+    }
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """The folder of a task `mine` with a dataset that is whole."""
+    registered(tmp_path, observations=VECTOR, actions=BOUNDED)
+    np.savez(tmp_path / "a.npz", **arrays())
+    return tmp_path
+
+
+def test_the_last_row_of_a_trajectory_is_an_observation_alone(mine: Path) -> None:
+    found, given = load(find_task("mine"), mine), arrays()
+    np.testing.assert_allclose(found.observations, given["observations"][[0, 1, 3, 4]], rtol=1e-6)
+    np.testing.assert_allclose(found.next_observations, given["observations"][[1, 2, 4, 5]], rtol=1e-6)
+    assert found.terminals.tolist() == [0, 1, 0, 1]
+    low, high = BOUNDED.low, BOUNDED.high
+    np.testing.assert_allclose(found.actions, 2 * (given["actions"][[0, 1, 3, 4]] - low) / (high - low) - 1, atol=1e-5)
+    assert (found.source, len(found.val)) == ("unknown", 2)
+
+
+def test_every_row_is_a_transition_where_the_file_has_next_observations(mine: Path) -> None:
+    given = arrays()
+    np.savez(mine / "a.npz", **given, next_observations=given["observations"] + 1)
+    found = load(find_task("mine"), mine)
+    assert (len(found), found.terminals.tolist()) == (6, [0, 0, 1, 0, 0, 1])
+
+
+def test_a_validation_file_is_used(mine: Path) -> None:
+    np.savez(mine / "a-val.npz", **arrays(9))
+    assert len(load(find_task("mine"), mine).val) == 7
+
+
+def change(name: str, index: object, value: float) -> Callable[[dict[str, np.ndarray]], None]:
+    def apply(given: dict[str, np.ndarray]) -> None:
+        given[name][index] = value
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda given: given.pop("masks"), "lacks the arrays masks\n  masks [N] says where the future counts"),
+        (lambda given: given.update(observations=np.zeros((6, 4))), "vectors of [4], and the environment's are of [3]"),
+        (lambda given: given.update(rewards=np.zeros(5)), "rewards has the shape [5]"),
+        (lambda given: given.update(rewards=np.array(["a"] * 6)), "which is no number"),
+        (change("terminals", -1, False), "the last row does not end its trajectory"),
+        (change("observations", 5, np.nan), "next_observations of 1 of 4 transitions are no finite numbers"),
+        (change("rewards", 3, np.inf), "rewards of 1 of 4 transitions are no finite numbers, first of transition 2"),
+        (change("actions", (1, 0), 1.5), "actions of 1 of 4 transitions are out of the environment's bounds [0.0"),
+        (change("masks", 0, 2.0), "masks of 1 of 4 transitions are not between 0 and 1"),
+    ],
+)  # fmt: skip
+def test_a_faulty_dataset_is_named_with_what_to_do(mine: Path, spoil: Callable, said: str) -> None:
+    given = arrays()
+    spoil(given)
+    np.savez(mine / "a.npz", **given)
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        load(find_task("mine"), mine)
+    assert "a.npz" in str(caught.value)
+    assert "\n  " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("b.npz", "b.npz does not exist"),
+        ("a.csv", "neither .npz nor .hdf5 nor minari:ID"),
+        ("broken.npz", "is no readable .npz file"),
+        ("minari:no/such-v0", "minari download no/such-v0"),
+    ],
+)
+def test_a_dataset_that_cannot_be_read_is_named(mine: Path, data: str, said: str, monkeypatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(mine / "minari"))
+    (mine / "a.csv").touch()
+    (mine / "broken.npz").write_bytes(b"PK\x03\x04 cut")
+    other = mine / "other"
+    other.mkdir()
+    for name in ("a.csv", "broken.npz"):
+        (mine / name).rename(other / name)
+    table(other, f"mine,Odd-v0,{data},return,10,,\n")
+    with pytest.raises(UserError, match=re.escape(said)):
+        load(find_task("mine"), mine)
+
+
+def test_a_described_dataset_is_known_by_its_content_and_its_environment(mine: Path, tmp_path: Path) -> None:
+    task, folder = find_task("mine"), tmp_path / "data"
+    describe_own(task, folder)
+    assert load(task, folder).source == "own"
+    np.savez(mine / "a.npz", **arrays(9))
+    with pytest.raises(UserError, match=r"a\.npz is not the file that mine\.json describes"):
+        load(task, folder)
+    other = tmp_path / "other"
+    other.mkdir()
+    table(other, f"mine,Odd-v0,{mine / 'a.npz'},return,20,,\n")
+    with pytest.raises(UserError, match=r"max_episode_steps of mine is 20 in its task table, and .*mine\.json says 10"):
+        load(find_task("mine"), folder)
+
+
+def test_a_task_of_the_project_has_no_dataset_to_describe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(ROOT / "config")
+    assert main(["data", "describe", "pen-human-v1", "--out", str(tmp_path), "--config-dir", config]) == 2
+    assert "mfql data fetch" in capsys.readouterr().err
+
+
+def test_registered_environments_are_what_the_wrapper_says(extended: Path) -> None:
+    env = make_env("pendulum").env
+    assert isinstance(env, RegisteredEnv)
+    assert (env.action_low.tolist(), env.action_high.tolist()) == ([-2.0], [2.0])
