@@ -126,7 +126,8 @@ def raw_settings(method: str, task: str, stage: str, config_dir: str | Path = "c
         if value == "task":
             if key not in cells:
                 raise UserError(
-                    f"method {method}: {key} is 'task', but no table has a column {key}", f"Columns: {', '.join(cells)}."
+                    f"method {method}: {key} is 'task', but no table has a column {key}",
+                    f"Columns: {', '.join(cells)}.",
                 )
             values[key] = cells[key]
     return {"agent": document["agent"], **values}

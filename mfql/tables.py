@@ -46,14 +46,18 @@ def load_table(path: Path) -> dict[tuple[str, str], SettingsRow]:
                 raise UserError(f"{path} lacks the columns {', '.join(lacking)}", _REMEDY)
             rows = [(row, f"{path}:{reader.line_num}") for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read the table of settings {path}: {error}", "Correct `table` in the method's file.") from error
+        raise UserError(
+            f"cannot read the table of settings {path}: {error}", "Correct `table` in the method's file."
+        ) from error
     found: dict[tuple[str, str], SettingsRow] = {}
     for row, where in rows:
         if None in row or None in row.values():
             raise UserError(f"{where}: the row has not as many cells as there are columns", _REMEDY)
         key = (row["task"], row["stage"])
         if row["stage"] not in TABLE_STAGE.values():
-            raise UserError(f"{where}: stage is {row['stage']!r}", "Write offline, or online, which holds for pretrain too.")
+            raise UserError(
+                f"{where}: stage is {row['stage']!r}", "Write offline, or online, which holds for pretrain too."
+            )
         if not row[SOURCE]:
             raise UserError(f"{where}: {SOURCE} is empty", "Say where the settings are from, or write untuned.")
         if key in found:
@@ -76,7 +80,8 @@ def find_row(path: Path, task: str, stage: str) -> SettingsRow:
     row = table.get((task, kind)) or table.get((ANY_TASK, kind))
     if row is None:
         raise UserError(
-            f"{path} has no row for {task}, {kind}", f"Add one, or one of the task {ANY_TASK}, for tasks without their own."
+            f"{path} has no row for {task}, {kind}",
+            f"Add one, or one of the task {ANY_TASK}, for tasks without their own.",
         )
     return row
 
