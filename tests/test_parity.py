@@ -1,4 +1,4 @@
-"""The fixture of the released code's numbers, and that the comparison cannot pass by accident."""
+"""The fixtures of released code's numbers, and that the comparison cannot pass by accident."""
 
 from __future__ import annotations
 
@@ -8,16 +8,29 @@ import numpy as np
 import pytest
 
 from mfql import parity
+from mfql.agents.flax import as_released, load_released
 from mfql.cli import main
+from mfql.parity.comparison import section
 
-FIXTURE = Path(__file__).parent / "data" / "reference.npz"
+ROOT = Path(__file__).parents[1]
+FIXTURE = ROOT / "tests" / "data" / "reference.npz"
+BASELINES = FIXTURE.with_name("baselines.npz")
 
 
-def test_every_group_of_the_fixture_is_within_its_bound(capsys):
-    assert main(["parity", str(FIXTURE)]) == 0
-    printed = capsys.readouterr().out
-    for group in ("forward", "JVP", "losses", "candidates", "gradients", "updates", "schedule", "alpha"):
-        assert group in printed
+def test_every_group_of_both_fixtures_is_within_its_bound(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert main(["parity"]) == 0
+    printed = {line[:16].strip() for line in capsys.readouterr().out.splitlines()}
+    assert {"forward", "JVP", "losses", "candidates", "gradients", "updates", "schedule", "alpha"} <= printed
+    assert {f"{method} {part}" for method in parity.METHODS for part in ("losses", "gradients")} <= printed
+
+
+def test_every_array_of_the_baselines_is_compared_but_one():
+    arrays = parity.load_fixture(BASELINES)
+    compared = {comparison.array for comparison in parity.comparisons(arrays)}
+    expected = {name for name in arrays if name.partition("/")[2].split(":")[0] in ("out", "grad")}
+    assert expected - compared == {"fql/out:actor.mse"}  # of noise that the file does not have
+    assert {name.split("/")[0] for name in expected} == {"fql", "ifql", "iql", "rebrac"}
 
 
 def test_every_array_of_the_fixture_is_compared():
@@ -25,11 +38,6 @@ def test_every_array_of_the_fixture_is_compared():
     compared = {comparison.array for comparison in parity.Fixture(arrays).compare()}
     expected = {name for name in arrays if name.split(":")[0] in ("out", "grad", "change3", "step1", "step2", "step3")}
     assert compared == expected | {"sched:actor_lr", "alpha:alpha_after"}
-
-
-@pytest.fixture(scope="module")
-def ours() -> dict[str, parity.Comparison]:
-    return {comparison.array: comparison for comparison in parity.Fixture(parity.load_fixture(FIXTURE)).compare()}
 
 
 @pytest.mark.parametrize(
@@ -41,10 +49,15 @@ def ours() -> dict[str, parity.Comparison]:
         "grad:modules_critic/value_net/LayerNorm_2/scale",
         "change3:modules_actor_bc_flow/pos_embed",
         "change3:modules_target_critic/value_net/Dense_4/bias",
+        "fql/out:actor.distill_loss",
+        "fql/grad:modules_actor_bc_flow/mlp/Dense_4/bias",
+        "ifql/out:value.v_max",
+        "iql/grad:modules_value/value_net/LayerNorm_0/scale",
+        "rebrac/grad:modules_actor/mean_net/kernel",
     ],
 )
 def test_one_altered_number_is_found_and_named(name, tmp_path, capsys):
-    arrays = dict(np.load(FIXTURE))
+    arrays = dict(np.load(BASELINES if "/" in name.split(":")[0] else FIXTURE))
     altered = arrays[name].copy()
     altered.reshape(-1)[-1] += 0.1 * np.abs(altered).max()
     np.savez(tmp_path / "altered.npz", **(arrays | {name: altered}))
@@ -63,3 +76,26 @@ def test_a_foreign_npz_is_refused(tmp_path, capsys):
     np.savez(tmp_path / "foreign.npz", observations=np.zeros(3))
     assert main(["parity", str(tmp_path / "foreign.npz")]) == 2
     assert "param:" in capsys.readouterr().err
+
+
+def test_a_fixture_of_an_unknown_method_is_refused(tmp_path, capsys):
+    arrays = {name.replace("rebrac/", "td3/"): array for name, array in np.load(BASELINES).items()}
+    np.savez(tmp_path / "unknown.npz", **arrays)
+    assert main(["parity", str(tmp_path / "unknown.npz")]) == 2
+    assert "td3" in capsys.readouterr().err
+
+
+def test_a_fixture_without_gradients_is_refused(tmp_path, capsys):
+    arrays = {name: array for name, array in np.load(BASELINES).items() if not name.startswith("fql/grad:")}
+    np.savez(tmp_path / "cut.npz", **arrays)
+    assert main(["parity", str(tmp_path / "cut.npz")]) == 2
+    assert "fql/grad:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["fql", "ifql", "iql", "rebrac"])
+def test_the_weights_of_a_baseline_go_to_released_names_and_back(method):
+    arrays = parity.load_fixture(BASELINES)
+    weights = section(arrays, f"{method}/param:")
+    agent = parity.BaselineFixture(arrays).agent(method)
+    back = dict(as_released(agent, load_released(agent, weights), weights))
+    assert all(np.array_equal(back[name], value) for name, value in weights.items())

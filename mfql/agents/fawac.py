@@ -16,8 +16,8 @@ from typing_extensions import override
 from mfql.agents.interface import Batch, Draw, Draws, Group, Losses, Parameters
 from mfql.agents.mlp import (
     ActorCriticValue,
-    FlowActorSettings,
     FlowActor,
+    FlowActorSettings,
     advantage_weights,
     effective_batch,
     flow_errors,

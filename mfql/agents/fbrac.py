@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from mfql.agents.interface import Batch, Draw, Draws, Group, Losses, Parameters
-from mfql.agents.mlp import ActorCritic, FlowActorSettings, FlowActor, flow_errors, q_loss, required, td_loss
+from mfql.agents.mlp import ActorCritic, FlowActor, FlowActorSettings, flow_errors, q_loss, required, td_loss
 from mfql.settings import require
 
 

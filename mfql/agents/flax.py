@@ -183,7 +183,7 @@ def load_checkpoint(agent: Agent, path: str | Path) -> dict[str, torch.Tensor]:
     return flat
 
 
-_OTHER_METHOD = "Name the method whose settings it was trained with (such as policy_hidden or actor_hidden, and critic_hidden)."
+_OTHER_METHOD = "Name the method whose settings it was trained with, sizes such as critic_hidden among them."
 
 
 def _parameters_in(content: Any) -> dict[str, Any] | None:

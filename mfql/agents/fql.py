@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from mfql.agents.interface import Batch, Draw, Draws, Group, Losses, Parameters
-from mfql.agents.mlp import MLP, ActorCritic, FlowActorSettings, FlowActor, flow_errors, q_loss, required, td_loss
+from mfql.agents.mlp import MLP, ActorCritic, FlowActor, FlowActorSettings, flow_errors, q_loss, required, td_loss
 from mfql.agents.parameters import Views
 from mfql.settings import require
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from mfql.agents.interface import Batch, Draw, Draws, Group, Losses, Parameters
-from mfql.agents.mlp import ActorCriticValue, FlowActorSettings, FlowActor, flow_errors, required
+from mfql.agents.mlp import ActorCriticValue, FlowActor, FlowActorSettings, flow_errors, required
 from mfql.settings import require
 
 

@@ -143,7 +143,8 @@ class FlowActor:
     def sample(self, parameters: Views, observations: Tensor, noise: Tensor) -> Tensor:
         """Actions `[S, K B, A]`, clipped, at the end of the flow from noise of the same shape.
 
-        Each of the observations `[S, B, D]` has K consecutive rows of the noise. The gradient passes through every step.
+        Each of the observations `[S, B, D]` has K consecutive rows of the noise. The gradient passes through every
+        step.
         """
         kernel, bias = parameters["layer0.kernel"], parameters["layer0.bias"].unsqueeze(1)
         at_state, at_step = kernel[:, : self.observation_dim], kernel[:, self.observation_dim :]

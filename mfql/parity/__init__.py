@@ -12,10 +12,20 @@ from pathlib import Path
 from mfql.errors import UserError
 from mfql.parity import baselines, reference
 from mfql.parity.baselines import METHODS, BaselineFixture
-from mfql.parity.comparison import BOUND, Arrays, Comparison, read_arrays, section
+from mfql.parity.comparison import Arrays, Comparison, read_arrays
 from mfql.parity.reference import Fixture
 
-__all__ = ["BOUND", "METHODS", "BaselineFixture", "Comparison", "Fixture", "comparisons", "load_fixture", "report", "section"]
+__all__ = [
+    "BOUND",
+    "METHODS",
+    "BaselineFixture",
+    "Comparison",
+    "Fixture",
+    "comparisons",
+    "load_fixture",
+    "report",
+    "section",
+]
 
 
 def load_fixture(path: str | Path) -> Arrays:

@@ -88,9 +88,7 @@ def gradients_of(
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor, dict[str, torch.Tensor]]:
     """Gradients of each group `[1, P]`, the loss `[1]` and what it logged, in float32."""
 
-    def losses(
-        flat: Mapping[str, torch.Tensor], batch: Batch, draws: Draws, own: Mapping[str, torch.Tensor]
-    ) -> Losses:
+    def losses(flat: Mapping[str, torch.Tensor], batch: Batch, draws: Draws, own: Mapping[str, torch.Tensor]) -> Losses:
         return agent.losses(views_of(agent, flat), batch, draws, own)
 
     found, loss, info = gradients(agent, flat, batch, draws, own, losses)

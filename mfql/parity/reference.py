@@ -117,9 +117,7 @@ class Fixture:
             "dgdt": flow.tangent[0],
             "g_target": flow.target[0],
             "meanflow_loss": info["flow_loss"][0],
-            "g_at_t1": raw_actions(agent.policy, parameters["policy"], batch["observations"], batch["noise_pi"])[
-                0
-            ],
+            "g_at_t1": raw_actions(agent.policy, parameters["policy"], batch["observations"], batch["noise_pi"])[0],
             "q": agent.critic(parameters["critic"], batch["observations"], batch["actions"])[0],
             "candidate_q": candidate_q,
             "best_index": best_index,
