@@ -33,7 +33,8 @@ class Request:
 
     Args:
         configfile: laid over `config_dir/config.yaml`; None for that one alone.
-        targets: of Snakemake: `all`, `offline`, `online`, `replay`, or files; none stands for `all`.
+        targets: of Snakemake: `all`, `offline`, `online`, `replay`, `ablations`, `ablation_NAME`, or files; none stands
+            for `all`.
         results: folder that has `runs/`.
         speed: file of measured speed, if there.
         gpus: to plan for; None counts those of this machine.

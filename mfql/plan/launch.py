@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mfql.ablation.grid import plan_of, read_ablations
 from mfql.data.description import description_path
 from mfql.data.generate import find_recipe
 from mfql.envs import d4rl
@@ -110,6 +111,11 @@ class Launch:
                 self._train(run, seed)
         elif target == "replay":
             self._replay()
+        elif target == "ablations":
+            for name in read_ablations(self.config_dir):
+                self._ablation(name)
+        elif target.startswith("ablation_"):
+            self._ablation(target.removeprefix("ablation_"))
         elif target in _REPORT:
             self._report(target)
         elif found := _RUN_FILE.fullmatch(target):
@@ -191,6 +197,17 @@ class Launch:
             for name in sorted(names & d4rl.TASKS.keys())
         ]
         self.counts["replay"] += sum(made) + (any(made) or not (folder / "replay.csv").exists())
+
+    def _ablation(self, name: str) -> None:
+        """The runs of an ablation, its list of them, and its figure."""
+        folder = self._results / self.config["name"] / "ablations" / name
+        trained = [
+            self._train(find_run(self.config, self.config_dir, point["method"], point["task"], "offline"), seed)
+            for point in plan_of(name, self.config, self.config_dir)["points"]
+            for seed in point["seeds"]
+        ]
+        self.counts["report"] += not (folder / "plan.json").exists()
+        self.counts["report"] += any(trained) or not (folder / "panel.json").exists()
 
     @property
     def _results(self) -> Path:
