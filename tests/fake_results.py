@@ -89,6 +89,9 @@ def _manifest(evaluation: dict[str, Any]) -> dict[str, Any]:
         "started": "2025-01-01T10:00:00+00:00",
         "finished": "2025-01-01T10:10:00+00:00",
         "seconds": 600.0,
+        "parameters": 1_234_567,
+        "step_ms": 8.5,
+        "acting_ms": 0.75,
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mfql.errors import UserError
 from mfql.operations.runs import asked_files
-from mfql.report import aggregate, figures, formats, html, published, scores, verdict_tables
+from mfql.report import aggregate, benchmark, figures, formats, html, published, scores, verdict_tables
 from mfql.report.expected import read_expected
 from mfql.tasks import known_tasks
 
@@ -48,20 +48,25 @@ def write_partial(configuration: Mapping[str, Any], config_dir: Path, results: P
         partial=True,
         expected=read_expected(configuration["expected"]) if configuration["expected"] else None,
         targets=asked,
-        verdict=_verdict(table, config_dir, results, folder / "verdict"),
+        verdict=_verdict(table, configuration, config_dir, results),
+        tasks=known_tasks(config_dir),
+        panels=results / configuration["name"],
     )
     html.write_report(table, html.read_tables(folder / "aggregate"), folder / "report.html", options)
     return folder / "report.html"
 
 
-def _verdict(table: Any, config_dir: Path, results: Path, folder: Path) -> Path | None:
-    """The verdicts' table; None without published numbers to compare with."""
+def _verdict(table: Any, configuration: Mapping[str, Any], config_dir: Path, results: Path) -> Path | None:
+    """The verdicts' table, with the benchmark's beside it; None without published numbers to compare with."""
     source = results / "published"
     if not source.is_dir():
         return None
-    tasks = known_tasks(config_dir)
     references = verdict_tables.References(
-        published.read_published(source), published.read_third_party(source), tasks, config_dir
+        published.read_published(source), published.read_third_party(source), known_tasks(config_dir), config_dir
     )
-    verdict_tables.write(verdict_tables.verdicts(table, results, references), folder)
+    verdicts = verdict_tables.verdicts(table, results, references)
+    folder = results / configuration["name"] / "partial" / "verdict"
+    verdict_tables.write(verdicts, folder)
+    outside = published.read_outside(configuration.get("outside_scores", []))
+    benchmark.write(benchmark.benchmark(verdicts, references.published, references.tasks, outside), folder)
     return folder / "verdict.csv"

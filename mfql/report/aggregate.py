@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rliable import library, metrics
 
 from mfql.files import write_whole
+from mfql.report.cost import cost
 from mfql.report.curves import curves
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.tasks import between_methods, bounded, by_task, group_of, in_order, parts, ranked_pairs, runs, split
@@ -156,6 +157,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "improvement": improvement,
     "profiles": profiles,
     "curves": curves,
+    "cost": cost,
 }
 
 

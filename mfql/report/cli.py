@@ -46,7 +46,17 @@ def _add_verdict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--published", type=Path, required=True, metavar="DIR", help="the folder of published numbers")
     parser.add_argument("--tasks", type=Path, required=True, help="the task table, beside methods/")
     parser.add_argument("--results", type=Path, required=True, help="the folder that holds runs/")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets verdict.csv and verdict.md")
+    parser.add_argument(
+        "--outside",
+        nargs="*",
+        type=Path,
+        default=[],
+        metavar="CSV",
+        help="scores from elsewhere, shown beside ours; columns as of the published numbers",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="gets verdict and benchmark, as CSV and for people"
+    )
     parser.set_defaults(func=run_verdict)
 
 
@@ -66,7 +76,22 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--out", type=Path, help="the page to write")
     parser.add_argument("--targets", type=Path, metavar="LIST", help="a text file of every evaluation.json asked for")
     parser.add_argument("--expected", type=Path, metavar="YAML", help="scores to expect, or a configuration with them")
-    parser.add_argument("--verdict", type=Path, metavar="CSV", help="the verdict.csv of `mfql verdict`, to show it")
+    parser.add_argument(
+        "--verdict",
+        type=Path,
+        metavar="CSV",
+        help="the verdict.csv of `mfql verdict`, to show it and what lies beside it",
+    )
+    parser.add_argument("--tasks", type=Path, metavar="CSV", help="the task table, to filter the page by suite")
+    parser.add_argument("--panels", type=Path, metavar="DIR", help="show the panels below this folder, as results/NAME")
+    parser.add_argument(
+        "--speed",
+        nargs="*",
+        type=Path,
+        default=[],
+        metavar="JSON",
+        help="results of `python -m benchmarks`, to show them",
+    )
     parser.set_defaults(func=run_report)
 
 
@@ -104,7 +129,7 @@ def run_aggregate(arguments: argparse.Namespace) -> None:
 
 def run_verdict(arguments: argparse.Namespace) -> None:
     """`mfql verdict`."""
-    from mfql.report import published, scores, verdict_tables
+    from mfql.report import benchmark, published, scores, verdict_tables
     from mfql.tasks import load_tasks, with_extensions
 
     references = verdict_tables.References(
@@ -115,6 +140,8 @@ def run_verdict(arguments: argparse.Namespace) -> None:
     )
     table = verdict_tables.verdicts(scores.read_scores(arguments.scores), arguments.results, references)
     verdict_tables.write(table, arguments.out)
+    outside = published.read_outside(arguments.outside)
+    benchmark.write(benchmark.benchmark(table, references.published, references.tasks, outside), arguments.out)
     unused = sorted({number.task for number in references.published.values()} - references.tasks.keys())
     if unused:
         print(f"Numbers of tasks that {arguments.tasks} lacks were not used: {', '.join(unused)}\n")
@@ -132,6 +159,7 @@ def run_report(arguments: argparse.Namespace) -> None:
         )
     from mfql.report import html, scores
     from mfql.report.expected import read_expected
+    from mfql.tasks import load_tasks, with_extensions
 
     options = html.Options(
         results=arguments.results,
@@ -140,6 +168,9 @@ def run_report(arguments: argparse.Namespace) -> None:
         expected=read_expected(arguments.expected) if arguments.expected else None,
         targets=_listed(arguments.targets) if arguments.targets else (),
         verdict=arguments.verdict,
+        tasks=with_extensions(load_tasks(arguments.tasks)) if arguments.tasks else None,
+        panels=arguments.panels,
+        speed=arguments.speed,
     )
     tables = html.read_tables(arguments.aggregates)
     html.write_report(scores.read_scores(arguments.scores), tables, arguments.out, options)

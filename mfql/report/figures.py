@@ -19,6 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -85,7 +86,7 @@ def curves(table: pd.DataFrame, style: Mapping[str, Style] | None = None, bare: 
     """
     style = style or styles(table["method"])
     table = table.assign(panel=table["task"].map(_fold) + "\n" + table["curve"])
-    with mpl.rc_context(_RC):
+    with drawing():
         grid = _panels(table)
         for panel, axes in grid.axes_dict.items():
             _draw_curves(axes, table[table["panel"] == panel], style)
@@ -102,34 +103,44 @@ def tasks(table: pd.DataFrame, style: Mapping[str, Style] | None = None) -> Figu
     """
     style = style or styles(table["method"])
     table = _with_panels(table)
-    names = sorted(table["task"].unique())
-    with mpl.rc_context(_RC):
-        height = 0.8 + len(names) * (0.35 + 0.16 * len(style))
-        grid = _panels(table, columns=2, height=height, width=5.6)
-        for panel, axes in grid.axes_dict.items():
+    panels = list(dict.fromkeys(table["panel"]))
+    names = {panel: sorted(table.loc[table["panel"] == panel, "task"].unique()) for panel in panels}
+    # A panel has its own tasks alone, and is as high as they need: the whole paper still is one picture.
+    heights = [0.7 + len(names[panel]) * (0.25 + 0.13 * len(style)) for panel in panels]
+    with drawing():
+        figure, grid = plt.subplots(
+            len(panels),
+            1,
+            squeeze=False,
+            figsize=(7.5, 0.6 + sum(heights)),
+            height_ratios=heights,
+            layout="constrained",
+        )
+        for axes, panel in zip(grid[:, 0], panels, strict=True):
             part = table[table["panel"] == panel]
-            _draw_intervals(axes, part, part["task"].map(names.index), style)
+            _draw_intervals(axes, part, part["task"].map(names[panel].index), style)
             for row in part.to_dict("records"):
                 seeds = [float(pair.split(":")[1]) for pair in row["by_seed"].split()]
-                at = [names.index(row["task"]) + _offset(row["method"], style) + 0.1] * len(seeds)
+                at = [names[panel].index(row["task"]) + _offset(row["method"], style) + 0.1] * len(seeds)
                 axes.scatter(seeds, at, s=12, facecolors="none", edgecolors=style[row["method"]].colour, alpha=0.7)
-            axes.set_yticks(range(len(names)), [_fold(name) for name in names])
-            axes.set_ylim(len(names) - 0.5, -0.5)
+            axes.set_yticks(range(len(names[panel])), [_fold(name) for name in names[panel]])
+            axes.set_ylim(len(names[panel]) - 0.5, -0.5)
             axes.set_title(panel, loc="left")
             _label_scores(axes, part["unit"].iloc[0], part["metric"].iloc[0], "x")
-        return _finished(grid.figure, style)
+        return _finished(figure, style)
 
 
-def aggregate(table: pd.DataFrame, style: Mapping[str, Style] | None = None) -> Figure:
+def aggregate(table: pd.DataFrame, style: Mapping[str, Style] | None = None, bare: bool = False) -> Figure:
     """Mean and interquartile mean over tasks with their intervals; one row of panels a stage and metric.
 
     Args:
-        table: the frame of `mfql.report.aggregate.over_tasks`.
+        table: the frame of `mfql.report.aggregate.over_tasks`, or some of its rows.
         style: by method; that of the table's methods if not given.
+        bare: without titles and legend, for a page that names panels and methods itself.
     """
     style = style or styles(table["method"])
     table = _with_panels(table)
-    with mpl.rc_context(_RC):
+    with drawing():
         height = 1.0 + 0.3 * len(style)
         names = {"mean": "mean", "iqm": "interquartile mean"}
         table["panel"] += ": " + table["statistic"].map(names) + " over " + table["tasks"].map(_count_tasks)
@@ -139,9 +150,9 @@ def aggregate(table: pd.DataFrame, style: Mapping[str, Style] | None = None) -> 
             _draw_intervals(axes, part, pd.Series(0, part.index), style)
             axes.set_yticks([])
             axes.set_ylim(0.5, -0.5)
-            axes.set_title(panel, loc="left")
+            axes.set_title("" if bare else panel, loc="left")
             _label_scores(axes, part["unit"].iloc[0], part["metric"].iloc[0], "x")
-        return _finished(grid.figure, style)
+        return _finished(grid.figure, {} if bare else style)
 
 
 def profiles(table: pd.DataFrame, style: Mapping[str, Style] | None = None, bare: bool = False) -> Figure:
@@ -155,18 +166,96 @@ def profiles(table: pd.DataFrame, style: Mapping[str, Style] | None = None, bare
     style = style or styles(table["method"])
     table = _with_panels(table.assign(metric="score"))
     table["panel"] += ", " + table["tasks"].map(_count_tasks)
-    with mpl.rc_context(_RC):
+    with drawing():
         grid = _panels(table)
         for panel, axes in grid.axes_dict.items():
             part = table[table["panel"] == panel]
             for method, own in split(part, "method").items():
-                _line(axes, own["threshold"], own, style[method], marker="")
+                _line(axes, own["threshold"], own, method, style, marker="")
             axes.set(ylim=(-0.02, 1.02), xlabel=part["unit"].map(LABELS).iloc[0], ylabel="share of runs above")
             axes.set_title("" if bare else panel, loc="left")
         return _finished(grid.figure, {} if bare else style)
 
 
-FIGURES = {"curves": curves, "tasks": tasks, "aggregate": aggregate, "profiles": profiles}
+def improvement(table: pd.DataFrame, style: Mapping[str, Style] | None = None, bare: bool = False) -> Figure:
+    """The probability that a run of the leading method scores above one of each other; one panel a stage and unit.
+
+    Args:
+        table: the frame of `mfql.report.aggregate.improvement`, or some of its rows.
+        style: by method; that of the table's methods if not given.
+        bare: without titles, for a page that names panels itself.
+    """
+    style = style or styles([*table["method"], *table["baseline"]])
+    table = of_leaders(_with_panels(table.assign(metric="score")))
+    if table.empty:
+        return _nothing("no two methods to compare")
+    table["panel"] += ": " + table["method"] + " over " + table["tasks"].map(_count_tasks)
+    ends = {"value": "probability", "low": "probability_low", "high": "probability_high"}
+    shown = table.assign(**{end: table[column] for end, column in ends.items()}, method=table["baseline"])
+    with drawing():
+        grid = _panels(shown, columns=2, height=1.0 + 0.3 * len(style), width=5.6)
+        for panel, axes in grid.axes_dict.items():
+            part = shown[shown["panel"] == panel]
+            _draw_intervals(axes, part, pd.Series(0, part.index), style)
+            axes.axvline(0.5, color=INK, linewidth=1)
+            places = [_offset(method, style) for method in part["method"]]
+            axes.set_yticks(places, part["method"])
+            axes.set(xlim=(-0.03, 1.03), ylim=(0.5, -0.5), xlabel="probability of a higher score than")
+            axes.set_title("" if bare else panel, loc="left")
+        return _finished(grid.figure, {})
+
+
+def of_leaders(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of compared methods in which the leading one of the stage and unit takes part.
+
+    Args:
+        pairs: with columns stage, unit, method (the better one over its tasks) and baseline.
+    """
+    leaders = {
+        key: set(part["method"]) - set(part["baseline"]) for key, part in pairs.groupby(["stage", "unit"], sort=False)
+    }
+    leading = [row["method"] in leaders[row["stage"], row["unit"]] for row in pairs.to_dict("records")]
+    return pairs[np.array(leading, dtype=bool)]
+
+
+def cost(table: pd.DataFrame, style: Mapping[str, Style] | None = None, bare: bool = False) -> Figure:
+    """Mean score against the hours that a run takes; one panel a stage, unit and device.
+
+    Args:
+        table: the frame of `mfql.report.cost.cost`, or some of its rows.
+        style: by method; that of the table's methods if not given.
+        bare: without titles and legend, for a page that names panels and methods itself.
+    """
+    style = style or styles(table["method"])
+    units = list(LABELS)
+    long = table.melt([name for name in table if name not in units], units, "unit", "value").dropna(subset=["value"])
+    if long.empty:
+        return _nothing("no manifest says what its run cost")
+    long = _with_panels(long.assign(metric="score"))
+    long["panel"] += "\n" + long["device"]
+    with drawing():
+        grid = _panels(long)
+        for panel, axes in grid.axes_dict.items():
+            part = long[long["panel"] == panel]
+            for row in part.to_dict("records"):
+                own = style[row["method"]]
+                mark = axes.scatter(row["hours_a_run"], row["value"], color=own.colour, marker=own.marker, s=60)
+                _name([mark], row["method"], style)
+            axes.set_xscale("log")
+            axes.set_xlabel("hours of the device, a run")
+            axes.set_title("" if bare else panel, loc="left")
+            _label_scores(axes, part["unit"].iloc[0], "score", "y")
+        return _finished(grid.figure, {} if bare else style)
+
+
+FIGURES = {
+    "curves": curves,
+    "tasks": tasks,
+    "aggregate": aggregate,
+    "profiles": profiles,
+    "improvement": improvement,
+    "cost": cost,
+}
 
 
 def write(tables: Mapping[str, pd.DataFrame], folder: str | Path) -> None:
@@ -191,27 +280,44 @@ def save(figure: Figure, folder: str | Path, name: str) -> None:
 
 
 def inline_svg(figure: Figure, name: str, label: str) -> str:
-    """The figure as an SVG element for a page: text in the page's colour and font, no background; closes the figure.
+    """The figure as an SVG element for a page: see `inlined`; closes the figure.
+
+    What is drawn of a method has the attribute `data-methods`, the method's number in the figure's style.
 
     Args:
         name: letters, digits and hyphens, unlike any other figure's on the page: the prefix of the element's ids.
         label: what the figure shows, for those who cannot see it; escaped by the caller where it may hold markup.
     """
     file = StringIO()
-    with mpl.rc_context(_RC):
+    with drawing():
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     plt.close(figure)
-    svg = file.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    return re.sub(rf'id="{name}-method(\d+)-', r'data-methods="\1" \g<0>', inlined(file.getvalue(), name, label))
+
+
+def inlined(svg: str, name: str, label: str) -> str:
+    """A file that `save` wrote, as an element for a page: text in the page's colour and font, no background.
+
+    Args:
+        svg: the file's text.
+        name, label: as of `inline_svg`.
+    """
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    svg = svg.replace(INK, "currentColor")
+    svg = re.sub(r'\b(?:d|x|y|points)="[^"]*"', _rounded, svg)
+    svg = svg.replace(INK, "currentColor").replace('style="fill: #ffffff"', 'style="fill: none"')
     svg = re.sub(r'\A<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r"<svg \1\2", svg, count=1)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 
 
+def _rounded(attribute: re.Match[str]) -> str:
+    """An attribute with its lengths cut to hundredths of a point, which nobody sees and which halve a page."""
+    return re.sub(r"(\.\d\d)\d+", r"\1", attribute[0])
+
+
 def _draw_curves(axes: Axes, part: pd.DataFrame, style: Mapping[str, Style]) -> None:
     for method, own in split(part, "method").items():
-        _line(axes, own["step"], own, style[method], marker=style[method].marker)
+        _line(axes, own["step"], own, method, style, marker=style[method].marker)
     for switch in part["switch"].dropna().unique():
         axes.axvline(switch, color=INK, linewidth=1, linestyle=":")
         axes.annotate(
@@ -222,10 +328,19 @@ def _draw_curves(axes: Axes, part: pd.DataFrame, style: Mapping[str, Style]) -> 
     _label_scores(axes, part["unit"].iloc[0], "score", "y")
 
 
-def _line(axes: Axes, x: pd.Series, own: pd.DataFrame, style: Style, marker: str) -> None:
+def _line(axes: Axes, x: pd.Series, own: pd.DataFrame, method: str, style: Mapping[str, Style], marker: str) -> None:
     """One method's line with its interval as a band; `own` has value, low and high."""
-    axes.plot(x, own["value"], color=style.colour, dashes=style.dashes, marker=marker, markersize=4, linewidth=1.8)
-    axes.fill_between(x, own["low"], own["high"], color=style.colour, alpha=0.16, linewidth=0)
+    colour, dashes = style[method].colour, style[method].dashes
+    (line,) = axes.plot(x, own["value"], color=colour, dashes=dashes, marker=marker, markersize=4, linewidth=1.8)
+    band = axes.fill_between(x, own["low"], own["high"], color=colour, alpha=0.16, linewidth=0)
+    _name([line, band], method, style)
+
+
+def _name(artists: Iterable[Artist], method: str, style: Mapping[str, Style]) -> None:
+    """Give what is drawn of a method ids by which `inline_svg` finds it."""
+    for number, artist in enumerate(artists):
+        panel = artist.axes.figure.axes.index(artist.axes) if artist.axes else 0
+        artist.set_gid(f"method{list(style).index(method)}-{panel}-{number}")
 
 
 def _draw_intervals(axes: Axes, part: pd.DataFrame, rows: pd.Series, style: Mapping[str, Style]) -> None:
@@ -234,9 +349,10 @@ def _draw_intervals(axes: Axes, part: pd.DataFrame, rows: pd.Series, style: Mapp
         own = style[row["method"]]
         reach = np.nan_to_num([[row["value"] - row["low"]], [row["high"] - row["value"]]])
         y = at + _offset(row["method"], style)
-        axes.errorbar(
+        mark, ends, bars = axes.errorbar(
             row["value"], y, xerr=reach, color=own.colour, marker=own.marker, markersize=6, linewidth=2, capsize=3
         )
+        _name([mark, *ends, *bars], row["method"], style)
     axes.grid(visible=False, axis="y")
 
 
@@ -290,6 +406,15 @@ def _fold(name: str, width: int = 36) -> str:
         cut = head.rfind("-", 0, width) + 1 or width
         lines[0] = head[:cut] + "\n" + head[cut:]
     return "\n".join(lines)
+
+
+def _nothing(why: str) -> Figure:
+    """A figure that says why there is nothing to draw."""
+    with drawing():
+        figure, axes = plt.subplots(figsize=(4.2, 1.0), layout="constrained")
+        axes.set_axis_off()
+        axes.text(0, 0.5, f"Nothing to draw: {why}.")
+        return figure
 
 
 def _finished(figure: Figure, style: Mapping[str, Style]) -> Figure:

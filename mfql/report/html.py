@@ -1,13 +1,17 @@
 """The report: one self-contained HTML page, from the answer down to what each number rests on.
 
-The page loads nothing: style and figures are inside, there is no script. Every name in it is escaped by jinja2.
+The page loads nothing: style, figures and the script that filters it are inside, and its content security policy
+forbids all else. Without the script everything is there to see. Every name in it is escaped by jinja2.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -16,16 +20,23 @@ from urllib.parse import quote
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
+from matplotlib.figure import Figure
 
 from mfql.errors import UserError
-from mfql.files import write_whole
-from mfql.report import figures, provenance, verdict_tables
+from mfql.files import read_json, write_whole
+from mfql.report import benchmark, figures, provenance, verdict_tables
 from mfql.report.aggregate import FEW_SEEDS, TABLES
 from mfql.report.answer import answer, ends, number
 from mfql.report.expected import Expected, compare
 from mfql.report.intervals import CONFIDENCE
+from mfql.report.panels import DATA, FIGURE, SECTIONS, Panel, read_panels
 from mfql.report.scores import STAGES
 from mfql.report.tasks import SUCCESS, runs, split
+from mfql.tasks import Task
+
+FEW_METHODS = 3  # up to here every two methods are compared on the page; above, each with the leading one
+LARGE_FIGURE = 1_500_000  # bytes; a larger SVG is shown as PNG
+STRIP, BENCHMARK = "strip.png", "benchmark.csv"
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,11 @@ class Options:
         partial: whether to report what is finished and list the rest, instead of refusing.
         expected: the ranges of `mfql.report.expected.read_expected`.
         targets: the `evaluation.json` of every run that was asked for.
-        verdict: the `verdict.csv` of `mfql.report.verdict_tables`, to show the verdicts.
+        verdict: the `verdict.csv` of `mfql.report.verdict_tables`, to show the verdicts, and every method's numbers where
+            the `benchmark.csv` of `mfql.report.benchmark` lies beside it.
+        tasks: the task table by name, for the suites that the page is filtered by.
+        panels: the folder below which panels lie.
+        speed: results files of `python -m benchmarks`.
     """
 
     results: Path
@@ -47,6 +62,9 @@ class Options:
     expected: Expected | None = None
     targets: Iterable[Path] = ()
     verdict: Path | None = None
+    tasks: Mapping[str, Task] | None = None
+    panels: Path | None = None
+    speed: Sequence[Path] = ()
 
 
 def read_tables(folder: str | Path) -> dict[str, pd.DataFrame]:
@@ -93,7 +111,56 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
         )
     evidence = provenance.evidence(run_table, options.results, options.partial)
     style = figures.styles(scores["method"])
+    drawn = _Drawn(style, f"{_link(options.aggregates, out)}/")
+    benchmarks = _benchmarks(options.verdict)
+    suites = {task: _suite(task, options.tasks) for task in sorted(run_table["task"].unique())}
     few = tables["aggregate"]["seeds"].min() < FEW_SEEDS
+    script = _file("page.js")
+    return (
+        _environment()
+        .get_template("template.html.j2")
+        .render(
+            answer=answer(tables),
+            style=style,
+            css=Markup(_file("page.css")),
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            suites=suites,
+            methods=_methods(style, benchmarks),
+            runs=run_table,
+            diverged=run_table[run_table["diverged"]].to_dict("records"),
+            evidence=evidence,
+            reduced={(own.task, own.stage, own.method) for own in evidence if own.reduced},
+            anchors={(own.task, own.stage, own.method): own.anchor for own in evidence},
+            mixtures=provenance.mixtures(run_table, options.results),
+            missing=missing,
+            partial=options.partial,
+            tasks=_score_rows(tables["tasks"], options.expected),
+            has_expected=options.expected is not None,
+            has_final=bool((tables["tasks"]["final_seeds"] > 0).any()),
+            benchmarks=benchmarks,
+            comparisons=_comparisons(tables["comparisons"]),
+            few_methods=FEW_METHODS,
+            curves=drawn.curves(tables["curves"]),
+            aggregate=tables["aggregate"][tables["aggregate"]["tasks"] > 1].to_dict("records"),
+            improvement=tables["improvement"][tables["improvement"]["tasks"] > 1].to_dict("records"),
+            over_tasks=drawn.over_tasks(tables),
+            few_seeds=FEW_SEEDS if few else None,
+            cost=tables["cost"].to_dict("records"),
+            cost_figures=drawn.cost(tables["cost"]),
+            speed=_speed(options.speed),
+            sections=_sections(options.panels, out),
+            strips=_strips(run_table, options.results, out),
+            confidence=round(100 * CONFIDENCE),
+            data=_link(options.aggregates, out),
+            success=SUCCESS,
+            verdict=verdict_tables.for_page(options.verdict, out.parent) if options.verdict else None,
+            benchmark_data=_link(options.verdict.parent, out) if options.verdict else None,
+        )
+    )
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("mfql.report", "."),
         autoescape=True,
@@ -101,37 +168,70 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "ends": lambda row: ends(row["low"], row["high"])}
-    return environment.get_template("template.html.j2").render(
-        answer=answer(tables),
-        style=style,
-        runs=run_table,
-        diverged=run_table[run_table["diverged"]].to_dict("records"),
-        evidence=evidence,
-        anchors={(own.task, own.stage, own.method): own.anchor for own in evidence},
-        mixtures=provenance.mixtures(run_table, options.results),
-        missing=missing,
-        partial=options.partial,
-        tasks=_score_rows(tables["tasks"], options.expected),
-        has_expected=options.expected is not None,
-        comparisons=tables["comparisons"].to_dict("records"),
-        curves=_curve_figures(tables["curves"], style),
-        aggregate=tables["aggregate"][tables["aggregate"]["tasks"] > 1].to_dict("records"),
-        improvement=tables["improvement"][tables["improvement"]["tasks"] > 1].to_dict("records"),
-        profiles=_profile_figures(tables["profiles"], style),
-        few_seeds=FEW_SEEDS if few else None,
-        confidence=round(100 * CONFIDENCE),
-        data=quote(os.path.relpath(options.aggregates, out.parent)),
-        success=SUCCESS,
-        verdict=verdict_tables.for_page(options.verdict, out.parent) if options.verdict else None,
-    )
+    environment.filters |= {
+        "number": number,
+        "ends": lambda row: ends(row["low"], row["high"]),
+        "plus_minus": benchmark.number,
+        "digits": _digits,
+    }
+    return environment
+
+
+@cache
+def _file(name: str) -> str:
+    """The text of a file of this package."""
+    return (Path(__file__).parent / name).read_text()
+
+
+def _link(path: Path, out: Path) -> str:
+    """The address of a file or folder from the page."""
+    return quote(os.path.relpath(path, out.parent))
+
+
+def _digits(value: float, digits: int = 3) -> str:
+    """A quantity to some digits, thousands set apart; a dash where it is not known."""
+    if value is None or isnan(value):
+        return "–"
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def _suite(task: str, tasks: Mapping[str, Task] | None) -> str:
+    """The suite that a task belongs to."""
+    return tasks[task].suite if tasks and task in tasks else "other"
+
+
+def _methods(style: Mapping[str, figures.Style], tables: list[benchmark.Table]) -> dict[str, int]:
+    """Every method on the page and its number, by which the page is filtered: ours as they are drawn, then others."""
+    others = [column.name for table in tables for column in table.columns]
+    return {name: place for place, name in enumerate(dict.fromkeys([*style, *others]))}
+
+
+def _benchmarks(verdict: Path | None) -> list[benchmark.Table]:
+    """The tables with numbers that are not ours; ours alone stand in the table of scores."""
+    path = verdict.parent / BENCHMARK if verdict else None
+    if path is None or not path.is_file():
+        return []
+    found = benchmark.tables(benchmark.read(path))
+    return [table for table in found if table.origins() != {benchmark.OURS}]
+
+
+def _comparisons(table: pd.DataFrame) -> list[dict[Any, Any]]:
+    """The differences to show: of two methods each, or, of more than a few, of the leading method and each other."""
+    shown = []
+    for _, part in table.groupby(["stage", "unit"], sort=False):
+        several = len({*part["method"], *part["baseline"]}) > FEW_METHODS
+        shown.append(figures.of_leaders(part) if several else part)
+    return pd.concat(shown).to_dict("records") if shown else []
 
 
 def _score_rows(tasks: pd.DataFrame, expected: Expected | None) -> dict[str, list[dict[Any, Any]]]:
     """The rows of the table of scores by task, each with its chart and with what to expect."""
     compared = compare(tasks, expected or {}).fillna({"seeds": 0})
     keys = ["task", "stage", "method", "metric"]
-    detailed = compared.merge(tasks[[*keys, "unit", "diverged", "episodes", "by_seed"]], on=keys, how="left")
+    details = ["unit", "diverged", "episodes", "by_seed", "final", "final_low", "final_high", "final_seeds"]
+    detailed = compared.merge(tasks[[*keys, *details]], on=keys, how="left")
     detailed["order"] = detailed["stage"].map(STAGES.index) + detailed["metric"].map({"score": 0, "rise": len(STAGES)})
     detailed = detailed.sort_values(["order", "value"], ascending=[True, False], kind="stable")
     return {
@@ -164,25 +264,147 @@ def _strip(row: dict[Any, Any]) -> dict[str, Any] | None:
     }
 
 
-def _curve_figures(curves: pd.DataFrame, style: dict[str, figures.Style]) -> list[dict[str, Any]]:
-    """One learning-curve figure a task and curve."""
-    drawn = []
-    for number_, ((task, curve), part) in enumerate(curves.groupby(["task", "curve"]), start=1):
-        methods = sorted(part["method"].unique())
-        label = f"Learning curve of {', '.join(methods)} on {task}, {curve}"
-        svg = figures.inline_svg(figures.curves(part, style, bare=True), f"curve-{number_}", str(escape(label)))
-        stages = {method: own["stage"].iloc[-1] for method, own in split(part, "method").items()}
-        drawn.append({"task": task, "curve": curve, "stages": stages, "svg": Markup(svg)})
-    return drawn
+@dataclass(frozen=True)
+class _Drawn:
+    """Draws the figures of the page.
+
+    Attributes:
+        style: by method.
+        folder: the address of the folder with their data and files.
+    """
+
+    style: Mapping[str, figures.Style]
+    folder: str
+
+    def curves(self, table: pd.DataFrame) -> list[dict[str, Any]]:
+        """One learning-curve figure a task and curve."""
+        found = []
+        for place, ((task, curve), part) in enumerate(table.groupby(["task", "curve"]), start=1):
+            stages = {method: own["stage"].iloc[-1] for method, own in split(part, "method").items()}
+            label = f"Learning curve of {', '.join(stages)} on {task}, {curve}"
+            figure = self._figure("curves", figures.curves(part, self.style, bare=True), place, label)
+            found.append(figure | {"task": task, "curve": curve, "stages": stages})
+        return found
+
+    def over_tasks(self, tables: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
+        """Interquartile means, performance profiles and probabilities of improvement, where there are several tasks."""
+        aggregate = tables["aggregate"]
+        iqm = aggregate[(aggregate["statistic"] == "iqm") & (aggregate["metric"] == "score")]
+        return [
+            *self._of_units("aggregate", iqm, "Interquartile mean", "Mean of the middle half of all runs."),
+            *self._of_units(
+                "profiles", tables["profiles"], "Performance profile", "Share of runs that score above a threshold."
+            ),
+            *self._of_units(
+                "improvement",
+                tables["improvement"],
+                "Probability of improvement",
+                "That, on a task drawn at random, a run of {leader} scores above one of each other method.",
+            ),
+        ]
+
+    def cost(self, table: pd.DataFrame) -> list[dict[str, Any]]:
+        """Score against hours, one figure a stage, unit and device."""
+        found = []
+        long = [
+            (stage, device, unit, part.dropna(subset=[unit]))
+            for (stage, device), part in table.groupby(["stage", "device"], sort=False)
+            for unit in figures.LABELS
+        ]
+        for place, (stage, device, unit, part) in enumerate(long, start=1):
+            if len(part) > 1:
+                other = next(name for name in figures.LABELS if name != unit)
+                own = part.assign(**{other: float("nan")})
+                title = f"Score beside cost, {stage}, {device}"
+                figure = self._figure("cost", figures.cost(own, self.style, bare=True), place, title)
+                text = f"Mean {figures.LABELS[unit]} over a method’s tasks against the hours of the device that a run takes."
+                found.append(figure | {"title": title, "text": text, "methods": sorted(part["method"].unique())})
+        return found
+
+    def _of_units(self, name: str, table: pd.DataFrame, title: str, text: str) -> list[dict[str, Any]]:
+        """A figure a stage and unit that has several tasks."""
+        found = []
+        several = table[table["tasks"] > 1]
+        for place, ((stage, unit), part) in enumerate(several.groupby(["stage", "unit"], sort=False), start=1):
+            methods = {*part["method"], *part.get("baseline", [])}
+            leaders = {*part["method"]} - {*part.get("baseline", [])}
+            heading = f"{title}, {stage}, {part['tasks'].iloc[0]} tasks"
+            label = f"{heading}, of {', '.join(sorted(methods))}, {figures.LABELS[str(unit)]}"
+            drawn = figures.FIGURES[name](part, self.style, bare=True)
+            figure = self._figure(name, drawn, place, label)
+            said = text.format(leader=", ".join(sorted(leaders)))
+            found.append(figure | {"title": heading, "text": said, "methods": sorted(methods)})
+        return found
+
+    def _figure(self, name: str, figure: Figure, place: int, label: str) -> dict[str, Any]:
+        """The element, and the addresses of its data and files."""
+        svg = figures.inline_svg(figure, f"{name}-{place}", str(escape(label)))
+        links = {kind: f"{self.folder}{name}.{kind}" for kind in ("csv", "svg", "png")}
+        return {"svg": Markup(svg), "links": links}
 
 
-def _profile_figures(profiles: pd.DataFrame, style: dict[str, figures.Style]) -> list[dict[str, Any]]:
-    """One performance profile a stage and unit that has several tasks."""
-    drawn = []
-    several = profiles[profiles["tasks"] > 1]
-    for number_, ((stage, unit), part) in enumerate(several.groupby(["stage", "unit"], sort=False), start=1):
-        label = f"Performance profile of {', '.join(sorted(part['method'].unique()))}, {stage}"
-        svg = figures.inline_svg(figures.profiles(part, style, bare=True), f"profile-{number_}", str(escape(label)))
-        shown = {"stage": stage, "unit": figures.LABELS[str(unit)], "tasks": part["tasks"].iloc[0]}
-        drawn.append(shown | {"methods": sorted(part["method"].unique()), "svg": Markup(svg)})
-    return drawn
+def _speed(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """What `python -m benchmarks` measured of each method, one entry a machine."""
+    found = []
+    for path in files:
+        measured = read_json(path)
+        by_method: dict[str, dict[str, float]] = {}
+        for one in measured["measurements"]:
+            if one["part"] == "methods":
+                by_method.setdefault(one["case"]["method"], {})[one["quantity"]] = one["value"]
+        if by_method and not measured["quick"]:
+            machine = measured["machine"]
+            name = machine["gpu"] if machine["device"] == "cuda" else machine["cpu"]
+            found.append({"machine": name, "date": measured["date"], "methods": by_method})
+    return found
+
+
+def _sections(root: Path | None, out: Path) -> dict[str, list[dict[str, Any]]]:
+    """The panels of each section, with what the page shows of them."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for place, panel in enumerate(read_panels(root) if root else [], start=1):
+        heading = SECTIONS.get(panel.section, panel.section.replace("_", " ").capitalize())
+        found.setdefault(heading, []).append(_panel(panel, f"panel-{place}", out))
+    return found
+
+
+def _panel(panel: Panel, name: str, out: Path) -> dict[str, Any]:
+    address = _link(panel.folder, out)
+    files = [DATA, *(f"{FIGURE}.{kind}" for kind in ("svg", "png") if panel.has_figure)]
+    drawn = panel.folder / f"{FIGURE}.svg"
+    shown: Markup | None = None
+    if panel.has_figure:
+        label = str(escape(f"{panel.text.title}. {panel.text.question}"))
+        small = drawn.stat().st_size <= LARGE_FIGURE
+        picture = figures.inlined(drawn.read_text(), name, label) if small else _image(drawn.with_suffix(".png"), label)
+        shown = Markup(picture)
+    table = panel.table
+    return {
+        "name": name,
+        "text": panel.text,
+        "svg": shown,
+        "links": {Path(file).suffix[1:]: f"{address}/{file}" for file in files},
+        "columns": None if table is None else list(table.columns),
+        "rows": None if table is None else table.to_numpy().tolist(),
+    }
+
+
+def _strips(run_table: pd.DataFrame, results: Path, out: Path) -> list[dict[str, Any]]:
+    """The film strips of the runs on the page."""
+    found = []
+    for row in run_table.to_dict("records"):
+        path = results / row["run"] / STRIP
+        if path.is_file():
+            label = f"Frames of one episode of {row['method']} on {row['task']}, seed {row['seed']}, {row['stage']}"
+            film = path.with_name("video.gif")
+            links = {"png": _link(path, out)} | ({"gif": _link(film, out)} if film.is_file() else {})
+            data = path.with_name("video.json")
+            links |= {"json": _link(data, out)} if data.is_file() else {}
+            found.append(row | {"image": Markup(_image(path, str(escape(label)))), "links": links})
+    return found
+
+
+def _image(path: Path, label: str) -> str:
+    """A PNG as an element for the page; the label is escaped by the caller."""
+    content = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="{label}" src="data:image/png;base64,{content}">'

@@ -29,6 +29,12 @@ def origin(manifest: Manifest | None) -> str:
     return identity_of([_code(manifest), manifest.get("training_version"), manifest.get("packages")])[:8]
 
 
+def device(manifest: Manifest | None) -> str:
+    """The name of the GPU or the processor that a run trained on."""
+    hardware = (manifest or {}).get("hardware") or {}
+    return str(hardware.get("gpu") or hardware.get("cpu") or UNKNOWN)
+
+
 def incomparable(manifests: Mapping[str, Manifest]) -> Differences:
     """In what the runs of one method, task and stage differ that changes their numbers on purpose."""
     return _differences(manifests, _decisive)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import isfinite, isnan, nan
 from pathlib import Path
@@ -98,6 +98,24 @@ def read_published(folder: str | Path) -> Numbers:
             if earlier is None or number.at_hand:
                 numbers[key] = number
     return numbers
+
+
+def read_outside(files: Iterable[str | Path]) -> list[Published]:
+    """Read scores from elsewhere, to be shown beside ours: CSV files of the same columns as the published numbers.
+
+    Raises:
+        UserError: a file lacks a column, or has a row that is malformed, lacks a mean or repeats another; the message
+            names file and line.
+    """
+    numbers: dict[tuple[str, str, str], Published] = {}
+    for path in files:
+        for row, where in _rows(Path(path), COLUMNS):
+            number = _published(row, where)
+            _require(number.at_hand, where, "mean is empty")
+            key = (number.method, number.task, number.stage)
+            _require(key not in numbers, where, f"it repeats {' '.join(key)}")
+            numbers[key] = number
+    return list(numbers.values())
 
 
 def read_third_party(folder: str | Path) -> list[ThirdPartyRun]:

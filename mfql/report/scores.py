@@ -12,6 +12,12 @@ The table has one row per run, step and metric, with the columns `COLUMNS`. Metr
 | stopped | the step of early stopping | 1; absent for runs that went on to the end |
 | start, start_episodes | the last step of the run that an online run starts from | its score; `run` names that run |
 | rise | the last step | an online run's score minus `start` |
+| final, final_episodes | the last step | score of the separate evaluation, `final.json`, and its episodes; absent without one |
+| parameters, seeds_in_job | the last step | parameters of one seed; how many seeds its job trained together |
+| step_ms, acting_ms | the last step | a step of that job without evaluations; one action for one observation |
+| device_hours | the last step | the run's share of its job's time on the device of its column `device` |
+
+What a run cost is from its manifest, and absent where that does not say it.
 
 **Diverged runs are never dropped: from the step at which it diverged on, a run scores 0.** Its `score` is 0 whatever
 its last evaluations were, since whoever trains has no policy in hand at the end; counting the evaluations before would
@@ -30,9 +36,9 @@ import pandas as pd
 
 from mfql.errors import UserError
 from mfql.files import read_json, write_whole
-from mfql.report.origin import COMPARED, described, incomparable, origin
+from mfql.report.origin import COMPARED, described, device, incomparable, origin
 
-COLUMNS = ["method", "task", "seed", "stage", "step", "metric", "value", "run", "origin"]
+COLUMNS = ["method", "task", "seed", "stage", "step", "metric", "value", "run", "origin", "device"]
 STAGES = ("offline", "pretrain", "online")
 DIVERGED_SCORE = 0.0
 SCORED_EVALUATIONS = {"last_three": 3, "last": 1}
@@ -83,7 +89,8 @@ def collect(files: Iterable[str | Path], partial: bool = False) -> pd.DataFrame:
         partial: while some are trained anew, leave out those of earlier settings, data or training version.
 
     Returns:
-        The columns `COLUMNS`, sorted; `run` is the run's folder from `runs` on, `origin` that of `mfql.report.origin`.
+        The columns `COLUMNS`, sorted; `run` is the run's folder from `runs` on, `origin` that of `mfql.report.origin`,
+        `device` what the run trained on.
 
     Raises:
         UserError: no file is given; one is absent, is no JSON, lacks a value, or says another run than its folder; or
@@ -101,7 +108,11 @@ def collect(files: Iterable[str | Path], partial: bool = False) -> pd.DataFrame:
     manifests = {path: _manifest(path, run) for path, run in runs.items()}
     for earlier in _incomparable(manifests, partial):
         del runs[earlier]
-    rows = [(*row, origin(manifests[path])) for path, run in runs.items() for row in _rows(path, run, runs)]
+    rows = []
+    for path, run in runs.items():
+        manifest = manifests[path]
+        known = (origin(manifest), device(manifest))
+        rows += [(*row, *known) for row in [*_rows(path, run, runs), *_final(path, run), *_cost(path, run, manifest)]]
     frame = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": int, "step": int, "value": float})
     return frame.sort_values(["method", "task", "seed", "stage", "metric", "step"], ignore_index=True)
 
@@ -214,7 +225,7 @@ def _score_episodes(run: dict[str, Any]) -> int:
 
 
 def _rows(path: Path, run: dict[str, Any], runs: dict[Path, dict[str, Any]]) -> list[tuple[Any, ...]]:
-    """The run's rows, in the order of `COLUMNS` but for the origin."""
+    """The run's rows, in the order of `COLUMNS` but for origin and device."""
     rows: list[tuple[Any, ...]] = []
 
     def add(step: int, metric: str, value: float, of: Path = path) -> None:
@@ -239,3 +250,33 @@ def _rows(path: Path, run: dict[str, Any], runs: dict[Path, dict[str, Any]]) -> 
             add(before["steps"], "start_episodes", _score_episodes(before), start)
         add(run["steps"], "rise", _score(run) - _score(before))
     return rows
+
+
+def _final(path: Path, run: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """The rows of the separate evaluation of the run's policy; none where there is none of this very run."""
+    file = _folder(path) / "final.json"
+    found = read_json(file) if file.is_file() else {}
+    if found.get("identity") != run["identity"]:
+        return []
+    if run["metric"] not in found or "episodes" not in found:
+        raise UserError(f"{file} lacks {run['metric']} or episodes", "Write it anew with `mfql evaluate`.")
+    score = DIVERGED_SCORE if run["status"] == "diverged" else float(found[run["metric"]])
+    return _at_the_end(path, run, {"final": score, "final_episodes": found["episodes"]})
+
+
+def _cost(path: Path, run: dict[str, Any], manifest: dict[str, Any] | None) -> list[tuple[Any, ...]]:
+    """The rows of what the run cost."""
+    known = {key: (manifest or {}).get(key) for key in ("parameters", "step_ms", "acting_ms")}
+    if manifest is not None and manifest.get("seconds") is not None:
+        seeds = len(manifest.get("seeds_in_job") or [run["seed"]])
+        begun = (manifest.get("sessions") or [{}])[-1].get("from_step", 0)
+        # Of a continued run the manifest knows the last session's time.
+        whole = run["steps"] / (run["steps"] - begun) if 0 < begun < run["steps"] else 1.0
+        known |= {"seeds_in_job": seeds, "device_hours": manifest["seconds"] * whole / seeds / 3600}
+    return _at_the_end(path, run, {name: value for name, value in known.items() if value is not None})
+
+
+def _at_the_end(path: Path, run: dict[str, Any], values: dict[str, float]) -> list[tuple[Any, ...]]:
+    """One row a value, at the run's last step."""
+    keys = (run["method"], run["task"], run["seed"], run["stage"], run["steps"])
+    return [(*keys, metric, value, _run_name(path)) for metric, value in values.items()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import combinations
+from math import nan
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,8 @@ from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.scores import STAGES
 
 SUCCESS, RETURN = "success", "normalized_return"
+FINAL = ["final", "final_episodes"]
+COST = ["parameters", "seeds_in_job", "step_ms", "acting_ms", "device_hours"]
 COMPARISON_COLUMNS = ["stage", "task", "method", "baseline", "unit", "difference", "low", "high", "apart"]
 COMPARISON_COLUMNS += ["seeds", "baseline_seeds"]
 
@@ -25,14 +28,15 @@ def runs(scores: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         method, task, seed, stage, run, steps, unit (success | normalized_return), score, score_episodes, diverged,
-        stopped (early), origin; and of an online run rise, start, start_episodes, start_run, start_steps (of the run it
+        stopped (early), origin, device, and what is known of final, final_episodes, parameters, seeds_in_job, step_ms,
+        acting_ms, device_hours (as `mfql.report.scores` has them, else NaN); and of an online run rise, start, start_episodes, start_run, start_steps (of the run it
         starts from), NaN elsewhere.
     """
     keys = ["method", "task", "seed", "stage"]
-    wanted = ["score", "score_episodes", "diverged", "stopped", "rise", "start", "start_episodes"]
+    wanted = ["score", "score_episodes", "diverged", "stopped", "rise", "start", "start_episodes", *FINAL, *COST]
     final = scores[scores["metric"].isin(wanted)]
     wide = final.pivot_table(index=keys, columns="metric", values="value", aggfunc="last").reindex(columns=wanted)
-    own = final[final["metric"] == "score"].set_index(keys)[["run", "origin", "step"]]
+    own = final[final["metric"] == "score"].set_index(keys)[["run", "origin", "device", "step"]]
     start = final[final["metric"] == "start"].set_index(keys)[["run", "step"]]
     wide = wide.join(own.rename(columns={"step": "steps"}))
     wide = wide.join(start.rename(columns={"run": "start_run", "step": "start_steps"}))
@@ -47,7 +51,8 @@ def by_task(scores: pd.DataFrame) -> pd.DataFrame:
     Returns:
         stage, task, method, metric (score | rise), unit, value, low, high, std (over seeds), seeds, diverged, origins
         (how many kinds of code and packages the runs are of), episodes (all seeds together), by_seed ("seed:value
-        ..."). `low` and `high` are NaN for a single seed.
+        ..."), and of scores the mean of the separate evaluation final, final_low, final_high, final_seeds (NaN and 0
+        where no run has one). `low` and `high` are NaN for a single seed.
     """
     table = runs(scores)
     rows = []
@@ -73,7 +78,7 @@ def by_task(scores: pd.DataFrame) -> pd.DataFrame:
                 "episodes": int(own["score_episodes"].fillna(0).sum()),
                 "by_seed": " ".join(f"{run.seed}:{getattr(run, metric):.6g}" for run in own.itertuples()),
             }
-            rows.append(row)
+            rows.append(row | _final(own if metric == "score" else own.iloc[:0]))
     return in_order(pd.DataFrame(rows))
 
 
@@ -106,6 +111,22 @@ def between_methods(scores: pd.DataFrame) -> pd.DataFrame:
             }
             rows.append(row)
     return in_order(pd.DataFrame(rows, columns=COMPARISON_COLUMNS))
+
+
+def _final(own: pd.DataFrame) -> dict[str, float]:
+    """The mean of the separate evaluations of some runs of one method, task and stage."""
+    scored = own.dropna(subset=["final"])
+    if scored.empty:
+        return {"final": nan, "final_low": nan, "final_high": nan, "final_seeds": 0}
+    unit = scored["unit"].iloc[0]
+    group = Group.of_scores(scored["final"], scored["final_episodes"] if unit == SUCCESS else None)
+    interval = bounded(weighted([group], [1]), unit, "score")
+    return {
+        "final": interval.value,
+        "final_low": interval.low,
+        "final_high": interval.high,
+        "final_seeds": len(scored),
+    }
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
