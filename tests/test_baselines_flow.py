@@ -239,6 +239,27 @@ def test_a_seed_trains_alike_alone_and_among_others(kind):
         torch.testing.assert_close(value[0], together.logged[name][1], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [(FQL, {"alpha": 0.1}), (IFQL, {"num_samples": 16}), (FBRAC, {"alpha": 0.1}), (FAWAC, {"alpha": 10.0})],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_bandits_policy_acts_better_than_its_data(kind, changed):
+    """Actions are uniform; the reward is their squared distance from one of them, -1.17 on average."""
+    best = torch.tensor([0.5, -0.5])
+    options = replace(SMALL[kind], batch_size=64, actor_hidden=(32, 32), critic_hidden=(32, 32), learning_rate=3e-3)
+    agent, state = make(kind, [0], replace(options, **changed))
+    updater, stream = Updater(agent, state, 1e9), DrawStream(agent.update_draws(), [0], "update", CPU)
+    nothing = {"observations": torch.zeros(1, 64, 4), "next_observations": torch.zeros(1, 64, 4)}
+    for step in range(150):
+        actions = 2 * torch.rand(1, 64, 2) - 1
+        rewards = -(actions - best).square().sum(-1)
+        updater({**nothing, "actions": actions, "rewards": rewards, "masks": torch.zeros(1, 64)}, stream.at(step))
+    parameters = views_of(agent, state.flat)
+    acted = agent.act(parameters, torch.zeros(1, 256, 4), torch.randn(1, 256, *agent.act_draw().shape))
+    assert -(acted - best).square().sum(-1).mean() > -0.4
+
+
 @AGENTS
 def test_every_group_learns_and_targets_follow_the_critics(kind):
     _, start = make(kind, [3])
