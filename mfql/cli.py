@@ -50,10 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     from mfql.ablation import cli as ablation
     from mfql.operations import cli as operations
     from mfql.report import cli as report
+    from mfql.toy import cli as toy
 
     ablation.add_commands(commands)
     operations.add_commands(commands)
     report.add_commands(commands)
+    toy.add_commands(commands)
     return parser
 
 
@@ -212,7 +214,8 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate.add_argument("run", type=Path, help="such as results/runs/METHOD/TASK/seed0/offline")
     evaluate.add_argument("--episodes", type=_count(1), default=50)
     evaluate.add_argument("--out", type=Path, required=True, metavar="FILE.json")
-    evaluate.add_argument("--video", type=Path, metavar="FILE.gif")
+    evaluate.add_argument("--video", type=Path, metavar="FILE.gif", help="film one episode")
+    evaluate.add_argument("--strip", type=Path, metavar="FILE.png", help="a few frames of that episode in one picture")
     evaluate.add_argument("--workers", type=_count(0), default=os.cpu_count() or 1)
     evaluate.set_defaults(func=_evaluate)
 
@@ -220,7 +223,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from mfql.evaluation.evaluate import evaluate
 
-    evaluate(options.run, options.episodes, options.out, options.video, options.workers)
+    evaluate(options.run, options.episodes, options.out, options.video, options.workers, options.strip)
 
 
 def _add_tune(commands: argparse._SubParsersAction) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
 import torch
+from PIL import Image
 
 from mfql.envs.make import make_env, reset_env
 from mfql.envs.pixels import NO_RENDERER, choose_renderer
@@ -21,9 +23,13 @@ from mfql.files import write_json, write_whole
 # Filmed frames a second, and the longest film.
 _FRAMES_PER_SECOND = 30
 _MOST_FRAMES = 600
+# Frames of a strip, and their height in pixels.
+_STRIP_FRAMES, _STRIP_HEIGHT = 8, 160
 
 
-def evaluate(run: Path, episodes: int, out: Path, video: Path | None, workers: int) -> dict[str, Any]:
+def evaluate(
+    run: Path, episodes: int, out: Path, video: Path | None, workers: int, strip: Path | None = None
+) -> dict[str, Any]:
     """Score a policy and write what was found.
 
     The episodes are others than those of training's evaluations, and the same in every call.
@@ -34,11 +40,12 @@ def evaluate(run: Path, episodes: int, out: Path, video: Path | None, workers: i
         out: JSON file with the means and every episode's result.
         video: GIF file of one episode, or None.
         workers: environment processes.
+        strip: PNG file of a few frames of that episode side by side, or None.
 
     Raises:
-        UserError: no policy in the folder, or no off-screen rendering for the video.
+        UserError: no policy in the folder, or no off-screen rendering for the video or the strip.
     """
-    if video is not None:
+    if video is not None or strip is not None:
         choose_renderer()
     policy = load_policy(run)
     description = policy.description
@@ -62,22 +69,41 @@ def evaluate(run: Path, episodes: int, out: Path, video: Path | None, workers: i
             "length": found.lengths[0].tolist(),
         },
     }
-    if video is not None:
-        film(policy, description["task"], video)
+    if video is not None or strip is not None:
+        film(policy, description["task"], video, strip)
     write_json(out, result)
     return result
 
 
-def film(policy: Policy, task: str, path: Path) -> None:
-    """Film one episode as an animated GIF.
+def film(policy: Policy, task: str, video: Path | None, strip: Path | None = None) -> None:
+    """Film one episode as an animated GIF, and show frames of it in one picture.
+
+    Args:
+        policy: acts.
+        task: the task's name.
+        video: the GIF file, or None.
+        strip: the PNG file: frames in equal steps from the episode's first to its last, side by side; or None.
 
     Raises:
         UserError: this machine cannot render off-screen.
     """
     frames = _frames(policy, task)
-    encoded = imageio.imwrite("<bytes>", frames, extension=".gif", fps=_FRAMES_PER_SECOND, loop=0)
+    if video is not None:
+        _write(video, imageio.imwrite("<bytes>", frames, extension=".gif", fps=_FRAMES_PER_SECOND, loop=0))
+    if strip is not None:
+        chosen = np.linspace(0, len(frames) - 1, min(_STRIP_FRAMES, len(frames))).round().astype(int)
+        width = round(frames.shape[2] * _STRIP_HEIGHT / frames.shape[1])
+        small = [np.asarray(Image.fromarray(frames[at]).resize((width, _STRIP_HEIGHT))) for at in chosen]
+        # A palette makes a third of the size; the report carries the picture inside.
+        picture = Image.fromarray(np.hstack(small)).quantize(128)
+        content = BytesIO()
+        picture.save(content, "png", optimize=True)
+        _write(strip, content.getvalue())
+
+
+def _write(path: Path, content: bytes) -> None:
     with write_whole(path, "wb") as file:
-        file.write(encoded)
+        file.write(content)
 
 
 def _frames(policy: Policy, task: str) -> np.ndarray:

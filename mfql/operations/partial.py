@@ -67,6 +67,6 @@ def _verdict(table: Any, configuration: Mapping[str, Any], config_dir: Path, res
     verdicts = verdict_tables.verdicts(table, results, references)
     folder = results / configuration["name"] / "partial" / "verdict"
     verdict_tables.write(verdicts, folder)
-    outside = published.read_outside(configuration.get("outside_scores", []))
+    outside = published.read_outside(configuration["outside_scores"])
     benchmark.write(benchmark.benchmark(verdicts, references.published, references.tasks, outside), folder)
     return folder / "verdict.csv"

@@ -28,8 +28,10 @@ _REPORT = {
 }
 _RUN_FILE = re.compile(
     r"results/runs/(?P<method>[^/]+)/(?P<task>[^/]+)/seed(?P<seed>\d+)/(?P<stage>offline|pretrain|online)"
-    r"/(?P<name>evaluation\.json|final\.json|video\.gif|video\.json)"
+    r"/(?P<name>evaluation\.json|final\.json|video\.gif|video\.json|strip\.png)"
 )
+
+_FILM = re.compile(r"video\.gif|strip\.png")  # written with video.json by one job
 
 
 # One environment step of one worker, and steps of a typical OGBench episode.
@@ -120,7 +122,7 @@ class Launch:
             self._report(target)
         elif found := _RUN_FILE.fullmatch(target):
             run = find_run(self.config, self.config_dir, found["method"], found["task"], found["stage"])
-            self._evaluate(run, int(found["seed"]), found["name"].replace(".gif", ".json"))
+            self._evaluate(run, int(found["seed"]), _FILM.sub("video.json", found["name"]))
         elif inside != target and (rule := _rule_of(inside)):
             self._report(rule)
         else:
@@ -167,14 +169,15 @@ class Launch:
                 self.beside += made["episodes"] * find_recipe(dataset).steps * STEP_SECONDS
         return missing
 
-    def _evaluate(self, run: Run, seed: int, name: str) -> None:
-        """A file that is made from a finished policy, or the training alone."""
+    def _evaluate(self, run: Run, seed: int, name: str) -> bool:
+        """Count a file that is made from a finished policy, or the training alone; returns whether it would be made."""
         trained = self._train(run, seed)
         path = self.outlooks.of(run, seed).folder.folder / name
         if name != "evaluation.json" and (trained or not path.exists()) and path not in self._made:
             self._made[path] = True
             self.counts["evaluation"] += 1
             self.beside += episode_seconds(run, self.config["final_episodes"] if name == "final.json" else 1)
+        return path in self._made
 
     def _report(self, rule: str) -> bool:
         """Count a rule of the report and those before it; returns whether it would run."""
@@ -183,7 +186,13 @@ class Launch:
         if path not in self._made:
             made_anew = [self._report(source) for source in sources]
             if rule == "scores":
-                made_anew += [self._train(*one) for one in [*self._asked("offline"), *self._asked("online")]]
+                asked = [*self._asked("offline"), *self._asked("online")]
+                made_anew += [self._train(*one) for one in asked]
+                if self.config["final_episodes"]:
+                    made_anew += [self._evaluate(*one, "final.json") for one in asked]
+            if rule == "report":
+                for video in self.config["videos"]:
+                    self._ask(f"results/runs/{video}/video.gif")
             self._made[path] = any(made_anew) or not path.exists()
             self.counts["report"] += self._made[path]
         return self._made[path]

@@ -1,10 +1,11 @@
-"""Every method's score on every task, as the papers' tables have them: ours, the published numbers, scores from outside.
+"""Every method's score on every task, as papers' tables have them: ours, published numbers, scores from outside.
 
 The table has one row a number, with the columns `COLUMNS`:
 
 | column | meaning |
 |---|---|
-| scope, suite, environment, task | a `task`'s number, or the mean over the tasks of an `environment` or `suite`; what it is of |
+| scope | `task`, or the mean over the tasks of an `environment` or a `suite` |
+| suite, environment, task | what it is of |
 | column | what the number stands under: our method's name, else the published or outside method's |
 | origin | `ours`, `published` or `outside` |
 | value, low, high, std, seeds | of ours the mean over seeds with its 95 % interval; NaN where not known |

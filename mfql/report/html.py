@@ -49,8 +49,8 @@ class Options:
         partial: whether to report what is finished and list the rest, instead of refusing.
         expected: the ranges of `mfql.report.expected.read_expected`.
         targets: the `evaluation.json` of every run that was asked for.
-        verdict: the `verdict.csv` of `mfql.report.verdict_tables`, to show the verdicts, and every method's numbers where
-            the `benchmark.csv` of `mfql.report.benchmark` lies beside it.
+        verdict: the `verdict.csv` of `mfql.report.verdict_tables`, to show the verdicts; where the `benchmark.csv` of
+            `mfql.report.benchmark` lies beside it, every method's numbers too.
         tasks: the task table by name, for the suites that the page is filtered by.
         panels: the folder below which panels lie.
         speed: results files of `python -m benchmarks`.
@@ -317,7 +317,7 @@ class _Drawn:
                 own = part.assign(**{other: float("nan")})
                 title = f"Score beside cost, {stage}, {device}"
                 figure = self._figure("cost", figures.cost(own, self.style, bare=True), place, title)
-                text = f"Mean {figures.LABELS[unit]} over a method’s tasks against the hours of the device that a run takes."
+                text = f"Mean {figures.LABELS[unit]} over a method’s tasks against the device’s hours that a run takes."
                 found.append(figure | {"title": title, "text": text, "methods": sorted(part["method"].unique())})
         return found
 

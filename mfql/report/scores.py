@@ -12,7 +12,7 @@ The table has one row per run, step and metric, with the columns `COLUMNS`. Metr
 | stopped | the step of early stopping | 1; absent for runs that went on to the end |
 | start, start_episodes | the last step of the run that an online run starts from | its score; `run` names that run |
 | rise | the last step | an online run's score minus `start` |
-| final, final_episodes | the last step | score of the separate evaluation, `final.json`, and its episodes; absent without one |
+| final, final_episodes | the last step | the separate evaluation's score, `final.json`, and its episodes |
 | parameters, seeds_in_job | the last step | parameters of one seed; how many seeds its job trained together |
 | step_ms, acting_ms | the last step | a step of that job without evaluations; one action for one observation |
 | device_hours | the last step | the run's share of its job's time on the device of its column `device` |

@@ -23,6 +23,7 @@ rule scores:
     input:
         wanted("offline"),
         wanted("online"),
+        final_scores(),
         runs=rules.list_runs.output,
     output:
         report(f"{EXPERIMENT}/scores.csv", caption="../report/scores.rst", category="Tables"),
@@ -44,11 +45,11 @@ rule aggregate:
     output:
         [
             report(f"{EXPERIMENT}/aggregate/{name}.csv", caption=f"../report/{name}.rst", category="Tables")
-            for name in ("tasks", "comparisons", "aggregate", "improvement", "profiles", "curves")
+            for name in ("tasks", "comparisons", "aggregate", "improvement", "profiles", "curves", "cost")
         ],
         [
             report(f"{EXPERIMENT}/aggregate/{name}.{kind}", caption=f"../report/{name}.rst", category="Figures")
-            for name in ("curves", "tasks", "aggregate", "profiles")
+            for name in ("curves", "tasks", "aggregate", "profiles", "improvement", "cost")
             for kind in ("svg", "png")
         ],
     log:

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from glob import glob
 
 import pandas as pd
 from snakemake.exceptions import WorkflowError
@@ -14,6 +15,7 @@ from snakemake.utils import validate
 
 from mfql.envs.d4rl import TASKS as D4RL_TASKS
 from mfql.errors import UserError
+from mfql.files import sha256
 from mfql.extensions import extend
 from mfql.settings import checkpoint_stage, raw_settings, settings_hash
 from mfql.tasks import find_task, registered_tasks, seeds_of_task, select_tasks
@@ -185,6 +187,12 @@ def final_scores():
 def videos():
     """The videos that the configuration asks for."""
     return [f"results/runs/{run}/video.gif" for run in config["videos"]]
+
+
+def panels_at_hand(wildcards):
+    """What toy, ablations and claims have written by now: the page is made anew when that changes, and asks for none."""
+    found = sorted(glob(f"{EXPERIMENT}/**/panel.json", recursive=True))
+    return [f"{path} {sha256(path)[:16]}" for path in found]
 
 
 def announce():

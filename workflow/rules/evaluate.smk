@@ -32,6 +32,12 @@ rule video:
             category="Videos",
             labels={"method": "{method}", "task": "{task}", "seed": "{seed}", "stage": "{stage}"},
         ),
+        strip=report(
+            "results/runs/{method}/{task}/seed{seed}/{stage}/strip.png",
+            caption="../report/video.rst",
+            category="Videos",
+            labels={"method": "{method}", "task": "{task}", "seed": "{seed}", "stage": "{stage}"},
+        ),
         episodes="results/runs/{method}/{task}/seed{seed}/{stage}/video.json",
     log:
         "logs/video/{method}/{task}/seed{seed}-{stage}.log",
@@ -44,4 +50,5 @@ rule video:
         mem_mb=lambda wildcards, attempt: attempt * 4000,
         runtime=lambda wildcards, attempt: attempt * 60,
     shell:
-        "mfql{EXTENSIONS} evaluate {params.run:q} --episodes 1 --out {output.episodes} --video {output.video} > {log} 2>&1"
+        "mfql{EXTENSIONS} evaluate {params.run:q} --episodes 1 --out {output.episodes} --video {output.video} --strip {output.strip}"
+        " > {log} 2>&1"

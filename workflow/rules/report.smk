@@ -1,5 +1,7 @@
 """The page that a reader opens."""
 
+from glob import glob
+
 
 rule report:
     input:
@@ -7,6 +9,8 @@ rule report:
         tables=rules.aggregate.output,
         verdict=rules.verdict.output[0],
         expected=config["expected"] or [],
+        films=videos(),
+        tasks="config/tasks.csv",
     output:
         report(f"{EXPERIMENT}/report.html", caption="../report/report.rst", category="Report"),
     log:
@@ -16,10 +20,15 @@ rule report:
     params:
         aggregates=lambda wildcards, input: os.path.dirname(input.tables[0]),
         expected=["--expected", config["expected"]] if config["expected"] else [],
+        speed=["--speed", *measured] if (measured := sorted(glob("benchmarks/results/*.json"))) else [],
+        panels=panels_at_hand,
+        experiment=subpath(output[0], parent=True),
+        extensions=EXTENSIONS,
     resources:
         gpu=0,
         mem_mb=4000,
         runtime=60,
     shell:
-        "mfql report --scores {input.scores} --aggregates {params.aggregates} --results results"
-        " --verdict {input.verdict} {params.expected:q} --out {output} > {log} 2>&1"
+        "mfql{params.extensions} report --scores {input.scores} --aggregates {params.aggregates} --results results"
+        " --verdict {input.verdict} --tasks {input.tasks} --panels {params.experiment} {params.expected:q} {params.speed:q}"
+        " --out {output} > {log} 2>&1"

@@ -8,10 +8,15 @@ rule verdict:
         glob("results/published/**/*.csv", recursive=True),
         scores=f"{EXPERIMENT}/scores.csv",
         tasks="config/tasks.csv",
+        outside=config["outside_scores"],
     output:
         [
             report(f"{EXPERIMENT}/verdict/verdict.{kind}", caption="../report/verdict.rst", category="Tables")
             for kind in ("csv", "md")
+        ],
+        [
+            report(f"{EXPERIMENT}/verdict/benchmark.{kind}", caption="../report/benchmark.rst", category="Tables")
+            for kind in ("csv", "md", "tex")
         ],
     log:
         f"logs/{EXPERIMENT}/verdict.log",
@@ -19,10 +24,11 @@ rule verdict:
         f"logs/{EXPERIMENT}/verdict.tsv"
     params:
         folder=subpath(output[0], parent=True),
+        outside=["--outside", *config["outside_scores"]] if config["outside_scores"] else [],
     resources:
         gpu=0,
         mem_mb=2000,
         runtime=30,
     shell:
         "mfql{EXTENSIONS} verdict --scores {input.scores} --published results/published --tasks {input.tasks} --results results"
-        " --out {params.folder} > {log} 2>&1"
+        " {params.outside:q} --out {params.folder} > {log} 2>&1"
