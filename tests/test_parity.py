@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mfql import parity
-from mfql.agents.flax import as_released, load_released
+from mfql.agents.flax import as_released, load_checkpoint, load_released
 from mfql.cli import main
+from mfql.errors import UserError
 from mfql.parity.comparison import section
+from tests.test_safety import nested
 
 ROOT = Path(__file__).parents[1]
 FIXTURE = ROOT / "tests" / "data" / "reference.npz"
@@ -93,9 +97,18 @@ def test_a_fixture_without_gradients_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("method", ["fql", "ifql", "iql", "rebrac"])
-def test_the_weights_of_a_baseline_go_to_released_names_and_back(method):
+def test_the_weights_of_a_baseline_go_to_released_names_and_back_and_come_from_its_checkpoints(method, tmp_path):
     arrays = parity.load_fixture(BASELINES)
     weights = section(arrays, f"{method}/param:")
     agent = parity.BaselineFixture(arrays).agent(method)
-    back = dict(as_released(agent, load_released(agent, weights), weights))
+    flat = load_released(agent, weights)
+    back = dict(as_released(agent, flat, weights))
     assert all(np.array_equal(back[name], value) for name, value in weights.items())
+    (tmp_path / "params_1.pkl").write_bytes(pickle.dumps(nested(weights)))
+    read = load_checkpoint(agent, tmp_path / "params_1.pkl")
+    assert all(torch.equal(read[name], value) for name, value in flat.items())
+    (tmp_path / "params_1.pkl").write_bytes(
+        pickle.dumps(nested({k: v for k, v in weights.items() if "Dense_3" not in k}))
+    )
+    with pytest.raises(UserError, match="lacks"):
+        load_checkpoint(agent, tmp_path / "params_1.pkl")

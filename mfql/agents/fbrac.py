@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from mfql.agents.interface import Batch, Draw, Draws, Group, Losses, Parameters
-from mfql.agents.mlp import ActorCritic, FlowActor, FlowActorSettings, flow_errors, q_loss, required, td_loss
+from mfql.agents.mlp import ActorCritic, FlowActor, FlowActorSettings, flow_errors, q_loss, required
 from mfql.settings import require
 
 
@@ -59,9 +59,7 @@ class FBRAC(ActorCritic):
         seen = self.encode(parameters["critic"], batch["observations"])
         with torch.no_grad():
             next_actions = self.act(parameters, batch["next_observations"], draws["noise_next"])
-        targets = self.td_targets(batch, self.next_values(parameters, batch, next_actions))
-        values = self.critic(parameters["critic"], seen, batch["actions"])
-        critic_loss, critic_info = td_loss(values, targets)
+        critic_loss, critic_info = self.evaluation_loss(parameters, batch, seen, next_actions)
         policy_loss, policy_info = self.policy_loss(parameters, batch, seen, draws)
         return critic_loss + policy_loss, {**critic_info, **policy_info}
 

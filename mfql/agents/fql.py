@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from mfql.agents.interface import Batch, Draw, Draws, Group, Losses, Parameters
-from mfql.agents.mlp import MLP, ActorCritic, FlowActor, FlowActorSettings, flow_errors, q_loss, required, td_loss
+from mfql.agents.mlp import MLP, ActorCritic, FlowActor, FlowActorSettings, flow_errors, q_loss, required
 from mfql.agents.parameters import Views
 from mfql.settings import require
 
@@ -58,10 +58,8 @@ class FQL(ActorCritic):
     def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:
         seen = self.encode(parameters["critic"], batch["observations"])
         with torch.no_grad():
-            raw = self.raw_actions(parameters["policy"], batch["next_observations"], draws["noise_next"])
-        next_values = self.next_values(parameters, batch, raw.clamp(-1.0, 1.0))
-        values = self.critic(parameters["critic"], seen, batch["actions"])
-        critic_loss, critic_info = td_loss(values, self.td_targets(batch, next_values))
+            next_actions = self.act(parameters, batch["next_observations"], draws["noise_next"])
+        critic_loss, critic_info = self.evaluation_loss(parameters, batch, seen, next_actions)
         policy_loss, policy_info = self.policy_loss(parameters, batch, seen, draws)
         return critic_loss + policy_loss, {**critic_info, **policy_info}
 

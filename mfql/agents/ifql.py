@@ -91,6 +91,6 @@ class IFQL(ActorCriticValue):
         return {
             "flow_loss": self._flow_loss(parameters, batch, draws),
             "value_loss": info["value_loss"],
-            # The expectile of 0.9 leaves a few of the data's actions above V, none where V overestimates.
+            # A few where V has found its expectile, none where it lies above all of the data's values.
             "positive_advantages": (advantages > 0).float().mean(1),
         }

@@ -250,6 +250,11 @@ class ActorCritic(Agent):
         with torch.no_grad():
             return self.aggregate(self.critic(target, self.encode(target, batch["next_observations"]), next_actions))
 
+    def evaluation_loss(self, parameters: Parameters, batch: Batch, seen: Tensor, next_actions: Tensor) -> Losses:
+        """`td_loss` with y = r + discount mask Q_target(s', a'); `seen` as in `frozen_values`."""
+        targets = self.td_targets(batch, self.next_values(parameters, batch, next_actions))
+        return td_loss(self.critic(parameters["critic"], seen, batch["actions"]), targets)
+
     def frozen_values(self, parameters: Parameters, seen: Tensor, actions: Tensor) -> Tensor:
         """Q of a policy's actions `[S, E, B]`, with a gradient to the actions alone.
 
