@@ -21,6 +21,7 @@ include: "workflow/rules/verdict.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/tune.smk"
 include: "workflow/rules/ablation.smk"
+include: "workflow/rules/toy.smk"
 
 
 localrules:

@@ -290,9 +290,7 @@ def flow_terms(
     return FlowTerms((weight * errors).mean(-1), errors.mean(-1), prediction, tangent, target, following)
 
 
-def _times(
-    uniform: Tensor, settings: FlowSettings, state: Mapping[str, Tensor] | None
-) -> tuple[Tensor, Tensor | None]:
+def _times(uniform: Tensor, settings: FlowSettings, state: Mapping[str, Tensor] | None) -> tuple[Tensor, Tensor | None]:
     """Times t `[S, B, 1]` from uniform numbers, and their indices on the grid `[S, B]`, None off it."""
     distribution, size = settings.time_distribution, settings.time_steps
     if distribution == "logit_normal":
@@ -343,9 +341,7 @@ def _prediction(
     return torch.cat(values, 1), torch.cat(tangents, 1), torch.cat(spans, 1)
 
 
-def _derived(
-    policy: FlowPolicy, parameters: Views, points: _Points, settings: FlowSettings
-) -> tuple[Tensor, Tensor]:
+def _derived(policy: FlowPolicy, parameters: Views, points: _Points, settings: FlowSettings) -> tuple[Tensor, Tensor]:
     """The network's output and its derivative along the path `[S, B, A]`."""
     if settings.derivative == "exact":
         modulations = _modulations(policy, parameters, points, settings, derivative=True)

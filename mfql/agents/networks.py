@@ -255,7 +255,7 @@ class ResidualPolicy:
     def grid_modulations(
         self, parameters: Views, indices: Tensor, size: int, dtype: torch.dtype, *, derivative: bool = True
     ) -> Dual:
-        """Modulations at the times (i + 1) / size for indices `[S, B]`, of a type, and, if asked, their derivative in time.
+        """Modulations at the times (i + 1) / size for indices `[S, B]`, of a type; if asked, their derivative in time.
 
         They are computed for the grid once and taken from it by a one-hot product, whose gradient is deterministic on
         every device.

@@ -1,0 +1,75 @@
+"""The toy's configuration file: methods, the studies that compare them, and sizes.
+
+This module needs no torch, so that a launcher can list a study's trainings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mfql.errors import UserError, unknown
+from mfql.settings import split_method
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared.
+
+    Args:
+        name: of the study.
+        methods: the first is that which the others are held against.
+        panels: what is drawn beside the comparison: `samples`, `training`, `cost`, or a setting, to draw errors over.
+    """
+
+    name: str
+    methods: list[str]
+    panels: list[str]
+
+
+def read_study(path: str | Path, name: str) -> Study:
+    """A study of the configuration.
+
+    Raises:
+        UserError: the file is no such configuration, has no such study, or the study lacks methods.
+    """
+    studies = read_configuration(path)["studies"]
+    if name not in studies:
+        raise unknown("study", name, list(studies), str(path))
+    found = studies[name]
+    if not isinstance(found, dict) or not found.get("methods") or set(found) - {"methods", "panels"}:
+        raise UserError(f"{path}: study {name} is {found}", "Give it methods and, if wanted, panels: docs/toy.md.")
+    return Study(name, list(found["methods"]), list(found.get("panels", [])))
+
+
+def method_values(document: Mapping[str, Any], method: str, size: str, where: str) -> dict[str, Any]:
+    """What a method has at a size: the size's values, replaced by the method's own, replaced by those in its name.
+
+    Raises:
+        UserError: there is no such method or size.
+    """
+    base, changed = split_method(method)
+    for kind, name, known in (("method", base, document["methods"]), ("size", size, document["sizes"])):
+        if name not in known:
+            raise unknown(kind, name, list(known), where)
+    return {**document["sizes"][size], **document["methods"][base], **changed}
+
+
+def read_configuration(path: str | Path) -> dict[str, Any]:
+    """The sections methods, studies and sizes of a configuration of the toy.
+
+    Raises:
+        UserError: it cannot be read, or lacks one.
+    """
+    try:
+        document = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}", "Give a configuration of the toy: config/toy.yaml.") from error
+    sections = ("methods", "studies", "sizes")
+    if not isinstance(document, dict) or not all(isinstance(document.get(name), dict) for name in sections):
+        raise UserError(f"{path} lacks one of the sections {', '.join(sections)}", "docs/toy.md explains them.")
+    return document

@@ -1,0 +1,96 @@
+"""The 2-D toy of `config/toy.yaml`: a training of each method, all seeds together, and the panels of each study.
+
+Never part of `all`. Trainings lie in `results/toy-runs/SIZE/METHOD/`, shared by all configurations.
+"""
+
+from mfql.toy.studies import method_values, read_configuration, read_study
+
+TOY_FILE = "config/toy.yaml"
+TOY = for_people(read_configuration, TOY_FILE)
+check(TOY, "toy", TOY_FILE)
+TOY_RUN = "results/toy-runs/{size}/{method}/"
+
+
+def toy_panels(study, size):
+    """The panels of a study, by their descriptions."""
+    panels = ["comparison", *TOY["studies"][study].get("panels", [])]
+    return [f"{EXPERIMENT}/toy/{size}/{study}/{panel}/panel.json" for panel in panels]
+
+
+localrules:
+    toy,
+    toy_studies,
+    toy_paper,
+
+
+rule train_toy:
+    output:
+        [f"{TOY_RUN}{name}" for name in ("metrics.csv", "samples.csv", "manifest.json")],
+    log:
+        "logs/toy-runs/{size}/{method}.log",
+    benchmark:
+        "logs/toy-runs/{size}/{method}.tsv"
+    wildcard_constraints:
+        size="|".join(TOY["sizes"]),
+    params:
+        folder=subpath(output[0], parent=True),
+        values=lambda wildcards: for_people(method_values, TOY, wildcards.method, wildcards.size, TOY_FILE),
+    threads: 1
+    resources:
+        gpu=lambda wildcards: int(wildcards.size == "paper"),
+        mem_mb=lambda wildcards, attempt: attempt * 4000,
+        runtime=240,
+    shell:
+        "mfql toy train {wildcards.method} --size {wildcards.size} --config " + TOY_FILE + " --out {params.folder}"
+        " --threads {threads} > {log} 2>&1"
+
+
+for study in TOY["studies"]:
+    for size in TOY["sizes"]:
+
+        rule:
+            name:
+                f"toy_{size}_{study}"
+            input:
+                expand(f"{TOY_RUN}manifest.json", size=size, method=for_people(read_study, TOY_FILE, study).methods),
+            output:
+                toy_panels(study, size),
+                report(
+                    [file.replace("panel.json", "figure.svg") for file in toy_panels(study, size)],
+                    caption="../report/toy.rst",
+                    category="Toy",
+                    subcategory=study,
+                    labels={"size": size},
+                ),
+            log:
+                f"logs/{EXPERIMENT}/toy/{size}/{study}.log",
+            benchmark:
+                f"logs/{EXPERIMENT}/toy/{size}/{study}.tsv"
+            params:
+                study=study,
+                size=size,
+                runs=subpath(input[0], ancestor=2),
+                out=subpath(output[0], ancestor=2),
+                command=f"snakemake toy_{size}_{study}",
+            resources:
+                gpu=0,
+                mem_mb=lambda wildcards, attempt: attempt * 4000,
+                runtime=60,
+            shell:
+                "mfql toy panels {params.study} --size {params.size} --config " + TOY_FILE + " --runs {params.runs}"
+                " --out {params.out} --command {params.command:q} > {log} 2>&1"
+
+
+rule toy:
+    input:
+        [toy_panels(study, "reduced") for study in ("formulations", "sampled_b")],
+
+
+rule toy_studies:
+    input:
+        [toy_panels(study, "reduced") for study in TOY["studies"]],
+
+
+rule toy_paper:
+    input:
+        [toy_panels(study, "paper") for study in TOY["studies"]],
