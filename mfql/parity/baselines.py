@@ -19,6 +19,7 @@ from mfql.agents.interface import Agent, Batch, Parameters, load_agent
 from mfql.agents.update import views_of
 from mfql.errors import UserError
 from mfql.parity.comparison import Arrays, Comparison, compare, critic_sizes, gradients_of, section
+from mfql.settings import build_settings
 
 # Settings that the fixture's documentation gives in words alone.
 _DISCOUNT = 0.97
@@ -112,7 +113,7 @@ METHODS = {
 # What the arrays of each method in a fixture begin with, beside `in:`.
 SECTIONS = ("param", "out", "grad")
 
-_STATISTICS = {"mean": Tensor.mean, "max": Tensor.max, "min": Tensor.min}
+_STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {"mean": Tensor.mean, "max": Tensor.max, "min": Tensor.min}
 
 
 class BaselineFixture:
@@ -158,16 +159,17 @@ class BaselineFixture:
         module = biases[0].partition("/")[0]
         sizes = [weights[known].shape[0] for known in biases if known.startswith(f"{module}/")]
         kind = load_agent(name)
-        settings = kind.settings_type(
-            offline_steps=1,
-            online_steps=0,
-            discount=_DISCOUNT,
-            batch_size=self.batch["actions"].shape[1],
-            actor_hidden=tuple(sizes[:-1]),
-            critic_hidden=critic_hidden,
-            num_critics=num_critics,
+        values = {
+            "offline_steps": 1,
+            "online_steps": 0,
+            "discount": _DISCOUNT,
+            "batch_size": self.batch["actions"].shape[1],
+            "actor_hidden": sizes[:-1],
+            "critic_hidden": critic_hidden,
+            "num_critics": num_critics,
             **METHODS[name].settings,
-        )
+        }
+        settings = build_settings(kind.settings_type, values, f"the fixture's {name}")
         return kind(settings, self.batch["observations"].shape[2:], self.batch["actions"].shape[-1])
 
 
