@@ -1,8 +1,8 @@
 """The baselines' tables of settings, from the published ones: `python -m mfql.published_settings`.
 
-`config/baselines/published/hyperparameters.csv` holds what Flow Q-Learning (arXiv 2502.02538) publishes, one row a task,
-method and setting (`offline` or `online`). Rows marked `exact` are of the commands of its released code, rows marked `ocr`
-were read from its tables by character recognition, which lost zeros in places. This module makes of it
+`config/baselines/published/hyperparameters.csv` holds what Flow Q-Learning (arXiv 2502.02538) publishes, one row a
+task, method and setting (`offline` or `online`). Rows marked `exact` are of the commands of its released code, rows
+marked `ocr` were read from its tables by character recognition, which lost zeros in places. This module makes of it
 `config/baselines/METHOD.csv`, with every decision in the row's `settings_source`:
 
 - The tasks of one OGBench dataset share their settings there. A cell that was read otherwise than on most of them is
@@ -26,7 +26,7 @@ from pathlib import Path
 
 from mfql.errors import UserError
 from mfql.files import write_whole
-from mfql.tables import ANY_TASK, KEYS, SOURCE
+from mfql.tables import ANY, KEYS, SOURCE
 from mfql.tasks import Task, load_tasks
 
 PUBLISHED = Path("baselines", "published", "hyperparameters.csv")
@@ -101,10 +101,8 @@ def tables(config_dir: Path) -> dict[str, str]:
     """
     tasks = load_tasks(config_dir / "tasks.csv")
     published = _published(config_dir / PUBLISHED)
-    return {
-        name: _text(method, _rows(method, _found(method, published, tasks), tasks))
-        for name, method in BASELINES.items()
-    }
+    found = {name: _found(method, published, tasks) for name, method in BASELINES.items()}
+    return {name: _text(method, _rows(method, found[name], tasks)) for name, method in BASELINES.items()}
 
 
 def _published(path: Path) -> list[dict[str, str]]:
@@ -126,9 +124,7 @@ def _found(method: Baseline, published: Iterable[Mapping[str, str]], tasks: Mapp
         _check(row, tasks[task])
         if key in found.cells:
             if found.cells[key] != cells:
-                raise UserError(
-                    f"{PUBLISHED}: {method.published} on {task} is published twice, differently", "Keep one."
-                )
+                raise UserError(f"{PUBLISHED}: {method.published} on {task} has two values", "Keep one of the rows.")
             continue
         confidence, _, care = row["confidence"].partition(" ")
         found.cells[key], found.sources[key] = cells, _SOURCES[confidence]
@@ -140,14 +136,12 @@ def _found(method: Baseline, published: Iterable[Mapping[str, str]], tasks: Mapp
 
 def _check(row: Mapping[str, str], task: Task) -> None:
     """Hold discount and steps of a published row against the rule and the task table."""
-    offline, online = task.settings["offline_steps"], 0
+    steps = task.settings["offline_steps"]
+    expected = {"discount": discount_of(task), "offline_steps": str(steps), "online_steps": "0"}
     if row["setting"] == "online":
+        online, before = task.settings["online_steps"], task.settings["pretrain_steps"]
         # RLPD has no offline part.
-        offline, online = (
-            int(row["offline_steps"] != "0") * task.settings["pretrain_steps"],
-            task.settings["online_steps"],
-        )
-    expected = {"discount": discount_of(task), "offline_steps": f"{offline}", "online_steps": f"{online}"}
+        expected |= {"offline_steps": "0" if row["method"] == "RLPD" else str(before), "online_steps": str(online)}
     for column, value in expected.items():
         if row[column] not in ("", value):
             raise UserError(
@@ -199,7 +193,7 @@ def _rows(method: Baseline, found: Found, tasks: Mapping[str, Task]) -> list[lis
             rows.append([task.name, stage, *cells, discount_of(task), source])
     usual = _most_common(_sure(found).values())
     source = f"untuned; most often so in {_PAPER}" if method.columns else "the task table's discount"
-    return [*rows, *([ANY_TASK, stage, *usual, "task", source] for stage in method.stages)]
+    return [*rows, *([ANY, stage, *usual, "task", source] for stage in method.stages)]
 
 
 def _settings(method: Baseline, found: Found, tasks: Mapping[str, Task], task: Task, stage: str) -> tuple[Cells, str]:

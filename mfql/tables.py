@@ -1,8 +1,8 @@
-"""A method's own table of settings by task: a CSV that its file names as `table`, relative to the configuration's folder.
+"""A method's own table of settings by task: a CSV that its file names as `table`, relative to `config/`.
 
 One row a task and stage. The stage `online` holds for both parts of offline-to-online training, `pretrain` and
-`online`. The task `*` stands for every task without a row of its own. All columns but `task`, `stage` and
-`settings_source` are settings; an empty cell is none, and the word `task` takes the task table's cell.
+`online`. The task `*` is every task without a row of its own, the stage `*` every stage. All columns but `task`,
+`stage` and `settings_source` are settings; an empty cell is none, and the word `task` takes the task table's cell.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any
 
 from mfql.errors import UserError
 
-ANY_TASK = "*"
+ANY = "*"
 KEYS, SOURCE = ("task", "stage"), "settings_source"
 # The rows of a table that a stage takes its settings from.
-TABLE_STAGE = {"offline": "offline", "pretrain": "online", "online": "online"}
+_TABLE_STAGE = {"offline": "offline", "pretrain": "online", "online": "online"}
+_REMEDY = "Correct it; config/README.md explains the tables of methods."
 
 
 @dataclass(frozen=True)
@@ -32,58 +33,58 @@ class SettingsRow:
 
 @cache
 def load_table(path: Path) -> dict[tuple[str, str], SettingsRow]:
-    """The rows of a table by task and table stage (`offline` or `online`).
+    """The rows of a table by task and the table's stage: `offline`, `online` or any.
 
     Raises:
         UserError: the table is absent or empty, lacks a column, names a task and stage twice, or has a row of another
             length, of an unknown stage or without a source.
     """
+    found: dict[tuple[str, str], SettingsRow] = {}
+    for row, where in _read(path):
+        key = (row["task"], row["stage"])
+        if None in row or None in row.values():
+            raise UserError(f"{where}: the row has not as many cells as there are columns", _REMEDY)
+        if row["stage"] not in (*_TABLE_STAGE.values(), ANY):
+            raise UserError(
+                f"{where}: stage is {row['stage']!r}", f"Write offline, online, which holds for pretrain too, or {ANY}."
+            )
+        if not row[SOURCE]:
+            raise UserError(f"{where}: {SOURCE} is empty", "Say where the settings are from, or write untuned.")
+        if key in found:
+            raise UserError(f"{where} names {row['task']}, {row['stage']} twice", "Keep one of the rows.")
+        settings = {name: as_scalar(cell) for name, cell in row.items() if name not in (*KEYS, SOURCE)}
+        found[key] = SettingsRow(settings, row[SOURCE])
+    if not found:
+        raise UserError(f"{path} has no row", _REMEDY)
+    return found
+
+
+def _read(path: Path) -> list[tuple[dict[str, str], str]]:
+    """The rows as they stand, each with its file and line."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             lacking = [column for column in (*KEYS, SOURCE) if column not in (reader.fieldnames or ())]
             if lacking:
                 raise UserError(f"{path} lacks the columns {', '.join(lacking)}", _REMEDY)
-            rows = [(row, f"{path}:{reader.line_num}") for row in reader]
+            return [(row, f"{path}:{reader.line_num}") for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"cannot read the table of settings {path}: {error}", "Correct `table` in the method's file."
-        ) from error
-    found: dict[tuple[str, str], SettingsRow] = {}
-    for row, where in rows:
-        if None in row or None in row.values():
-            raise UserError(f"{where}: the row has not as many cells as there are columns", _REMEDY)
-        key = (row["task"], row["stage"])
-        if row["stage"] not in TABLE_STAGE.values():
-            raise UserError(
-                f"{where}: stage is {row['stage']!r}", "Write offline, or online, which holds for pretrain too."
-            )
-        if not row[SOURCE]:
-            raise UserError(f"{where}: {SOURCE} is empty", "Say where the settings are from, or write untuned.")
-        if key in found:
-            raise UserError(f"{where} names {row['task']}, {row['stage']} twice", "Keep one of the rows.")
-        found[key] = SettingsRow(
-            {name: as_scalar(cell) for name, cell in row.items() if name not in (*KEYS, SOURCE)}, row[SOURCE]
-        )
-    if not found:
-        raise UserError(f"{path} has no row", _REMEDY)
-    return found
+        remedy = "Correct `table` in the method's file."
+        raise UserError(f"cannot read the table of settings {path}: {error}", remedy) from error
 
 
 def find_row(path: Path, task: str, stage: str) -> SettingsRow:
-    """The row of a task and stage, or that of every task.
+    """The row of a task and stage; what is named goes before what is any, the task before the stage.
 
     Raises:
-        UserError: the table is faulty, or has neither row.
+        UserError: the table is faulty, or has no row that fits.
     """
-    table, kind = load_table(path), TABLE_STAGE[stage]
-    row = table.get((task, kind)) or table.get((ANY_TASK, kind))
-    if row is None:
-        raise UserError(
-            f"{path} has no row for {task}, {kind}",
-            f"Add one, or one of the task {ANY_TASK}, for tasks without their own.",
-        )
-    return row
+    table, kind = load_table(path), _TABLE_STAGE[stage]
+    rows = (table.get(key) for key in ((task, kind), (task, ANY), (ANY, kind), (ANY, ANY)))
+    found = next((row for row in rows if row is not None), None)
+    if found is None:
+        raise UserError(f"{path} has no row for {task}, {kind}", f"Add one, or one of the task {ANY}, any other.")
+    return found
 
 
 def table_columns(path: Path) -> tuple[str, ...]:
@@ -103,6 +104,3 @@ def as_scalar(text: str) -> Any:
         except ValueError:
             continue
     return {"true": True, "false": False, "": None}.get(text, text)
-
-
-_REMEDY = "Correct it; config/README.md explains the tables of methods."

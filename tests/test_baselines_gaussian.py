@@ -1,4 +1,4 @@
-"""The Gaussian baselines: their updates against the same worked by hand in float64, without a seed axis and row by row."""
+"""The Gaussian baselines: their updates against the same worked by hand in float64, row by row without a seed axis."""
 
 from __future__ import annotations
 

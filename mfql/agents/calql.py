@@ -1,9 +1,10 @@
-"""Cal-QL: conservative Q-learning that is not pushed below the data's returns, for fine-tuning online (arXiv 2303.05479).
+"""Cal-QL: conservative Q-learning not pushed below the data's returns, for fine-tuning online (arXiv 2303.05479).
 
-Conservative Q-learning (arXiv 2006.04779) lowers the log-sum-exp of Q over actions against Q of the data's action. Cal-QL
-takes for the policy's actions max(Q, R), R the return to go of the data, so that values keep the scale of returns. The
-details follow the code released with Cal-QL: K actions each of the uniform distribution and of the policy at s and at s',
-weighed by their density; entropy target -A; no entropy in the TD target; the policy maximises the smallest Q.
+Conservative Q-learning (arXiv 2006.04779) lowers the log-sum-exp of Q over actions against Q of the data's action.
+Cal-QL takes for the policy's actions max(Q, R), R the return to go of the data, so that values keep the scale of
+returns. The details follow the code released with Cal-QL: K actions each of the uniform distribution and of the policy
+at s and at s', weighed by their density; entropy target -A; no entropy in the TD target; the policy maximises the
+smallest Q. Networks and learning rate of the critics are those of the other baselines here.
 """
 
 from __future__ import annotations
@@ -50,9 +51,8 @@ class CalQLSettings(SoftSettings):
     def check(self) -> None:
         super().check()
         weights = (self.cql_alpha, self.target_gap_beta)
-        require(
-            "cql_alpha, target_gap_beta", weights, weights.count(None) == 1, "given, one of the two, the other null"
-        )
+        one = weights.count(None) == 1
+        require("cql_alpha, target_gap_beta", weights, one, "one value, and null for the other")
         require("cql_alpha", self.cql_alpha, self.cql_alpha is None or self.cql_alpha >= 0, "zero or more")
         require("cql_actions", self.cql_actions, self.cql_actions >= 1, "one or more")
         require("policy_learning_rate", self.policy_learning_rate, self.policy_learning_rate > 0, "above zero")

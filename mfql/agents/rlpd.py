@@ -1,8 +1,8 @@
 """RLPD: soft actor-critic online, with half of each batch from the offline data (arXiv 2302.02948).
 
 As released with FQL (arXiv 2502.02538), whose numbers are the published ones here: two critics with layer norm, one
-update an environment step, no entropy in the target, half the usual target entropy. RLPD's own paper has 10 critics and 20
-updates a step.
+update an environment step, no entropy in the target, half the usual target entropy. RLPD's own paper has 10 critics and
+20 updates a step.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import math
 import os
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -39,28 +39,44 @@ _EFFICIENCY, _LEAST_SECONDS = 0.35, 0.006
 _GPU_SECONDS = 0.0012
 # The convolutions of the image encoder, forward, for one stack of frames.
 _IMAGE_OPERATIONS = 46e6
+# Observation and action of a typical task.
+_INPUTS = 50
 
 
 def parameters(settings: Mapping[str, Any]) -> tuple[int, int]:
-    """Weights of the policy's blocks and of the critics, near enough for an estimate."""
+    """Weights of the policy and of the networks of values, near enough for an estimate."""
+    if "actor_hidden" in settings:
+        policy = _weights(settings["actor_hidden"])
+        members = settings.get("num_critics", 0) + ("expectile" in settings)
+        return policy, _weights(settings.get("critic_hidden", ())) * members
     hidden, blocks = settings.get("policy_hidden", 256), settings.get("policy_blocks", 3)
     policy = blocks * 10 * hidden**2 + 50 * hidden
     if "alpha" not in settings:
         return policy, 0
-    sizes = [50, *settings.get("critic_hidden", [512] * 4), 1]
-    critics = sum(a * b for a, b in pairwise(sizes))
-    return policy, critics * settings.get("num_critics", 2)
+    return policy, _weights(settings.get("critic_hidden", [512] * 4)) * settings.get("num_critics", 2)
+
+
+def _weights(hidden: Sequence[int]) -> int:
+    """Of a plain network with typical inputs."""
+    return sum(a * b for a, b in pairwise([_INPUTS, *hidden, 1]))
 
 
 def operations(settings: Mapping[str, Any], pixels: bool = False) -> float:
-    """Floating-point operations of one seed's update: forward 2 a weight and row, backward 4, candidates forward."""
-    policy, critics = parameters(settings)
-    candidates = settings.get("num_candidates", 5) if critics else 0
+    """Floating-point operations of one seed's update, in all updates of a step.
+
+    A pass forward takes 2 a weight and row, one backward 4. MFQL's candidates, a flow's steps and Cal-QL's actions
+    count for themselves.
+    """
+    policy, values = parameters(settings)
+    if "actor_hidden" in settings:
+        passes = policy * (4 + settings.get("flow_steps", 0)) + values * (6 + 9 * settings.get("cql_actions", 0))
+    else:
+        candidates = settings.get("num_candidates", 5) if values else 0
+        passes = policy * (candidates + 7) + values * (candidates + 5)
     # Of two groups' encoders, forward and backward on observations and forward on the next ones.
     images = 8 * _IMAGE_OPERATIONS if pixels else 0.0
-    return settings.get("batch_size", 256) * (
-        2.0 * policy * (candidates + 7) + 2.0 * critics * (candidates + 5) + images
-    )
+    rows = settings.get("batch_size", 256) * settings.get("updates_per_step", 1)
+    return rows * (2.0 * passes + images)
 
 
 def operations_of(run: Run) -> float:
