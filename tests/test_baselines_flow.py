@@ -22,6 +22,7 @@ from mfql.agents.interface import Agent, Parameters
 from mfql.agents.mlp import FlowActor, FlowActorSettings
 from mfql.agents.update import TrainState, Updater, initial_state, views_of
 from mfql.draws import DrawStream, generator
+from mfql.errors import UserError
 from tests.test_agents import batch_of, draws_of
 
 CPU = torch.device("cpu")
@@ -212,6 +213,23 @@ def test_ifql_takes_the_sample_that_the_lower_critic_values_most():
     best = lower(chosen)
     samples = [agent.act(parameters, observations, noise[:, :, [one]]) for one in range(5)]
     torch.testing.assert_close(best, torch.stack([lower(sample) for sample in samples]).max(0).values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [
+        (FQL, "alpha", -1.0),
+        (FQL, "flow_steps", 0),
+        (IFQL, "expectile", 1.0),
+        (IFQL, "num_samples", 0),
+        (FBRAC, "tau", 0.0),
+        (FAWAC, "critic_hidden", (0,)),
+        (FAWAC, "learning_rate", 0.0),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_name(kind, key, value):
+    with pytest.raises(UserError, match=f"setting {key} is"):
+        replace(SMALL[kind], **{key: value}).check()
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
