@@ -29,7 +29,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install launcher quickstart test lint types bench check-data check-golden update lock lock-cuda image image-docker sbom check-image check-slurm test-site clean
+.PHONY: help install launcher quickstart test lint types bench check-data check-browser check-golden update lock lock-cuda image image-docker sbom check-image check-slurm test-site clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ update:  ## renew every package in the lock files, install them anew, and check 
 	rm -rf $(VENV)
 	@$(MAKE) check-golden || { echo "The numbers changed, or a check could not run. The former packages:" \
 		"git checkout containers && rm -rf $(VENV) && make install" >&2; exit 1; }
+
+check-browser: $(DEVELOPMENT)  ## the report in a real browser, from the file system; a minute, needs chromium and chromedriver
+	$(RUN) PYTHONPATH=tests python -m pytest tests/browser/check_report.py
 
 test-site: $(DEVELOPMENT)  ## faults in real runs: kills, full disks, no memory, damaged files; minutes, needs root (docs/faults.md)
 	$(RUN) python -m pytest tests/site

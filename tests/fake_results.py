@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mfql.files import identity_of, write_json
+from mfql.files import identity_of, read_json, write_json
 
 TASK = "pointmaze-medium-navigate-singletask-task1-v0"
 EPISODES = 50
@@ -93,6 +93,62 @@ def _manifest(evaluation: dict[str, Any]) -> dict[str, Any]:
         "step_ms": 8.5,
         "acting_ms": 0.75,
     }
+
+
+def write_study(
+    results: Path,
+    offline: Sequence[str],
+    online: Sequence[str],
+    methods: Sequence[str],
+    seeds: int,
+    evaluations: int = 5,
+    returns: Sequence[str] = (),
+) -> list[Path]:
+    """A benchmark: every method on every task, on the tasks `online` before and after going online too.
+
+    Args:
+        results: the results folder.
+        offline: tasks of the offline part.
+        online: tasks of the offline-to-online part.
+        methods: the better the later; they differ in their settings, time and size.
+        seeds: of every run.
+        evaluations: of every run.
+        returns: which tasks are scored by normalised return.
+    """
+    files = []
+    for place, method in enumerate(methods):
+        cost = {"seconds": 600.0 * (place + 1), "step_ms": 2.0 + place, "acting_ms": 0.2 + 0.1 * place}
+        settings = {"discount": 0.99, "batch_size": 256, "hidden_sizes": [512] * 4, "alpha": 10.0 * place}
+        known = {"settings": settings, "parameters": 1_000_000 * (place + 1), **cost}
+        stages = [("offline", task) for task in offline]
+        stages += [(stage, task) for task in online for stage in ("pretrain", "online")]
+        for number, (stage, task) in enumerate(stages):
+            for seed in range(seeds):
+                end = 8.0 * place + (7 * number + 3 * seed) % 20 + (15 if stage == "online" else 0)
+                values = [end * (at + 1) / evaluations for at in range(evaluations)]
+                files.append(
+                    write_run(
+                        results,
+                        values,
+                        method=method,
+                        task=task,
+                        seed=seed,
+                        stage=stage,
+                        metric="normalized_return" if task in returns else "success",
+                        starts_from="pretrain" if stage == "online" else None,
+                        **known,
+                    )
+                )
+    return files
+
+
+def write_final(evaluation: Path, success: float) -> None:
+    """Write the separate evaluation of a run beside its evaluation.json."""
+    run = read_json(evaluation)
+    keys = ("method", "task", "seed", "stage", "identity")
+    write_json(
+        evaluation.with_name("final.json"), {key: run[key] for key in keys} | {"episodes": EPISODES, "success": success}
+    )
 
 
 def write_quickstart(results: Path) -> list[Path]:

@@ -144,7 +144,7 @@ def aggregate(table: pd.DataFrame, style: Mapping[str, Style] | None = None, bar
         height = 1.0 + 0.3 * len(style)
         names = {"mean": "mean", "iqm": "interquartile mean"}
         table["panel"] += ": " + table["statistic"].map(names) + " over " + table["tasks"].map(_count_tasks)
-        grid = _panels(table, columns=2, height=height, width=5.6)
+        grid = _panels(table, columns=2, height=height, width=4.2 if bare else 5.6)
         for panel, axes in grid.axes_dict.items():
             part = table[table["panel"] == panel]
             _draw_intervals(axes, part, pd.Series(0, part.index), style)
@@ -193,7 +193,7 @@ def improvement(table: pd.DataFrame, style: Mapping[str, Style] | None = None, b
     ends = {"value": "probability", "low": "probability_low", "high": "probability_high"}
     shown = table.assign(**{end: table[column] for end, column in ends.items()}, method=table["baseline"])
     with drawing():
-        grid = _panels(shown, columns=2, height=1.0 + 0.3 * len(style), width=5.6)
+        grid = _panels(shown, columns=2, height=1.0 + 0.3 * len(style), width=4.2 if bare else 5.6)
         for panel, axes in grid.axes_dict.items():
             part = shown[shown["panel"] == panel]
             _draw_intervals(axes, part, pd.Series(0, part.index), style)
