@@ -100,6 +100,7 @@ def test_the_commands_of_the_page_run(lab: Path, tmp_path: Path, monkeypatch: py
     assert found["rwr", "pendulum", "offline", 0]["metric"] == "normalized_return"
     page = (project.folder / "results/mylab/report.html").read_text()
     assert "rwr" in page
+    assert "a colleague's controller" in (project.folder / "results/mylab/verdict/benchmark.md").read_text()
     described = json.loads((project.folder / "data/point.json").read_text())
     assert described["source"] == "own"
     assert described["environment"]["env_id"] == "point:mylab/Point-v0"
