@@ -28,13 +28,13 @@ def points(components: Tensor, scores: Tensor) -> Tensor:
 
 def velocity(at: Tensor, times: Tensor) -> Tensor:
     """E[e - a | a_t] of points `[N, 2]` at times `[N, 1]`, with standard normal e."""
-    kept = 1.0 - times
+    centres, kept = CENTRES.to(at.device), 1.0 - times
     variance = kept**2 * SPREAD**2 + times**2
-    away = at.unsqueeze(1) - kept.unsqueeze(1) * CENTRES.to(at.device)  # [N, 16, 2]
-    shares = torch.softmax(-away.square().sum(-1) / (2.0 * variance), dim=1)
-    from_centre = (shares.unsqueeze(-1) * away).sum(1)
-    # Of each component E[e] = t / var away, E[a] = centre + (1 - t) spread^2 / var away.
-    return (times - kept * SPREAD**2) / variance * from_centre - shares @ CENTRES.to(at.device)
+    # Of the squared distance from a component's centre (1 - t) c, what differs between components.
+    exponents = (kept * (at @ centres.T) - 0.5 * kept**2 * centres.square().sum(1)) / variance
+    centre = torch.softmax(exponents, dim=1) @ centres
+    # Of each component E[e] = t / var (a_t - (1 - t) c) and E[a] = c + (1 - t) spread^2 / var (a_t - (1 - t) c).
+    return (times - kept * SPREAD**2) / variance * (at - kept * centre) - centre
 
 
 def path_end(at: Tensor, times: Tensor, steps: int = _STEPS) -> Tensor:

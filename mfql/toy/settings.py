@@ -25,7 +25,8 @@ class ToySettings(FlowBCSettings):
         generations: each number of steps of generation that samples are drawn with.
         evaluations: looks at the samples through training, at steps in geometric progression.
         repeats: sets of samples at the last look; one at the others.
-        samples: of a set; transport_points: of them in the distance.
+        samples: of a set, and points at which average velocities are compared; transport_points: samples of a set that
+            the distance is of.
     """
 
     online_steps: int = 0

@@ -28,8 +28,6 @@ from mfql.toy.settings import ToySettings, Training
 from mfql.training.run import provenance
 
 METRICS, SAMPLES, MANIFEST = "metrics.csv", "samples.csv", "manifest.json"
-# Points and times at which the average velocity is compared with the exact one.
-_FIELD_POINTS = 2000
 # The first look after an update; step 0 shows the weights as they begin.
 _FIRST_LOOK = 10
 
@@ -199,10 +197,10 @@ class Look:
         ones = torch.ones((settings.samples, 1), device=device)
         self._ends = mixture.path_end(self._noise[0], ones)
         source = generator(device, seed, "toy", "times")
-        times = torch.randint(1, settings.time_steps + 1, (_FIELD_POINTS, 1), generator=source, device=device)
+        times = torch.randint(1, settings.time_steps + 1, (settings.samples, 1), generator=source, device=device)
         self._times = times / settings.time_steps
-        ends = data(seed, "field", _FIELD_POINTS, device)
-        self._points = torch.lerp(ends, _noise(settings, seed, "field noise", _FIELD_POINTS, device), self._times)
+        ends = data(seed, "field", settings.samples, device)
+        self._points = torch.lerp(ends, _noise(settings, seed, "field noise", settings.samples, device), self._times)
         self._velocities = mixture.average_velocity(self._points, self._times)
 
     def at(self, model: Flow | Known, row: int, *, final: bool) -> Iterator[tuple[dict[str, float], Tensor]]:
