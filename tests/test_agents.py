@@ -10,12 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mfql.agents.balance import combined, weighting_of
 from mfql.agents.flow_bc import FlowBC, FlowBCSettings
 from mfql.agents.interface import Parameters
-from mfql.agents.meanflow import flow_terms, raw_actions
+from mfql.agents.meanflow import candidate_actions, flow_terms, raw_actions
 from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.networks import Dual, ResidualPolicy
-from mfql.agents.update import Updater, initial_state, views_of
+from mfql.agents.update import Updater, gradients, initial_state, views_of
 from mfql.draws import BLOCK, Draw, DrawStream, generator
 
 CPU = torch.device("cpu")
@@ -332,3 +333,136 @@ def test_behaviour_cloning_moves_the_policy_towards_one_action():
         updater(batch, stream.at(step))
     actions = agent.act(views_of(agent, state.flat), torch.zeros(1, 64, 2), torch.randn(1, 64, 1, 2))
     assert (actions.mean((0, 1)) - target).abs().max() < 0.1
+
+
+CONFLICT = torch.tensor([[[1.0, 0.0, 0.0], [-1.0, 1.0, 0.0]]])
+AGREEMENT = torch.tensor([[[1.0, 0.0, 0.0], [3.0, 4.0, 0.0]]])
+
+
+@pytest.mark.parametrize(
+    ("name", "of_conflict", "of_agreement"),
+    [
+        # Each gradient loses what opposes the other: (1, 0) -> (0.5, 0.5), (-1, 1) -> (0, 1).
+        ("upgrad", (0.5, 1.5, 0.0), (4.0, 4.0, 0.0)),
+        ("pcgrad", (0.5, 1.5, 0.0), (4.0, 4.0, 0.0)),
+        # The sum (0, 1) opposes neither.
+        ("dualproj", (0.0, 1.0, 0.0), (4.0, 4.0, 0.0)),
+        # The shortest point between the two; of the second pair that is the shorter one.
+        ("mgda", (0.2, 0.4, 0.0), (1.0, 0.0, 0.0)),
+        # Equal products with both unit gradients, weights that add up to 1.
+        ("imtl_g", (1 - 2 / (1 + 2**0.5), 1 / (1 + 2**0.5), 0.0), None),
+        ("norms", (1 - 0.5**0.5, 0.5**0.5, 0.0), (1.6, 0.8, 0.0)),
+    ],
+)
+def test_balances_of_two_gradients_worked_by_hand(name, of_conflict, of_agreement):
+    for jacobian, expected, conflict in ((CONFLICT, of_conflict, 1.0), (AGREEMENT, of_agreement, 0.0)):
+        gradient, told = combined(jacobian, weighting_of(name))
+        if expected is not None:
+            torch.testing.assert_close(gradient[0], torch.tensor(expected), rtol=0, atol=2e-3)
+        assert told["conflict"].tolist() == [conflict]
+
+
+@pytest.mark.parametrize("name", ["norms", "upgrad", "dualproj", "mgda", "pcgrad", "aligned_mtl", "imtl_g"])
+def test_each_seed_is_balanced_by_its_own_gradients_and_a_broken_one_harms_no_other(name):
+    broken = torch.full_like(CONFLICT, math.nan)
+    together, _ = combined(torch.cat([AGREEMENT, broken, CONFLICT]), weighting_of(name))
+    for row, alone in ((0, AGREEMENT), (2, CONFLICT)):
+        torch.testing.assert_close(together[row], combined(alone, weighting_of(name))[0][0])
+    assert together[1].isnan().any()
+
+
+def gradients_of(options: MFQLSettings, seeds: list[int]) -> dict[str, torch.Tensor]:
+    agent, state = make(seeds, options)
+
+    def losses(flat, batch, draws, own):
+        return agent.losses(views_of(agent, flat), batch, draws, own)
+
+    return gradients(agent, state.flat, batch_of(agent, seeds), draws_of(agent, seeds), state.own, losses)[0]
+
+
+def test_a_balance_leaves_the_critic_alone_and_without_conflict_is_alphas_sum():
+    seeds = list(range(6))
+    plain = gradients_of(SMALL, seeds)
+    agent, state = make(seeds, replace(SMALL, balance="upgrad"))
+    balanced = gradients_of(agent.settings, seeds)
+    torch.testing.assert_close(balanced["critic"], plain["critic"])
+    updater = Updater(agent, state, 1e9)
+    updater(batch_of(agent, seeds), draws_of(agent, seeds))
+    conflicts = state.logged["conflict"].bool()
+    assert 0 < conflicts.sum() < len(seeds)  # The test is about both.
+    scale = plain["policy"].norm(dim=1)
+    off = (balanced["policy"] - plain["policy"]).norm(dim=1) / scale
+    assert (off[~conflicts] < 1e-3).all()
+    assert (off[conflicts] > 1e-2).all()
+
+
+def test_equal_norms_make_alpha_irrelevant():
+    low, high = (gradients_of(replace(SMALL, balance="norms", alpha=alpha), [0, 1]) for alpha in (0.5, 50.0))
+    torch.testing.assert_close(low["policy"], high["policy"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("balance", ["norms", "upgrad", "dualproj", "mgda", "pcgrad", "aligned_mtl", "imtl_g"])
+def test_every_balance_trains_and_is_not_compiled(balance):
+    agent, state = make([0, 1], replace(SMALL, balance=balance))
+    before = state.flat["policy"].clone()
+    updater = Updater(agent, state, 1e9)
+    for index in range(3):
+        updater(batch_of(agent, [0, 1], index), draws_of(agent, [0, 1], index))
+    assert state.active.all()
+    assert (state.flat["policy"] != before).any(1).all()
+    assert not agent.compilable
+
+
+def test_alpha_zero_trains_by_the_values_alone():
+    options = replace(SMALL, alpha=0.0, alpha_interval=1, alpha_window=1, alpha_warmup=0.0)
+    _, state = run_updates([0], 5, options)
+    assert state.own["alpha"].tolist() == [0.0]
+    assert state.active.all()
+    agent, fresh = make([0], options)
+    value_loss, flow_loss, _ = agent.policy_losses(
+        views_of(agent, fresh.flat), batch_of(agent, [0]), batch_of(agent, [0])["observations"],
+        draws_of(agent, [0]), fresh.own,
+    )  # fmt: skip
+    assert flow_loss.item() == 0.0
+    assert value_loss.item() != 0.0
+
+
+def test_acting_may_take_other_candidates_than_the_target():
+    agent, _ = make([0], replace(SMALL, acting_candidates=7))
+    assert agent.act_draw().shape == (7, 2)
+    assert agent.update_draws()["noise_next"].shape == (12, 3, 2)
+    assert make([0])[0].act_draw().shape == (3, 2)
+
+
+def test_the_scales_of_the_q_term():
+    values = torch.tensor([[-3.0, -1.0], [2.0, 2.0]])
+    scales = {}
+    for name in ("mean", "std", "running"):
+        agent, _ = make([0, 1], replace(SMALL, normalize_q=True, q_scale=name))
+        state = agent.initial_state(2)
+        scales[name] = agent.q_scale(values, state)
+        if name == "std":
+            torch.testing.assert_close(agent.q_scale(values + 10.0, state), scales[name])
+        if name == "running":
+            state = agent.next_state(state, torch.tensor(0), {"q_scale": scales[name], "flow_loss": torch.ones(2)})
+            torch.testing.assert_close(agent.q_scale(11.0 * values, state), 1.05 * scales[name])
+    assert scales["mean"].tolist() == scales["running"].tolist() == [2.0, 2.0]
+    assert scales["std"].tolist() == pytest.approx([1.0, 1e-6])
+
+
+def test_the_targets_spread_is_that_of_drawing_candidates():
+    """Against 20,000 draws of K from each row's pool, with replacement."""
+    agent, state = make([0], replace(SMALL, num_candidates=3, batch_size=4))
+    parameters, batch = views_of(agent, state.flat), batch_of(agent, [0])
+    noise = DrawStream(agent.diagnose_draws(), [0], "diagnose", CPU).at(0)["noise_pool"]
+    found = agent.target_spread(parameters, batch, noise)
+    following = batch["next_observations"]
+    pool = agent.candidate_values(
+        parameters["target_critic"], following, candidate_actions(agent.policy, parameters["policy"], following, noise)
+    )[0]
+    source = torch.Generator().manual_seed(0)
+    chosen = torch.randint(0, pool.shape[1], (4, 20_000, 3), generator=source)
+    largest = torch.take_along_dim(pool.unsqueeze(1), chosen, 2).amax(2) * 0.9 * batch["masks"][0].unsqueeze(1)
+    assert found["target_std"].item() == pytest.approx(largest.var(1).mean().sqrt().item(), rel=0.03)
+    gain = (largest.mean(1) - pool.mean(1) * 0.9 * batch["masks"][0]).mean()
+    assert found["target_gain"].item() == pytest.approx(gain.item(), rel=0.03)
