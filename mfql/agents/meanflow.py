@@ -28,6 +28,8 @@ from mfql.settings import Settings, require
 # A time is drawn from the grid {1/T, ..., 1} up to this T, and from the whole interval above it (released code's rule).
 _LARGEST_GRID = 1000
 _TARGET_BOUND = 5.0
+# The largest number that a uniform draw gives in float32.
+_BELOW_ONE = 1.0 - 2.0**-24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,16 +263,11 @@ def flow_terms(
     times, indices = _times(draws["time"], settings, state)
     interpolated = torch.lerp(actions, noise, times)
     velocity = noise - actions
-    held = settings.formulation == "naive_noise"
-    points = _Points(
-        observations,
-        inputs=noise if held else interpolated,
-        direction=torch.zeros_like(velocity) if held else velocity,
-        end=times,
-        start=times * draws["start"] if settings.sample_b else None,
-        indices=indices,
-        spans=times * (1.0 - draws["start"]) if settings.sample_b else times,
-    )
+    points = _Points(observations, interpolated, velocity, times, None, indices, times)
+    if settings.formulation == "naive_noise":
+        points = replace(points, inputs=noise, direction=torch.zeros_like(velocity))
+    if settings.sample_b:
+        points = replace(points, start=times * draws["start"], spans=times * (1.0 - draws["start"]))
     prediction, tangent, spans = _prediction(policy, parameters, points, settings)
     # The target is an anchor less v - (t - b) du/dt, where u is the anchor less the network's output.
     if settings.formulation == "residual":
@@ -302,13 +299,14 @@ def _times(uniform: Tensor, settings: FlowSettings, state: Mapping[str, Tensor] 
         chances = floor / size + (1.0 - floor) * errors / errors.sum(1, keepdim=True)
         indices = torch.searchsorted(chances.cumsum(1), uniform.squeeze(-1)).clamp(max=size - 1)
         return ((indices + 1) / size).to(uniform.dtype).unsqueeze(-1), indices
-    at_one = uniform < settings.one_probability
+    at_one = None
     if distribution == "one_weighted":
-        uniform = ((uniform - settings.one_probability) / (1.0 - settings.one_probability)).clamp(0.0, 1.0 - 2.0**-24)
+        at_one = uniform < settings.one_probability
+        uniform = ((uniform - settings.one_probability) / (1.0 - settings.one_probability)).clamp(0.0, _BELOW_ONE)
     if distribution == "uniform" or size > _LARGEST_GRID:
-        return (torch.where(at_one, 1.0, uniform) if distribution == "one_weighted" else uniform), None
+        return (uniform if at_one is None else torch.where(at_one, 1.0, uniform)), None
     steps = torch.floor(uniform * size)
-    if distribution == "one_weighted":
+    if at_one is not None:
         steps = torch.where(at_one, size - 1.0, steps)
     return (steps + 1.0) / size, steps.squeeze(-1).long()
 
