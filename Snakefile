@@ -22,6 +22,7 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/tune.smk"
 include: "workflow/rules/ablation.smk"
 include: "workflow/rules/toy.smk"
+include: "workflow/rules/claims.smk"
 
 
 localrules:

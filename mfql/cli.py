@@ -48,11 +48,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_parity(commands)
     _add_plan(commands)
     from mfql.ablation import cli as ablation
+    from mfql.claims import cli as claims
     from mfql.operations import cli as operations
     from mfql.report import cli as report
     from mfql.toy import cli as toy
 
     ablation.add_commands(commands)
+    claims.add_commands(commands)
     operations.add_commands(commands)
     report.add_commands(commands)
     toy.add_commands(commands)

@@ -1,0 +1,73 @@
+"""The command line of the claims: `mfql claims judge`, `page` and `parity`, and `mfql ship`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+# The modules that do the work load pandas or torch: the functions import them.
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommands `claims` and `ship`; each sets `func`, which takes the parsed arguments, may raise UserError."""
+    claims = commands.add_parser("claims", help="which of the paper's claims hold here")
+    actions = claims.add_subparsers(required=True, metavar="ACTION")
+    judge = actions.add_parser("judge", help="judge the claims by a configuration's finished tables")
+    judge.add_argument("folder", type=Path, help="such as results/NAME; tables that are absent are not run")
+    judge.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the panel of the claims")
+    judge.add_argument("--command", required=True, help="what makes it, for its readers")
+    judge.add_argument("--config-dir", type=Path, default=Path("config"))
+    judge.set_defaults(func=run_judge)
+    page = actions.add_parser("page", help="write the tables of docs/claims.md anew")
+    page.add_argument("folder", type=Path, help="such as results/shipped/NAME")
+    page.add_argument("--page", type=Path, default=Path("docs/claims.md"), metavar="FILE.md")
+    page.add_argument("--config-dir", type=Path, default=Path("config"))
+    page.set_defaults(func=run_page)
+    parity = actions.add_parser("parity", help="the largest errors of `mfql parity` as a table")
+    parity.add_argument("files", type=Path, nargs="+", metavar="FILE", help="fixtures")
+    parity.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
+    parity.set_defaults(func=run_parity)
+    ship = commands.add_parser(
+        "ship", help="copy what reports and evaluation need of finished runs into a small folder"
+    )
+    ship.add_argument("folder", type=Path, help="of a configuration, such as results/NAME")
+    ship.add_argument("--out", type=Path, default=Path("results/shipped"), metavar="DIR")
+    ship.set_defaults(func=run_ship)
+
+
+def run_judge(arguments: argparse.Namespace) -> None:
+    """`mfql claims judge`."""
+    from mfql.claims.claims import read_claims
+    from mfql.claims.evidence import judge
+    from mfql.claims.page import write
+
+    judged = judge(read_claims(arguments.config_dir), arguments.folder)
+    write(judged, arguments.out, arguments.command)
+    for one in judged:
+        print(f"{one.claim.name:<28} {one.verdict}")
+
+
+def run_page(arguments: argparse.Namespace) -> None:
+    """`mfql claims page`."""
+    from mfql.claims.claims import read_claims
+    from mfql.claims.evidence import judge
+    from mfql.claims.page import update_page
+
+    judged = judge(read_claims(arguments.config_dir), arguments.folder)
+    update_page(arguments.page, judged, f"By `mfql claims page {arguments.folder}`, from the tables there.")
+    print(arguments.page)
+
+
+def run_parity(arguments: argparse.Namespace) -> None:
+    """`mfql claims parity`."""
+    from mfql.claims.parity import write_parity
+
+    write_parity(arguments.files, arguments.out)
+    print(arguments.out)
+
+
+def run_ship(arguments: argparse.Namespace) -> None:
+    """`mfql ship`."""
+    from mfql.claims.ship import ship
+
+    print(f"{arguments.out}: {ship(arguments.folder, arguments.out) / 1e6:.2f} MB")

@@ -1,0 +1,160 @@
+"""Whether a claim holds: its comparisons, each with an interval, judged by finished tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from math import exp, hypot, isnan, log, nan
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mfql.claims.claims import Check, Claim, Claims
+from mfql.errors import UserError
+from mfql.report.intervals import Interval
+
+
+class Verdict(StrEnum):
+    """What the tables say of a claim."""
+
+    HELD = "held"
+    NOT_HELD = "not held"
+    UNDECIDED = "undecided"
+    NOT_RUN = "not run"
+    NOT_TESTABLE = "not testable here"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A check and what was found: the quantity with its 95 % interval, NaN where its table is not there."""
+
+    check: Check
+    found: Interval
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim and what was found of it."""
+
+    claim: Claim
+    findings: tuple[Finding, ...]
+
+    @property
+    def made(self) -> list[Finding]:
+        """The findings whose tables are there."""
+        return [finding for finding in self.findings if finding.verdict is not Verdict.NOT_RUN]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Held if every check is; not held if one is not; else what keeps it from being decided."""
+        if not self.findings:
+            return Verdict.NOT_TESTABLE
+        found = {finding.verdict for finding in self.findings}
+        order = (Verdict.NOT_HELD, Verdict.NOT_RUN, Verdict.UNDECIDED)
+        return next((verdict for verdict in order if verdict in found), Verdict.HELD)
+
+    @property
+    def confidence(self) -> str:
+        """Ours in the claim as the paper makes it.
+
+        `high` where what holds here is the claim itself, `moderate` where it is the claim at a smaller size, one less
+        where third parties found against it; `low` while undecided, `against` where it does not hold, `none` where
+        nothing was found.
+        """
+        levels = ("high", "moderate", "low")
+        if self.verdict is Verdict.HELD:
+            return levels[int(not self.claim.any_size) + int(bool(self.claim.others))]
+        return {Verdict.NOT_HELD: "against", Verdict.UNDECIDED: "low"}.get(
+            self.verdict, "low" if self.claim.others else "none"
+        )
+
+
+def judge(claims: Claims, folder: str | Path) -> list[Judged]:
+    """Judge every claim by the tables below a folder; a table or row that is not there leaves its claims `not run`.
+
+    Args:
+        folder: such as `results/NAME`.
+
+    Raises:
+        UserError: a table is damaged, or has several rows for a quantity.
+    """
+    return [
+        Judged(claim, tuple(_find(check, Path(folder) / claims.tables[check.table]) for check in claim.checks))
+        for claim in claims.claims
+    ]
+
+
+def _find(check: Check, path: Path) -> Finding:
+    found = _quantity(path, check.of, check.column) if path.is_file() else None
+    other = _quantity(path, check.than, check.column) if found and check.than else None
+    if found is None or (check.than and other is None):
+        return Finding(check, Interval(nan, nan, nan), Verdict.NOT_RUN)
+    if other is not None:
+        found = difference(found, other) if check.form == "difference" else ratio(found, other)
+    return Finding(check, found, _verdict(check, found))
+
+
+def _verdict(check: Check, found: Interval) -> Verdict:
+    """Decided where the whole interval lies on one side of the bound."""
+    if isnan(found.low) or isnan(found.high):
+        return Verdict.UNDECIDED
+    above, below = found.low > check.bound, found.high < check.bound
+    if not (above or below):
+        return Verdict.UNDECIDED
+    return Verdict.HELD if above == (check.relation == "exceed") else Verdict.NOT_HELD
+
+
+def difference(first: Interval, second: Interval) -> Interval:
+    """`first - second`, its interval from theirs as Newcombe combines two."""
+    value = first.value - second.value
+    below = hypot(first.value - first.low, second.high - second.value)
+    above = hypot(first.high - first.value, second.value - second.low)
+    return Interval(value, value - below, value + above)
+
+
+def ratio(first: Interval, second: Interval) -> Interval:
+    """`first / second` of positive quantities: the difference of their logarithms; NaN ends where one reaches zero."""
+    if first.value <= 0 or second.value <= 0:
+        return Interval(nan, nan, nan)
+    logs = [Interval(log(one.value), _log(one.low), _log(one.high)) for one in (first, second)]
+    found = difference(*logs)
+    return Interval(exp(found.value), exp(found.low), exp(found.high))
+
+
+def _log(end: float) -> float:
+    return log(end) if end > 0 else nan
+
+
+def _quantity(path: Path, row: Mapping[str, Any], column: str) -> Interval | None:
+    """The quantity of the one row of a table, None without it; of a table without `low` and `high` it is exact."""
+    table = _read(path)
+    missing = [name for name in (*row, column) if name not in table]
+    if missing:
+        raise UserError(
+            f"{path} has no column {', '.join(missing)}", "Correct config/claims.yaml, or make the table anew."
+        )
+    chosen = table
+    for name, cell in row.items():
+        chosen = chosen[chosen[name] == cell]
+    if chosen.empty:
+        return None
+    if len(chosen) > 1:
+        asked = ", ".join(f"{name} {cell}" for name, cell in row.items())
+        raise UserError(
+            f"{path} has {len(chosen)} rows with {asked}, not one", "Correct config/claims.yaml: say which."
+        )
+    cells = chosen.iloc[0]
+    value = float(cells[column])
+    return Interval(value, float(cells.get("low", value)), float(cells.get("high", value)))
+
+
+@cache
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=["", "nan"])
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}", "Make it anew with the target that writes it.") from error
