@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the subcommands `claims` and `ship`; each sets `func`, which takes the parsed arguments, may raise UserError."""
+    """Add `claims` and `ship`; each sets `func`, which takes the parsed arguments and may raise UserError."""
     claims = commands.add_parser("claims", help="which of the paper's claims hold here")
     actions = claims.add_subparsers(required=True, metavar="ACTION")
     judge = actions.add_parser("judge", help="judge the claims by a configuration's finished tables")

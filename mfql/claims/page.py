@@ -31,7 +31,7 @@ def write(judged: Sequence[Judged], folder: str | Path, command: str) -> None:
     text = Text(
         "Claims of the paper",
         "Which claims of the paper hold here, and how sure may one be of each?",
-        "A check holds or fails where its 95 % interval lies on one side of its bound; a claim holds if all of its checks "
+        "A check holds or fails where its 95 % interval lies on one side of its bound; a claim holds if all its checks "
         "do. At a reduced size, confidence in the paper's claim is moderate at most. docs/claims.md has the rules.",
         command,
     )

@@ -1,0 +1,273 @@
+"""The paper's claims: what makes one hold, what the shipped tables say, and that the page says the same."""
+
+from __future__ import annotations
+
+import json
+from math import inf, isnan
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from mfql.agents.flow_bc import FlowBC, FlowBCSettings
+from mfql.agents.update import initial_state
+from mfql.claims.claims import GROUPS, read_claims
+from mfql.claims.evidence import Judged, Verdict, difference, judge, ratio
+from mfql.cli import main
+from mfql.errors import UserError
+from mfql.evaluation.policy import Actor, load_policy, save_policy
+from mfql.report.intervals import Interval
+from mfql.report.panels import read_panels
+from mfql.report.scores import collect, write_scores
+from mfql.settings import build_settings, raw_settings
+from tests.fake_results import write_quickstart
+
+ROOT = Path(__file__).parents[1]
+CONFIG, PAGE = ROOT / "config", ROOT / "docs" / "claims.md"
+CLAIM = {
+    "group": "mechanism",
+    "says": "a is above b",
+    "paper": {"confidence": "high", "because": "a figure"},
+    "target": "snakemake all",
+    "minutes": 1,
+    "expect": "more than 5",
+    "full_size": "nothing",
+}
+ABOVE = {"says": "a less b", "table": "t", "of": {"name": "a"}, "than": {"name": "b"}, "as": "difference"}
+
+
+def write(folder: Path, *checks: dict, rows: str | None = None, **more: object) -> Path:
+    """A folder with these checks of one claim, and the table that they read, where there are rows."""
+    entry = {**CLAIM, **more, **({"checks": list(checks)} if checks else {})}
+    (folder / "claims.yaml").write_text(yaml.safe_dump({"tables": {"t": "t.csv"}, "claims": {"above": entry}}))
+    if rows is not None:
+        (folder / "t.csv").write_text("name,value,low,high\n" + rows)
+    return folder
+
+
+def judged(folder: Path) -> Judged:
+    (one,) = judge(read_claims(folder), folder)
+    return one
+
+
+# --- the rule ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("a", "must", "verdict"),
+    [
+        ("a,30,25,35", {"exceed": 5}, Verdict.HELD),
+        ("a,30,25,35", {"stay_below": 5}, Verdict.NOT_HELD),
+        ("a,12,5,19", {"exceed": 5}, Verdict.UNDECIDED),
+        ("a,0,-4,4", {"exceed": 5}, Verdict.NOT_HELD),
+        ("a,30,,", {"exceed": 5}, Verdict.UNDECIDED),
+    ],
+)
+def test_a_check_is_decided_where_its_interval_lies_on_one_side(tmp_path, a, must, verdict) -> None:
+    write(tmp_path, ABOVE | {"must": must}, rows=f"{a}\nb,10,7,13\n")
+    assert judged(tmp_path).verdict is verdict
+
+
+def test_a_difference_is_as_wide_as_newcombe_has_it() -> None:
+    found = difference(Interval(30, 26, 33), Interval(10, 7, 14))
+    assert (found.value, found.low, found.high) == pytest.approx((20, 20 - np.hypot(4, 4), 20 + np.hypot(3, 3)))
+
+
+def test_a_ratio_is_a_difference_of_logarithms() -> None:
+    found = ratio(Interval(2, 1, 4), Interval(4, 2, 8))
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5 / 2 ** np.sqrt(2), 0.5 * 2 ** np.sqrt(2)))
+    assert isnan(ratio(Interval(2, 0, 4), Interval(4, 2, 8)).low)
+    assert isnan(ratio(Interval(2, 1, 4), Interval(0, 0, 8)).value)
+
+
+def test_a_table_without_intervals_is_exact(tmp_path: Path) -> None:
+    write(tmp_path, {"says": "a", "table": "t", "of": {"name": "a"}, "must": {"stay_below": 1}})
+    (tmp_path / "t.csv").write_text("name,value\na,0.5\n")
+    assert judged(tmp_path).verdict is Verdict.HELD
+
+
+def test_one_failed_check_is_enough(tmp_path: Path) -> None:
+    other = {"says": "b", "table": "t", "of": {"name": "b"}, "must": {"exceed": 20}}
+    write(tmp_path, ABOVE | {"must": {"exceed": 5}}, other, rows="a,30,25,35\nb,10,7,13\n")
+    assert judged(tmp_path).verdict is Verdict.NOT_HELD
+
+
+@pytest.mark.parametrize("rows", [None, "a,30,25,35\n", "c,1,1,1\n"])
+def test_what_is_not_there_was_not_run(tmp_path: Path, rows: str | None) -> None:
+    write(tmp_path, ABOVE | {"must": {"exceed": 5}}, rows=rows)
+    assert judged(tmp_path).verdict is Verdict.NOT_RUN
+    assert judged(tmp_path).confidence == "none"
+
+
+@pytest.mark.parametrize(
+    ("more", "a", "confidence"),
+    [
+        ({}, 30, "moderate"),
+        ({"any_size": True}, 30, "high"),
+        ({"others": "it failed"}, 30, "low"),
+        ({"any_size": True, "others": "it failed"}, 30, "moderate"),
+        ({}, 0, "against"),
+        ({}, 15, "low"),
+    ],
+)
+def test_confidence_follows_from_verdict_size_and_third_parties(tmp_path, more, a, confidence) -> None:
+    write(tmp_path, ABOVE | {"must": {"exceed": 5}}, rows=f"a,{a},{a - 3},{a + 3}\nb,10,8,12\n", **more)
+    assert judged(tmp_path).confidence == confidence
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"table": "u"}, "unknown table 'u'"),
+        ({"must": {"equal": 5}}, "'equal' was unexpected"),
+        ({"as": "product"}, "'product' is not one of"),
+        ({"of": "a"}, "is not of type 'object'"),
+    ],
+)
+def test_a_faulty_claim_is_named(tmp_path: Path, change: dict, said: str) -> None:
+    write(tmp_path, ABOVE | {"must": {"exceed": 5}} | change)
+    with pytest.raises(UserError, match=said) as caught:
+        read_claims(tmp_path)
+    assert "above" in str(caught.value)
+
+
+def test_a_claim_has_checks_or_says_why_not(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(UserError, match="above"):
+        read_claims(tmp_path)
+
+
+@pytest.mark.parametrize(("rows", "said"), [("a,30,25,35\n" * 2, "2 rows with name a"), ("a,30\n", None), ("", None)])
+def test_two_rows_for_one_quantity_are_refused(tmp_path: Path, rows: str, said: str | None) -> None:
+    write(tmp_path, ABOVE | {"must": {"exceed": 5}}, rows=rows)
+    if said is None:
+        assert judged(tmp_path).verdict is Verdict.NOT_RUN
+    else:
+        with pytest.raises(UserError, match=said):
+            judged(tmp_path)
+
+
+# --- the project's claims ---------------------------------------------------------------------------------------------
+
+
+def test_every_group_of_claims_is_there_and_every_target_is_of_the_workflow() -> None:
+    claims = read_claims(CONFIG).claims
+    assert {claim.group for claim in claims} == set(GROUPS)
+    assert len(claims) >= 15
+    own = {rule for path in (ROOT / "workflow" / "rules").glob("*.smk") for rule in path.read_text().split()}
+    ablations = yaml.safe_load((CONFIG / "ablations.yaml").read_text())
+    for claim in claims:
+        for target in claim.target.split()[1:]:
+            if target.startswith("ablation_"):
+                assert target.removeprefix("ablation_") in ablations, target
+            elif "/" not in target and not target.startswith("-"):
+                assert f"{target}:" in own or f"{target}:" in (ROOT / "Snakefile").read_text(), target
+
+
+def test_all_claims_fit_into_three_hours() -> None:
+    minutes = {claim.target: claim.minutes for claim in read_claims(CONFIG).claims if claim.target}
+    assert sum(minutes.values()) <= 180
+
+
+def test_the_quantities_of_the_ablations_are_measured() -> None:
+    ablations = yaml.safe_load((CONFIG / "ablations.yaml").read_text())
+    found = read_claims(CONFIG)
+    checked = 0
+    for check in (check for claim in found.claims for check in claim.checks):
+        file = Path(found.tables[check.table])
+        for row in filter(None, (check.of, check.than)):
+            if file.parts[0] == "ablations":
+                entry, checked = ablations[file.parts[1]], checked + 1
+                assert row["measure"] in ["score", "behind", *entry["measures"]], check.says
+                assert row.get("series", "") in entry.get("series", {"": {}}), check.says
+                places = entry.get("x", {})
+                assert row.get("x") in [None, *places.get("values", []), *places.get("times", [])], check.says
+    assert checked >= 10
+
+
+def test_the_page_says_what_the_shipped_tables_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = tmp_path / "claims.md"
+    written.write_text(PAGE.read_text())
+    monkeypatch.chdir(ROOT)
+    assert main(["claims", "page", "results/shipped/reduced", "--page", str(written)]) == 0
+    assert written.read_text() == PAGE.read_text()
+
+
+def test_a_page_without_the_marks_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "page.md").write_text("nothing")
+    arguments = ["claims", "page", str(tmp_path), "--page", str(tmp_path / "page.md"), "--config-dir", str(CONFIG)]
+    assert main(arguments) == 2
+    assert "has not both lines" in capsys.readouterr().err
+
+
+def test_judging_writes_a_panel_of_the_report(tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "small"
+    write(tmp_path, ABOVE | {"must": {"exceed": 5}})
+    folder.mkdir(parents=True)
+    (folder / "t.csv").write_text("name,value,low,high\na,30,25,35\nb,10,7,13\n")
+    arguments = ["claims", "judge", str(folder), "--out", str(folder / "claims"), "--command", "snakemake claims"]
+    assert main([*arguments, "--config-dir", str(tmp_path)]) == 0
+    (panel,) = read_panels(folder)
+    assert panel.section == "claims"
+    assert "a less b: 20" in panel.table.loc[0, "found"]
+    rows = pd.read_csv(folder / "claims" / "data.csv")
+    assert rows.loc[0, ["verdict", "outcome", "value", "must"]].tolist() == ["held", "held", 20, "difference above 5"]
+
+
+def test_parity_is_a_table_of_errors_in_units_of_their_bounds(tmp_path: Path) -> None:
+    out = tmp_path / "parity.csv"
+    assert main(["claims", "parity", str(ROOT / "tests/data/reference.npz"), "--out", str(out)]) == 0
+    row = pd.read_csv(out).iloc[0]
+    assert row["fixture"] == "reference"
+    assert row["arrays"] > 100
+    assert 0 < row["value"] < inf
+
+
+# --- what is shipped --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A study with a policy beside each run."""
+    folder = tmp_path / "results"
+    files = write_quickstart(folder)
+    write_scores(collect(files), folder / "quickstart" / "scores.csv")
+    raw = raw_settings("flow_bc-miniature", "pointmaze-medium-navigate-singletask-task1-v0", "offline", CONFIG)
+    settings = build_settings(FlowBCSettings, {key: value for key, value in raw.items() if key != "agent"}, "this test")
+    agent, cpu = FlowBC(settings, (2,), 2), torch.device("cpu")
+    flat = initial_state(agent, [torch.Generator().manual_seed(0)], cpu).flat
+    actor = Actor(agent, flat, np.zeros(2, np.float32), np.ones(2, np.float32), cpu)
+    for file in files:
+        run = json.loads(file.read_text()) | {"agent": "flow_bc", "settings": settings.as_dict()}
+        described = {key: run[key] for key in ("method", "agent", "task", "seed", "stage", "identity", "settings")}
+        save_policy(file.parent / "run" / "policy", actor, 0, described)
+        (file.parent / "run" / "evaluation.json").write_text(file.read_text())
+    panel = folder / "quickstart" / "toy" / "panel"
+    panel.mkdir(parents=True)
+    for name, size in {"panel.json": 10, "data.csv": 10, "figure.svg": 10, "samples.csv": 300_000}.items():
+        (panel / name).write_bytes(b"x" * size)
+    return folder
+
+
+def test_what_is_shipped_can_be_reported_and_evaluated_from(results: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shipped"
+    assert main(["ship", str(results / "quickstart"), "--out", str(out)]) == 0
+    assert (out / "quickstart" / "scores.csv").read_text() == (results / "quickstart" / "scores.csv").read_text()
+    shipped = {path.name for path in (out / "quickstart" / "toy" / "panel").iterdir()}
+    assert shipped == {"panel.json", "data.csv"}
+    policies = sorted(path.relative_to(out / "runs") for path in out.glob("runs/**/policy"))
+    seeds = {(path.parts[0], path.parts[3]): path.parts[2] for path in policies}
+    assert len(policies) == len(seeds)
+    assert set(seeds.values()) == {"seed0"}
+    load_policy(out / "runs" / policies[0].parent.parent)(np.zeros(2))
+    again = collect(sorted(out.glob("runs/*/*/*/*/evaluation.json")))
+    pd.testing.assert_frame_equal(again, collect(sorted(results.glob("runs/*/*/*/*/evaluation.json"))))
+
+
+def test_shipping_what_is_not_finished_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ship", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
+    assert "scores.csv" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
