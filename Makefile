@@ -29,7 +29,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install launcher quickstart test lint types bench check-data check-browser check-golden update lock lock-cuda image image-docker sbom check-image check-slurm test-site clean
+.PHONY: help install launcher quickstart test lint types bench check-data check-science check-browser check-golden update lock lock-cuda image image-docker sbom check-image check-slurm test-site clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bench: $(RUNTIME)  ## how fast it is on this machine, beside the goals; 15 minut
 
 check-data: $(DEVELOPMENT)  ## generated datasets against what the official scripts produce; minutes
 	$(RUN) python tests/check_generator.py --workers 2
+
+check-science: $(DEVELOPMENT)  ## every ablation at a miniature's size, trained and drawn; minutes
+	$(RUN) python tests/check_science.py
 
 check-golden: $(RUNTIME)  ## the methods' numbers: fixtures of released code, and a short training run against its stated outcome
 	$(RUN) mfql parity

@@ -73,7 +73,13 @@ class Workplace:
         return done
 
     def train_here(
-        self, method: str, stage: str, seeds: tuple[int, ...], results: str = "results", data: str = "data"
+        self,
+        method: str,
+        stage: str,
+        seeds: tuple[int, ...],
+        results: str = "results",
+        data: str = "data",
+        task: str = TASK,
     ) -> None:
         """Train in this process, which costs no start of another."""
         import torch
@@ -81,7 +87,7 @@ class Workplace:
         from mfql.training.loop import Execution
         from mfql.training.train import Job, train
 
-        job = Job(method, TASK, stage, seeds, self.folder / data, self.folder / results, self.folder / "config")
+        job = Job(method, task, stage, seeds, self.folder / data, self.folder / results, self.folder / "config")
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mfql.ablation.measure import BEHIND, LABELS, SCORE, UPDATE, Runs, by_point, proxy, read_plan
+from mfql.ablation.measure import BEHIND, LABELS, SCORE, UPDATE, Runs, by_point, proxy, rank_correlation, read_plan
 from mfql.report import figures
 from mfql.report.answer import ends
 from mfql.report.intervals import Group, weighted
@@ -216,7 +216,7 @@ def correlations(data: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for task, own in data.groupby("task", sort=False):
-        over_runs = own["flow_loss"].corr(own["neighbour_distance"], method="spearman") if len(own) > 1 else np.nan
+        over_runs = rank_correlation(own["flow_loss"], own["neighbour_distance"])
         rows.append({"task": task, "over": "runs", "rank correlation": f"{over_runs:.2f}", "runs": str(len(own))})
         within = own["over_training"].dropna()
         if len(within):

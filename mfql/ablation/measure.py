@@ -196,6 +196,13 @@ def _row(point: Mapping[str, Any], measure: str, interval: Interval, by_seed: Ma
     }
 
 
+def rank_correlation(first: pd.Series, second: pd.Series) -> float:
+    """Spearman's; not a number where one of them does not vary."""
+    if first.nunique() < 2 or second.nunique() < 2:
+        return float("nan")
+    return float(first.corr(second, method="spearman"))
+
+
 def proxy(found: Runs, loss: str = "flow_loss", distance: str = "neighbour_distance") -> pd.DataFrame:
     """Whether the flow loss tells how far the policy's actions are from the data.
 
@@ -208,7 +215,7 @@ def proxy(found: Runs, loss: str = "flow_loss", distance: str = "neighbour_dista
         for seed in point["seeds"]:
             pair = pd.DataFrame({name: found.log(point, seed, name) for name in (loss, distance)}).dropna()
             if len(pair):
-                correlation = pair[loss].corr(pair[distance], method="spearman") if len(pair) > 1 else np.nan
+                correlation = rank_correlation(pair[loss], pair[distance])
                 keys = {key: point[key] for key in ("series", "x", "task", "method")}
                 rows.append({**keys, "seed": seed, **pair.iloc[-1].to_dict(), "over_training": correlation})
     columns = ["series", "x", "task", "method", "seed", loss, distance, "over_training"]
