@@ -124,7 +124,7 @@ def write_study(
         stages += [(stage, task) for task in online for stage in ("pretrain", "online")]
         for number, (stage, task) in enumerate(stages):
             for seed in range(seeds):
-                end = 8.0 * place + (7 * number + 3 * seed) % 20 + (15 if stage == "online" else 0)
+                end = min(100.0, 8.0 * place + (7 * number + 3 * seed) % 20 + (15 if stage == "online" else 0))
                 values = [end * (at + 1) / evaluations for at in range(evaluations)]
                 files.append(
                     write_run(

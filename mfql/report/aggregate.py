@@ -21,7 +21,18 @@ from mfql.files import write_whole
 from mfql.report.cost import cost
 from mfql.report.curves import curves
 from mfql.report.intervals import Group, Interval, weighted
-from mfql.report.tasks import between_methods, bounded, by_task, group_of, in_order, parts, ranked_pairs, runs, split
+from mfql.report.tasks import (
+    PLAIN_RETURN,
+    between_methods,
+    bounded,
+    by_task,
+    group_of,
+    in_order,
+    parts,
+    ranked_pairs,
+    runs,
+    split,
+)
 
 REPETITIONS = 2000
 FEW_SEEDS = 5  # with fewer, the report marks a bootstrap's interval as too narrow
@@ -53,13 +64,16 @@ class Comparable:
 def comparable(scores: pd.DataFrame, metric: str) -> list[Comparable]:
     """For each stage and unit, the methods to compare and the tasks that all of them have.
 
-    A method with fewer than half of the tasks at hand would shrink the set for all, and is left out.
+    A method with fewer than half of the tasks at hand would shrink the set for all, and is left out. Returns that are
+    not normalised have no common scale: each task is a unit of its own, `return of TASK`.
 
     Args:
         metric: score | rise.
     """
     sets = []
-    for (stage, unit), part in parts(runs(scores).dropna(subset=[metric]), ["stage", "unit"]):
+    table = runs(scores).dropna(subset=[metric])
+    table["unit"] = table["unit"].where(table["unit"] != PLAIN_RETURN, f"{PLAIN_RETURN} of " + table["task"])
+    for (stage, unit), part in parts(table, ["stage", "unit"]):
         half = part["task"].nunique() / 2
         kept = {method: own for method, own in split(part, "method").items() if own["task"].nunique() >= half}
         common = sorted(set.intersection(*(set(own["task"]) for own in kept.values()))) if kept else []
@@ -118,7 +132,8 @@ def improvement(scores: pd.DataFrame) -> pd.DataFrame:
             groups = compared.groups[method] + compared.groups[baseline]
             shares = np.repeat([1, -1], len(compared.tasks)) / len(compared.tasks)
             difference = bounded(weighted(groups, shares.tolist()), compared.unit, "difference")
-            probability = _bootstrap(groups, _probability_of_improvement)[:, 0]
+            pairs = _packed(compared.groups[method], compared.groups[baseline])
+            probability = _bootstrap(pairs, _probability_of_improvement)[:, 0]
             fewest = min(len(group.values) for group in groups)
             ends = (difference.value, difference.low, difference.high)
             rows.append(
@@ -138,11 +153,12 @@ def profiles(scores: pd.DataFrame) -> pd.DataFrame:
         everything = np.concatenate([group.values for groups in compared.groups.values() for group in groups])
         thresholds = np.linspace(min(0.0, everything.min()), max(100.0, everything.max()), PROFILE_POINTS)
 
-        def shares_above(*tasks: Array, thresholds: Array = thresholds) -> Array:
-            return np.mean([(task > thresholds).mean(axis=0) for task in tasks], axis=0)
+        def shares_above(*packs: Array, thresholds: Array = thresholds) -> Array:
+            by_task = [(pack[:, :, None] > thresholds).mean(axis=0) for pack in packs]
+            return np.concatenate(by_task).mean(axis=0)
 
         for method, groups in compared.groups.items():
-            value, low, high = _bootstrap(groups, shares_above)
+            value, low, high = _bootstrap(_packed(groups), shares_above)
             frame = pd.DataFrame({"threshold": thresholds, "value": value, "low": low, "high": high})
             frame = frame.assign(stage=compared.stage, unit=compared.unit, method=method, tasks=len(compared.tasks))
             frames.append(frame)
@@ -172,39 +188,56 @@ def write(scores: pd.DataFrame, folder: str | Path) -> dict[str, pd.DataFrame]:
 
 def _mean_and_iqm(groups: list[Group]) -> dict[str, Interval]:
     """Mean and interquartile mean over tasks, one group a task."""
-    ends = _bootstrap(groups, _rliable_mean_and_iqm)
+    ends = _bootstrap(_packed(groups), _rliable_mean_and_iqm)
     mean, iqm = (Interval(*map(float, ends[:, i])) for i in range(2))
     return {"mean": weighted(groups, [1 / len(groups)] * len(groups)).widest(mean), "iqm": iqm}
 
 
-def _rliable_mean_and_iqm(*tasks: Array) -> Array:
-    """[2]: rliable's mean and interquartile mean of one array [n, 1] a task, where n may differ between tasks."""
+def _rliable_mean_and_iqm(*packs: Array) -> Array:
+    """[2]: rliable's mean and interquartile mean of packs [n, tasks], where n differs between packs."""
     # rliable wants a rectangle [runs, tasks]: each task's runs are repeated to a common number, so that tasks weigh
     # the same.
-    height = np.lcm.reduce([len(task) for task in tasks])
-    rectangle = np.hstack([np.repeat(task, height // len(task), axis=0) for task in tasks])
+    height = np.lcm.reduce([len(pack) for pack in packs])
+    rectangle = np.hstack([np.repeat(pack, height // len(pack), axis=0) for pack in packs])
     return np.array([metrics.aggregate_mean(rectangle), metrics.aggregate_iqm(rectangle)])
 
 
-def _probability_of_improvement(*tasks: Array) -> Array:
-    """[1]: the probability that the first half of the arrays [n, 1], one a task, improves on the second half.
+def _probability_of_improvement(*packs: Array) -> Array:
+    """[1]: the probability that the packs [n, tasks] at even places improve on those that follow them.
 
     The number of `rliable.metrics.probability_of_improvement`, without the p-value that is most of that one's time.
     """
-    half = len(tasks) // 2
-    wins = [np.mean((x > y.T) + 0.5 * (x == y.T)) for x, y in zip(tasks[:half], tasks[half:], strict=True)]
-    return np.array([np.mean(wins)])
+    wins = []
+    for x, y in zip(packs[::2], packs[1::2], strict=True):
+        above, equal = x[:, None] > y[None], x[:, None] == y[None]
+        wins.append((above + 0.5 * equal).mean(axis=(0, 1)))
+    return np.array([np.concatenate(wins).mean()])
 
 
-def _bootstrap(groups: list[Group], statistic: Callable[..., Array]) -> Array:
-    """[3, ...]: value, low and high of a statistic of one array [n, 1] a group, by rliable's stratified bootstrap.
+def _packed(*methods: list[Group]) -> list[Array]:
+    """Tasks with the same numbers of runs side by side, [n, tasks] a method, the methods of one pack in turns.
 
-    The ends are NaN where a group has a single run, which resampling would show without spread.
+    A resample is then a few operations whatever the number of tasks.
+
+    Args:
+        methods: for each the same tasks, one group each.
     """
-    arrays = [group.values[:, None] for group in groups]
+    packs: dict[tuple[int, ...], list[list[Array]]] = {}
+    for task in zip(*methods, strict=True):
+        own = packs.setdefault(tuple(len(group.values) for group in task), [[] for _ in task])
+        for column, group in zip(own, task, strict=True):
+            column.append(group.values)
+    return [np.stack(column, axis=1) for own in packs.values() for column in own]
+
+
+def _bootstrap(packs: list[Array], statistic: Callable[..., Array]) -> Array:
+    """[3, ...]: value, low and high of a statistic of packs [n, tasks], by rliable's bootstrap, stratified by task.
+
+    The ends are NaN where a task has a single run, which resampling would show without spread.
+    """
     with _seeded():
-        value, ends = library.get_interval_estimates({"": arrays}, statistic, reps=REPETITIONS)
-    single = min(len(array) for array in arrays) < 2
+        value, ends = library.get_interval_estimates({"": packs}, statistic, reps=REPETITIONS)
+    single = min(len(pack) for pack in packs) < 2
     return np.vstack([value[""], np.full_like(ends[""], np.nan) if single else ends[""]])
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from mfql.report.scores import STAGES
-from mfql.report.tasks import SUCCESS
+from mfql.report.tasks import RETURN, SUCCESS
 
 FEW_TASKS = 3  # up to here each task has its sentences; above, the answer is over tasks and the table has each
 _REACHES = {"offline": "reaches", "pretrain": "reaches before going online", "online": "ends online at"}
@@ -70,7 +70,7 @@ def _scores(task: str, stage: str, scores: pd.DataFrame, pairs: pd.DataFrame) ->
 
 
 def _score(row: Row) -> Markup:
-    what = "success" if row["unit"] == SUCCESS else "normalised return"
+    what = {SUCCESS: "success", RETURN: "normalised return"}.get(row["unit"], row["unit"])
     text = Markup("<strong>{}</strong> {} {}").format(
         number(row["value"], row["unit"]), what, ends(row["low"], row["high"])
     )

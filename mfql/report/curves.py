@@ -6,7 +6,7 @@ import pandas as pd
 
 from mfql.report.intervals import Group, weighted
 from mfql.report.scores import DIVERGED_SCORE
-from mfql.report.tasks import SUCCESS, bounded, parts, runs
+from mfql.report.tasks import PLAIN_RETURN, SUCCESS, bounded, parts, runs
 
 OFFLINE_CURVE, ONLINE_CURVE = "offline", "offline to online"
 COLUMNS = ["curve", "task", "method", "stage", "step", "switch", "unit", "value", "low", "high", "seeds", "diverged"]
@@ -58,7 +58,8 @@ def _mean_at_steps(scores: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
         values[seed] = values[seed].ffill()
     ended = rows[rows["metric"] == "diverged"].set_index("seed")["step"]
     for seed, step in ended.items():
-        values.loc[values.index >= step, seed] = DIVERGED_SCORE
+        lost = values[seed].min() if unit == PLAIN_RETURN else DIVERGED_SCORE
+        values.loc[values.index >= step, seed] = lost
     points = []
     for step, at_step in values.iterrows():
         present = at_step.dropna()

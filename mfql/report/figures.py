@@ -27,13 +27,13 @@ from matplotlib.ticker import EngFormatter
 
 from mfql.files import write_whole
 from mfql.report.scores import STAGES
-from mfql.report.tasks import SUCCESS, split
+from mfql.report.tasks import PLAIN_RETURN, RETURN, SUCCESS, split
 
 COLOURS = ["#1f7fbf", "#d55e00", "#029e73", "#c86fb6", "#b87d0a", "#8c8c8c", "#8270d6", "#a0785a"]
 DASHES: list[tuple[int, ...]] = [(), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2)]  # type: ignore[list-item]
 MARKERS = ["o", "s", "D", "^", "v", "P"]
 INK = "#303438"  # text and axes; a page replaces it by its own text colour
-LABELS = {SUCCESS: "success, %", "normalized_return": "normalised return"}
+LABELS = {SUCCESS: "success, %", RETURN: "normalised return", PLAIN_RETURN: "return"}
 
 _RC: Any = {  # matplotlib 3.11 types every key, 3.10 none
     "font.size": 10,
@@ -172,7 +172,7 @@ def profiles(table: pd.DataFrame, style: Mapping[str, Style] | None = None, bare
             part = table[table["panel"] == panel]
             for method, own in split(part, "method").items():
                 _line(axes, own["threshold"], own, method, style, marker="")
-            axes.set(ylim=(-0.02, 1.02), xlabel=part["unit"].map(LABELS).iloc[0], ylabel="share of runs above")
+            axes.set(ylim=(-0.02, 1.02), xlabel=unit_label(part["unit"].iloc[0]), ylabel="share of runs above")
             axes.set_title("" if bare else panel, loc="left")
         return _finished(grid.figure, {} if bare else style)
 
@@ -361,9 +361,14 @@ def _offset(method: str, style: Mapping[str, Style]) -> float:
     return 0.7 * ((list(style).index(method) + 0.5) / len(style) - 0.5)
 
 
+def unit_label(unit: str) -> str:
+    """What an axis of scores says; a unit of its own, such as the return of a task, is its name."""
+    return LABELS.get(unit, unit)
+
+
 def _label_scores(axes: Axes, unit: str, metric: str, axis: str) -> None:
     """Name the axis of scores; a success rate's shows its whole range, a rise's its zero."""
-    label = LABELS[unit]
+    label = unit_label(unit)
     if metric == "rise":
         axes.axvline(0, color=INK, linewidth=1)
         label = f"rise of {label.replace(', %', ', points')}"
@@ -379,7 +384,7 @@ def _with_panels(table: pd.DataFrame) -> pd.DataFrame:
     """
     title = table["stage"] + table["metric"].map({"score": "", "rise": ", rise"})
     if table["unit"].nunique() > 1:
-        title += ", " + table["unit"].map(LABELS)
+        title += ", " + table["unit"].map(unit_label)
     order = table["stage"].map(STAGES.index) + table["metric"].map({"score": 0, "rise": len(STAGES)})
     return table.assign(panel=title, order=order).sort_values("order", kind="stable")
 

@@ -317,7 +317,7 @@ class _Drawn:
                 own = part.assign(**{other: float("nan")})
                 title = f"Score beside cost, {stage}, {device}"
                 figure = self._figure("cost", figures.cost(own, self.style, bare=True), place, title)
-                text = f"Mean {figures.LABELS[unit]} over a method’s tasks against the device’s hours that a run takes."
+                text = f"Mean {figures.unit_label(unit)} over a method’s tasks against the device’s hours that a run takes."
                 found.append(figure | {"title": title, "text": text, "methods": sorted(part["method"].unique())})
         return found
 
@@ -329,7 +329,7 @@ class _Drawn:
             methods = {*part["method"], *part.get("baseline", [])}
             leaders = {*part["method"]} - {*part.get("baseline", [])}
             heading = f"{title}, {stage}, {part['tasks'].iloc[0]} tasks"
-            label = f"{heading}, of {', '.join(sorted(methods))}, {figures.LABELS[str(unit)]}"
+            label = f"{heading}, of {', '.join(sorted(methods))}, {figures.unit_label(str(unit))}"
             drawn = figures.FIGURES[name](part, self.style, bare=True)
             figure = self._figure(name, drawn, place, label)
             said = text.format(leader=", ".join(sorted(leaders)))

@@ -6,8 +6,9 @@ The table has one row per run, step and metric, with the columns `COLUMNS`. Metr
 |---|---|---|
 | success, return, length, ... | each evaluation | as the evaluation gives it; success in percent |
 | episodes | each evaluation | how many episodes it ran |
-| score | the last step | the run's score by its rule, in percent or normalised return |
-| score_episodes | the last step | how many episodes a success rate rests on; absent for normalised returns |
+| score | the last step | the run's score by its rule, in percent, normalised return or return |
+| score_episodes | the last step | how many episodes a success rate rests on; absent for returns |
+| plain_return | the last step | 1 where the score is a return that is not normalised |
 | diverged | the step of divergence | 1; absent for runs that did not |
 | stopped | the step of early stopping | 1; absent for runs that went on to the end |
 | start, start_episodes | the last step of the run that an online run starts from | its score; `run` names that run |
@@ -22,12 +23,13 @@ What a run cost is from its manifest, and absent where that does not say it.
 **Diverged runs are never dropped: from the step at which it diverged on, a run scores 0.** Its `score` is 0 whatever
 its last evaluations were, since whoever trains has no policy in hand at the end; counting the evaluations before would
 be the choice of a best checkpoint, which the protocol excludes, and dropping the run would reward a method for failing.
+Where the score is a plain return, 0 may be better than all others, and the worst of its evaluations stands in.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,7 @@ _PROPERTIES: dict[str, Any] = {
     "stage": {"enum": list(STAGES)},
     "identity": {"type": "string", "minLength": 1},
     "status": {"enum": ["finished", "diverged"]},
-    "metric": {"enum": ["success", "normalized_return"]},
+    "metric": {"enum": ["success", "normalized_return", "return"]},
     "score_rule": {"enum": list(SCORED_EVALUATIONS)},
     "score": {"type": ["number", "null"]},
     "episodes": _COUNT | {"minimum": 1},
@@ -213,7 +215,13 @@ def _folder(path: Path) -> Path:
 
 def _score(run: dict[str, Any]) -> float:
     """The run's score, by the rule for diverged runs where it diverged."""
-    return DIVERGED_SCORE if run["status"] == "diverged" else float(run["score"])
+    return diverged_score(run) if run["status"] == "diverged" else float(run["score"])
+
+
+def diverged_score(run: Mapping[str, Any]) -> float:
+    """What a run scores that diverged, from its evaluation.json."""
+    values = [evaluation["return"] for evaluation in run["evaluations"] if evaluation.get("return") is not None]
+    return float(min(values)) if run["metric"] == "return" and values else DIVERGED_SCORE
 
 
 def _score_episodes(run: dict[str, Any]) -> int:
@@ -238,6 +246,8 @@ def _rows(path: Path, run: dict[str, Any], runs: dict[Path, dict[str, Any]]) -> 
     add(run["steps"], "score", _score(run))
     if run["metric"] == "success":
         add(run["steps"], "score_episodes", _score_episodes(run))
+    if run["metric"] == "return":
+        add(run["steps"], "plain_return", 1)
     if run["status"] == "diverged":
         add(run["diverged_at"], "diverged", 1)
     if run.get("stopped_at") is not None:
@@ -260,7 +270,7 @@ def _final(path: Path, run: dict[str, Any]) -> list[tuple[Any, ...]]:
         return []
     if run["metric"] not in found or "episodes" not in found:
         raise UserError(f"{file} lacks {run['metric']} or episodes", "Write it anew with `mfql evaluate`.")
-    score = DIVERGED_SCORE if run["status"] == "diverged" else float(found[run["metric"]])
+    score = diverged_score(run) if run["status"] == "diverged" else float(found[run["metric"]])
     return _at_the_end(path, run, {"final": score, "final_episodes": found["episodes"]})
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.scores import STAGES
 
-SUCCESS, RETURN = "success", "normalized_return"
+SUCCESS, RETURN, PLAIN_RETURN = "success", "normalized_return", "return"
 FINAL = ["final", "final_episodes"]
 COST = ["parameters", "seeds_in_job", "step_ms", "acting_ms", "device_hours"]
 COMPARISON_COLUMNS = ["stage", "task", "method", "baseline", "unit", "difference", "low", "high", "apart"]
@@ -27,20 +27,22 @@ def runs(scores: pd.DataFrame) -> pd.DataFrame:
     """One row a run.
 
     Returns:
-        method, task, seed, stage, run, steps, unit (success | normalized_return), score, score_episodes, diverged,
-        stopped (early), origin, device, and what is known of final, final_episodes, parameters, seeds_in_job, step_ms,
+        method, task, seed, stage, run, steps, unit (success | normalized_return | return), score, score_episodes,
+        diverged, stopped (early), origin, device, and what is known of final, final_episodes, parameters, seeds_in_job, step_ms,
         acting_ms, device_hours (as `mfql.report.scores` has them, else NaN); and of an online run rise, start,
         start_episodes, start_run, start_steps (of the run it starts from), NaN elsewhere.
     """
     keys = ["method", "task", "seed", "stage"]
-    wanted = ["score", "score_episodes", "diverged", "stopped", "rise", "start", "start_episodes", *FINAL, *COST]
+    wanted = ["score", "score_episodes", "plain_return", "diverged", "stopped", "rise", "start", "start_episodes"]
+    wanted += [*FINAL, *COST]
     final = scores[scores["metric"].isin(wanted)]
     wide = final.pivot_table(index=keys, columns="metric", values="value", aggfunc="last").reindex(columns=wanted)
     own = final[final["metric"] == "score"].set_index(keys)[["run", "origin", "device", "step"]]
     start = final[final["metric"] == "start"].set_index(keys)[["run", "step"]]
     wide = wide.join(own.rename(columns={"step": "steps"}))
     wide = wide.join(start.rename(columns={"run": "start_run", "step": "start_steps"}))
-    wide["unit"] = np.where(wide["score_episodes"].notna(), SUCCESS, RETURN)
+    kinds = [wide["score_episodes"].notna(), wide.pop("plain_return").notna()]
+    wide["unit"] = np.select(kinds, [SUCCESS, PLAIN_RETURN], RETURN)
     wide[["diverged", "stopped"]] = wide[["diverged", "stopped"]].notna()
     return wide.reset_index()
 

@@ -17,7 +17,7 @@ from mfql.files import read_json, write_whole
 from mfql.report.intervals import Interval, weighted
 from mfql.report.published import Numbers, Published, ThirdPartyRun, plain, reproduced_name
 from mfql.report.scores import SCORED_EVALUATIONS
-from mfql.report.tasks import RETURN, SUCCESS, bounded, in_order, mean_of, parts, runs
+from mfql.report.tasks import PLAIN_RETURN, RETURN, SUCCESS, bounded, in_order, mean_of, parts, runs
 from mfql.report.verdict import DECIDED, RULE, Comparison, Sample, Verdict, sample_of
 from mfql.settings import settings_source
 from mfql.tasks import Task
@@ -28,7 +28,8 @@ COLUMNS = ["scope", "stage", "method", "task", "unit", "tasks", "left_out", "mea
 COLUMNS += ["diverged", "published", "published_std", "published_seeds", "difference", "difference_low"]
 COLUMNS += ["difference_high", "margin", "verdict", "more_seeds", "settings", "source", "third_party"]
 _TEXT = ("scope", "stage", "method", "task", "unit", "left_out", "verdict", "settings", "source", "third_party")
-_ALL = {SUCCESS: "all success rates", RETURN: "all normalised returns"}  # the two are never averaged together
+# What are never averaged together.
+_ALL = {SUCCESS: "all success rates", RETURN: "all normalised returns", PLAIN_RETURN: "all returns"}
 _STEPS = {  # the settings that a run is as long as, with the columns of the task table that have the paper's
     "offline": {"offline_steps": "offline_steps"},
     "pretrain": {"offline_steps": "pretrain_steps"},
