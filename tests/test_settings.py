@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from mfql.agents.interface import load_agent
 from mfql.agents.mfql import MFQLSettings
+from mfql.declared import agent_stages, declared_settings
 from mfql.errors import UserError
-from mfql.settings import build_settings, checkpoint_stage, raw_settings, settings_hash
+from mfql.published_settings import tables
+from mfql.settings import (
+    Settings,
+    build_settings,
+    checkpoint_stage,
+    raw_settings,
+    settings_hash,
+    settings_source,
+)
 from mfql.tasks import load_tasks
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -152,8 +162,159 @@ def test_a_bad_task_table_is_refused(tmp_path, row):
 
 
 @pytest.mark.parametrize("path", sorted((CONFIG / "methods").glob("*.yaml")), ids=lambda path: path.stem)
-@pytest.mark.parametrize("stage", ["offline", "pretrain", "online"])
-def test_every_shipped_method_builds(path, stage):
-    raw = raw_settings(path.stem, TASK, stage, CONFIG)
-    kind = load_agent(raw.pop("agent"))
-    assert build_settings(kind.settings_type, raw, path.name).offline_steps > 0
+def test_every_shipped_method_builds_in_every_stage_that_it_has(path):
+    agent = raw_settings(path.stem, TASK, "online", CONFIG)["agent"]
+    kind = load_agent(agent)
+    assert agent_stages(agent) == kind.stages
+    for stage in kind.stages:
+        raw = raw_settings(path.stem, TASK, stage, CONFIG)
+        raw.pop("agent")
+        settings = build_settings(kind.settings_type, raw, path.name)
+        assert (settings.offline_steps > 0) == ("offline" in kind.stages)
+        declared = declared_settings(path.stem, TASK, stage, CONFIG)[1]
+        assert declared.as_dict() == settings.as_dict()
+
+
+# --- tables of methods ------------------------------------------------------------------------------------------------
+
+TABLE = """task,stage,alpha,q_agg,discount,settings_source
+a-task,offline,30,min,0.99,a paper
+a-task,online,100,mean,0.98,untuned; as offline
+b-task,*,7,,0.5,mine
+*,offline,10,mean,task,untuned
+"""
+WITH_TABLE = BASE + "q_agg: task\ntable: own.csv\n"
+
+
+@pytest.fixture
+def with_table(config, tmp_path):
+    def write(table: str = TABLE) -> Path:
+        (tmp_path / "own.csv").write_text(table)
+        (tmp_path / "tasks.csv").write_text(
+            HEADER + ROW + ROW.replace("a-task", "b-task") + ROW.replace("a-task", "c-task")
+        )
+        return config("m", WITH_TABLE)
+
+    return write
+
+
+def test_a_methods_own_table_goes_before_the_task_table_by_stage(with_table):
+    folder = with_table()
+    found = {stage: raw_settings("m", "a-task", stage, folder) for stage in ("offline", "pretrain", "online")}
+    assert [(raw["alpha"], raw["q_agg"], raw["discount"]) for raw in found.values()] == [
+        (30, "min", 0.99),
+        (100, "mean", 0.98),
+        (100, "mean", 0.98),
+    ]
+    assert found["offline"]["offline_steps"] == 1000
+    assert checkpoint_stage("m", "a-task", folder) == "pretrain"
+
+
+def test_a_star_is_any_other_task_or_stage_and_may_defer_to_the_task_table(with_table):
+    folder = with_table()
+    other = raw_settings("m", "c-task", "offline", folder)
+    assert (other["alpha"], other["discount"]) == (10, 0.995)
+    assert [raw_settings("m", "b-task", stage, folder)["alpha"] for stage in ("offline", "online")] == [7, 7]
+    assert raw_settings("m", "b-task", "offline", folder)["q_agg"] is None
+
+
+def test_the_source_of_settings_is_the_methods_table_then_the_task_tables_where_it_is_used(with_table, config):
+    folder = with_table()
+    config("plain", BASE)
+    config("fixed", BASE.replace("alpha: task", "alpha: 3"))
+    assert settings_source("m", "a-task", "offline", folder) == "a paper"
+    assert settings_source("m", "a-task", "pretrain", folder) == "untuned; as offline"
+    assert settings_source("plain", "a-task", "offline", folder) == "table"
+    assert settings_source("fixed", "a-task", "offline", folder) == "the same for all tasks"
+
+
+@pytest.mark.parametrize(
+    ("table", "named"),
+    [
+        (TABLE.replace("*,offline", "*,later"), "later"),
+        (TABLE.replace("a-task,online", "a-task,offline"), "twice"),
+        (TABLE.replace(",mine", ","), "settings_source"),
+        (TABLE.replace(",0.5,mine", ",mine"), "own.csv:4"),
+        (TABLE.replace("stage", "stadium", 1), "lacks the columns stage"),
+        ("task,stage,alpha,settings_source\n", "has no row"),
+    ],
+)
+def test_a_faulty_table_is_refused_where_it_is_faulty(with_table, table, named):
+    with pytest.raises(UserError, match=named) as error:
+        raw_settings("m", "c-task", "offline", with_table(table))
+    assert "own.csv" in str(error.value)
+
+
+def test_a_task_without_a_row_and_a_table_that_is_not_there_are_named(with_table, config):
+    folder = with_table("\n".join(TABLE.splitlines()[:4]) + "\n")
+    with pytest.raises(UserError, match="no row for c-task"):
+        raw_settings("m", "c-task", "offline", folder)
+    config("n", WITH_TABLE.replace("own", "absent"))
+    with pytest.raises(UserError, match=r"absent\.csv"):
+        raw_settings("n", "a-task", "offline", folder)
+
+
+def test_the_hash_follows_the_cells_of_a_methods_table_that_it_uses(with_table, config, tmp_path):
+    folder = with_table()
+    hashes = [settings_hash("m", "a-task", stage, folder) for stage in ("offline", "online")]
+    config("n", WITH_TABLE.replace("own", "changed"))
+    (tmp_path / "changed.csv").write_text(TABLE.replace("100,mean", "200,mean").replace("a paper", "another"))
+    assert settings_hash("n", "a-task", "offline", folder) == hashes[0]
+    assert settings_hash("n", "a-task", "online", folder) != hashes[1]
+
+
+def test_the_baselines_tables_are_what_the_published_settings_give():
+    for name, text in tables(CONFIG).items():
+        assert (CONFIG / "baselines" / f"{name}.csv").read_text() == text, "python -m mfql.published_settings"
+
+
+HUMANOID, SOCCER = "humanoidmaze-medium-navigate-singletask-task1-v0", "antsoccer-arena-navigate-singletask-task4-v0"
+
+
+@pytest.mark.parametrize(
+    ("method", "task", "stage", "settings", "source"),
+    [
+        ("fql", "antmaze-giant-navigate-singletask-task3-v0", "offline", {"alpha": 10, "q_agg": "min"}, "arXiv"),
+        ("fql", "pen-cloned-v1", "offline", {"alpha": 10000, "discount": 0.99}, "arXiv"),
+        ("fql", "pen-cloned-v1", "pretrain", {"alpha": 1000, "offline_steps": 1_000_000}, "arXiv"),
+        ("fql", HUMANOID, "online", {"alpha": 100, "discount": 0.995}, "arXiv"),
+        ("iql", "cube-double-play-singletask-task4-v0", "offline", {"alpha": 0.3, "discount": 0.99}, "arXiv"),
+        ("iql", SOCCER.replace("task4", "task2"), "offline", {"alpha": 1}, "untuned"),
+        ("iql", "pen-human-v1", "offline", {"alpha": 10}, "untuned"),
+        ("rebrac", "cube-single-play-singletask-task2-v0", "offline", {"alpha_actor": 1, "alpha_critic": 0}, "arXiv"),
+        ("ifql", SOCCER, "online", {"num_samples": 64}, "arXiv"),
+        ("fbrac", "pen-human-v1", "offline", {"alpha": 30000}, "untuned"),
+        ("calql", TASK, "online", {"cql_alpha": 0.01, "target_gap_beta": None}, "arXiv"),
+        ("calql", SOCCER, "online", {"cql_alpha": None, "target_gap_beta": 0.2}, "arXiv"),
+        ("rlpd", HUMANOID, "online", {"discount": 0.995, "offline_steps": 0}, "arXiv"),
+        ("rlpd", "pointmaze-medium-navigate-singletask-task1-v0", "online", {"discount": 0.995}, "the task"),
+    ],
+)
+def test_published_settings_reach_the_run(method, task, stage, settings, source):
+    assert raw_settings(method, task, stage, CONFIG).items() >= settings.items()
+    assert settings_source(method, task, stage, CONFIG).startswith(source)
+
+
+# --- stages -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_method_without_an_offline_part_starts_from_nothing(config, tmp_path):
+    agent = tmp_path / "agent.py"
+    agent.write_text(OWN_AGENT + '    stages = ("online",)\n')
+    folder = config("m", BASE.replace("agent: mfql", f"agent: {agent}"))
+    assert checkpoint_stage("m", "a-task", folder) is None
+    assert settings_hash("m", "a-task", "online", folder)
+    with pytest.raises(UserError, match="method m has no stage pretrain"):
+        raw_settings("m", "a-task", "pretrain", folder)
+
+
+def test_a_setting_that_may_be_null_takes_null_or_a_number(config):
+    @dataclass(frozen=True, kw_only=True)
+    class Nullable(Settings):
+        weight: float | None = None
+
+    common = {"offline_steps": 1, "online_steps": 0, "discount": 0.9}
+    assert build_settings(Nullable, common | {"weight": None}, "here").weight is None
+    assert build_settings(Nullable, common | {"weight": 3}, "here").weight == 3.0
+    with pytest.raises(UserError, match="weight"):
+        build_settings(Nullable, common | {"weight": "heavy"}, "here")

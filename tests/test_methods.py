@@ -1,0 +1,98 @@
+"""Every method that is shipped, in miniature: it trains and acts offline and online by the same loop and rules."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mfql
+from mfql.declared import agent_stages
+from mfql.plan.configuration import find_run, planned_runs, read_configuration
+from mfql.settings import raw_settings
+from tests.test_workflow import TASK, Project, clone
+from tests.training_runs import ROOT, Workplace
+
+CONFIG = ROOT / "config"
+SUFFIX = "-miniature"
+METHODS = sorted(path.stem for path in (CONFIG / "methods").glob(f"*{SUFFIX}.yaml"))
+AGENTS = {method: raw_settings(method, TASK, "online", CONFIG)["agent"] for method in METHODS}
+# What a method goes through to be fine-tuned online.
+STAGES = {
+    method: [stage for stage in ("pretrain", "online") if stage in agent_stages(AGENTS[method])] for method in METHODS
+}
+BASELINES = {"bc", "iql", "rebrac", "fql", "ifql", "fbrac", "fawac", "rlpd", "calql"}
+
+
+@pytest.fixture(scope="session")
+def data(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Workplace:
+    """A small dataset and the configuration."""
+    return Workplace(made_once("methods-data", Workplace.make))
+
+
+def test_every_method_has_a_miniature():
+    assert {"mfql", "flow_bc", *BASELINES} <= set(AGENTS.values())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_trains_and_acts_offline_and_online(data, method):
+    short = f"{method}+eval_episodes=1+eval_interval=40"
+    for stage in STAGES[method]:
+        data.train_here(short, stage, (0,), "results")
+        run = data.run(short, 0, stage)
+        result = json.loads((run / "evaluation.json").read_text())
+        assert result["status"] == "finished"
+        assert result["evaluations"][-1]["step"] == result["steps"] > 0
+        action = mfql.load_policy(run)(np.zeros(2, np.float32))
+        assert action.shape == (2,)
+        assert np.abs(action).max() <= 1.0
+    assert result["starts_from"] == (STAGES[method][-2] if len(STAGES[method]) > 1 else None)
+
+
+def test_a_stage_that_a_method_lacks_is_refused_by_name(data):
+    done = data.call(data.arguments("rlpd-miniature", "offline", [0]))
+    assert done.returncode == 2
+    assert "method rlpd-miniature has no stage offline\n  It has online." in done.stderr
+
+
+def test_no_methods_name_is_in_the_loop_or_the_rules():
+    """`mfql` is the command's name too, and so cannot be looked for."""
+    code = [
+        *(ROOT / "mfql" / "training").glob("*.py"),
+        *(ROOT / "workflow" / "rules").glob("*.smk"),
+        ROOT / "Snakefile",
+    ]
+    code += [*(ROOT / "mfql" / "evaluation").glob("*.py"), *(ROOT / "mfql" / "plan").glob("*.py")]
+    names = re.compile(rf"[\"'/ ](?:{'|'.join(BASELINES | {'flow_bc'})})[\"'/ :.]")
+    assert len(code) > 20
+    assert not [f"{path}: {line}" for path in code for line in path.read_text().splitlines() if names.search(line)]
+
+
+@pytest.fixture
+def project(data, tmp_path: Path) -> Project:
+    """A working copy whose configuration asks for nothing."""
+    return clone(tmp_path / "mfql")
+
+
+def test_one_launch_plans_every_method_and_a_method_without_an_offline_part_trains(project):
+    everywhere = [f"results/runs/{method}/{TASK}/seed0/online/evaluation.json" for method in METHODS]
+    planned = project.miniature("-n", *everywhere)
+    for method in METHODS:
+        for stage in STAGES[method][:-1]:
+            assert f"results/runs/{method}/{TASK}/seed0/{stage}/evaluation.json" in planned
+    alone = next(method for method in METHODS if STAGES[method] == ["online"])
+    project.miniature(everywhere[METHODS.index(alone)])
+    runs = {path.parent.name for path in (project.folder / "results" / "runs" / alone / TASK / "seed0").glob("*/run")}
+    assert runs == {"online"}
+
+
+def test_the_plan_counts_no_run_before_a_method_without_an_offline_part(tmp_path):
+    alone = next(method for method in METHODS if STAGES[method] == ["online"])
+    (tmp_path / "own.yaml").write_text(f"offline: {{methods: []}}\nonline: {{methods: [{alone}], tasks: [{TASK}]}}\n")
+    config = read_configuration(tmp_path / "own.yaml", CONFIG)
+    assert [run.stage for run in planned_runs(config, CONFIG)] == ["online"]
+    assert find_run(config, CONFIG, alone, TASK, "online").start is None
