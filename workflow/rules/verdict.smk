@@ -7,6 +7,7 @@ rule verdict:
     input:
         glob("results/published/**/*.csv", recursive=True),
         scores=f"{EXPERIMENT}/scores.csv",
+        tables=glob("config/baselines/**/*.csv", recursive=True),
         tasks="config/tasks.csv",
         outside=config["outside_scores"],
     output:
