@@ -21,6 +21,7 @@ from mfql.agents.mlp import (
     ActorCriticSettings,
     ActorCriticValue,
     advantage_weights,
+    effective_batch,
     required,
 )
 from mfql.settings import require
@@ -119,7 +120,6 @@ class IQL(ActorCriticValue):
         return {
             "value_loss": info["value_loss"],
             "positive_advantages": (advantages > 0).float().mean(1),
-            # Near 1 / B one row decides the update; near 1 the weights do nothing.
-            "effective_batch": weights.mean(1).square() / weights.square().mean(1).clamp_min(1e-12),
+            "effective_batch": effective_batch(weights),
             "action_error": (means - batch["actions"]).square().mean((1, 2)),
         }
