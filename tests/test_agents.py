@@ -466,3 +466,16 @@ def test_the_targets_spread_is_that_of_drawing_candidates():
     assert found["target_std"].item() == pytest.approx(largest.var(1).mean().sqrt().item(), rel=0.03)
     gain = (largest.mean(1) - pool.mean(1) * 0.9 * batch["masks"][0]).mean()
     assert found["target_gain"].item() == pytest.approx(gain.item(), rel=0.03)
+
+
+def test_the_flow_targets_error_is_told_where_the_derivative_is_not_exact():
+    found = {}
+    for change in ({}, {"derivative": "forward"}, {"derivative": "difference"}, {"derivative_interval": 4}):
+        agent, state = make([0], replace(SMALL, **change))
+        draws = DrawStream(agent.diagnose_draws(), [0], "diagnose", CPU).at(0)
+        told = agent.diagnostics(views_of(agent, state.flat), batch_of(agent, [0]), draws, state.own)
+        found[tuple(change.values())] = told.get("target_error")
+    assert found[()] is None
+    assert found[("forward",)].item() < 1e-5
+    assert 0 < found[("difference",)].item() < 1e-2
+    assert found[(4,)].item() > found[("difference",)].item()

@@ -20,8 +20,8 @@ from mfql.report.panels import Text, write_panel
 from mfql.report.tasks import SUCCESS
 
 PROXY = "proxy"
-# Inches of a panel of lines, and of a row of a panel of intervals.
-_WIDTH, _HEIGHT, _ROW = 4.2, 2.7, 0.34
+# Inches of a panel of lines, and of a row of a panel of intervals; panels beside each other.
+_WIDTH, _HEIGHT, _ROW, _COLUMNS = 4.2, 2.7, 0.34, 3
 
 
 def draw(plan: Path, results: Path, out: Path) -> None:
@@ -92,27 +92,37 @@ def printable(data: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _lines(data: pd.DataFrame, plan: Mapping[str, Any]) -> Figure:
-    """Each quantity over the axis, a row each, a column for each task; lines are series."""
-    measures, tasks = _measures(data), list(dict.fromkeys(data["task"]))
+    """Each quantity over the axis, lines are series: of several tasks a row for each quantity and a column a task."""
+    tasks = list(dict.fromkeys(data["task"]))
+    shown = [(measure, task) for measure in _measures(data) for task in tasks]
     style = figures.styles(data["series"])
-    size = (_WIDTH * len(tasks), 0.4 + _HEIGHT * len(measures))
-    figure, grid = plt.subplots(len(measures), len(tasks), squeeze=False, figsize=size, layout="constrained")
+    figure, grid = _grid(len(shown), len(tasks) if len(tasks) > 1 else _COLUMNS, _HEIGHT)
     places = list(dict.fromkeys(data["x"]))
-    for row, measure in zip(grid, measures, strict=True):
-        for axes, task in zip(row, tasks, strict=True):
-            part = data[(data["measure"] == measure) & (data["task"] == task)]
-            if part.empty:
-                axes.set_visible(False)
-                continue
-            for series, own in part.groupby("series", sort=False):
-                _draw_line(axes, [places.index(x) for x in own["x"]], own, style[str(series)])
-            axes.set_xticks(range(len(places)), [f"{x:g}" if isinstance(x, int | float) else x for x in places])
-            axes.set_xlabel(plan["x"]["label"])
-            _label(axes, part, "y")
-            if measure == measures[0]:
-                axes.set_title(_folded(task), loc="left")
+    for axes, (measure, task) in zip(grid, shown, strict=True):
+        part = data[(data["measure"] == measure) & (data["task"] == task)]
+        if part.empty:
+            axes.set_visible(False)
+            continue
+        for series, own in part.groupby("series", sort=False):
+            _draw_line(axes, [places.index(x) for x in own["x"]], own, style[str(series)])
+        axes.set_xticks(range(len(places)), [f"{x:g}" if isinstance(x, int | float) else x for x in places])
+        axes.set_xlabel(plan["x"]["label"])
+        _label(axes, part, "y")
+        if measure == SCORE:
+            axes.set_title(_folded(task), loc="left")
     _legend(figure, {name: own for name, own in style.items() if name})
     return figure
+
+
+def _grid(panels: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels, at most so many beside each other."""
+    columns = min(columns, panels)
+    rows = -(-panels // columns)
+    size = (_WIDTH * columns, 0.4 + height * rows)
+    figure, grid = plt.subplots(rows, columns, squeeze=False, figsize=size, layout="constrained")
+    for axes in grid.flat[panels:]:
+        axes.set_visible(False)
+    return figure, list(grid.flat[:panels])
 
 
 def _draw_line(axes: Axes, places: list[int], own: pd.DataFrame, style: figures.Style) -> None:
@@ -134,10 +144,8 @@ def _side_by_side(data: pd.DataFrame) -> Figure:
     measures, names = _measures(data), list(dict.fromkeys(data["series"]))
     tasks = list(dict.fromkeys(data["task"]))
     style = figures.styles(tasks)
-    height = 1.0 + _ROW * len(names) * (1 + 0.35 * (len(tasks) - 1))
-    size = (_WIDTH * len(measures), height)
-    figure, grid = plt.subplots(1, len(measures), squeeze=False, sharey=True, figsize=size, layout="constrained")
-    for axes, measure in zip(grid[0], measures, strict=True):
+    figure, grid = _grid(len(measures), _COLUMNS, 0.6 + _ROW * len(names) * (1 + 0.35 * (len(tasks) - 1)))
+    for place, (axes, measure) in enumerate(zip(grid, measures, strict=True)):
         part = data[data["measure"] == measure]
         for task, own in part.groupby("task", sort=False):
             offset = 0.7 * ((tasks.index(str(task)) + 0.5) / len(tasks) - 0.5)
@@ -145,11 +153,11 @@ def _side_by_side(data: pd.DataFrame) -> Figure:
             axes.errorbar(
                 own["value"], at, xerr=_reach(own), color=drawn.colour, marker=drawn.marker, linestyle="", capsize=3
             )
-        axes.set_yticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), names if place % _COLUMNS == 0 else [""] * len(names))
+        axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
         _label(axes, part, "x")
-    grid[0, 0].set_ylim(len(names) - 0.5, -0.5)
-    _legend(figure, {_folded(name, " "): own for name, own in style.items()} if len(tasks) > 1 else {})
+    _legend(figure, style if len(tasks) > 1 else {})
     return figure
 
 
@@ -182,9 +190,9 @@ def _legend(figure: Figure, style: Mapping[str, figures.Style]) -> None:
     figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False, handlelength=3.0)
 
 
-def _folded(name: str, joint: str = "\n") -> str:
+def _folded(name: str) -> str:
     """A task's name on two lines, broken before `singletask`."""
-    return name.replace("-singletask", f"-{joint}singletask") if joint == "\n" else name
+    return name.replace("-singletask", "-\nsingletask")
 
 
 def _draw_proxy(found: Runs, out: Path) -> None:

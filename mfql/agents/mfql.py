@@ -8,7 +8,7 @@ in acting are settings, for ablations; their defaults are the paper's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -302,9 +302,26 @@ class MFQL(Agent):
             **self.target_spread(parameters, batch, draws["noise_pool"]),
             "flow_loss": flow.loss,
             "flow_error": flow.error,
+            **self.target_error(policy, observations, batch, draws, state, flow.target),
             "alpha": state["alpha"],
             "alpha_moves": state["alpha_moves"],
         }
+
+    def target_error(
+        self,
+        policy: Views,
+        observations: Tensor,
+        batch: Batch,
+        draws: Draws,
+        state: Mapping[str, Tensor],
+        target: Tensor,
+    ) -> dict[str, Tensor]:
+        """Where the flow target `[S, B, A]` has no exact derivative: its root mean square error against that, `[S]`."""
+        if self.settings.derivative == "exact" and self.settings.derivative_interval == 1:
+            return {}
+        exact = replace(self.settings, derivative="exact", derivative_interval=1)
+        expected = flow_terms(self.policy, policy, observations, batch["actions"], draws, exact, state).target
+        return {"target_error": (target - expected).square().mean((1, 2)).sqrt()}
 
     def target_spread(self, parameters: Parameters, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
         """How the target y of a row varies over draws of its K candidates, as the root of the mean variance `[S]`.
