@@ -24,6 +24,10 @@ from mfql.envs.make import make_env, reset_env
 from mfql.envs.registered import RegisteredEnv, flat_observations
 from mfql.errors import UserError
 from mfql.extensions import VARIABLE, extend
+from mfql.report.aggregate import over_tasks
+from mfql.report.curves import curves
+from mfql.report.scores import collect
+from mfql.report.tasks import by_task
 from mfql.settings import raw_settings
 from mfql.tasks import find_task, select_tasks
 from tests.test_workflow import Project, clone
@@ -131,6 +135,42 @@ def test_what_is_known_of_the_project_is_known_beside_an_extension(extended: Pat
     assert "point" in str(caught.value)
     with pytest.raises(UserError, match="unknown method 'rwx'"):
         raw_settings("rwx", "point", "offline")
+
+
+# --- a score that is a return -----------------------------------------------------------------------------------------
+
+
+def write_return(folder: Path, task: str, seed: int, returns: list[float], diverged_at: int | None = None) -> Path:
+    """The result of a run that is scored by its return."""
+    path = folder / "runs" / "mine" / task / f"seed{seed}" / "offline" / "evaluation.json"
+    evaluations = [
+        {"step": 10 * (i + 1), "episodes": 5, "success": 0.0, "return": value, "length": 3.0}
+        for i, value in enumerate(returns)
+    ]
+    result = {
+        **{"method": "mine", "task": task, "seed": seed, "stage": "offline", "identity": "0"},
+        **{"status": "finished" if diverged_at is None else "diverged", "diverged_at": diverged_at},
+        **{"metric": "return", "score_rule": "last", "score": returns[-1], "episodes": 5, "steps": 30},
+        **{"starts_from": None, "stopped_at": None, "evaluations": evaluations},
+    }
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(result))
+    return path
+
+
+def test_returns_are_no_percentages_and_never_averaged_over_tasks(tmp_path: Path) -> None:
+    files = [write_return(tmp_path, task, seed, [-900.0, -700.0, -500.0]) for task in "ab" for seed in (0, 1)]
+    files.append(write_return(tmp_path, "a", 2, [-900.0, -950.0], diverged_at=25))
+    scores = collect(files)
+    table = by_task(scores).set_index("task")
+    assert set(table["unit"]) == {"return"}
+    assert table.loc["b", "value"] == -500
+    assert table.loc["a", "by_seed"] == "0:-500 1:-500 2:-950"
+    over = over_tasks(scores).set_index(["unit", "statistic"])["value"]
+    assert over["return of b", "mean"] == -500
+    assert over["return of a", "mean"] == pytest.approx(-650)
+    curve = curves(scores).set_index(["task", "step"])["value"]
+    assert curve["a", 30] == pytest.approx((-500 - 500 - 950) / 3)
 
 
 # --- a task table -----------------------------------------------------------------------------------------------------

@@ -27,13 +27,13 @@ from matplotlib.ticker import EngFormatter
 
 from mfql.files import write_whole
 from mfql.report.scores import STAGES
-from mfql.report.tasks import PLAIN_RETURN, RETURN, SUCCESS, split
+from mfql.report.tasks import RETURN, SUCCESS, split
 
 COLOURS = ["#1f7fbf", "#d55e00", "#029e73", "#c86fb6", "#b87d0a", "#8c8c8c", "#8270d6", "#a0785a"]
 DASHES: list[tuple[int, ...]] = [(), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2)]  # type: ignore[list-item]
 MARKERS = ["o", "s", "D", "^", "v", "P"]
 INK = "#303438"  # text and axes; a page replaces it by its own text colour
-LABELS = {SUCCESS: "success, %", RETURN: "normalised return", PLAIN_RETURN: "return"}
+LABELS = {SUCCESS: "success, %", RETURN: "normalised return"}
 
 _RC: Any = {  # matplotlib 3.11 types every key, 3.10 none
     "font.size": 10,

@@ -317,7 +317,8 @@ class _Drawn:
                 own = part.assign(**{other: float("nan")})
                 title = f"Score beside cost, {stage}, {device}"
                 figure = self._figure("cost", figures.cost(own, self.style, bare=True), place, title)
-                text = f"Mean {figures.unit_label(unit)} over a method’s tasks against the device’s hours that a run takes."
+                label = figures.unit_label(unit)
+                text = f"Mean {label} over a method’s tasks against the device’s hours that a run takes."
                 found.append(figure | {"title": title, "text": text, "methods": sorted(part["method"].unique())})
         return found
 

@@ -28,8 +28,8 @@ def runs(scores: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         method, task, seed, stage, run, steps, unit (success | normalized_return | return), score, score_episodes,
-        diverged, stopped (early), origin, device, and what is known of final, final_episodes, parameters, seeds_in_job, step_ms,
-        acting_ms, device_hours (as `mfql.report.scores` has them, else NaN); and of an online run rise, start,
+        diverged, stopped (early), origin, device, and what is known of final, final_episodes, parameters, seeds_in_job,
+        step_ms, acting_ms, device_hours (as `mfql.report.scores` has them, else NaN); and of an online run rise, start,
         start_episodes, start_run, start_steps (of the run it starts from), NaN elsewhere.
     """
     keys = ["method", "task", "seed", "stage"]

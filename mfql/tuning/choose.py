@@ -22,8 +22,8 @@ import yaml
 from mfql.errors import UserError
 from mfql.files import read_json, write_whole
 from mfql.report.intervals import Group, Interval, weighted
-from mfql.report.scores import DIVERGED_SCORE, collect
-from mfql.report.tasks import SUCCESS, bounded
+from mfql.report.scores import collect, diverged_score
+from mfql.report.tasks import PLAIN_RETURN, SUCCESS, bounded
 from mfql.tasks import Task, known_tasks
 from mfql.tuning.grid import COLUMNS, FIRST_SEED, Point, carried_to, plain_number
 
@@ -174,7 +174,7 @@ def _proposal(runs: Sequence[_Run], tasks: dict[str, Task]) -> dict[str, Any]:
     ranked = ranking(_candidates(runs), metric)
     best = ranked[0]
     behind = [one.behind(best, metric) for one in ranked[1:]]
-    learnt = best.interval(metric).value > 0
+    learnt = metric == PLAIN_RETURN or best.interval(metric).value > 0
     close = sum(isnan(difference.low) or difference.low <= 0 for difference in behind)
     certainty = (WITHIN_NOISE if close else CLEAR) if learnt else NOTHING_LEARNT
     settings, dataset = first.manifest["settings"], first.manifest["dataset"]
@@ -240,7 +240,7 @@ def tuning_score(evaluation: dict[str, Any]) -> tuple[float, int]:
     metric = evaluation["metric"]
     scored = evaluation["evaluations"][-SCORED_EVALUATIONS:]
     if evaluation["status"] == "diverged":
-        score, episodes = DIVERGED_SCORE, SCORED_EVALUATIONS * evaluation["episodes"]
+        score, episodes = diverged_score(evaluation), SCORED_EVALUATIONS * evaluation["episodes"]
     else:
         score = sum(one[metric] for one in scored) / len(scored)
         episodes = sum(one["episodes"] for one in scored)
