@@ -352,8 +352,8 @@ def _derived(policy: FlowPolicy, parameters: Views, points: _Points, settings: F
 
     at, along = (points.inputs, points.times), (points.direction, points.time_direction)
     if settings.derivative == "forward":
-        value, tangent = torch.func.jvp(output, at, along)
-        return value, tangent.detach()
+        found = torch.func.jvp(output, at, along)
+        return found[0], found[1].detach()
     step = settings.difference_step
     with torch.no_grad():
         ahead, behind = (

@@ -155,7 +155,7 @@ def _for_people(final: pd.DataFrame, table: pd.DataFrame, reference: str) -> pd.
     return wide.rename_axis("method", axis=0).rename_axis(None, axis=1).reset_index()
 
 
-def _text(row: Mapping[str, Any]) -> str:
+def _text(row: Mapping[Any, Any]) -> str:
     """Value and interval; a value of a single seed has none."""
     value = f"{row['value']:.3g}"
     return value if np.isnan(row["low"]) else f"{value} [{row['low']:.3g}, {row['high']:.3g}]"
@@ -179,7 +179,7 @@ def _draw_comparison(final: pd.DataFrame) -> Figure:
         return figure
 
 
-def _mark(axes: Axes, row: Mapping[str, Any], y: float, style: Style) -> None:
+def _mark(axes: Axes, row: Mapping[Any, Any], y: float, style: Style) -> None:
     reach = np.nan_to_num([[row["value"] - row["low"]], [row["high"] - row["value"]]])
     axes.errorbar(row["value"], y, xerr=reach, color=style.colour, marker=style.marker, linewidth=2, capsize=3)
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,9 +44,8 @@ def train(training: Training, device: torch.device, folder: Path, *, progress: b
     """
     settings = training.settings
     looks = [Look(settings, seed, device) for seed in training.seeds]
-    rows: list[dict[str, Any]] = []
+    tables: dict[str, list[pd.DataFrame]] = {METRICS: [], SAMPLES: []}
     seconds = 0.0
-    last: list[dict[str, Any]] = []
     model = Flow(settings, training.seeds, device) if settings.policy == "flow" else Known(KNOWN[settings.policy])
     name = f"{training.method}, {training.size} size"
     for step in tqdm(look_steps(settings), desc=name, unit="look", disable=not progress):
@@ -58,13 +56,15 @@ def train(training: Training, device: torch.device, folder: Path, *, progress: b
         for row, look in enumerate(looks):
             for found, samples in look.at(model, row, final=final):
                 own = {"method": training.method, "generation_steps": found.pop("generation_steps"), "seed": look.seed}
-                rows += [{**own, "step": step, "metric": name, "value": value} for name, value in found.items()]
+                metrics_of = {"step": step, "metric": list(found), "value": list(found.values())}
+                tables[METRICS].append(pd.DataFrame({**own, **metrics_of}))
                 if final:
-                    x, y = samples.double().cpu().unbind(1)
-                    last += pd.DataFrame({**own, "x": x.numpy(), "y": y.numpy()}).to_dict("records")
-    for name, table in ((METRICS, rows), (SAMPLES, last)):
+                    x, y = samples.double().cpu().numpy().T
+                    tables[SAMPLES].append(pd.DataFrame({**own, "x": x, "y": y}))
+    (folder / MANIFEST).unlink(missing_ok=True)  # Without it the folder is none of a finished training.
+    for name, frames in tables.items():
         with write_whole(folder / name) as file:
-            pd.DataFrame(table).to_csv(file, index=False)
+            pd.concat(frames).to_csv(file, index=False)
     manifest = {
         "method": training.method,
         "size": training.size,
