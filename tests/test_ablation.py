@@ -39,7 +39,7 @@ def test_every_entry_follows_the_schema():
     assert not list(Draft202012Validator(schema).iter_errors(raw_ablations(CONFIG)))
 
 
-@pytest.mark.parametrize("file", ["config/config.yaml", "config/laptop.yaml", "config/quickstart.yaml"])
+@pytest.mark.parametrize("file", ["config/config.yaml", "config/quickstart.yaml"])
 def test_every_point_of_every_configuration_is_a_possible_method(file: str):
     section = read_configuration(ROOT / file, CONFIG)["ablations"]
     found = {(point.method, point.task) for name in NAMES for point in points_of(name, section, CONFIG)}
@@ -80,10 +80,17 @@ def test_a_point_is_the_base_method_with_its_settings_and_the_base_itself_where_
 def test_multiples_are_of_the_tasks_own_value_and_whole_where_it_is(entry):
     tasks = ["scene-play-singletask-task2-v0", "humanoidmaze-medium-navigate-singletask-task1-v0"]
     section = {"method": "mfql+alpha_interval=25", "tasks": {"one": tasks}}
-    found = entry(section, series={"a": {"alpha": {"times": 3}}, "b": {"alpha_interval": {"times": 0.1}}})
+    found = entry(
+        section,
+        series={
+            "a": {"alpha": {"times": 3}},
+            "b": {"alpha_interval": {"times": 0.1}},
+            "c": {"acting_candidates": {"times": 2, "of": "num_candidates"}},
+        },
+    )
     assert [point.method for point in found] == [
-        "mfql+alpha_interval=25+alpha=300", "mfql+alpha_interval=2",
-        "mfql+alpha_interval=25+alpha=450", "mfql+alpha_interval=2",
+        "mfql+alpha_interval=25+alpha=300", "mfql+alpha_interval=2", "mfql+alpha_interval=25+acting_candidates=10",
+        "mfql+alpha_interval=25+alpha=450", "mfql+alpha_interval=2", "mfql+alpha_interval=25+acting_candidates=10",
     ]  # fmt: skip
 
 
@@ -93,6 +100,7 @@ def test_multiples_are_of_the_tasks_own_value_and_whole_where_it_is(entry):
         ({"series": {"a": {"alhpa": 3}}}, "alhpa"),
         ({"series": {"a": {"q_agg": {"times": 3}}}}, "q_agg is 'mean', of which there are no multiples"),
         ({"tasks": ["many"], "series": {"a": {}}}, "many"),
+        ({"series": {"a": {"alpha": {"times": 3, "of": "alhpa"}}}}, "alhpa"),
         ({"seris": {"a": {}}}, "seris"),
     ],
 )
@@ -175,7 +183,10 @@ def test_ablations_are_trained_and_drawn_with_their_cost(finished_runs: Workplac
     entries["balance"]["series"] = {name: entries["balance"]["series"][name] for name in ("UPGrad", "equal norms")}
     (place.folder / "config" / "ablations.yaml").write_text(yaml.safe_dump(entries))
     for name, measures in (
-        ("balance", {"score", "flow_loss", "neighbour_distance", "update_ms"}),
+        (
+            "balance",
+            {"score", "flow_loss", "neighbour_distance", "training/conflict", "training/weight_share", "update_ms"},
+        ),
         ("bound_loss", {"score", "out_of_bounds", "q_raw_minus_clipped"}),
     ):
         folder = drawn(place, name)

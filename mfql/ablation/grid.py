@@ -134,15 +134,18 @@ def _axis(ablation: Ablation) -> list[tuple[float | str | None, dict[str, Any]]]
 
 
 def _resolved(name: str, key: str, value: Any, own: Mapping[str, Any]) -> Any:
-    """A setting's value; a multiple of the base method's own is a whole number from 1 on where that is one."""
-    if key not in own:
-        raise unknown("setting", key, list(own), f"ablation {name}")
+    """A setting's value; a multiple of a whole number of the base method's is one too, from 1 on."""
+    source = value.get("of", key) if isinstance(value, Mapping) else key
+    for named in (key, source):
+        if named not in own:
+            raise unknown("setting", named, list(own), f"ablation {name}")
     if not isinstance(value, Mapping):
         return value
-    if isinstance(own[key], bool) or not isinstance(own[key], int | float):
-        raise UserError(f"ablation {name}: {key} is {own[key]!r}, of which there are no multiples", "Give a value.")
-    multiple = own[key] * value[_TIMES]
-    return max(1, round(multiple)) if isinstance(own[key], int) else float(f"{multiple:.6g}")
+    one = own[source]
+    if isinstance(one, bool) or not isinstance(one, int | float):
+        raise UserError(f"ablation {name}: {source} is {one!r}, of which there are no multiples", "Give a value.")
+    multiple = one * value[_TIMES]
+    return max(1, round(multiple)) if isinstance(one, int) else float(f"{multiple:.6g}")
 
 
 def _changed(base: str, settings: Mapping[str, Any], own: Mapping[str, Any]) -> str:

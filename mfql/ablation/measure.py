@@ -35,6 +35,8 @@ LABELS = {
     "q_minus_return": "Q - return",
     "q_return_rank_correlation": "rank correlation of Q and return",
     "q_raw_minus_clipped": "Q of raw - Q of clipped action",
+    "training/conflict": "updates in which gradients conflict, share",
+    "training/weight_share": "flow loss's share of the weights",
     "target_error": "error of the flow target",
     "target_gain": "target: largest - mean candidate",
     "target_std": "target: deviation over draws",
