@@ -9,8 +9,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from fake_results import write_run
 from jsonschema import Draft202012Validator
@@ -22,6 +24,8 @@ from mfql.errors import UserError
 from mfql.files import write_json
 from mfql.plan.configuration import read_configuration
 from mfql.settings import build_settings, raw_settings
+from mfql.training.distance import DataDistance
+from mfql.training.memory import Memory
 from tests.ablations import drawn, miniature
 from tests.training_runs import ROOT, Workplace
 
@@ -112,6 +116,21 @@ def test_faulty_entries_are_named(entry, keys: dict, named: str):
 def test_an_unknown_ablation_is_named_with_the_nearest():
     with pytest.raises(UserError, match="Did you mean candidates"):
         find_ablation("candidate", CONFIG)
+
+
+# --- what is measured -------------------------------------------------------------------------------------------------
+
+
+def test_distances_are_to_the_rows_action_and_to_the_nearest_action_of_similar_states():
+    """Of 40 rows the first half is at 0 and acts 0 or 1, the second is at 100 and acts 5."""
+    at = np.repeat([0.0, 100.0], 20)[:, None]
+    actions = np.concatenate([np.tile([0.0, 1.0], 10), np.full(20, 5.0)])[:, None]
+    rows = {"observations": at, "actions": actions, "rewards": np.zeros(40)}
+    distance = DataDistance(Memory(rows, 2, 0, None, torch.device("cpu")))
+    batch = {"observations": torch.tensor([[[0.0], [100.0]]] * 2), "actions": torch.tensor([[[0.0], [5.0]]] * 2)}
+    found = distance(batch, torch.tensor([[[1.25], [5.0]], [[5.0], [1.0]]]))
+    assert found["row_distance"].tolist() == [0.625, 4.5]
+    assert found["neighbour_distance"].tolist() == [0.125, 4.0]
 
 
 # --- what is drawn ----------------------------------------------------------------------------------------------------
