@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -197,3 +200,10 @@ def test_the_configuration_that_is_shipped_is_sound(size):
         trainings = [read_training(path, method, size) for method in read_study(path, study).methods]
         for panel in read_study(path, study).panels:
             assert panel in ("samples", "training", "cost") or hasattr(trainings[0].settings, panel)
+
+
+def test_the_workflow_trains_each_method_once_for_its_studies():
+    command = [sys.executable, "-m", "snakemake", "-n", "toy", "--configfile", "config/quickstart.yaml", "--forceall"]
+    done = subprocess.run([*command, "--nolock"], cwd=ROOT, capture_output=True, text=True, check=True)
+    counts = dict(line.split() for line in done.stdout.splitlines() if re.fullmatch(r"(train_toy|toy\w*)\s+\d+", line))
+    assert counts == {"train_toy": "8", "toy_reduced_formulations": "1", "toy_reduced_sampled_b": "1", "toy": "1"}

@@ -9,12 +9,14 @@ TOY_FILE = "config/toy.yaml"
 TOY = for_people(read_configuration, TOY_FILE)
 check(TOY, "toy", TOY_FILE)
 TOY_RUN = "results/toy-runs/{size}/{method}/"
-
-
-def toy_panels(study, size):
-    """The panels of a study, by their descriptions."""
-    panels = ["comparison", *TOY["studies"][study].get("panels", [])]
-    return [f"{EXPERIMENT}/toy/{size}/{study}/{panel}/panel.json" for panel in panels]
+# The folders of the panels of a study at a size.
+TOY_PANELS = {
+    (study, size): [
+        f"{EXPERIMENT}/toy/{size}/{study}/{panel}" for panel in ["comparison", *made.get("panels", [])]
+    ]
+    for study, made in TOY["studies"].items()
+    for size in TOY["sizes"]
+}
 
 
 localrules:
@@ -41,56 +43,58 @@ rule train_toy:
         mem_mb=lambda wildcards, attempt: attempt * 4000,
         runtime=240,
     shell:
-        "mfql toy train {wildcards.method} --size {wildcards.size} --config " + TOY_FILE + " --out {params.folder}"
+        "mfql toy train {wildcards.method} --size {wildcards.size} --config config/toy.yaml --out {params.folder}"
         " --threads {threads} > {log} 2>&1"
 
 
-for study in TOY["studies"]:
-    for size in TOY["sizes"]:
+for (study, size), folders in TOY_PANELS.items():
 
-        rule:
-            name:
-                f"toy_{size}_{study}"
-            input:
-                expand(f"{TOY_RUN}manifest.json", size=size, method=for_people(read_study, TOY_FILE, study).methods),
-            output:
-                toy_panels(study, size),
+    rule:
+        name:
+            f"toy_{size}_{study}"
+        input:
+            expand(f"{TOY_RUN}manifest.json", size=size, method=for_people(read_study, TOY_FILE, study).methods),
+        output:
+            expand("{folder}/panel.json", folder=folders),
+            [
                 report(
-                    [file.replace("panel.json", "figure.svg") for file in toy_panels(study, size)],
+                    f"{folder}/figure.svg",
                     caption="../report/toy.rst",
                     category="Toy",
                     subcategory=study,
-                    labels={"size": size},
-                ),
-            log:
-                f"logs/{EXPERIMENT}/toy/{size}/{study}.log",
-            benchmark:
-                f"logs/{EXPERIMENT}/toy/{size}/{study}.tsv"
-            params:
-                study=study,
-                size=size,
-                runs=subpath(input[0], ancestor=2),
-                out=subpath(output[0], ancestor=2),
-                command=f"snakemake toy_{size}_{study}",
-            resources:
-                gpu=0,
-                mem_mb=lambda wildcards, attempt: attempt * 4000,
-                runtime=60,
-            shell:
-                "mfql toy panels {params.study} --size {params.size} --config " + TOY_FILE + " --runs {params.runs}"
-                " --out {params.out} --command {params.command:q} > {log} 2>&1"
+                    labels={"size": size, "panel": os.path.basename(folder)},
+                )
+                for folder in folders
+            ],
+        log:
+            f"logs/{EXPERIMENT}/toy/{size}/{study}.log",
+        benchmark:
+            f"logs/{EXPERIMENT}/toy/{size}/{study}.tsv"
+        params:
+            study=study,
+            size=size,
+            runs=subpath(input[0], ancestor=2),
+            out=subpath(output[0], ancestor=2),
+            command=f"snakemake toy_{size}_{study}",
+        resources:
+            gpu=0,
+            mem_mb=lambda wildcards, attempt: attempt * 4000,
+            runtime=60,
+        shell:
+            "mfql toy panels {params.study} --size {params.size} --config config/toy.yaml --runs {params.runs}"
+            " --out {params.out} --command {params.command:q} > {log} 2>&1"
 
 
 rule toy:
     input:
-        [toy_panels(study, "reduced") for study in ("formulations", "sampled_b")],
+        [f"{folder}/panel.json" for study in ("formulations", "sampled_b") for folder in TOY_PANELS[study, "reduced"]],
 
 
 rule toy_studies:
     input:
-        [toy_panels(study, "reduced") for study in TOY["studies"]],
+        [f"{folder}/panel.json" for study in TOY["studies"] for folder in TOY_PANELS[study, "reduced"]],
 
 
 rule toy_paper:
     input:
-        [toy_panels(study, "paper") for study in TOY["studies"]],
+        [f"{folder}/panel.json" for study in TOY["studies"] for folder in TOY_PANELS[study, "paper"]],
