@@ -227,7 +227,7 @@ def cost(table: pd.DataFrame, style: Mapping[str, Style] | None = None, bare: bo
         bare: without titles and legend, for a page that names panels and methods itself.
     """
     style = style or styles(table["method"])
-    units = list(LABELS)
+    units = [SUCCESS, RETURN]
     long = table.melt([name for name in table if name not in units], units, "unit", "value").dropna(subset=["value"])
     if long.empty:
         return _nothing("no manifest says what its run cost")
