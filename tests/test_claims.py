@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from math import inf, isnan
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from mfql.agents.update import initial_state
 from mfql.claims.claims import GROUPS, read_claims
 from mfql.claims.evidence import Judged, Verdict, difference, judge, ratio
 from mfql.cli import main
+from mfql.declared import settings_type
 from mfql.errors import UserError
 from mfql.evaluation.policy import Actor, load_policy, save_policy
 from mfql.report.intervals import Interval
@@ -24,6 +28,7 @@ from mfql.report.panels import read_panels
 from mfql.report.scores import collect, write_scores
 from mfql.settings import build_settings, raw_settings
 from tests.fake_results import write_quickstart
+from tests.test_workflow import clone
 
 ROOT = Path(__file__).parents[1]
 CONFIG, PAGE = ROOT / "config", ROOT / "docs" / "claims.md"
@@ -167,6 +172,21 @@ def test_every_group_of_claims_is_there_and_every_target_is_of_the_workflow() ->
                 assert f"{target}:" in own or f"{target}:" in (ROOT / "Snakefile").read_text(), target
 
 
+def test_the_workflow_makes_every_table_that_the_claims_read(tmp_path: Path) -> None:
+    project = clone(tmp_path / "mfql")
+    (project.folder / "tests" / "data").mkdir()
+    for name in ("reference.npz", "baselines.npz"):
+        (project.folder / "tests" / "data" / name).touch()
+    reduced = ("--configfile", "config/reduced.yaml")
+    printed = project.snakemake("-n", "claims", *reduced)
+    counted = sum(int(number) for number in re.findall(r"^train_o\w+ +(\d+)$", printed, re.MULTILINE)) // 2
+    assert counted > 50
+    plan = [sys.executable, "-m", "mfql.cli", "plan", "claims", *reduced, "--gpus", "1"]
+    planned = subprocess.run(plan, cwd=project.folder, capture_output=True, text=True, check=True).stdout
+    by_stage = dict(re.findall(r"^  (offline|pretrain|online) +(\d+)  ", planned, re.MULTILINE))
+    assert sum(map(int, by_stage.values())) == counted
+
+
 def test_all_claims_fit_into_three_hours() -> None:
     minutes = {claim.target: claim.minutes for claim in read_claims(CONFIG).claims if claim.target}
     assert sum(minutes.values()) <= 180
@@ -194,6 +214,15 @@ def test_the_page_says_what_the_shipped_tables_say(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(ROOT)
     assert main(["claims", "page", "results/shipped/reduced", "--page", str(written)]) == 0
     assert written.read_text() == PAGE.read_text()
+
+
+def test_the_settings_that_troubleshooting_names_exist() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| ") and line.count("|") == 5]
+    named = {name for row in rows for name in re.findall(r"`(\w+)(?::[^`]*)?`", row[3])}
+    known = set(settings_type("mfql").__dataclass_fields__)
+    assert len(named) >= 12
+    assert named - known <= {"online", "videos"}
 
 
 def test_a_page_without_the_marks_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

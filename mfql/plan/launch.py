@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mfql.ablation.grid import plan_of, read_ablations
+from mfql.claims.claims import needed_files, read_claims
 from mfql.data.description import description_path
 from mfql.data.generate import find_recipe
 from mfql.envs import d4rl
@@ -118,6 +119,8 @@ class Launch:
                 self._ablation(name)
         elif target.startswith("ablation_"):
             self._ablation(target.removeprefix("ablation_"))
+        elif target == "claims":
+            self._claims()
         elif target in _REPORT:
             self._report(target)
         elif found := _RUN_FILE.fullmatch(target):
@@ -217,6 +220,20 @@ class Launch:
         ]
         self.counts["report"] += not (folder / "plan.json").exists()
         self.counts["report"] += any(trained) or not (folder / "panel.json").exists()
+
+    def _claims(self) -> None:
+        """The tables that the paper's claims are judged by, those of the toy not counted, and their judging."""
+        folder = self._results / self.config["name"]
+        for file in [*needed_files(read_claims(self.config_dir)), "claims/panel.json"]:
+            top, name, *_ = Path(file).parts
+            if top == "ablations":
+                self._ablation(name)
+            elif top == "claims":
+                self.counts["report"] += not (folder / file).exists()
+            elif rule := _rule_of(file):
+                self._report(rule)
+            else:
+                self.unknown.append(file)
 
     @property
     def _results(self) -> Path:
