@@ -164,8 +164,9 @@ class Launch:
         folder = dataset_folder(self.config, dataset)
         missing = not description_path(folder, dataset).exists()
         if missing and dataset not in self.datasets:
-            own = dataset in registered_tasks()
-            made = {"source": "describe"} if own else self.config["datasets"].get(dataset, {"source": "fetch"})
+            made: Mapping[str, Any] = self.config["datasets"].get(dataset, {"source": "fetch"})
+            if dataset in registered_tasks():
+                made = {"source": "describe"}
             self.datasets[dataset] = made["source"]
             self.counts[made["source"]] += 1
             if made["source"] == "generate":
