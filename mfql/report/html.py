@@ -31,7 +31,7 @@ from mfql.report.expected import Expected, compare
 from mfql.report.intervals import CONFIDENCE
 from mfql.report.panels import DATA, FIGURE, SECTIONS, Panel, read_panels
 from mfql.report.scores import STAGES
-from mfql.report.tasks import SUCCESS, runs, split
+from mfql.report.tasks import RETURN, SUCCESS, runs, split
 from mfql.tasks import Task
 
 FEW_METHODS = 3  # up to here every two methods are compared on the page; above, each with the leading one
@@ -309,12 +309,11 @@ class _Drawn:
         long = [
             (stage, device, unit, part.dropna(subset=[unit]))
             for (stage, device), part in table.groupby(["stage", "device"], sort=False)
-            for unit in figures.LABELS
+            for unit in (SUCCESS, RETURN)
         ]
         for place, (stage, device, unit, part) in enumerate(long, start=1):
             if len(part) > 1:
-                other = next(name for name in figures.LABELS if name != unit)
-                own = part.assign(**{other: float("nan")})
+                own = part.assign(**{RETURN if unit == SUCCESS else SUCCESS: float("nan")})
                 title = f"Score beside cost, {stage}, {device}"
                 figure = self._figure("cost", figures.cost(own, self.style, bare=True), place, title)
                 label = figures.unit_label(unit)
