@@ -2,8 +2,8 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +12,11 @@ from mfql.data.dataset import ACTION_LIMIT, Transitions, load
 from mfql.data.generate import generate
 from mfql.envs.make import Isolated, make_env, reset_env
 from mfql.errors import UserError
+from mfql.tasks import find_task
 
+CONFIG = Path(__file__).parents[1] / "config"
 DATASET = "pointmaze-medium-navigate-v0"
-TASK = SimpleNamespace(name="pointmaze-medium-navigate-singletask-task3-v0", dataset=DATASET)
+TASK = find_task("pointmaze-medium-navigate-singletask-task3-v0", CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +206,7 @@ def test_arrays_of_another_environment_are_refused(copied, change, message):
 
 def test_puzzles_need_button_states(copied):
     with pytest.raises(UserError, match=r"lacks the arrays button_states"):
-        load(SimpleNamespace(name="puzzle-3x3-play-singletask-task1-v0", dataset=DATASET), copied)
+        load(replace(find_task("puzzle-3x3-play-singletask-task1-v0", CONFIG), dataset=DATASET), copied)
 
 
 def test_a_description_without_a_sha256_is_refused(copied):
