@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,11 @@ import pytest
 import mfql
 from mfql.declared import agent_stages
 from mfql.plan.configuration import find_run, planned_runs, read_configuration
+from mfql.report.verdict_tables import References
 from mfql.settings import raw_settings
+from mfql.tasks import load_tasks
+from mfql.training.memory import Normaliser
+from mfql.training.run import RunFolder
 from tests.test_workflow import TASK, Project, clone
 from tests.training_runs import ROOT, Workplace
 
@@ -34,16 +39,20 @@ def data(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Workplac
     return Workplace(made_once("methods-data", Workplace.make))
 
 
+def short(method: str) -> str:
+    """A method in miniature with the fewest episodes."""
+    return f"{method}+eval_episodes=1+eval_interval=40"
+
+
 def test_every_method_has_a_miniature():
     assert {"mfql", "flow_bc", *BASELINES} <= set(AGENTS.values())
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_trains_and_acts_offline_and_online(data, method):
-    short = f"{method}+eval_episodes=1+eval_interval=40"
     for stage in STAGES[method]:
-        data.train_here(short, stage, (0,), "results")
-        run = data.run(short, 0, stage)
+        data.train_here(short(method), stage, (0,))
+        run = data.run(short(method), 0, stage)
         result = json.loads((run / "evaluation.json").read_text())
         assert result["status"] == "finished"
         assert result["evaluations"][-1]["step"] == result["steps"] > 0
@@ -96,3 +105,31 @@ def test_the_plan_counts_no_run_before_a_method_without_an_offline_part(tmp_path
     config = read_configuration(tmp_path / "own.yaml", CONFIG)
     assert [run.stage for run in planned_runs(config, CONFIG)] == ["online"]
     assert find_run(config, CONFIG, alone, TASK, "online").start is None
+
+
+@pytest.mark.parametrize(("method", "explores"), [("iql-miniature", True), ("bc-miniature", False)])
+def test_online_training_explores_as_the_method_says(data, method, explores):
+    for stage in STAGES[method]:
+        data.train_here(short(method), stage, (0,))
+    checkpoints = RunFolder(data.folder / "results", short(method), TASK, 0, "online").checkpoints
+    rows = checkpoints.load(checkpoints.steps()[-1])["open_rows"]["actions"]
+    # A mean of hardly any training is near zero; IQL's policy has unit deviation, cut at the bounds.
+    assert bool(rows.std() > 0.4) == explores
+    assert rows.abs().max() <= 1.0
+
+
+def test_observations_may_stay_as_they_are():
+    statistics = SimpleNamespace(observation_mean=np.array([3.0, -1.0]), observation_std=np.array([2.0, 0.5]))
+    raw = np.array([[1.0, 2.0]], np.float32)
+    assert np.array_equal(Normaliser.of(statistics, "none")(raw), raw)
+    assert np.allclose(Normaliser.of(statistics, "valid")(raw), [[-1.0, 6.0]])
+
+
+def test_the_verdict_takes_a_methods_own_source_of_settings():
+    task = "pen-human-v1"
+    references = References({}, [], load_tasks(CONFIG / "tasks.csv"), CONFIG)
+    assert references.settings_source("fql", task, "offline").startswith("arXiv 2502.02538")
+    assert references.settings_source("iql", task, "offline").startswith("untuned")
+    assert references.settings_source("bc", task, "offline") == "the same for all tasks"
+    for name in ("mfql", "a-method-without-a-file"):
+        assert references.settings_source(name, task, "offline") == references.tasks[task].settings_source
