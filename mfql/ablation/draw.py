@@ -22,6 +22,8 @@ from mfql.report.tasks import SUCCESS
 PROXY = "proxy"
 # Inches of a panel of lines, and of a row of a panel of intervals; panels beside each other.
 _WIDTH, _HEIGHT, _ROW, _COLUMNS = 4.2, 2.7, 0.34, 3
+# Between the lines of two series, as a share of the distance of two places on the axis.
+_DODGE = 0.06
 
 
 def draw(plan: Path, results: Path, out: Path) -> None:
@@ -104,7 +106,8 @@ def _lines(data: pd.DataFrame, plan: Mapping[str, Any]) -> Figure:
             axes.set_visible(False)
             continue
         for series, own in part.groupby("series", sort=False):
-            _draw_line(axes, [places.index(x) for x in own["x"]], own, style[str(series)])
+            beside = _DODGE * (list(style).index(str(series)) - (len(style) - 1) / 2)  # Intervals hide none.
+            _draw_line(axes, [places.index(x) + beside for x in own["x"]], own, style[str(series)])
         axes.set_xticks(range(len(places)), [f"{x:g}" if isinstance(x, int | float) else x for x in places])
         axes.set_xlabel(plan["x"]["label"])
         _label(axes, part, "y")
@@ -125,7 +128,7 @@ def _grid(panels: int, columns: int, height: float) -> tuple[Figure, list[Axes]]
     return figure, list(grid.flat[:panels])
 
 
-def _draw_line(axes: Axes, places: list[int], own: pd.DataFrame, style: figures.Style) -> None:
+def _draw_line(axes: Axes, places: list[float], own: pd.DataFrame, style: figures.Style) -> None:
     axes.errorbar(
         places,
         own["value"],

@@ -219,7 +219,8 @@ def proxy(found: Runs, loss: str = "flow_loss", distance: str = "neighbour_dista
             pair = pd.DataFrame({name: found.log(point, seed, name) for name in (loss, distance)}).dropna()
             if len(pair):
                 correlation = rank_correlation(pair[loss], pair[distance])
-                keys = {key: point[key] for key in ("series", "x", "task", "method")}
-                rows.append({**keys, "seed": seed, **pair.iloc[-1].to_dict(), "over_training": correlation})
+                row = {key: point[key] for key in ("series", "x", "task", "method")}
+                row |= {"seed": seed, "over_training": correlation}
+                rows.append(row | {name: pair[name].iloc[-1] for name in (loss, distance)})
     columns = ["series", "x", "task", "method", "seed", loss, distance, "over_training"]
     return pd.DataFrame(rows, columns=columns).drop_duplicates(["method", "task", "seed"], ignore_index=True)

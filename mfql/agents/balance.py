@@ -74,11 +74,11 @@ def _by_torchjd(name: str, gramians: Tensor) -> Tensor:
 def _solver(name: str, objectives: int) -> Any:
     from torchjd import aggregation
 
-    preference = {"pref_vector": torch.ones(objectives, dtype=torch.float64)}
+    preference = torch.ones(objectives, dtype=torch.float64)
     return {
-        "upgrad": lambda: aggregation.UPGradWeighting(**preference),
-        "dualproj": lambda: aggregation.DualProjWeighting(**preference),
-        "aligned_mtl": lambda: aggregation.AlignedMTLWeighting(**preference),
+        "upgrad": lambda: aggregation.UPGradWeighting(preference),
+        "dualproj": lambda: aggregation.DualProjWeighting(preference),
+        "aligned_mtl": lambda: aggregation.AlignedMTLWeighting(preference),
         "mgda": aggregation.MGDAWeighting,
         "pcgrad": aggregation.PCGradWeighting,
         "imtl_g": aggregation.IMTLGWeighting,
