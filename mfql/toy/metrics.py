@@ -32,6 +32,11 @@ def distance(samples: Tensor, data: Tensor) -> float:
     return float(np.sqrt(cost))
 
 
+def near_modes(samples: Tensor) -> float:
+    """The share of samples `[N, 2]` within two spreads of a centre: 0.86 of the data, 0.50 of a uniform blur."""
+    return float(shares_of_modes(samples).sum())  # The discs do not overlap.
+
+
 def shares_of_modes(samples: Tensor) -> Tensor:
     """The share of samples `[N, 2]` that are of each of the 16 modes."""
     near = torch.cdist(samples.double(), CENTRES.to(samples.device)) <= _NEAR * SPREAD
