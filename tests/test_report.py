@@ -13,16 +13,17 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
-from fake_results import TASK, write_quickstart, write_run
+from fake_results import TASK, write_final, write_quickstart, write_run, write_study
 
 from mfql.cli import main
 from mfql.errors import UserError
-from mfql.report import aggregate, figures, formats
+from mfql.report import aggregate, figures, formats, published
 from mfql.report.answer import answer
 from mfql.report.cli import add_commands
 from mfql.report.expected import compare, read_expected
-from mfql.report.html import Options, page_of, write_report
-from mfql.report.scores import collect
+from mfql.report.html import FEW_METHODS, Options, page_of, write_report
+from mfql.report.panels import Text, read_panels, write_panel
+from mfql.report.scores import collect, write_scores
 
 ROOT = Path(__file__).parents[1]
 VOID = {"meta", "path", "circle", "rect", "br", "hr", "use", "image", "img", "input", "line"}
@@ -244,6 +245,171 @@ def test_one_seed_is_answered_without_an_interval(tmp_path: Path) -> None:
     assert [sentence.striptags() for sentence in sentences] == [
         f"On {TASK}, mfql reaches 50.0 % success (one seed: no interval) over 1 seed."
     ]
+
+
+CUBE = [f"cube-double-play-singletask-task{number}-v0" for number in range(1, 6)]
+OUTSIDE = "task,method,stage,mean,std,seeds,source\n{task},theirs,offline,{mean},2,3,a notebook\n"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Four methods on all tasks of an environment and one of another, beside published numbers and one from outside."""
+    results = tmp_path_factory.mktemp("study")
+    files = write_study(results, [*CUBE, "scene-play-singletask-task2-v0"], [], ["bc", "iql", "fql", "mfql"], seeds=2)
+    write_final(files[0], 40.0)
+    write_final(files[1], 60.0)
+    (results / "outside.csv").write_text(OUTSIDE.format(task=CUBE[0], mean=12))
+    scores, tasks = results / "scores.csv", ROOT / "config/tasks.csv"
+    write_scores(collect(files), scores)
+    mfql("aggregate", scores, "--out", results / "aggregate")
+    numbers = ("--published", ROOT / "results/published", "--outside", results / "outside.csv")
+    mfql("verdict", "--scores", scores, "--tasks", tasks, "--results", results, *numbers, "--out", results / "verdict")
+    text = Text("Alpha & more", "Which alpha?", "Success against alpha.", "snakemake ablation_alpha")
+    write_panel(results / "ablations/alpha", None, pd.DataFrame({"alpha": [1.5], "success": [50.0]}), text)
+    strip = results / f"runs/mfql/{CUBE[0]}/seed0/offline/strip.png"
+    strip.write_bytes(b"\x89PNG")
+    (strip.parent / "video.json").write_text("{}")
+    about = ("--aggregates", results / "aggregate", "--results", results, "--panels", results, "--tasks", tasks)
+    verdict = ("--verdict", results / "verdict/verdict.csv")
+    mfql("report", "--scores", scores, *about, *verdict, "--out", results / "report.html")
+    return results, (results / "report.html").read_text()
+
+
+def test_every_published_method_stands_beside_ours(study: tuple[Path, str]) -> None:
+    table = pd.read_csv(study[0] / "verdict/benchmark.csv", keep_default_na=False)
+    own = table[(table["task"] == CUBE[0]) & (table["stage"] == "offline")]
+    columns = {origin: set(part["column"]) for origin, part in own.groupby("origin")}
+    assert columns["ours"] == {"bc", "iql", "fql", "mfql"}
+    others = {"ReBRAC", "IDQL", "SRPO", "CAC", "FAWAC", "FBRAC", "IFQL"}
+    assert columns["published"] == {"bc", "iql", "fql"} | others  # MFQL's number on this task is not at hand
+    assert columns["outside"] == {"theirs"}
+    shown = Page(study[1]).text
+    assert "IDQL published only: a diffusion policy" in shown
+    assert "FAWAC published only" in shown
+    assert "theirs from outside" in shown
+
+
+def test_a_mean_over_tasks_needs_every_task_of_the_column(study: tuple[Path, str]) -> None:
+    table = pd.read_csv(study[0] / "verdict/benchmark.csv", keep_default_na=False)
+    means = table[table["scope"] == "environment"]
+    assert set(means["environment"]) == {"cube-double"}  # the other has one task
+    assert "theirs" not in set(means["column"])
+    ours = means[(means["column"] == "mfql") & (means["origin"] == "ours")]["value"].item()
+    by_task = table[(table["environment"] == "cube-double") & (table["scope"] == "task")]
+    of_mfql = by_task[(by_task["column"] == "mfql") & (by_task["origin"] == "ours")]
+    assert float(ours) == pytest.approx(of_mfql["value"].astype(float).mean())
+
+
+def test_tables_of_every_method_are_there_for_papers(study: tuple[Path, str]) -> None:
+    latex = (study[0] / "verdict/benchmark.tex").read_text()
+    assert r"\toprule" in latex
+    assert "& IDQL &" in latex
+    fql = published.read_published(ROOT / "results/published")["fql", CUBE[0], "offline"]
+    assert f"({fql.mean:.1f} ± {fql.std:.1f})" in latex
+    assert "mean of cube-double" in (study[0] / "verdict/benchmark.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (OUTSIDE.format(task=TASK, mean=""), r"outside\.csv:2: (mean is empty|there is a std)"),
+        (OUTSIDE.format(task=TASK, mean=5) * 2, r"outside\.csv:3: stage"),
+        (
+            OUTSIDE.format(task=TASK, mean=5) + f"{TASK},theirs,offline,6,2,3,again\n",
+            r"outside\.csv:3: it repeats theirs",
+        ),
+    ],
+)
+def test_malformed_scores_from_outside_are_refused(tmp_path: Path, content: str, fault: str) -> None:
+    (tmp_path / "outside.csv").write_text(content)
+    with pytest.raises(UserError, match=fault):
+        published.read_outside([tmp_path / "outside.csv"])
+
+
+def test_a_separate_evaluation_stands_beside_the_score(study: tuple[Path, str]) -> None:
+    tasks = pd.read_csv(study[0] / "aggregate/tasks.csv")
+    row = tasks[(tasks["method"] == "bc") & (tasks["task"] == CUBE[0])].iloc[0]
+    assert (row["final"], row["final_seeds"]) == (50.0, 2)
+    assert 0 <= row["final_low"] < 50 < row["final_high"] <= 100
+    assert "50.0 % [" in Page(study[1]).text
+    assert tasks[tasks["method"] == "mfql"]["final"].isna().all()
+
+
+def test_a_separate_evaluation_of_another_run_counts_for_nothing(tmp_path: Path) -> None:
+    file = write_run(tmp_path, [50.0])
+    write_final(file, 40.0)
+    final = file.with_name("final.json")
+    final.write_text(final.read_text().replace('"identity": "', '"identity": "not'))
+    assert "final" not in set(collect([file])["metric"])
+
+
+def test_cost_stands_beside_score(study: tuple[Path, str]) -> None:
+    cost = pd.read_csv(study[0] / "aggregate/cost.csv").set_index("method")
+    row = cost.loc["iql"]
+    assert (row["parameters"], row["step_ms"], row["acting_ms"]) == pytest.approx((2_000_000, 3.0, 0.3))
+    assert row["hours_a_run"] == pytest.approx(1200 / 3600 / 3)  # three seeds share the job
+    assert row["device_hours"] == pytest.approx(12 * row["hours_a_run"])
+    shown = Page(study[1]).text
+    assert "Score beside cost, offline, Example CPU" in shown
+    assert "2,000,000" in shown
+
+
+def test_the_time_of_a_continued_run_is_that_of_all_its_steps(tmp_path: Path) -> None:
+    sessions = [{"from_step": 0}, {"from_step": 1500}]
+    scores = collect([write_run(tmp_path, [50.0, 60.0], seconds=900.0, seeds_in_job=[0], sessions=sessions)])
+    assert scores.loc[scores["metric"] == "device_hours", "value"].tolist() == [1.0]  # 500 of 2000 steps in 900 s
+
+
+def test_panels_and_film_strips_are_on_the_page(study: tuple[Path, str]) -> None:
+    page = Page(study[1])
+    assert "Ablations" in page.text
+    assert "Alpha & more Which alpha? Success against alpha." in page.text
+    assert "Made by snakemake ablation_alpha" in page.text
+    assert "ablations/alpha/data.csv" in page.links
+    assert f"runs/mfql/{CUBE[0]}/seed0/offline/strip.png" in page.links
+    assert any(link.startswith("data:image/png;base64,") for link in page.links)
+
+
+def test_of_many_methods_the_leading_one_is_compared_with_each(study: tuple[Path, str]) -> None:
+    assert FEW_METHODS == 3
+    assert "18 comparisons of two methods on a task" in Page(study[1]).text  # 6 tasks, mfql with 3 others
+    assert len(pd.read_csv(study[0] / "aggregate/comparisons.csv")) == 36
+
+
+def test_what_the_filter_needs_is_on_every_row(study: tuple[Path, str]) -> None:
+    text = study[1]
+    assert text.count(" data-score>") == 24
+    assert f'data-suite="ogbench" data-task="{CUBE[0]}"' in text
+    assert re.search(r'<input type="checkbox" name="suite" value="ogbench">', text)
+    assert len(re.findall(r'name="method" value="', text)) == 4 + 7 + 1  # ours, published only, from outside
+
+
+def test_a_panel_without_its_description_or_with_a_part_missing_is_not_shown_or_refused(tmp_path: Path) -> None:
+    text = Text("title", "question", "caption", "command")
+    folder = tmp_path / "toy/one"
+    write_panel(folder, figures._nothing("a test"), pd.DataFrame({"x": [1]}), text, pd.DataFrame({"x": ["1"]}))
+    (panel,) = read_panels(tmp_path)
+    assert (panel.section, panel.has_figure, panel.text) == ("toy", True, text)
+    assert panel.table is not None
+    assert r"\toprule" in (folder / "table.tex").read_text()
+    (folder / "figure.png").unlink()
+    with pytest.raises(UserError, match=r"figure\.png"):
+        read_panels(tmp_path)
+    (folder / "panel.json").unlink()
+    assert read_panels(tmp_path) == []
+
+
+def test_what_makes_bench_measured_stands_beside_the_runs(tmp_path: Path) -> None:
+    measured = [
+        {"part": "methods", "quantity": quantity, "unit": "ms", "value": value, "case": {"method": "mfql"}}
+        for quantity, value in (("parameters", 3_828_232), ("update", 12.5), ("latency p50", 0.8))
+    ]
+    machine = {"device": "cpu", "cpu": "Bench CPU", "gpu": None}
+    content = {"quick": False, "date": "2026-01-01", "machine": machine, "measurements": measured}
+    (tmp_path / "cpu.json").write_text(json.dumps(content))
+    shown = Page(page_from(tmp_path, [write_run(tmp_path, [50.0])], speed=[tmp_path / "cpu.json"])).text
+    assert "on Bench CPU, 2026-01-01" in shown
+    assert "3,828,232 12.5 0.8" in shown
 
 
 @pytest.fixture(scope="module")

@@ -295,15 +295,18 @@ sys.exit(cli.main(sys.argv[1:]))
 
 
 def test_a_policy_is_filmed_or_the_message_says_what_rendering_needs(place, tmp_path):
-    run, video = str(place.run(METHOD, 0, "online").parent), tmp_path / "video.gif"
+    run, video, strip = str(place.run(METHOD, 0, "online").parent), tmp_path / "video.gif", tmp_path / "strip.png"
     arguments = ["evaluate", run, "--episodes", "1", "--out", str(tmp_path / "a.json"), "--video", str(video)]
+    arguments += ["--strip", str(strip)]
     done = place.call(arguments, ("-c", FILM))
     if done.returncode == 0:
         frames = imageio.imread(video)
         assert frames.shape == (3, 200, 200, 3)
         assert frames.std() > 1
+        assert imageio.imread(strip).shape[:2] == (160, 3 * 160)
     else:
         assert done.returncode == 2
         assert "cannot render off-screen" in done.stderr
         assert "libegl1" in done.stderr
         assert not video.exists()
+        assert not strip.exists()
