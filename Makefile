@@ -29,7 +29,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install launcher quickstart test lint types bench check-data check-science check-browser check-golden update lock lock-cuda image image-docker sbom check-image check-slurm test-site clean
+.PHONY: help install launcher quickstart test lint types bench check-data check-science check-methods check-browser check-golden update lock lock-cuda image image-docker sbom check-image check-slurm test-site clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ check-data: $(DEVELOPMENT)  ## generated datasets against what the official scri
 
 check-science: $(DEVELOPMENT)  ## every ablation at a miniature's size, trained and drawn; minutes
 	$(RUN) python tests/check_science.py
+
+check-methods: $(DEVELOPMENT)  ## every method through the workflow, one launch each, in miniature; minutes
+	$(RUN) python tests/check_methods.py
 
 check-golden: $(RUNTIME)  ## the methods' numbers: fixtures of released code, and a short training run against its stated outcome
 	$(RUN) mfql parity
