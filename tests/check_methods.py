@@ -1,0 +1,46 @@
+"""Every method through the workflow, one launch of Snakemake a method, in miniature: `make check-methods`.
+
+    python tests/check_methods.py [METHOD ...]      # such as iql-miniature; default: all
+
+Each launch asks for a seed's runs in every stage that the method has, and ends in its scores, offline and online.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from mfql.declared import agent_stages
+from tests.test_methods import AGENTS, METHODS
+from tests.test_workflow import TASK, clone
+
+
+def main(methods: list[str]) -> int:
+    """Launch each method; returns how many failed."""
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        project = clone(Path(folder) / "mfql")
+        for method in methods:
+            stages = [stage for stage in ("offline", "online") if stage in agent_stages(AGENTS[method])]
+            targets = [f"results/runs/{method}/{TASK}/seed0/{stage}/evaluation.json" for stage in stages]
+            began = time.monotonic()
+            try:
+                # A seed that the configuration does not name, so that it is trained alone.
+                project.miniature(*(target.replace("seed0", "seed7") for target in targets))
+            except AssertionError as error:
+                print(f"{method}: FAILED\n{error}", flush=True)
+                failed += 1
+                continue
+            found = (json.loads((project.folder / target.replace("seed0", "seed7")).read_text()) for target in targets)
+            scores = ", ".join(f"{run['stage']} {run['status']} {run['score']:.0f} %" for run in found)
+            print(f"{method}: {scores} ({time.monotonic() - began:.0f} s)", flush=True)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:] or METHODS))
