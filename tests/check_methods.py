@@ -27,16 +27,16 @@ def main(methods: list[str]) -> int:
         project = clone(Path(folder) / "mfql")
         for method in methods:
             stages = [stage for stage in ("offline", "online") if stage in agent_stages(AGENTS[method])]
-            targets = [f"results/runs/{method}/{TASK}/seed0/{stage}/evaluation.json" for stage in stages]
+            # A seed that the configuration does not name, so that it is trained alone.
+            targets = [f"results/runs/{method}/{TASK}/seed7/{stage}/evaluation.json" for stage in stages]
             began = time.monotonic()
             try:
-                # A seed that the configuration does not name, so that it is trained alone.
-                project.miniature(*(target.replace("seed0", "seed7") for target in targets))
+                project.miniature(*targets)
             except AssertionError as error:
                 print(f"{method}: FAILED\n{error}", flush=True)
                 failed += 1
                 continue
-            found = (json.loads((project.folder / target.replace("seed0", "seed7")).read_text()) for target in targets)
+            found = (json.loads((project.folder / target).read_text()) for target in targets)
             scores = ", ".join(f"{run['stage']} {run['status']} {run['score']:.0f} %" for run in found)
             print(f"{method}: {scores} ({time.monotonic() - began:.0f} s)", flush=True)
     return failed
