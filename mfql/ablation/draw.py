@@ -39,7 +39,7 @@ def draw(plan: Path, results: Path, out: Path) -> None:
     """
     found = Runs(read_plan(plan), results)
     data = by_point(found, _update_ms(found) if found.plan["cost"] else {})
-    text = Text(found.plan["title"], found.plan["asks"], _caption(found), _command(found))
+    text = Text(found.plan["title"], found.plan["asks"], _caption(found), found.plan["command"])
     with figures.drawing():
         figure = _lines(data, found.plan) if found.plan["x"] else _side_by_side(data)
         write_panel(out, figure, data, text, printable(data, found.plan))
@@ -57,10 +57,6 @@ def _update_ms(found: Runs) -> dict[str, list[float]]:
     return update_ms(
         {point["method"]: found.folder(point, point["seeds"][0]) for point in own}, seeds, choose_device("auto")
     )
-
-
-def _command(found: Runs) -> str:
-    return f"snakemake ablation_{found.plan['name']}"
 
 
 def _caption(found: Runs) -> str:
@@ -214,7 +210,7 @@ def _draw_proxy(found: Runs, out: Path) -> None:
         "Each run at its end: flow loss, and the mean distance of the policy's actions to the nearest of the actions "
         "that the data has in the 16 nearest states. The table has their rank correlation (Spearman) over runs, and "
         "over the evaluations of each run.",
-        _command(found),
+        found.plan["command"],
     )
     write_panel(out, figure, data, text, correlations(data))
 

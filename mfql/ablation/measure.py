@@ -127,7 +127,7 @@ def read_plan(path: Path) -> dict[str, Any]:
         UserError: the file is absent or holds none.
     """
     plan = read_json(path)
-    if not isinstance(plan, dict) or not {"name", "title", "asks", "shows", "measures", "points"} <= plan.keys():
+    if not isinstance(plan, dict) or not {"title", "asks", "shows", "measures", "command", "points"} <= plan.keys():
         raise UserError(f"{path} is no plan of an ablation", "`snakemake ablation_NAME` writes it.")
     return plan
 
