@@ -410,7 +410,8 @@ def test_every_balance_trains_and_is_not_compiled(balance):
         updater(batch_of(agent, [0, 1], index), draws_of(agent, [0, 1], index))
     assert state.active.all()
     assert (state.flat["policy"] != before).any(1).all()
-    assert not agent.compilable
+    with pytest.raises(ValueError, match="cannot be compiled"):
+        Updater(agent, state, 1e9, compiled=True)
 
 
 def test_alpha_zero_trains_by_the_values_alone():

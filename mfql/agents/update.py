@@ -150,9 +150,14 @@ class Updater:
         value_limit: a seed whose mean value `q` exceeds this in magnitude has diverged, as has one whose loss is not
             finite.
         compiled: compile losses and optimiser; needs a C++ compiler, and an agent that is `compilable`.
+
+    Raises:
+        ValueError: `compiled`, and the agent cannot be.
     """
 
     def __init__(self, agent: Agent, state: TrainState, value_limit: float, *, compiled: bool = False) -> None:
+        if compiled and not agent.compilable:
+            raise ValueError("an update whose objectives are weighed on the processor cannot be compiled")
         self.agent, self.state, self.value_limit = agent, state, value_limit
         self._losses: Callable = torch.compile(self._losses_of, dynamic=False) if compiled else self._losses_of
         self._step: Callable = torch.compile(self._apply, dynamic=False) if compiled else self._apply

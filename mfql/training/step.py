@@ -28,7 +28,10 @@ class Step:
         stream: draws of a step, each `[seeds, updates, *shape]`; `rows` are row indices.
         updates: of a step.
         augment_probability: of random crops, for pixel tasks.
-        captured: capture the step as a CUDA graph.
+        captured: capture the step as a CUDA graph; needs an agent that is `compilable`.
+
+    Raises:
+        ValueError: `captured`, and the agent's update cannot be.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class Step:
         *,
         captured: bool = False,
     ) -> None:
+        if captured and not updater.agent.compilable:
+            raise ValueError("an update whose objectives are weighed on the processor cannot be captured")
         self.updater, self.memory, self.stream = updater, memory, stream
         self.updates, self.augment_probability, self.captured = updates, augment_probability, captured
         self._block = -1
