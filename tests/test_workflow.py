@@ -224,7 +224,7 @@ def change_a_plot(project: Project) -> Project:
 
 def edit_the_training_rule(project: Project) -> Project:
     rules = project.folder / "workflow/rules/train.smk"
-    edited = rules.read_text().replace('"exec mfql{EXTENSIONS} train ', '"exec nice mfql{EXTENSIONS} train ')
+    edited = rules.read_text().replace('"exec mfql{EXTENSIONS}', '"exec nice mfql{EXTENSIONS}')
     assert edited != rules.read_text()
     rules.write_text(edited)
     return project

@@ -42,7 +42,7 @@ rule judge_claims:
     benchmark:
         f"logs/{EXPERIMENT}/claims/judge.tsv"
     params:
-        experiment=EXPERIMENT,
+        experiment=subpath(output.panel, ancestor=2),
         folder=subpath(output.panel, parent=True),
         command="snakemake claims --configfile config/reduced.yaml",
     resources:

@@ -54,8 +54,10 @@ def for_people(function, *arguments):
 
 
 for_people(extend, config["extensions"])
-# What `mfql` is told of them by each rule that looks up tasks, methods or agents, or makes environments.
+# What `mfql` is told of them wherever it looks up tasks, methods or agents, or makes environments. It is no parameter of a job, since a
+# run does not depend on what else is known. Snakemake fills in what stands in braces.
 EXTENSIONS = "".join(f" --extension {shlex.quote(folder)}" for folder in config["extensions"])
+EXTENSIONS = EXTENSIONS.replace("{", "{{").replace("}", "}}")
 # Tasks of one's own; their datasets have their names.
 OWN_TASKS = for_people(registered_tasks)
 

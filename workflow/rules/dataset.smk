@@ -26,7 +26,7 @@ rule describe:
         gpu=0,
         runtime=60,
     shell:
-        "mfql{EXTENSIONS} data describe {wildcards.dataset} --out {params.folder:q} > {log} 2>&1"
+        f"mfql{EXTENSIONS} data describe {{wildcards.dataset}} --out {{params.folder:q}} > {{log}} 2>&1"
 
 
 rule fetch:

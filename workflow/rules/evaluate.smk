@@ -19,7 +19,8 @@ rule evaluate:
         mem_mb=lambda wildcards, attempt: attempt * 4000,
         runtime=lambda wildcards, attempt: attempt * 60,
     shell:
-        "mfql{EXTENSIONS} evaluate {params.run:q} --episodes {params.episodes} --workers {threads} --out {output} > {log} 2>&1"
+        f"mfql{EXTENSIONS} evaluate {{params.run:q}} --episodes {{params.episodes}} --workers {{threads}}"
+        " --out {output} > {log} 2>&1"
 
 
 rule video:
@@ -50,5 +51,6 @@ rule video:
         mem_mb=lambda wildcards, attempt: attempt * 4000,
         runtime=lambda wildcards, attempt: attempt * 60,
     shell:
-        "mfql{EXTENSIONS} evaluate {params.run:q} --episodes 1 --out {output.episodes} --video {output.video} --strip {output.strip}"
+        f"mfql{EXTENSIONS} evaluate {{params.run:q}} --episodes 1 --out {{output.episodes}} --video {{output.video}}"
+        " --strip {output.strip}"
         " > {log} 2>&1"

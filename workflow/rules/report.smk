@@ -23,12 +23,11 @@ rule report:
         speed=["--speed", *measured] if (measured := sorted(glob("benchmarks/results/*.json"))) else [],
         panels=panels_at_hand,
         experiment=subpath(output[0], parent=True),
-        extensions=EXTENSIONS,
     resources:
         gpu=0,
         mem_mb=4000,
         runtime=60,
     shell:
-        "mfql{params.extensions} report --scores {input.scores} --aggregates {params.aggregates} --results results"
+        f"mfql{EXTENSIONS} report --scores {{input.scores}} --aggregates {{params.aggregates}} --results results"
         " --verdict {input.verdict} --tasks {input.tasks} --panels {params.experiment} {params.expected:q} {params.speed:q}"
         " --out {output} > {log} 2>&1"

@@ -34,6 +34,6 @@ for name, stages in [("train_offline", "offline|pretrain"), ("train_online", "on
                 runtime=training_minutes,
             shell:
                 # `exec`: a scheduler's SIGTERM must not end a shell that waits for the trainer, which saves and goes.
-                "exec mfql{EXTENSIONS} train --method {wildcards.method} --task {wildcards.task} --stage {wildcards.stage}"
+                f"exec mfql{EXTENSIONS} train --method {{wildcards.method}} --task {{wildcards.task}} --stage {{wildcards.stage}}"
                 " --seeds {params.seeds} --data {params.data:q} --results results"
                 " --threads {threads} --workers {threads} --wait > {log} 2>&1"

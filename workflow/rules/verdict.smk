@@ -31,5 +31,5 @@ rule verdict:
         mem_mb=2000,
         runtime=30,
     shell:
-        "mfql{EXTENSIONS} verdict --scores {input.scores} --published results/published --tasks {input.tasks} --results results"
+        f"mfql{EXTENSIONS} verdict --scores {{input.scores}} --published results/published --tasks {{input.tasks}} --results results"
         " {params.outside:q} --out {params.folder} > {log} 2>&1"
