@@ -30,6 +30,7 @@ from mfql.report.scores import collect
 from mfql.report.tasks import by_task
 from mfql.settings import raw_settings
 from mfql.tasks import find_task, select_tasks
+from mfql.tuning.freeze import freeze
 from tests.test_workflow import Project, clone
 
 ROOT = Path(__file__).parents[1]
@@ -222,6 +223,15 @@ def test_a_method_of_the_project_is_not_replaced(tmp_path: Path) -> None:
     extend([tmp_path])
     with pytest.raises(UserError, match="have the same name"):
         raw_settings("mfql", "pen-human-v1", "offline", ROOT / "config")
+
+
+def test_freezing_leaves_the_table_of_an_extension_to_its_owner(tmp_path: Path) -> None:
+    table(tmp_path, "mine,Pendulum-v1,a.npz,return,,,\n")
+    point = {"alpha": 10, "num_candidates": 4, "time_steps": 10}
+    entry = {"chosen": point, "certainty": "clear", "carried_to": ["mine"], "method": "mfql", "points": [point]}
+    (tmp_path / "proposal.yaml").write_text(json.dumps({"mine": entry}))
+    with pytest.raises(UserError, match="mine is a task of an extension"):
+        freeze(tmp_path / "proposal.yaml", ROOT / "config")
 
 
 # --- an environment ---------------------------------------------------------------------------------------------------

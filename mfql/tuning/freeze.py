@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from difflib import unified_diff
 from pathlib import Path
@@ -20,7 +20,7 @@ import yaml
 from mfql.errors import UserError, unknown
 from mfql.files import write_whole
 from mfql.settings import table_keys
-from mfql.tasks import Task, load_tasks
+from mfql.tasks import Task, load_tasks, with_extensions
 from mfql.tuning.choose import write_proposal
 from mfql.tuning.grid import COLUMNS, TUNED, Point, published_columns, tuning_task
 
@@ -70,6 +70,7 @@ def freeze(proposal: Path, config_dir: Path = Path("config"), dry_run: bool = Fa
     table = config_dir / "tasks.csv"
     tasks = load_tasks(table)
     entries = _read(proposal)
+    _refuse_extensions(entries, tasks, proposal)
     rows: dict[str, dict[str, str]] = {}
     remarks = []
     for method in dict.fromkeys(entry["method"] for entry in entries.values()):
@@ -95,6 +96,17 @@ def freeze(proposal: Path, config_dir: Path = Path("config"), dry_run: bool = Fa
         with write_whole(table) as file:
             file.write(after)
     return "\n".join([*remarks, _diff(before, after, table) or f"{table} has these settings already"])
+
+
+def _refuse_extensions(entries: Iterable[str], tasks: Mapping[str, Task], proposal: Path) -> None:
+    """The table of an extension, whose columns may be fewer, is for its owner to write."""
+    outside = with_extensions({})
+    for name in entries:
+        if name in outside and name not in tasks:
+            raise UserError(
+                f"{proposal}: {name} is a task of an extension, whose table is not written here",
+                "Write the chosen cells into its tasks.csv, and take the entry out of the proposal.",
+            )
 
 
 def _read(path: Path) -> dict[str, Any]:
