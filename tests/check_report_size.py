@@ -1,4 +1,4 @@
-"""How long the report of the whole paper takes with many methods, and how large its page is: made-up runs, real commands.
+"""How long the report of the whole paper takes with many methods, and how large it is: made-up runs, real commands.
 
     PYTHONPATH=tests python tests/check_report_size.py FOLDER [--methods 10] [--seeds 8]
 
