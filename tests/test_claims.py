@@ -180,7 +180,7 @@ def test_the_workflow_makes_every_table_that_the_claims_read(tmp_path: Path) -> 
     reduced = ("--configfile", "config/reduced.yaml")
     printed = project.snakemake("-n", "claims", *reduced)
     counted = sum(int(number) for number in re.findall(r"^train_o\w+ +(\d+)$", printed, re.MULTILINE)) // 2
-    assert counted > 50
+    assert counted > 30
     plan = [sys.executable, "-m", "mfql.cli", "plan", "claims", *reduced, "--gpus", "1"]
     planned = subprocess.run(plan, cwd=project.folder, capture_output=True, text=True, check=True).stdout
     by_stage = dict(re.findall(r"^  (offline|pretrain|online) +(\d+)  ", planned, re.MULTILINE))
@@ -205,7 +205,7 @@ def test_the_quantities_of_the_ablations_are_measured() -> None:
                 assert row.get("series", "") in entry.get("series", {"": {}}), check.says
                 places = entry.get("x", {})
                 assert row.get("x") in [None, *places.get("values", []), *places.get("times", [])], check.says
-    assert checked >= 10
+    assert checked >= 8
 
 
 def test_the_page_says_what_the_shipped_tables_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
