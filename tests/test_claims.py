@@ -274,10 +274,11 @@ def results(tmp_path: Path) -> Path:
         described = {key: run[key] for key in ("method", "agent", "task", "seed", "stage", "identity", "settings")}
         save_policy(file.parent / "run" / "policy", actor, 0, described)
         (file.parent / "run" / "evaluation.json").write_text(file.read_text())
-    panel = folder / "quickstart" / "toy" / "panel"
-    panel.mkdir(parents=True)
-    for name, size in {"panel.json": 10, "data.csv": 10, "figure.svg": 10, "samples.csv": 300_000}.items():
-        (panel / name).write_bytes(b"x" * size)
+    for panel, size in {"comparison": 10, "densities": 300_000}.items():
+        place = folder / "quickstart" / "toy" / panel
+        place.mkdir(parents=True)
+        for name in ("panel.json", "data.csv", "figure.svg"):
+            (place / name).write_bytes(b"x" * (size if name == "data.csv" else 10))
     return folder
 
 
@@ -285,8 +286,8 @@ def test_what_is_shipped_can_be_reported_and_evaluated_from(results: Path, tmp_p
     out = tmp_path / "shipped"
     assert main(["ship", str(results / "quickstart"), "--out", str(out)]) == 0
     assert (out / "quickstart" / "scores.csv").read_text() == (results / "quickstart" / "scores.csv").read_text()
-    shipped = {path.name for path in (out / "quickstart" / "toy" / "panel").iterdir()}
-    assert shipped == {"panel.json", "data.csv"}
+    shipped = {path.relative_to(out / "quickstart" / "toy").as_posix() for path in out.glob("quickstart/toy/*/*")}
+    assert shipped == {f"comparison/{name}" for name in ("panel.json", "data.csv", "figure.svg")}
     policies = sorted(path.relative_to(out / "runs") for path in out.glob("runs/**/policy"))
     seeds = {(path.parts[0], path.parts[3]): path.parts[2] for path in policies}
     assert len(policies) == len(seeds)

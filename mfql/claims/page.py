@@ -132,7 +132,7 @@ def _how(claim: Claim) -> tuple[str, str, str]:
 
 def _result(one: Judged) -> tuple[str, str, str, str]:
     shown, claim = _shown(one), one.claim
-    found = ". Third parties: ".join(filter(None, (shown["found"], claim.others)))
+    found = ". ".join(filter(None, (shown["found"], f"Third parties: {claim.others}" if claim.others else "")))
     return f"**{shown['here']}**", found, shown["our confidence"], f"{claim.paper_confidence}: {claim.paper_because}"
 
 

@@ -14,15 +14,16 @@ import pandas as pd
 
 from mfql.errors import UserError
 from mfql.files import write_whole
+from mfql.report.panels import DESCRIPTION
 from mfql.report.scores import read_scores
 
-# Of a configuration's folder: tables and what they are drawn from, no figures, which the commands draw anew.
-_KINDS = (".csv", ".json", ".md")
+# Of a configuration's folder: tables, and the figures of panels, which cannot be drawn anew without their runs.
+_KINDS, _DRAWN = (".csv", ".json", ".md"), (".svg", ".png")
 _TABLES = ("scores.csv", "aggregate", "verdict", "toy", "ablations", "claims")
 # Of a run, with the policy where it is shipped.
 _OF_RUN = ("evaluation.json", "run/evaluation.json", "run/manifest.json")
 _POLICY = ("run/policy/policy.json", "run/policy/policy.safetensors")
-# Bytes of one file that is still small: densities of samples are not.
+# Bytes of one file that is still small: densities of samples are not. Scores are shipped however many.
 _LARGEST = 200_000
 
 
@@ -52,10 +53,14 @@ def ship(folder: Path, out: Path) -> int:
 
 
 def _small_files(folder: Path) -> Iterable[Path]:
+    """Of each folder all of these files, or none: what is left of a panel without its data is none."""
     for name in _TABLES:
         top = folder / name
-        found = [top] if top.is_file() else sorted(top.rglob("*"))
-        yield from (path for path in found if path.suffix in _KINDS and path.stat().st_size <= _LARGEST)
+        for place in [top, *sorted(path for path in top.rglob("*") if path.is_dir())]:
+            kinds = _KINDS + _DRAWN if (place / DESCRIPTION).is_file() else _KINDS
+            files = [place] if place.is_file() else sorted(path for path in place.glob("*") if path.suffix in kinds)
+            if all(path.stat().st_size <= _LARGEST or path == folder / "scores.csv" for path in files):
+                yield from files
 
 
 def _runs(scores: pd.DataFrame) -> Iterable[tuple[str, bool]]:
