@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from fake_results import TASK, write_final, write_quickstart, write_run, write_study
@@ -387,7 +388,7 @@ def test_what_the_filter_needs_is_on_every_row(study: tuple[Path, str]) -> None:
 def test_a_panel_without_its_description_or_with_a_part_missing_is_not_shown_or_refused(tmp_path: Path) -> None:
     text = Text("title", "question", "caption", "command")
     folder = tmp_path / "toy/one"
-    write_panel(folder, figures._nothing("a test"), pd.DataFrame({"x": [1]}), text, pd.DataFrame({"x": ["1"]}))
+    write_panel(folder, plt.figure(), pd.DataFrame({"x": [1]}), text, pd.DataFrame({"x": ["1"]}))
     (panel,) = read_panels(tmp_path)
     assert (panel.section, panel.has_figure, panel.text) == ("toy", True, text)
     assert panel.table is not None

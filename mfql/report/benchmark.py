@@ -151,7 +151,8 @@ def read(path: str | Path) -> pd.DataFrame:
 def tables(table: pd.DataFrame) -> list[Table]:
     """The table of each stage, unit and suite, its columns in the papers' order."""
     found = []
-    for (stage, unit, suite), part in table.groupby(["stage", "unit", "suite"], sort=False):
+    for keys, part in table.groupby(["stage", "unit", "suite"], sort=False):
+        stage, unit, suite = map(str, keys)
         rows: dict[tuple[str, str], dict[str, dict[str, dict[Any, Any]]]] = {}
         for row in part.to_dict("records"):
             name = row["task"] or row["environment"] or row["suite"]

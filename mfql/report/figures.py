@@ -339,7 +339,8 @@ def _line(axes: Axes, x: pd.Series, own: pd.DataFrame, method: str, style: Mappi
 def _name(artists: Iterable[Artist], method: str, style: Mapping[str, Style]) -> None:
     """Give what is drawn of a method ids by which `inline_svg` finds it."""
     for number, artist in enumerate(artists):
-        panel = artist.axes.figure.axes.index(artist.axes) if artist.axes else 0
+        figure = artist.get_figure(root=True)
+        panel = [id(axes) for axes in figure.axes].index(id(artist.axes)) if figure and artist.axes else 0
         artist.set_gid(f"method{list(style).index(method)}-{panel}-{number}")
 
 

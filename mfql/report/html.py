@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import isnan
@@ -323,6 +323,11 @@ class _Drawn:
 
     def _of_units(self, name: str, table: pd.DataFrame, title: str, text: str) -> list[dict[str, Any]]:
         """A figure a stage and unit that has several tasks."""
+        draw: dict[str, Callable[..., Figure]] = {
+            "aggregate": figures.aggregate,
+            "profiles": figures.profiles,
+            "improvement": figures.improvement,
+        }
         found = []
         several = table[table["tasks"] > 1]
         for place, ((stage, unit), part) in enumerate(several.groupby(["stage", "unit"], sort=False), start=1):
@@ -330,7 +335,7 @@ class _Drawn:
             leaders = {*part["method"]} - {*part.get("baseline", [])}
             heading = f"{title}, {stage}, {part['tasks'].iloc[0]} tasks"
             label = f"{heading}, of {', '.join(sorted(methods))}, {figures.unit_label(str(unit))}"
-            drawn = figures.FIGURES[name](part, self.style, bare=True)
+            drawn = draw[name](part, self.style, bare=True)
             figure = self._figure(name, drawn, place, label)
             said = text.format(leader=", ".join(sorted(leaders)))
             found.append(figure | {"title": heading, "text": said, "methods": sorted(methods)})
@@ -389,7 +394,7 @@ def _panel(panel: Panel, name: str, out: Path) -> dict[str, Any]:
     }
 
 
-def _strips(run_table: pd.DataFrame, results: Path, out: Path) -> list[dict[str, Any]]:
+def _strips(run_table: pd.DataFrame, results: Path, out: Path) -> list[dict[Any, Any]]:
     """The film strips of the runs on the page."""
     found = []
     for row in run_table.to_dict("records"):
