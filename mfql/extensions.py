@@ -57,14 +57,17 @@ def find(config_dir: str | Path, name: str) -> Path:
     return _only([place for place in places if place.is_file()]) or places[0]
 
 
-def find_agent(name: str) -> Path | None:
-    """The file of an agent in an extension, or None.
+def find_agent(folder: Path, name: str) -> Path:
+    """The file of an agent, in the package's folder of agents or an extension's.
+
+    Returns:
+        Where it is; in the package's folder if it is nowhere.
 
     Raises:
-        UserError: two extensions have it.
+        UserError: two folders have it.
     """
-    places = [folder / AGENTS / f"{name}.py" for folder in extensions()]
-    return _only([place for place in places if place.is_file()])
+    places = [folder / f"{name}.py", *(extension / AGENTS / f"{name}.py" for extension in extensions())]
+    return _only([place for place in places if place.is_file()]) or places[0]
 
 
 def files(kind: str) -> list[Path]:

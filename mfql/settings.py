@@ -52,9 +52,9 @@ class Settings:
             one.
         augment_probability: share of a pixel task's batches whose frames are shifted at random (random crop after
             padding).
-        reward: what the method is given of the task's rewards, offline and online: `dataset`, all; `goal`, 1 at the step
-            that ends an episode in success, else 0; `delayed`, their sums, every `reward_delay` steps of an episode and
-            at its end, or at its end alone where that is 0. Scores never change with it.
+        reward: what the method is given of the task's rewards, offline and online: `dataset`, all; `goal`, 1 at the
+            step that ends an episode in success, else 0; `delayed`, their sums, every `reward_delay` steps of an
+            episode and at its end, or at its end alone where that is 0. Scores never change with it.
     """
 
     offline_steps: int
@@ -246,9 +246,7 @@ def agent_file(agent: str) -> Path:
         UserError: there is no such file.
     """
     folder = Path(__file__).parent / "agents"
-    path = Path(agent) if agent.endswith(".py") else folder / f"{agent}.py"
-    if not path.is_file():
-        path = find_agent(agent) or path
+    path = Path(agent) if agent.endswith(".py") else find_agent(folder, agent)
     if not path.is_file():
         known = [file.stem for file in folder.glob("*.py") if "settings_type = " in file.read_text()]
         raise unknown("agent", agent, [*known, "a path to a .py file"])

@@ -217,9 +217,10 @@ def test_a_folder_that_holds_nothing_is_no_extension(tmp_path: Path, capsys: pyt
     assert "is no extension: it has neither tasks.csv nor methods nor agents" in capsys.readouterr().err
 
 
-def test_a_method_of_the_project_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "methods").mkdir()
-    (tmp_path / "methods" / "mfql.yaml").write_text("agent: mfql\n")
+@pytest.mark.parametrize("name", ["methods/mfql.yaml", "agents/mfql.py"])
+def test_a_method_of_the_project_is_not_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text("agent: mfql\n")
     extend([tmp_path])
     with pytest.raises(UserError, match="have the same name"):
         raw_settings("mfql", "pen-human-v1", "offline", ROOT / "config")
