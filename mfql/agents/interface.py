@@ -135,9 +135,9 @@ class Agent(ABC):
             state: the method's own state, see `initial_state`.
 
         Returns:
-            the sum of the losses `[S]`, whose gradient trains every group, and a dict of `[S]` to log; arrays of more axes
-            are for `next_state` alone. Where a group has a `weighting`, instead of the sum its objectives `[S, J]`; for
-            the other groups they are added up.
+            the sum of the losses `[S]`, whose gradient trains every group, and a dict of `[S]` to log; arrays of more
+            axes are for `next_state` alone. Where a group has a `weighting`, instead of the sum its objectives `[S, J]`;
+            for the other groups they are added up.
         """
 
     def diagnose_draws(self) -> dict[str, Draw]:
@@ -170,7 +170,7 @@ class Agent(ABC):
         return self.act_draw()
 
     def explore(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
-        """Actions of online training, as `act` gives those of evaluation; a method with noise of its own adds it here."""
+        """Actions of online training, as `act` gives those of evaluation; a method with own noise adds it here."""
         return self.act(parameters, observations, noise)
 
     def act_groups(self) -> tuple[str, ...]:

@@ -137,7 +137,7 @@ def _manifest(
 
 
 def _parent(job: Job, seed: int, dataset: Dataset) -> dict[str, Any] | None:
-    """The manifest of the finished run that a seed's online part starts from; None for a method without an offline part.
+    """The manifest of the finished run that a seed's online part starts from; None for a method without offline part.
 
     Raises:
         UserError: it is not finished, or saw another version of the dataset.
