@@ -136,7 +136,7 @@ class Agent(ABC):
 
         Returns:
             the sum of the losses `[S]`, whose gradient trains every group, and a dict of `[S]` to log; arrays of more
-            axes are for `next_state` alone. Where a group has a `weighting`, instead of the sum its objectives `[S, J]`;
+            axes are for `next_state` alone. Where a group has a `weighting`, its objectives `[S, J]`, no sum;
             for the other groups they are added up.
         """
 

@@ -103,7 +103,7 @@ class Normaliser:
 
     @classmethod
     def of(cls, dataset: Dataset, statistics: str) -> Normaliser:
-        """From a dataset's `valid` rows, or those `padded` with zero rows as the released code has it; `none`: as is."""
+        """From a dataset's `valid` rows, or those `padded` with zero rows as the released code does; `none`: as is."""
         mean, std = dataset.observation_mean.astype(np.float64), dataset.observation_std.astype(np.float64)
         if statistics == "none":
             mean, std = np.zeros_like(mean), np.ones_like(std)
