@@ -214,6 +214,8 @@ def test_miniature_ends_with_its_report_and_nothing_left_to_do(finished: Project
     stages = {name.split("/")[3] for name in project.trained()}
     assert stages == {"offline", "pretrain", "online"}
     assert NOTHING_TO_DO in project.miniature()
+    assert "Report created" in project.miniature("--report", "collected.html")
+    assert "benchmark.csv" in (project.folder / "collected.html").read_text()
 
 
 def change_a_plot(project: Project) -> Project:
