@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -21,12 +22,29 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         extend(options.extension)
-        return int(options.func(options) or 0)
+        status = int(options.func(options) or 0)
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"mfql: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        return 0
+
+
+def _nobody_reads() -> bool:
+    """Whether what is printed goes to a reader that has seen enough, such as `head`; the rest then goes nowhere."""
+    output = sys.stdout.fileno()
+    watched = select.poll()
+    watched.register(output, 0)
+    ended = any(event & select.POLLERR for _, event in watched.poll(0))
+    if ended:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return ended
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -104,6 +104,12 @@ def test_a_target_counts_what_it_needs_alone(plan, target, expected):
     assert counted == expected
 
 
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = f"{sys.executable} -u -m mfql.cli ablation list | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (len(done.stdout.splitlines()), done.stdout.splitlines()[-1], done.stderr) == (2, "0", "")
+
+
 def test_a_target_that_is_not_planned_is_named(plan):
     assert "not counted: tune" in plan("tune")
 
