@@ -1,23 +1,10 @@
 """Ablations: the runs of `config/ablations.yaml` on the configuration's tasks, and a figure of each. Never part of `all`."""
 
-from mfql.ablation.grid import plan_of, raw_ablations, read_ablations
+from mfql.ablation.grid import raw_ablations, read_ablations
 from mfql.files import write_json
 
 check(for_people(raw_ablations), "ablations", "config/ablations.yaml")
 ABLATIONS = for_people(read_ablations)
-
-
-def ablation_files(name):
-    """Input function: the result of every run of an ablation."""
-
-    def files(wildcards):
-        return [
-            path
-            for point in for_people(plan_of, name, config)["points"]
-            for path in expand(run_files("offline", point["seeds"]), method=point["method"], task=point["task"])
-        ]
-
-    return files
 
 
 localrules:

@@ -13,6 +13,7 @@ import pandas as pd
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
+from mfql.ablation.grid import plan_of
 from mfql.envs.d4rl import TASKS as D4RL_TASKS
 from mfql.errors import UserError
 from mfql.files import sha256
@@ -158,6 +159,19 @@ def wanted(stage, name="evaluation.json"):
         for task in WANTED[stage]["tasks"]
         for file in expand(run_files(stage, seeds_of_task(config, task), name), method=WANTED[stage]["methods"], task=task)
     ]
+
+
+def ablation_files(name):
+    """Input function: the result of every run of an ablation."""
+
+    def files(wildcards):
+        return [
+            path
+            for point in for_people(plan_of, name, config)["points"]
+            for path in expand(run_files("offline", point["seeds"]), method=point["method"], task=point["task"])
+        ]
+
+    return files
 
 
 def tuning_files(wildcards=None):
