@@ -22,7 +22,6 @@ from mfql.plan import EXIT_WANTS_GPU, planned_runs
 from mfql.plan.configuration import find_run
 from mfql.plan.cost import MeasuredSpeed, find_speed, operations_of
 from mfql.plan.sizes import dataset_bytes
-from mfql.settings import STAGES
 from mfql.training.run import Fate, RunFolder, changes, describe_run, go_on_together
 
 ROOT = Path(__file__).parents[1]
