@@ -21,8 +21,8 @@ from mfql.settings import build_settings, raw_settings
 _CANDIDATES = (1, 5, 32)
 # Its cells fill a method's settings that differ by task.
 _TASK = "antmaze-large-navigate-singletask-task1-v0"
-# Settings for tests of the workflow: nobody trains with them.
-_NOT_METHODS = "-miniature"
+# Files for tests of the workflow, and those whose update is another's, with other lengths or rates.
+NOT_MEASURED = ("-miniature", "-small", "-ablation", "-tuning", "-released")
 
 
 def policy_of(agent: Agent, device: torch.device) -> Policy:
@@ -59,13 +59,13 @@ def acting(context: Context) -> Found:
 
 
 def all_methods(config_dir: Path) -> dict[str, Agent]:
-    """The agent of every method in `config/methods`, at the sizes of an ant's maze."""
+    """The agent of every method in `config/methods` with an update of its own, at the sizes of an ant's maze."""
     names = sorted(path.stem for path in (config_dir / "methods").glob("*.yaml"))
-    return {name: _agent(name, config_dir) for name in names if not name.endswith(_NOT_METHODS)}
+    return {name: _agent(name, config_dir) for name in names if not name.endswith(NOT_MEASURED)}
 
 
 def _agent(method: str, config_dir: Path) -> Agent:
-    kind = load_agent(raw_settings(method, _TASK, "offline", config_dir)["agent"])
+    kind = load_agent(raw_settings(method, _TASK, "online", config_dir)["agent"])
     raw = raw_settings(method, _TASK, kind.stages[0], config_dir)
     raw.pop("agent")
     return kind(build_settings(kind.settings_type, raw, f"method {method}"), (OBSERVATION_DIM,), ACTION_DIM)

@@ -13,6 +13,8 @@ site=$source/containers/site
 tools=/mfql/tools  # not in /tmp, which is the building machine's under Apptainer
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 HOME=/mfql/home
 umask 022
+# One date for all that is not the project, whatever the recipe gives: Debian ties compiled Python to dates where it has none.
+[ "$1" = project ] || export SOURCE_DATE_EPOCH=86400
 # pip and uv trust the machine's authorities, or those that the site gives.
 [ ! -e "$site/ca.crt" ] || export PIP_CERT="$site/ca.crt" SSL_CERT_FILE="$site/ca.crt"
 
@@ -30,7 +32,7 @@ install_system() {
     # shellcheck disable=SC2086
     apt-get "$@" install --yes --no-install-recommends $packages > /dev/null
     git config --system --add safe.directory '*'  # a mounted checkout may belong to another user's number
-    SOURCE_DATE_EPOCH=86400 useradd --create-home --uid 1000 --user-group mfql
+    useradd --create-home --uid 1000 --user-group mfql
     mkdir --mode 1777 /work
     clean
 }

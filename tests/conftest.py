@@ -6,7 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # The test processes share the processor: threads of torch that wait for each other spin, and leave the others no time.
@@ -41,6 +41,14 @@ def rendering() -> None:
         if os.environ.get("MFQL_TEST_RENDERING") == "required":
             pytest.fail(message)
         pytest.skip(f"{message}; install libegl1 and libgl1-mesa-dri")
+
+
+@pytest.fixture(autouse=True)
+def small_numbers_stay() -> Iterator[None]:
+    """Training in a test's process makes the processor take the smallest numbers for zero: no other test sees that."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import torch
 
+from benchmarks.acting import NOT_MEASURED
 from benchmarks.goals import GOALS, goal_rows
 from benchmarks.job import Context, Effort, Job
 from benchmarks.processes import _empty_job
@@ -115,7 +116,8 @@ def test_results_follow_their_schema(measured):
 def test_every_method_that_one_trains_with_is_measured(measured):
     methods = {one["case"]["method"] for one in measured[0]["measurements"] if one["part"] == "methods"}
     files = {path.stem for path in CONTEXT.config_dir.glob("methods/*.yaml")}
-    assert methods == {name for name in files if not name.endswith("-miniature")}
+    assert methods == {name for name in files if not name.endswith(NOT_MEASURED)}
+    assert {"mfql", "rlpd", "fql-quickstart"} <= methods
 
 
 def test_the_plan_reads_the_file_of_measured_speed(measured, tmp_path):

@@ -95,7 +95,6 @@ class Workplace:
             train(job, Execution(torch.device("cpu"), workers=0, progress=False))
         finally:
             torch.set_num_threads(threads)
-            torch.set_flush_denormal(False)
 
     def run(self, method: str, seed: int, stage: str, results: str = "results", task: str = TASK) -> Path:
         """The folder that the trainer owns of a run."""
