@@ -41,8 +41,8 @@ EVALUATED = {
 }
 # From here on an evaluation is of a packed job; fewer cores would take too long for it.
 MANY_CORES = 16
-# A pixel task's episodes: a processor renders a few frames a second.
-PIXEL_EPISODES = 2
+# Of a pixel task: a processor renders a few frames a second.
+PIXEL_EPISODES, PIXEL_STEPS = 2, 10
 _GENERATED = ("pointmaze-medium-navigate-v0", "cube-single-play-v0")
 
 
@@ -199,7 +199,8 @@ def evaluation(context: Context) -> Found:
         pixels = len(shape) == 3
         seeds = context.effort.packed if not pixels and cores() >= MANY_CORES else 1
         episodes = min(context.effort.episodes, PIXEL_EPISODES) if pixels else context.effort.episodes
-        rates = _evaluated(context, agent, task, seeds, episodes)
+        steps = min(context.effort.env_steps, PIXEL_STEPS) if pixels else context.effort.env_steps
+        rates = _evaluated(context, agent, task, seeds, episodes, steps)
         case = {"suite": suite, "task": task, "seeds": seeds, "episodes": episodes, "cores": cores()}
         found += [
             Measurement.of("evaluation", "environment steps", "1/s", rates["together"], **case),
@@ -209,8 +210,8 @@ def evaluation(context: Context) -> Found:
     return found
 
 
-def _evaluated(context: Context, agent: Agent, task: str, seeds: int, count: int) -> dict[str, Values]:
-    """Environment steps a second, `together` (`count` episodes of each seed) and `alone`."""
+def _evaluated(context: Context, agent: Agent, task: str, seeds: int, count: int, length: int) -> dict[str, Values]:
+    """Environment steps a second, `together` (`count` episodes of each seed, of this length) and `alone`."""
     from mfql.envs.vector import EnvPool
     from mfql.evaluation.rollout import run_episodes
 
@@ -220,7 +221,7 @@ def _evaluated(context: Context, agent: Agent, task: str, seeds: int, count: int
     one = {name: value[:1] for name, value in flat.items()}
 
     def episodes(pool: Any, flat: Mapping[str, torch.Tensor], seeds: int, each: int) -> Case:
-        actor, cut = _actor(agent, flat, device), _Cut(pool, effort.env_steps)
+        actor, cut = _actor(agent, flat, device), _Cut(pool, length)
 
         def run(calls: int) -> float:
             seconds = 0.0
@@ -233,7 +234,7 @@ def _evaluated(context: Context, agent: Agent, task: str, seeds: int, count: int
 
     with EnvPool(task, seeds * count, cores()) as many, EnvPool(task, 1, 0) as single:
         cases = {"together": episodes(many, flat, seeds, count), "alone": episodes(single, one, 1, 1)}
-        steps = {"together": effort.env_steps * many.num_envs, "alone": effort.env_steps}
+        steps = {"together": length * many.num_envs, "alone": length}
         times = take_turns(cases, effort.long_budget)
     return {name: values.rate(steps[name]) for name, values in times.items()}
 
