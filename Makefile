@@ -55,7 +55,7 @@ lint: $(DEVELOPMENT)  ## style of the code and of the workflow
 types: $(DEVELOPMENT)  ## static types
 	$(RUN) mypy
 
-bench: $(RUNTIME)  ## how fast it is on this machine, beside the goals; 15 minutes (docs/benchmarks.md)
+bench: $(RUNTIME)  ## how fast it is on this machine, beside the goals; 12 minutes (docs/benchmarks.md)
 	$(RUN) python -m benchmarks run
 
 check-data: $(DEVELOPMENT)  ## generated datasets against what the official scripts produce; minutes

@@ -55,7 +55,7 @@ class Effort:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
-FULL = Effort(Budget(7, 1.0), Budget(3, 1.0), 100_000, (1, 2, 4, 8, 16), 8, True, 2_000, 50, 50, 10, 20)
+FULL = Effort(Budget(7, 1.0), Budget(3, 1.0), 100_000, (1, 2, 4, 8, 16), 8, True, 2_000, 50, 50, 10, 100)
 QUICK = Effort(Budget(3, 0.1), Budget(2, 0.1), 10_000, (1, 2), 2, False, 50, 10, 2, 1, 2)
 
 

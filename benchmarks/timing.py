@@ -41,6 +41,10 @@ class Values:
         """Each round's value, so many times."""
         return Values(tuple(factor * value for value in self.rounds))
 
+    def less(self, other: Values) -> Values:
+        """The difference from another case of the same rounds, round by round."""
+        return Values(tuple(ours - theirs for ours, theirs in zip(self.rounds, other.rounds, strict=True)))
+
     def rate(self, count: float = 1.0) -> Values:
         """Of seconds a round: how many a second, if so many took each of them."""
         return Values(tuple(count / value for value in self.rounds))
