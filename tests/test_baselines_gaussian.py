@@ -217,16 +217,49 @@ def test_the_likelihood_of_a_saturated_action_is_finite():
     assert torch.isfinite(likelihood).all()
 
 
-def test_rebracs_policy_and_all_targets_move_at_every_second_update():
+def test_rebracs_policy_learns_at_every_second_update_and_coasts_between():
     agent = make("rebrac")
     state = state_of(agent, [0])
     updater = Updater(agent, state, 1e9)
     moved = []
-    for index in range(2):
+    for index in range(4):
         before = {name: value.clone() for name, value in state.flat.items()}
         updater(batch_of(agent, [0], index), draws_of(agent, [0], index))
         moved.append({name for name, value in state.flat.items() if not torch.equal(value, before[name])})
-    assert moved == [{"critic"}, {"critic", "policy", "target_critic", "target_policy"}]
+    everything = {"critic", "policy", "target_critic", "target_policy"}
+    # At the first update the policy's momentum is still zero.
+    assert moved == [{"critic"}, everything, {"critic", "policy"}, everything]
+
+
+def test_rebracs_updates_are_one_adams_over_policy_and_critic():
+    """Against Adam by hand in float64, which takes a zero gradient of the policy at every update that is not full."""
+    agent = make("rebrac", actor_interval=3)
+    state = state_of(agent, [0])
+    for arrays in (state.flat, state.first, state.second, state.count):
+        arrays.update({name: value.double() for name, value in arrays.items()})
+    flat = {name: value.clone() for name, value in state.flat.items()}
+    first = {name: torch.zeros_like(flat[name]) for name in agent.groups}
+    second = {name: torch.zeros_like(flat[name]) for name in agent.groups}
+    updater = Updater(agent, state, 1e9)
+    for step in range(1, 8):
+        batch = {key: value.double() for key, value in batch_of(agent, [0], step).items()}
+        draws = {key: value.double() for key, value in draws_of(agent, [0], step).items()}
+        updater(batch, draws)
+        leaves = {name: flat[name].clone().requires_grad_() for name in agent.groups}
+        loss, _ = agent.losses(views_of(agent, {**flat, **leaves}), batch, draws, {})
+        full = step % 3 == 0
+        for name, leaf in leaves.items():
+            (gradient,) = torch.autograd.grad(loss, leaf, retain_graph=True)
+            if name == "policy" and not full:
+                gradient = torch.zeros_like(gradient)
+            first[name] = 0.9 * first[name] + 0.1 * gradient
+            second[name] = 0.999 * second[name] + 0.001 * gradient**2
+            corrected = first[name] / (1 - 0.9**step), second[name] / (1 - 0.999**step)
+            flat[name] = flat[name] - 3e-4 * corrected[0] / (corrected[1].sqrt() + 1e-8)
+            if full:
+                flat[f"target_{name}"] = flat[f"target_{name}"] + 0.005 * (flat[name] - flat[f"target_{name}"])
+        for name, value in flat.items():
+            torch.testing.assert_close(state.flat[name], value, rtol=0, atol=1e-10, msg=f"{name} at update {step}")
 
 
 def test_the_temperature_rises_while_the_policy_is_too_certain():

@@ -45,7 +45,9 @@ class Group:
         layout: names and shapes.
         max_grad_norm: the gradient of a seed is scaled down to this norm.
         target: whether a slowly moving copy is kept, under the name `target_<group>`.
-        interval: updates between two steps of the optimiser; losses of the others are zero for the group.
+        interval: n; the optimiser takes the gradient of every n-th update, those of the others are discarded.
+        coasts: at the others the optimiser takes a zero gradient, so that its momentum decays and moves the group on;
+            without it they leave the group and the optimiser as they are.
         target_interval: updates between two steps of the target.
         weighting: where the losses are several objectives, their weights for this group from the Gramian of their
             gradients (`mfql.agents.balance`); None takes the sum.
@@ -55,6 +57,7 @@ class Group:
     max_grad_norm: float = float("inf")
     target: bool = False
     interval: int = 1
+    coasts: bool = False
     target_interval: int = 1
     weighting: Weighting | None = None
 

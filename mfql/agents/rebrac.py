@@ -1,7 +1,8 @@
 """ReBRAC: TD3 with behaviour cloning in the actor's and in the critic's objective (arXiv 2305.09836).
 
 As released with FQL (arXiv 2502.02538): a deterministic tanh policy, learnt and with all targets moved at every second
-update; Q in the policy's objective in units of mean |Q|; squared distances are summed over action dims.
+update; one Adam over everything, which takes a zero gradient of the policy at the others and moves it on by its
+momentum; Q in the policy's objective in units of mean |Q|; squared distances are summed over action dims.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class ReBRACSettings(ActorCriticSettings):
         alpha_critic: weight of the distance from the data's next action in the target.
         actor_noise: deviation of the noise on the target policy's actions, and of exploration online.
         actor_noise_clip: largest such noise.
-        actor_interval: updates between two of the policy and of the targets.
+        actor_interval: updates between two gradients of the policy, and between two steps of the targets.
     """
 
     alpha_actor: float
@@ -52,6 +53,7 @@ class ReBRAC(ActorCritic):
 
     settings_type = ReBRACSettings
     settings: ReBRACSettings
+    training_version = 2
     extra_fields = ("next_actions",)
 
     def __init__(self, settings: ReBRACSettings, observation_shape: tuple[int, ...], action_dim: int) -> None:
@@ -59,7 +61,13 @@ class ReBRAC(ActorCritic):
         self.policy = MLP(self.observation_dim, settings.actor_hidden, action_dim, ACTOR_OUTPUT_SCALE)
         interval = settings.actor_interval
         self.groups = {
-            "policy": Group(self.with_encoder(self.policy.layout), target=True, interval=interval),
+            "policy": Group(
+                self.with_encoder(self.policy.layout),
+                target=True,
+                interval=interval,
+                coasts=True,
+                target_interval=interval,
+            ),
             "critic": replace(self.critic_group(), target_interval=interval),
         }
 

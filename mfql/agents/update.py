@@ -195,7 +195,10 @@ class Updater:
     def _step_group(self, name: str, group: Group, gradient: Tensor, rate: Tensor | float) -> None:
         """Adam (Kingma and Ba 2015) on the clipped gradient, then the target."""
         state = self.state
-        due = (state.active & ((state.step + 1) % group.interval == 0)).unsqueeze(1)
+        learns = (state.step + 1) % group.interval == 0
+        due = state.active.unsqueeze(1) if group.coasts else (state.active & learns).unsqueeze(1)
+        if group.coasts:
+            gradient = torch.where(learns, gradient, 0.0)
         norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
         gradient = gradient * (group.max_grad_norm / norm).clamp(max=1.0)
         count = state.count[name] + 1
