@@ -76,6 +76,13 @@ def test_a_check_is_decided_where_its_interval_lies_on_one_side(tmp_path, a, mus
     assert judged(tmp_path).verdict is verdict
 
 
+@pytest.mark.parametrize(("must", "found"), [({"exceed": 0}, "0"), ({"stay_below": 1}, "1")])
+def test_what_lies_on_its_bound_without_any_width_fails(tmp_path: Path, must: dict, found: str) -> None:
+    check = {"says": "a", "table": "t", "of": {"name": "a"}, "must": must}
+    write(tmp_path, check, rows=f"a,{found},{found},{found}\n")
+    assert judged(tmp_path).verdict is Verdict.NOT_HELD
+
+
 def test_a_difference_is_as_wide_as_newcombe_has_it() -> None:
     found = difference(Interval(30, 26, 33), Interval(10, 7, 14))
     assert (found.value, found.low, found.high) == pytest.approx((20, 20 - np.hypot(4, 4), 20 + np.hypot(3, 3)))
@@ -192,6 +199,14 @@ def test_all_claims_fit_into_three_hours() -> None:
     assert sum(minutes.values()) <= 180
 
 
+def test_scores_above_others_must_exceed_them_and_alpha_must_move() -> None:
+    claims = {claim.name: claim for claim in read_claims(CONFIG).claims}
+    assert {(check.relation, check.bound) for check in claims["offline_scores"].checks} == {("exceed", 0)}
+    moves = claims["adaptive_alpha"].checks[0]
+    assert moves.of["measure"] == "alpha_moves"
+    assert moves.bound > 0
+
+
 def test_the_quantities_of_the_ablations_are_measured() -> None:
     ablations = yaml.safe_load((CONFIG / "ablations.yaml").read_text())
     found = read_claims(CONFIG)
@@ -212,8 +227,27 @@ def test_the_page_says_what_the_shipped_tables_say(tmp_path: Path, monkeypatch: 
     written = tmp_path / "claims.md"
     written.write_text(PAGE.read_text())
     monkeypatch.chdir(ROOT)
-    assert main(["claims", "page", "results/shipped/reduced", "--page", str(written)]) == 0
-    assert written.read_text() == PAGE.read_text()
+    if Path("results/shipped/reduced").exists():
+        assert main(["claims", "page", "results/shipped/reduced", "--page", str(written)]) == 0
+        assert written.read_text() == PAGE.read_text()
+    else:  # Nothing is claimed to be found before anything is shipped.
+        said = re.findall(r"^\| `(\w+)` \| \*\*(.+?)\*\*", PAGE.read_text(), re.MULTILINE)
+        nothing = {one.claim.name: str(one.verdict) for one in judge(read_claims(CONFIG), tmp_path)}
+        assert dict(said) == nothing
+
+
+@pytest.mark.parametrize("empty", [True, False])
+@pytest.mark.parametrize("action", ["page", "judge"])
+def test_a_folder_without_any_table_is_refused(tmp_path: Path, capsys, action: str, empty: bool) -> None:
+    folder, page = tmp_path / "results", tmp_path / "claims.md"
+    page.write_text(PAGE.read_text())
+    if empty:
+        folder.mkdir()
+    own = {"page": ["--page", str(page)], "judge": ["--out", str(tmp_path / "out")]}[action]
+    assert main(["claims", action, str(folder), *own, "--config-dir", str(CONFIG)]) == 2
+    assert f"{folder} has none of the tables" in capsys.readouterr().err
+    assert page.read_text() == PAGE.read_text()
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_settings_that_troubleshooting_names_exist() -> None:
@@ -226,8 +260,9 @@ def test_the_settings_that_troubleshooting_names_exist() -> None:
 
 
 def test_a_page_without_the_marks_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, ABOVE | {"must": {"exceed": 5}}, rows="a,30,25,35\n")
     (tmp_path / "page.md").write_text("nothing")
-    arguments = ["claims", "page", str(tmp_path), "--page", str(tmp_path / "page.md"), "--config-dir", str(CONFIG)]
+    arguments = ["claims", "page", str(tmp_path), "--page", str(tmp_path / "page.md"), "--config-dir", str(tmp_path)]
     assert main(arguments) == 2
     assert "has not both lines" in capsys.readouterr().err
 
@@ -237,10 +272,11 @@ def test_judging_writes_a_panel_of_the_report(tmp_path: Path) -> None:
     write(tmp_path, ABOVE | {"must": {"exceed": 5}})
     folder.mkdir(parents=True)
     (folder / "t.csv").write_text("name,value,low,high\na,30,25,35\nb,10,7,13\n")
-    arguments = ["claims", "judge", str(folder), "--out", str(folder / "claims"), "--command", "snakemake claims"]
+    arguments = ["claims", "judge", str(folder), "--out", str(folder / "claims")]
     assert main([*arguments, "--config-dir", str(tmp_path)]) == 0
     (panel,) = read_panels(folder)
     assert panel.section == "claims"
+    assert panel.text.command == f"mfql claims judge {folder} --out {folder / 'claims'}"
     assert "a less b: 20" in panel.table.loc[0, "found"]
     rows = pd.read_csv(folder / "claims" / "data.csv")
     assert rows.loc[0, ["verdict", "outcome", "value", "must"]].tolist() == ["held", "held", 20, "difference above 5"]

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mfql.errors import UserError
+
+if TYPE_CHECKING:
+    from mfql.claims.evidence import Judged
 
 # The modules that do the work load pandas or torch: the functions import them.
 
@@ -15,7 +21,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     judge = actions.add_parser("judge", help="judge the claims by a configuration's finished tables")
     judge.add_argument("folder", type=Path, help="such as results/NAME; tables that are absent are not run")
     judge.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the panel of the claims")
-    judge.add_argument("--command", required=True, help="what makes it, for its readers")
+    judge.add_argument("--command", help="what makes it, for its readers; without it this very command")
     judge.add_argument("--config-dir", type=Path, default=Path("config"))
     judge.set_defaults(func=run_judge)
     page = actions.add_parser("page", help="write the tables of docs/claims.md anew")
@@ -37,25 +43,39 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run_judge(arguments: argparse.Namespace) -> None:
     """`mfql claims judge`."""
-    from mfql.claims.claims import read_claims
-    from mfql.claims.evidence import judge
     from mfql.claims.page import write
 
-    judged = judge(read_claims(arguments.config_dir), arguments.folder)
-    write(judged, arguments.out, arguments.command)
+    judged = _judged(arguments)
+    own = f"mfql claims judge {arguments.folder} --out {arguments.out}"
+    write(judged, arguments.out, arguments.command or own)
     for one in judged:
         print(f"{one.claim.name:<28} {one.verdict}")
 
 
 def run_page(arguments: argparse.Namespace) -> None:
     """`mfql claims page`."""
-    from mfql.claims.claims import read_claims
-    from mfql.claims.evidence import judge
     from mfql.claims.page import update_page
 
-    judged = judge(read_claims(arguments.config_dir), arguments.folder)
-    update_page(arguments.page, judged, f"By `mfql claims page {arguments.folder}`, from the tables there.")
+    update_page(arguments.page, _judged(arguments), f"By `mfql claims page {arguments.folder}`, from the tables there.")
     print(arguments.page)
+
+
+def _judged(arguments: argparse.Namespace) -> list[Judged]:
+    """The claims, judged by the tables of a folder.
+
+    Raises:
+        UserError: it has none, so that all would be said not to have run.
+    """
+    from mfql.claims.claims import read_claims
+    from mfql.claims.evidence import judge
+
+    claims, folder = read_claims(arguments.config_dir), arguments.folder
+    if not any((folder / file).is_file() for file in claims.tables.values()):
+        raise UserError(
+            f"{folder} has none of the tables that the claims read",
+            "Name the folder of a finished configuration, such as results/reduced, or make a claim's target first.",
+        )
+    return judge(claims, folder)
 
 
 def run_parity(arguments: argparse.Namespace) -> None:

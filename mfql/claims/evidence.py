@@ -99,13 +99,14 @@ def _find(check: Check, path: Path) -> Finding:
 
 
 def _verdict(check: Check, found: Interval) -> Verdict:
-    """Decided where the whole interval lies on one side of the bound."""
+    """Decided where all of the interval or none of it does what is asked; exactly the bound does not exceed it."""
     if isnan(found.low) or isnan(found.high):
         return Verdict.UNDECIDED
-    above, below = found.low > check.bound, found.high < check.bound
-    if not (above or below):
-        return Verdict.UNDECIDED
-    return Verdict.HELD if above == (check.relation == "exceed") else Verdict.NOT_HELD
+    if check.relation == "exceed":
+        held, failed = found.low > check.bound, found.high <= check.bound
+    else:
+        held, failed = found.high < check.bound, found.low >= check.bound
+    return Verdict.HELD if held else Verdict.NOT_HELD if failed else Verdict.UNDECIDED
 
 
 def difference(first: Interval, second: Interval) -> Interval:
