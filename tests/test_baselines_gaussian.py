@@ -156,9 +156,12 @@ def soft_losses(hand: ByHand, target_entropy: float, smallest: bool) -> Tensor:
     critic, policy, temperature = hand.leaves["critic"], hand.leaves["policy"], hand.leaves["temperature"]["log"].exp()
     td, actor, likelihoods = [], [], []
     for row in hand.rows:
-        following, _ = squashed(hand.frozen("policy"), row["next_observations"], row["noise_next"])
-        next_value = min(q_values(hand.frozen("target_critic"), row["next_observations"], following))
-        target = row["rewards"] + 0.9 * row["masks"] * next_value
+        # RLPD has one next action, Cal-QL several.
+        next_values = []
+        for noise in row["noise_next"].view(-1, A):
+            following, _ = squashed(hand.frozen("policy"), row["next_observations"], noise)
+            next_values.append(min(q_values(hand.frozen("target_critic"), row["next_observations"], following)))
+        target = row["rewards"] + 0.9 * row["masks"] * max(next_values)
         td += [(value - target) ** 2 for value in q_values(critic, row["observations"], row["actions"])]
         action, likelihood = squashed(policy, row["observations"], row["noise_pi"])
         values = q_values(hand.frozen("critic"), row["observations"], action)
@@ -176,6 +179,7 @@ def test_rlpds_update_by_hand():
 @pytest.mark.parametrize("name", ["calql", "calql-gap"])
 def test_cal_qls_update_by_hand(name):
     hand = ByHand(name)
+    assert hand.draws["noise_next"].shape == (1, 6, 3, A)
     gaps = []
     for row in hand.rows:
         sampled = [(2 * action - 1, -A * math.log(2.0), None) for action in row["uniform"]]

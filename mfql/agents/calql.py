@@ -3,8 +3,8 @@
 Conservative Q-learning (arXiv 2006.04779) lowers the log-sum-exp of Q over actions against Q of the data's action.
 Cal-QL takes for the policy's actions max(Q, R), R the return to go of the data, so that values keep the scale of
 returns. The details follow the code released with Cal-QL: K actions each of the uniform distribution and of the policy
-at s and at s', weighed by their density; entropy target -A; no entropy in the TD target; the policy maximises the
-smallest Q. Networks and learning rate of the critics are those of the other baselines here.
+at s and at s', weighed by their density; the TD target takes the best of K more at s', without entropy; entropy target
+-A; the policy maximises the smallest Q. Networks and learning rate of the critics are the other baselines'.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class CalQLSettings(SoftSettings):
     Args:
         cql_alpha: constant weight of the conservative term.
         target_gap_beta: size of the conservative term that a Lagrange multiplier, its weight, is tuned to.
-        cql_actions: K, actions of each kind in the log-sum-exp.
+        cql_actions: K, actions of each kind in the log-sum-exp, and next actions of which the target takes the best.
         policy_learning_rate: of the policy and the temperature; `learning_rate` is the critics'.
         online_share: of a batch from online transitions, in the online stage.
     """
@@ -64,6 +64,7 @@ class CalQL(SoftActorCritic):
 
     settings_type = CalQLSettings
     settings: CalQLSettings
+    training_version = 2
     extra_fields = ("mc_returns",)
 
     def __init__(self, settings: CalQLSettings, observation_shape: tuple[int, ...], action_dim: int) -> None:
@@ -77,6 +78,7 @@ class CalQL(SoftActorCritic):
         batch, actions = self.settings.batch_size, self.settings.cql_actions
         several = (batch, actions, self.action_dim)
         return super().update_draws() | {
+            "noise_next": Draw("normal", several),
             "uniform": Draw("uniform", several),
             "noise_here": Draw("normal", several),
             "noise_there": Draw("normal", several),
@@ -93,8 +95,7 @@ class CalQL(SoftActorCritic):
         policy = self.policy_of(parameters, batch["observations"])
         with torch.no_grad():
             following = self.policy_of(parameters, batch["next_observations"])
-            next_actions, _ = following.sample(draws["noise_next"])
-        targets = self.td_targets(batch, self.next_values(parameters, batch, next_actions))
+        targets = self.td_targets(batch, self._best_next_values(parameters, batch, following, draws["noise_next"]))
         values = self.critic(parameters["critic"], seen, batch["actions"])
         critic_loss, critic_info = td_loss(values, targets)
         gap, calibrated = self._gap(parameters, batch, seen, values, policy, following, draws)
@@ -107,6 +108,21 @@ class CalQL(SoftActorCritic):
             "calibrated": calibrated,
         }
         return critic_loss + conservative_loss + policy_loss, {**critic_info, **info, **policy_info}
+
+    def _best_next_values(
+        self, parameters: Parameters, batch: Batch, following: SquashedGaussian, noise: Tensor
+    ) -> Tensor:
+        """The target critics' value of the best of K actions of the policy at s' `[S, B]`, without a gradient.
+
+        Args:
+            following: the policy at the next observations.
+            noise: of its actions `[S, B, K, A]`.
+        """
+        target = parameters["target_critic"]
+        with torch.no_grad():
+            actions, _ = following.sample(noise)
+            seen = self.encode(target, batch["next_observations"])
+            return self.candidate_values(target, seen, actions).amax(-1)
 
     def _gap(
         self,
