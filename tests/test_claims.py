@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
-from math import inf, isnan
+import time
+from math import inf, isnan, nan
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +22,18 @@ from mfql.agents.flow_bc import FlowBC, FlowBCSettings
 from mfql.agents.update import initial_state
 from mfql.claims.claims import GROUPS, read_claims
 from mfql.claims.evidence import Judged, Verdict, difference, judge, ratio
+from mfql.claims.parity import write_parity
 from mfql.cli import main
 from mfql.declared import settings_type
 from mfql.errors import UserError
 from mfql.evaluation.policy import Actor, load_policy, save_policy
+from mfql.parity import Comparison
 from mfql.report.intervals import Interval
 from mfql.report.panels import read_panels
 from mfql.report.scores import collect, write_scores
 from mfql.settings import build_settings, raw_settings
 from tests.fake_results import write_quickstart
-from tests.test_workflow import clone
+from tests.test_workflow import NOTHING_TO_DO, clone
 
 ROOT = Path(__file__).parents[1]
 CONFIG, PAGE = ROOT / "config", ROOT / "docs" / "claims.md"
@@ -47,7 +52,9 @@ ABOVE = {"says": "a less b", "table": "t", "of": {"name": "a"}, "than": {"name":
 def write(folder: Path, *checks: dict, rows: str | None = None, **more: object) -> Path:
     """A folder with these checks of one claim, and the table that they read, where there are rows."""
     entry = {**CLAIM, **more, **({"checks": list(checks)} if checks else {})}
-    (folder / "claims.yaml").write_text(yaml.safe_dump({"tables": {"t": "t.csv"}, "claims": {"above": entry}}))
+    (folder / "claims.yaml").write_text(
+        yaml.safe_dump({"configuration": "small", "tables": {"t": "t.csv"}, "claims": {"above": entry}})
+    )
     if rows is not None:
         (folder / "t.csv").write_text("name,value,low,high\n" + rows)
     return folder
@@ -152,14 +159,51 @@ def test_a_claim_has_checks_or_says_why_not(tmp_path: Path) -> None:
         read_claims(tmp_path)
 
 
-@pytest.mark.parametrize(("rows", "said"), [("a,30,25,35\n" * 2, "2 rows with name a"), ("a,30\n", None), ("", None)])
-def test_two_rows_for_one_quantity_are_refused(tmp_path: Path, rows: str, said: str | None) -> None:
-    write(tmp_path, ABOVE | {"must": {"exceed": 5}}, rows=rows)
-    if said is None:
-        assert judged(tmp_path).verdict is Verdict.NOT_RUN
-    else:
-        with pytest.raises(UserError, match=said):
-            judged(tmp_path)
+@pytest.mark.parametrize(
+    ("rows", "verdict", "reason"),
+    [
+        ("a,30,25,35\n" * 2 + "b,1,1,1\n", Verdict.UNDECIDED, "2 rows with name a"),
+        ("a,30,25,35\n", Verdict.NOT_RUN, "no rows with name b"),
+    ],
+)
+def test_what_one_check_lacks_leaves_the_others_judged(
+    tmp_path: Path, rows: str, verdict: Verdict, reason: str
+) -> None:
+    other = {"says": "a", "table": "u", "of": {"name": "a"}, "must": {"exceed": 20}}
+    write(tmp_path, ABOVE | {"must": {"exceed": 5}}, other, rows=rows)
+    content = yaml.safe_load((tmp_path / "claims.yaml").read_text())
+    content["tables"]["u"] = "u.csv"
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "u.csv").write_text("name,value,low,high\na,30,25,35\n")
+    first, second = judged(tmp_path).findings
+    assert (first.verdict, first.reason) == (verdict, reason)
+    assert second.verdict is Verdict.HELD
+
+
+SPEED = ABOVE | {"as": "ratio", "column": "ms", "same": "device", "must": {"stay_below": 1}}
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict", "reason"),
+    [
+        ("a,cpu,1,0.8,1.2\nb,cpu,9,8,10\n", Verdict.HELD, ""),
+        ("a,cpu,1,0.8,1.2\na,gpu,2,1,3\nb,cpu,9,8,10\n", Verdict.HELD, ""),
+        ("a,cpu,1,0.8,1.2\nb,gpu,9,8,10\n", Verdict.NOT_RUN, "no device has both rows"),
+        ("a,cpu,1,,\nb,cpu,9,8,10\n", Verdict.UNDECIDED, ""),
+        ("a,cpu,1,1,1\na,gpu,1,1,1\nb,cpu,9,9,9\nb,gpu,9,9,9\n", Verdict.UNDECIDED, "2 rows with name a"),
+    ],
+)
+def test_times_are_compared_on_one_device(tmp_path: Path, rows: str, verdict: Verdict, reason: str) -> None:
+    write(tmp_path, SPEED)
+    (tmp_path / "t.csv").write_text("name,device,ms,ms_low,ms_high\n" + rows)
+    (found,) = judged(tmp_path).findings
+    assert (found.verdict, found.reason) == (verdict, reason)
+
+
+def test_a_time_without_an_interval_decides_nothing(tmp_path: Path) -> None:
+    write(tmp_path, SPEED)
+    (tmp_path / "t.csv").write_text("name,device,ms\na,cpu,1\nb,cpu,9\n")
+    assert judged(tmp_path).verdict is Verdict.UNDECIDED
 
 
 # --- the project's claims ---------------------------------------------------------------------------------------------
@@ -192,6 +236,36 @@ def test_the_workflow_makes_every_table_that_the_claims_read(tmp_path: Path) -> 
     planned = subprocess.run(plan, cwd=project.folder, capture_output=True, text=True, check=True).stdout
     by_stage = dict(re.findall(r"^  (offline|pretrain|online) +(\d+)  ", planned, re.MULTILINE))
     assert sum(map(int, by_stage.values())) == counted
+
+
+def test_another_configuration_is_refused_before_anything_is_trained(tmp_path: Path, capsys) -> None:
+    project = clone(tmp_path / "mfql")
+    message = "the claims are about the runs of the configuration reduced, not of paper"
+    for target in ("claims", "results/paper/claims/panel.json"):
+        assert message in project.snakemake("-n", target, fails=True)
+    assert main(["plan", "claims", "--config-dir", str(CONFIG), "--gpus", "1"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_errors_against_released_code_are_those_of_the_code_as_it_is(tmp_path: Path) -> None:
+    project = clone(tmp_path / "mfql")
+    agent, out = project.folder / "mfql/agents/new.py", "results/reduced/claims/parity.csv"
+    fixtures = [project.folder / "tests/data" / name for name in ("reference.npz", "baselines.npz")]
+    for path in (agent, *fixtures, project.folder / out):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    dry = ("-n", out, "--configfile", "config/reduced.yaml", "--rerun-triggers", "mtime")
+    assert NOTHING_TO_DO in project.snakemake(*dry)
+    os.utime(agent, (time.time() + 100,) * 2)
+    assert "rule parity" in project.snakemake(*dry)
+
+
+def test_panels_name_the_configuration_that_they_were_made_with(tmp_path: Path) -> None:
+    project = clone(tmp_path / "mfql")
+    own = project.folder / "my study.yaml"
+    shutil.copy(CONFIG / "reduced.yaml", own)
+    printed = project.snakemake("-n", "-p", "toy_reduced_noise", "--configfile", str(own))
+    assert "--command 'snakemake toy_reduced_noise --configfile '\"'\"'my study.yaml'" in printed
 
 
 def test_all_claims_fit_into_three_hours() -> None:
@@ -289,6 +363,17 @@ def test_parity_is_a_table_of_errors_in_units_of_their_bounds(tmp_path: Path) ->
     assert row["fixture"] == "reference"
     assert row["arrays"] > 100
     assert 0 < row["value"] < inf
+
+
+def test_an_error_that_is_no_number_is_out_of_bounds_wherever_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = [Comparison("g", "a", error, 1.0) for error in (0.5, nan, 0.25)]
+    monkeypatch.setattr("mfql.claims.parity.load_fixture", lambda path: {})
+    monkeypatch.setattr("mfql.claims.parity.comparisons", lambda arrays: iter(errors))
+    write(tmp_path, {"says": "a", "table": "t", "of": {"fixture": "f"}, "must": {"stay_below": 1}})
+    write_parity([tmp_path / "f.npz"], tmp_path / "t.csv")
+    assert judged(tmp_path).verdict is Verdict.NOT_HELD
 
 
 # --- what is shipped --------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from mfql.errors import UserError
 from mfql.report import aggregate, figures, formats, published
 from mfql.report.answer import answer
 from mfql.report.cli import add_commands
+from mfql.report.cost import cost as cost_of
 from mfql.report.expected import compare, read_expected
 from mfql.report.html import FEW_METHODS, Options, page_of, write_report
 from mfql.report.panels import Text, read_panels, write_panel
@@ -348,11 +349,20 @@ def test_cost_stands_beside_score(study: tuple[Path, str]) -> None:
     cost = pd.read_csv(study[0] / "aggregate/cost.csv").set_index("method")
     row = cost.loc["iql"]
     assert (row["parameters"], row["step_ms"], row["acting_ms"]) == pytest.approx((2_000_000, 3.0, 0.3))
+    assert pd.isna(row["acting_ms_low"])  # all its runs tell the same measurement
     assert row["hours_a_run"] == pytest.approx(1200 / 3600 / 3)  # three seeds share the job
     assert row["device_hours"] == pytest.approx(12 * row["hours_a_run"])
     shown = Page(study[1]).text
     assert "Score beside cost, offline, Example CPU" in shown
     assert "2,000,000" in shown
+
+
+def test_the_time_of_an_action_has_the_reach_of_its_measurements(tmp_path: Path) -> None:
+    files = [
+        write_run(tmp_path, [50.0], seed=seed, seconds=9.0, acting_ms=ms) for seed, ms in enumerate((0.2, 0.3, 0.7))
+    ]
+    row = cost_of(collect(files)).iloc[0]
+    assert tuple(row[["acting_ms", "acting_ms_low", "acting_ms_high"]]) == (0.3, 0.2, 0.7)
 
 
 def test_the_time_of_a_continued_run_is_that_of_all_its_steps(tmp_path: Path) -> None:

@@ -165,6 +165,8 @@ def _text(value: Any) -> str:
 def plan_of(name: str, config: Mapping[str, Any], config_dir: str | Path = "config") -> dict[str, Any]:
     """What `mfql ablation draw` is told of an ablation: its entry, its command, and its points with their seeds.
 
+    Only who launches knows the configuration's files; the command is without them.
+
     Args:
         config: the configuration.
 
@@ -173,6 +175,4 @@ def plan_of(name: str, config: Mapping[str, Any], config_dir: str | Path = "conf
     """
     points = points_of(name, config["ablations"], config_dir)
     seeded = [asdict(point) | {"seeds": seeds_of_task(config, point.task)} for point in points]
-    configfile = Path(config_dir) / f"{config['name']}.yaml"
-    command = f"snakemake ablation_{name}" + (f" --configfile {configfile}" if configfile.is_file() else "")
-    return {**asdict(find_ablation(name, config_dir)), "command": command, "points": seeded}
+    return {**asdict(find_ablation(name, config_dir)), "command": f"snakemake ablation_{name}", "points": seeded}

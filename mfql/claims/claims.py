@@ -30,8 +30,9 @@ _ROW = {"type": "object", "minProperties": 1, "additionalProperties": {"type": [
 _SCHEMA: dict[str, Any] = {
     "type": "object",
     "additionalProperties": False,
-    "required": ["tables", "claims"],
+    "required": ["configuration", "tables", "claims"],
     "properties": {
+        "configuration": _TEXT,
         "tables": {"type": "object", "additionalProperties": _TEXT},
         "claims": {
             "type": "object",
@@ -65,6 +66,7 @@ _SCHEMA: dict[str, Any] = {
                                 "than": _ROW,
                                 "as": {"enum": ["difference", "ratio"]},
                                 "column": _TEXT,
+                                "same": _TEXT,
                                 "must": {
                                     "type": "object",
                                     "additionalProperties": False,
@@ -76,7 +78,7 @@ _SCHEMA: dict[str, Any] = {
                                     },
                                 },
                             },
-                            "dependentRequired": {"as": ["than"], "than": ["as"]},
+                            "dependentRequired": {"as": ["than"], "than": ["as"], "same": ["than"]},
                         },
                     },
                 },
@@ -100,8 +102,10 @@ class Check:
         of: column -> cell of the one row whose quantity it is about.
         than: of the row that it is compared with; None compares with a number alone.
         form: `difference` or `ratio` of the two; None without `than`.
-        column: of the quantity; its interval is in `low` and `high`.
+        column: of the quantity; its interval is in `low` and `high`, of another than `value` in `COLUMN_low` and
+            `COLUMN_high`.
         relation, bound: `exceed` or `stay_below`, and the number.
+        same: a column in which the two rows must agree, such as the device that both were timed on; None for none.
     """
 
     says: str
@@ -112,6 +116,7 @@ class Check:
     column: str
     relation: str
     bound: float
+    same: str | None = None
 
     @property
     def must(self) -> str:
@@ -155,8 +160,15 @@ class Claim:
 
 @dataclass(frozen=True)
 class Claims:
-    """The claims, and the tables that they read: file by name, relative to a results folder `results/NAME`."""
+    """The claims, and what they are judged by.
 
+    Args:
+        configuration: the name of that whose runs the checks are about.
+        tables: file by name, relative to a results folder `results/NAME`.
+        claims: in the order of the file.
+    """
+
+    configuration: str
     tables: Mapping[str, str]
     claims: tuple[Claim, ...]
 
@@ -181,7 +193,20 @@ def read_claims(config_dir: str | Path = "config") -> Claims:
         for check in claim.checks:
             if check.table not in content["tables"]:
                 raise unknown("table", check.table, list(content["tables"]), f"{path}: {claim.name}")
-    return Claims(content["tables"], claims)
+    return Claims(content["configuration"], content["tables"], claims)
+
+
+def require_configuration(claims: Claims, name: str) -> None:
+    """Refuse a configuration that the claims are not about: it would train for days and judge little.
+
+    Raises:
+        UserError: it is not that of the claims.
+    """
+    if name != claims.configuration:
+        raise UserError(
+            f"the claims are about the runs of the configuration {claims.configuration}, not of {name}",
+            f"Add --configfile config/{claims.configuration}.yaml, or write config/claims.yaml for {name}.",
+        )
 
 
 def needed_files(claims: Claims) -> list[str]:
@@ -216,4 +241,5 @@ def _check(entry: Mapping[str, Any]) -> Check:
         entry.get("column", "value"),
         relation,
         float(bound),
+        entry.get("same"),
     )

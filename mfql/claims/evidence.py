@@ -16,6 +16,8 @@ from mfql.claims.claims import Check, Claim, Claims
 from mfql.errors import UserError
 from mfql.report.intervals import Interval
 
+_NOTHING = Interval(nan, nan, nan)
+
 
 class Verdict(StrEnum):
     """What the tables say of a claim."""
@@ -29,11 +31,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """A check and what was found: the quantity with its 95 % interval, NaN where its table is not there."""
+    """A check and what was found: the quantity with its 95 % interval, NaN where there is none, and then why not."""
 
     check: Check
     found: Interval
     verdict: Verdict
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,8 @@ class Judged:
 
     @property
     def made(self) -> list[Finding]:
-        """The findings whose tables are there."""
-        return [finding for finding in self.findings if finding.verdict is not Verdict.NOT_RUN]
+        """The findings that say something: their tables are there."""
+        return [finding for finding in self.findings if finding.verdict is not Verdict.NOT_RUN or finding.reason]
 
     @property
     def verdict(self) -> Verdict:
@@ -74,13 +77,15 @@ class Judged:
 
 
 def judge(claims: Claims, folder: str | Path) -> list[Judged]:
-    """Judge every claim by the tables below a folder; a table or row that is not there leaves its claims `not run`.
+    """Judge every claim by the tables below a folder.
+
+    A table or row that is not there leaves its check `not run`, several rows for one quantity leave it `undecided`.
 
     Args:
         folder: such as `results/NAME`.
 
     Raises:
-        UserError: a table is damaged, or has several rows for a quantity.
+        UserError: a table is damaged, or lacks a column that is asked for.
     """
     return [
         Judged(claim, tuple(_find(check, Path(folder) / claims.tables[check.table]) for check in claim.checks))
@@ -89,12 +94,22 @@ def judge(claims: Claims, folder: str | Path) -> list[Judged]:
 
 
 def _find(check: Check, path: Path) -> Finding:
-    found = _quantity(path, check.of, check.column) if path.is_file() else None
-    other = _quantity(path, check.than, check.column) if found and check.than else None
-    if found is None or (check.than and other is None):
-        return Finding(check, Interval(nan, nan, nan), Verdict.NOT_RUN)
-    if other is not None:
-        found = difference(found, other) if check.form == "difference" else ratio(found, other)
+    if not path.is_file():
+        return Finding(check, _NOTHING, Verdict.NOT_RUN)
+    asked = [row for row in (check.of, check.than) if row]
+    rows = [_rows(path, row, check) for row in asked]
+    if check.same and not any(part.empty for part in rows):
+        shared = set.intersection(*(set(part[check.same]) for part in rows))
+        rows = [part[part[check.same].isin(shared)] for part in rows]
+        if not shared:
+            return Finding(check, _NOTHING, Verdict.NOT_RUN, f"no {check.same} has both rows")
+    for row, part in zip(asked, rows, strict=True):
+        if len(part) != 1:
+            reason = f"{len(part) or 'no'} rows with {', '.join(f'{name} {cell}' for name, cell in row.items())}"
+            return Finding(check, _NOTHING, Verdict.UNDECIDED if len(part) else Verdict.NOT_RUN, reason)
+    found, *other = [_quantity(part.iloc[0], check.column) for part in rows]
+    if other:
+        found = difference(found, *other) if check.form == "difference" else ratio(found, *other)
     return Finding(check, found, _verdict(check, found))
 
 
@@ -130,27 +145,26 @@ def _log(end: float) -> float:
     return log(end) if end > 0 else nan
 
 
-def _quantity(path: Path, row: Mapping[str, Any], column: str) -> Interval | None:
-    """The quantity of the one row of a table, None without it; of a table without `low` and `high` it is exact."""
+def _rows(path: Path, row: Mapping[str, Any], check: Check) -> pd.DataFrame:
+    """The rows of a table that have these cells."""
     table = _read(path)
-    missing = [name for name in (*row, column) if name not in table]
+    wanted = [*row, check.column, *filter(None, [check.same])]
+    missing = [name for name in wanted if name not in table]
     if missing:
         raise UserError(
             f"{path} has no column {', '.join(missing)}", "Correct config/claims.yaml, or make the table anew."
         )
-    chosen = table
     for name, cell in row.items():
-        chosen = chosen[chosen[name] == cell]
-    if chosen.empty:
-        return None
-    if len(chosen) > 1:
-        asked = ", ".join(f"{name} {cell}" for name, cell in row.items())
-        raise UserError(
-            f"{path} has {len(chosen)} rows with {asked}, not one", "Correct config/claims.yaml: say which."
-        )
-    cells = chosen.iloc[0]
+        table = table[table[name] == cell]
+    return table
+
+
+def _quantity(cells: pd.Series, column: str) -> Interval:
+    """The quantity of a row. A `value` without `low` and `high` is exact, another column's without its ends is not."""
     value = float(cells[column])
-    return Interval(value, float(cells.get("low", value)), float(cells.get("high", value)))
+    if column == "value":
+        return Interval(value, float(cells.get("low", value)), float(cells.get("high", value)))
+    return Interval(value, float(cells.get(f"{column}_low", nan)), float(cells.get(f"{column}_high", nan)))
 
 
 @cache

@@ -16,7 +16,7 @@ from mfql.files import write_whole
 from mfql.report.panels import Text, write_panel
 
 COLUMNS = ["group", "claim", "says", "verdict", "confidence", "paper_confidence", "check", "value", "low", "high"]
-COLUMNS += ["must", "outcome", "target", "minutes"]
+COLUMNS += ["must", "outcome", "reason", "target", "minutes"]
 _BEGIN, _END = "<!-- written by `mfql claims page` from here -->", "<!-- to here -->"
 
 
@@ -63,6 +63,7 @@ def _of_check(finding: Finding) -> dict[str, Any]:
         **vars(finding.found),
         "must": finding.check.must,
         "outcome": str(finding.verdict),
+        "reason": finding.reason,
     }
 
 
@@ -78,6 +79,8 @@ def _shown(one: Judged) -> dict[str, str]:
 
 def _found(finding: Finding) -> str:
     found = finding.found
+    if finding.reason:
+        return f"{finding.check.says}: {finding.reason}"
     ends = "" if isnan(found.low) or found.low == found.high else f" [{found.low:.3g}, {found.high:.3g}]"
     return f"{finding.check.says}: {found.value:.3g}{ends} ({finding.check.must})"
 

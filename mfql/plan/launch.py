@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mfql.ablation.grid import plan_of, read_ablations
-from mfql.claims.claims import needed_files, read_claims
+from mfql.claims.claims import needed_files, read_claims, require_configuration
 from mfql.data.description import description_path
 from mfql.data.generate import find_recipe
 from mfql.envs import d4rl
@@ -219,13 +219,19 @@ class Launch:
             for point in plan_of(name, self.config, self.config_dir)["points"]
             for seed in point["seeds"]
         ]
-        self.counts["report"] += not (folder / "plan.json").exists()
-        self.counts["report"] += any(trained) or not (folder / "panel.json").exists()
+        made = {"plan.json": not (folder / "plan.json").exists()}
+        made["panel.json"] = any(trained) or not (folder / "panel.json").exists()
+        for file, needed in made.items():
+            if folder / file not in self._made:  # Another target may have asked for it.
+                self._made[folder / file] = needed
+                self.counts["report"] += needed
 
     def _claims(self) -> None:
         """The tables that the paper's claims are judged by, those of the toy not counted, and their judging."""
+        claims = read_claims(self.config_dir)
+        require_configuration(claims, self.config["name"])
         folder = self._results / self.config["name"]
-        for file in [*needed_files(read_claims(self.config_dir)), "claims/panel.json"]:
+        for file in [*needed_files(claims), "claims/panel.json"]:
             top, name, *_ = Path(file).parts
             if top == "ablations":
                 self._ablation(name)

@@ -22,8 +22,9 @@ rule plan_ablation:
         ablation="|".join(ABLATIONS),
     params:
         plan=lambda wildcards: for_people(plan_of, wildcards.ablation, config),
+        command=lambda wildcards: command_of(f"ablation_{wildcards.ablation}"),
     run:
-        write_json(output[0], params.plan)
+        write_json(output[0], {**params.plan, "command": params.command})
 
 
 for name, ablation in ABLATIONS.items():

@@ -63,6 +63,13 @@ EXTENSIONS = EXTENSIONS.replace("{", "{{").replace("}", "}}")
 OWN_TASKS = for_people(registered_tasks)
 
 
+def command_of(target):
+    """The command that makes a target as this one does, for readers of what it made."""
+    here = os.path.join(os.getcwd(), "")
+    files = [shlex.quote(str(path).removeprefix(here)) for path in workflow.overwrite_configfiles]
+    return " ".join(["snakemake", target, *(["--configfile", *files] if files else [])])
+
+
 def packs(seeds, size):
     """The seeds as they share jobs."""
     ordered = sorted(map(int, seeds))

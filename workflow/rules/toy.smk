@@ -75,7 +75,7 @@ for (study, size), folders in TOY_PANELS.items():
             size=size,
             runs=subpath(input[0], ancestor=2),
             out=subpath(output[0], ancestor=2),
-            command=f"snakemake toy_{size}_{study}",
+            command=command_of(f"toy_{size}_{study}"),
         resources:
             gpu=0,
             mem_mb=lambda wildcards, attempt: attempt * 4000,
