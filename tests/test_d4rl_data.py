@@ -75,7 +75,7 @@ def test_antmaze_rewards_are_shifted_and_a_shift_is_not_in_the_returns_that_are_
     found = load(find_task(MAZE), tmp_path)
     np.testing.assert_array_equal(found.rewards, [-1, -1, -1, 0, -1, -1, -1, -1])
     np.testing.assert_array_equal(found.masks, [1, 1, 1, 0, 1, 1, 1, 1])
-    assert found.mc_returns(1.0)[0] == -3
+    assert found.mc_returns(0.5)[0] == -1.75
 
 
 def test_validation_rows_are_the_last_tenth_of_the_trajectories_and_are_trained_on_too(files):

@@ -112,10 +112,15 @@ def test_next_actions_stay_within_the_trajectory():
     assert rows.next_actions()[:, 0].tolist() == [1, 2, 2, 4, 4]
 
 
-def test_returns_stop_at_a_mask_and_at_the_trajectorys_end():
-    rows = transitions([-1, -1, 0, -1, -1, -1], [1, 1, 0, 1, 1, 1], [0, 0, 0, 1, 0, 1])
-    assert rows.mc_returns(0.5).tolist() == [-1.5, -1.0, 0.0, -1.0, -1.5, -1.0]
+def test_returns_stop_at_a_mask_and_go_on_with_the_last_reward_where_there_is_none():
+    rows = transitions([-1, -1, 0, -1, -1, -3], [1, 1, 0, 1, 1, 1], [0, 0, 0, 1, 0, 1])
+    assert rows.mc_returns(0.5).tolist() == [-1.5, -1.0, 0.0, -2.0, -4.0, -6.0]
     assert rows.mc_valid().tolist() == [True, True, True, False, False, False]
+
+
+def test_a_trajectory_of_failure_alone_is_worth_failure_for_ever():
+    rows = transitions([-1] * 500, [1] * 500, [0] * 299 + [1] + [0] * 199 + [1])
+    np.testing.assert_allclose(rows.mc_returns(0.99), -100.0, rtol=1e-6)
 
 
 def test_returns_equal_a_plain_loop_over_the_dataset(loaded):
@@ -123,7 +128,7 @@ def test_returns_equal_a_plain_loop_over_the_dataset(loaded):
     following, reached = 0.0, False
     for i in reversed(range(len(loaded))):
         if loaded.terminals[i]:
-            following, reached = 0.0, False
+            following, reached = loaded.rewards[i] / 0.01, False
         following = loaded.rewards[i] + 0.99 * loaded.masks[i] * following
         reached = reached or loaded.masks[i] == 0
         returns[i], valid[i] = following, reached

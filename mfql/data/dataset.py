@@ -47,6 +47,11 @@ class StackedImages:
         return stacked.reshape(*stacked.shape[:-2], -1)
 
 
+def endless(rewards: np.ndarray, discount: float) -> np.ndarray:
+    """What a reward is worth that is paid at every step from now on, of the rewards' shape; the discount is below 1."""
+    return rewards / (1.0 - discount)
+
+
 @dataclass(frozen=True)
 class Transitions:
     """Transitions in the order of their trajectories; a row's trajectory ends where `terminals` is 1.
@@ -76,12 +81,20 @@ class Transitions:
         return self.actions[np.where(self.terminals > 0, following - 1, following)]
 
     def mc_returns(self, discount: float) -> np.ndarray:
-        """The discounted sum of rewards from each row to its trajectory's end or first mask 0, [N] float32."""
+        """The discounted sum of rewards from each row to the first mask 0 of its trajectory, [N] float32.
+
+        A trajectory that ends without one goes on with its last reward for ever: one that fails at -1 a step is worth
+        -1 / (1 - discount) throughout, not the few steps that were recorded. Where rewards are dense, or paid late as
+        sums, the last one stands for what nobody saw: an estimate, and no bound.
+
+        Args:
+            discount: below 1.
+        """
 
         def backward(row: np.ndarray, following: np.ndarray) -> np.ndarray:
             return self.rewards[row] + discount * self.masks[row] * following
 
-        return self._from_the_end(backward).astype(np.float32)
+        return self._from_the_end(backward, endless(self.rewards, discount)).astype(np.float32)
 
     def mc_valid(self) -> np.ndarray:
         """Whether each row's trajectory reaches mask 0 from it on, [N] bool: there the Monte-Carlo return is exact."""
@@ -89,16 +102,16 @@ class Transitions:
         def backward(row: np.ndarray, following: np.ndarray) -> np.ndarray:
             return np.where(self.masks[row] == 0.0, 1.0, following)
 
-        return self._from_the_end(backward) > 0.0
+        return self._from_the_end(backward, np.zeros(len(self))) > 0.0
 
-    def _from_the_end(self, backward: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-        """x[i] = backward(i, x[i + 1]), with 0 for the row after a trajectory's last, all trajectories side by side."""
+    def _from_the_end(self, backward: Callable[[np.ndarray, np.ndarray], np.ndarray], beyond: np.ndarray) -> np.ndarray:
+        """x[i] = backward(i, x[i + 1]), all trajectories side by side; for its last row beyond[i] is x[i + 1]."""
         ends = np.flatnonzero(self.terminals > 0)
         lengths = np.diff(ends, prepend=-1)
         values = np.zeros(len(self) + 1)
         for distance in range(int(lengths.max())):
             row = ends[lengths > distance] - distance
-            following = values[row + 1] if distance else np.zeros(len(row))
+            following = values[row + 1] if distance else beyond[row]
             values[row] = backward(row, following)
         return values[:-1]
 

@@ -69,7 +69,7 @@ def operations(settings: Mapping[str, Any], pixels: bool = False) -> float:
     """
     policy, values = parameters(settings)
     if "actor_hidden" in settings:
-        passes = policy * (4 + settings.get("flow_steps", 0)) + values * (6 + 9 * settings.get("cql_actions", 0))
+        passes = policy * (4 + settings.get("flow_steps", 0)) + values * (6 + 10 * settings.get("cql_actions", 0))
     else:
         candidates = settings.get("num_candidates", 5) if values else 0
         passes = policy * (candidates + 7) + values * (candidates + 5)

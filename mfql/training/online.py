@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mfql.data.dataset import endless
 from mfql.draws import DrawStream, derived_seed
 from mfql.envs.vector import EnvPool
 from mfql.evaluation.policy import Actor
@@ -112,7 +113,8 @@ class Environments:
         if "next_actions" in self.memory.tail:
             arrays["next_actions"] = self._actions
         if "mc_returns" in self.memory.tail:
-            arrays["mc_returns"] = self._given
+            # As in a dataset: what follows is worth as much, unless the step ends the task's episode.
+            arrays["mc_returns"] = self._given + self.discount * arrays["masks"] * endless(self._given, self.discount)
         return {name: torch.from_numpy(value).to(self.device) for name, value in arrays.items()}
 
     def _follow(self, step: int) -> None:
@@ -123,11 +125,16 @@ class Environments:
                 self.memory.tail["next_actions"][row, step - 1] = actions[row]
 
     def _accumulate(self, step: int) -> None:
-        """Add this reward to the returns to go of the episode's earlier rows; exact once the episode has ended."""
+        """Correct the returns to go of the episode's earlier rows by what the row before this took to follow.
+
+        The row before is worth its reward for ever, and so is what it took to follow; this row says what does. The
+        returns are those of `Transitions.mc_returns` of the rows so far.
+        """
         returns = self.memory.tail["mc_returns"]
         for row, episode in enumerate(self.episodes):
+            change = returns[row, step] - returns[row, step - 1]
             distance = torch.arange(step - episode.first_row, 0, -1, device=self.device)
-            returns[row, episode.first_row : step] += self.discount**distance * float(self._given[row])
+            returns[row, episode.first_row : step] += self.discount**distance * change
 
     def _seed_of(self, row: int) -> int:
         return derived_seed(self.seeds[row], "online/episode", self.episodes[row].number)
