@@ -43,6 +43,18 @@ def settings_type(agent: str) -> type[Settings]:
     return load_agent(agent).settings_type
 
 
+def declared_class(path: Path, name: str) -> type[Settings]:
+    """A settings class of a file of this package, with the fields and defaults that it declares or inherits.
+
+    Raises:
+        ValueError: they cannot be read without running the file.
+    """
+    found = _build(list(_Source.of(path).lineage(name)))
+    if found is None:
+        raise ValueError(f"the defaults of {name} in {path} are computed, or a base of it is not in a file of mfql")
+    return found
+
+
 def agent_stages(agent: str) -> tuple[str, ...]:
     """The stages that an agent's class declares, or a base of it; all, where none does.
 

@@ -15,8 +15,10 @@ import torch
 import yaml
 
 from mfql.cli import main
+from mfql.declared import declared_class
 from mfql.report.panels import read_panels
-from mfql.toy import metrics, mixture
+from mfql.settings import build_settings
+from mfql.toy import metrics, mixture, studies
 from mfql.toy.panels import differences
 from mfql.toy.settings import read_training
 from mfql.toy.studies import read_study
@@ -187,8 +189,46 @@ def test_what_is_wrong_is_said_and_nothing_is_written(tiny, tmp_path, capsys):
     assert "panel nonsense is unknown" in said(panels(tiny, "strange", tmp_path / "runs", tmp_path / "y"))
     tiny.write_text(TINY.replace("batch_size: 16", "batch_size: 8"))
     capsys.readouterr()
-    assert "other settings" in said(panels(tiny, "data", tmp_path / "runs", tmp_path / "x"))
+    refused = said(panels(tiny, "data", tmp_path / "runs", tmp_path / "x"))
+    assert "other settings" in refused
+    assert f"mfql toy train residual --size tiny --out {tmp_path / 'runs' / 'residual'}" in refused
     assert not (tmp_path / "x").exists()
+
+
+def test_samples_of_other_code_are_not_drawn(tiny, tmp_path, capsys):
+    folder = tmp_path / "runs" / "residual"
+    train(tiny, "residual", folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for other in ({"training_version": [0, 1]}, {}):
+        (folder / "manifest.json").write_text(
+            json.dumps({key: value for key, value in manifest.items() if key != "training_version"} | other)
+        )
+        assert panels(tiny, "data", tmp_path / "runs", tmp_path / "x") == 2
+        assert "other training version" in capsys.readouterr().err
+
+
+def test_a_training_is_another_with_other_seeds_or_versions(monkeypatch):
+    path = ROOT / "config" / "toy.yaml"
+    document = yaml.safe_load(path.read_text())
+
+    def identity():
+        return studies.training_identity(document, "residual", "reduced", str(path))
+
+    known = [identity()]
+    document["sizes"]["reduced"]["seeds"] = [0]
+    known.append(identity())
+    monkeypatch.setattr(studies, "training_version", lambda agent: [1, 99])
+    known.append(identity())
+    assert len(set(known)) == 3
+
+
+def test_the_settings_that_a_launcher_reads_are_those_of_the_training():
+    path = ROOT / "config" / "toy.yaml"
+    read = declared_class(ROOT / "mfql" / "toy" / "settings.py", "ToySettings")
+    training = read_training(path, "residual", "reduced")
+    values = studies.method_values(studies.read_configuration(path), "residual", "reduced", str(path))
+    values.pop("seeds")
+    assert build_settings(read, values, "this test").as_dict() == training.settings.as_dict()
 
 
 @pytest.mark.parametrize("size", ["reduced", "paper"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from mfql.files import read_json
 from mfql.report.figures import INK, Style, drawing, styles
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.panels import Text, write_panel
+from mfql.settings import training_version
 from mfql.toy.metrics import near_modes
 from mfql.toy.settings import Training
-from mfql.toy.studies import Study
+from mfql.toy.studies import AGENT, Study
 from mfql.toy.train import MANIFEST, METRICS, SAMPLES
 
 METRIC_LABELS = {
@@ -130,15 +132,23 @@ def _interval(rows: pd.DataFrame) -> dict[str, float]:
 
 def _read(folder: Path, training: Training) -> dict[str, Any]:
     manifest = read_json(folder / MANIFEST)
-    expected = {"settings": training.settings.as_dict(), "seeds": training.seeds}
+    expected = {
+        "settings": training.settings.as_dict(),
+        "seeds": training.seeds,
+        "training_version": training_version(AGENT),
+    }
     # As JSON holds them: a tuple is a list there.
-    found = {"settings": {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["settings"].items()}}
-    if {**found, "seeds": manifest["seeds"]} != expected:
-        raise UserError(f"{folder} was trained with other settings or seeds", "Train it again: mfql toy train.")
+    found = manifest | {
+        "settings": {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["settings"].items()}
+    }
+    other = [name.replace("_", " ") for name, value in expected.items() if found.get(name) != value]
+    again = f"mfql toy train {shlex.quote(training.method)} --size {training.size} --out {shlex.quote(str(folder))}"
+    if other:
+        raise UserError(f"{folder} was trained with other {' and '.join(other)}", f"Train it again: {again}")
     try:
         metrics, samples = pd.read_csv(folder / METRICS), pd.read_csv(folder / SAMPLES)
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the tables of {folder}: {error}", "Train it again: mfql toy train.") from error
+        raise UserError(f"cannot read the tables of {folder}: {error}", f"Train it again: {again}") from error
     metrics = pd.concat([metrics, _near_modes(samples, metrics["step"].max())], ignore_index=True)
     several = len(training.settings.generations) > 1
     for frame in (metrics, samples):

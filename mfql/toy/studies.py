@@ -12,8 +12,13 @@ from typing import Any
 
 import yaml
 
+from mfql.declared import declared_class
 from mfql.errors import UserError, unknown
-from mfql.settings import split_method
+from mfql.files import identity_of
+from mfql.settings import build_settings, split_method, training_version
+
+# Whose network and losses the toy trains.
+AGENT = "flow_bc"
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,19 @@ def method_values(document: Mapping[str, Any], method: str, size: str, where: st
         if name not in known:
             raise unknown(kind, name, list(known), where)
     return {**document["sizes"][size], **document["methods"][base], **changed}
+
+
+def training_identity(document: Mapping[str, Any], method: str, size: str, where: str) -> str:
+    """Changes with all that changes a training's numbers: settings with their defaults, seeds, declared versions.
+
+    Raises:
+        UserError: there is no such method or size, or a setting is unknown or of a wrong type.
+    """
+    values = method_values(document, method, size, where)
+    seeds = values.pop("seeds", None)
+    own = declared_class(Path(__file__).with_name("settings.py"), "ToySettings")
+    settings = build_settings(own, values, f"{where}: {method} at size {size}").as_dict()
+    return identity_of([settings, seeds, training_version(AGENT)])
 
 
 def read_configuration(path: str | Path) -> dict[str, Any]:

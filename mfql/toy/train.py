@@ -22,8 +22,10 @@ from mfql.agents.update import Updater, initial_state, views_of
 from mfql.draws import DrawStream, generator
 from mfql.errors import UserError
 from mfql.files import write_json, write_whole
+from mfql.settings import training_version
 from mfql.toy import metrics, mixture
 from mfql.toy.settings import ToySettings, Training
+from mfql.toy.studies import AGENT
 from mfql.training.run import provenance
 
 METRICS, SAMPLES, MANIFEST = "metrics.csv", "samples.csv", "manifest.json"
@@ -70,9 +72,10 @@ def train(training: Training, device: torch.device, folder: Path, *, progress: b
         "size": training.size,
         "seeds": training.seeds,
         "settings": settings.as_dict(),
+        "training_version": training_version(AGENT),
         "parameters": model.parameters,
         "seconds_per_update": seconds / settings.offline_steps,
-        **provenance(device, "flow_bc"),
+        **provenance(device, AGENT),
     }
     write_json(folder / MANIFEST, manifest)
 

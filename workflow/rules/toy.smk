@@ -3,7 +3,7 @@
 Never part of `all`. Trainings lie in `results/toy-runs/SIZE/METHOD/`, shared by all configurations.
 """
 
-from mfql.toy.studies import method_values, read_configuration, read_study
+from mfql.toy.studies import read_configuration, read_study, training_identity
 
 TOY_FILE = "config/toy.yaml"
 TOY = for_people(read_configuration, TOY_FILE)
@@ -36,7 +36,7 @@ rule train_toy:
         size="|".join(TOY["sizes"]),
     params:
         folder=subpath(output[0], parent=True),
-        values=lambda wildcards: for_people(method_values, TOY, wildcards.method, wildcards.size, TOY_FILE),
+        identity=lambda wildcards: for_people(training_identity, TOY, wildcards.method, wildcards.size, TOY_FILE),
     threads: 1
     resources:
         gpu=lambda wildcards: int(wildcards.size == "paper"),
