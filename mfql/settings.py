@@ -22,7 +22,7 @@ import yaml
 from mfql.errors import UserError, unknown
 from mfql.extensions import METHODS, files, find, find_agent
 from mfql.files import identity_of
-from mfql.tables import as_scalar, find_row, table_columns
+from mfql.tables import as_scalar, find_row, scalar_text, table_columns
 from mfql.tasks import SOURCED, Task, find_task
 
 STAGES = ("offline", "pretrain", "online")
@@ -181,9 +181,9 @@ def table_keys(method: str, config_dir: str | Path = "config") -> set[str]:
     return {key for key, value in _values(document, "offline").items() if value == "task"} - own
 
 
-def method_name(base: str, values: Mapping[str, float]) -> str:
-    """The name of a method with these numbers changed: `mfql` and {alpha: 300} give `mfql+alpha=300`."""
-    return "+".join([base, *(f"{key}={value}" for key, value in values.items())])
+def method_name(base: str, values: Mapping[str, float | str | None]) -> str:
+    """The name of a method with these values changed: `mfql` and {alpha: 300} give `mfql+alpha=300`."""
+    return "+".join([base, *(f"{key}={scalar_text(value)}" for key, value in values.items())])
 
 
 def split_method(method: str) -> tuple[str, dict[str, Any]]:

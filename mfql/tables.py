@@ -97,10 +97,17 @@ def table_columns(path: Path) -> tuple[str, ...]:
 
 
 def as_scalar(text: str) -> Any:
-    """A number, true, false or nothing where the text is one, else the text."""
+    """A number, true, false or null where the text is one, else the text; an empty text is null too."""
     for kind in (int, float):
         try:
             return kind(text)
         except ValueError:
             continue
-    return {"true": True, "false": False, "": None}.get(text, text)
+    return {"true": True, "false": False, "null": None, "": None}.get(text, text)
+
+
+def scalar_text(value: Any) -> str:
+    """A value as a method's name has it, which `as_scalar` reads back."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)

@@ -81,6 +81,12 @@ def test_a_point_is_the_base_method_with_its_settings_and_the_base_itself_where_
     ]
 
 
+def test_a_points_name_has_null_where_its_setting_is(entry):
+    section = {"method": "calql", "tasks": {"one": ["scene-play-singletask-task2-v0"]}}
+    (point,) = entry(section, series={"gap": {"cql_alpha": None, "target_gap_beta": 1.0}})
+    assert point.method == "calql+cql_alpha=null+target_gap_beta=1"
+
+
 def test_multiples_are_of_the_tasks_own_value_and_whole_where_it_is(entry):
     tasks = ["scene-play-singletask-task2-v0", "humanoidmaze-medium-navigate-singletask-task1-v0"]
     section = {"method": "mfql+alpha_interval=25", "tasks": {"one": tasks}}

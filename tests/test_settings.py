@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mfql.agents.calql import CalQLSettings
 from mfql.agents.interface import load_agent
 from mfql.agents.mfql import MFQLSettings
 from mfql.declared import agent_stages, declared_settings
@@ -293,6 +294,13 @@ HUMANOID, SOCCER = "humanoidmaze-medium-navigate-singletask-task1-v0", "antsocce
 def test_published_settings_reach_the_run(method, task, stage, settings, source):
     assert raw_settings(method, task, stage, CONFIG).items() >= settings.items()
     assert settings_source(method, task, stage, CONFIG).startswith(source)
+
+
+def test_a_name_gives_cal_ql_the_other_of_its_two_weights():
+    raw = raw_settings("calql+target_gap_beta=0.8+cql_alpha=null", TASK, "online", CONFIG)
+    assert raw.pop("agent") == "calql"
+    found = build_settings(CalQLSettings, raw, "here")
+    assert (found.cql_alpha, found.target_gap_beta) == (None, 0.8)
 
 
 # --- stages -----------------------------------------------------------------------------------------------------------

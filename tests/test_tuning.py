@@ -89,12 +89,12 @@ def test_a_name_with_an_unknown_setting_is_refused_by_key() -> None:
         build_settings(MFQLSettings, {key: value for key, value in raw.items() if key != "agent"}, "here")
 
 
-numbers = st.one_of(st.integers(0, 10**9), st.floats(1e-4, 1e9, allow_nan=False))
+numbers = st.one_of(st.integers(0, 10**9), st.floats(1e-4, 1e9, allow_nan=False), st.none())
 
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["alpha", "num_candidates", "tau", "eval_interval"]), numbers))
-def test_values_survive_a_methods_name(values: dict[str, float]) -> None:
+def test_values_survive_a_methods_name(values: dict[str, float | None]) -> None:
     assert split_method(method_name("mfql-laptop", values)) == ("mfql-laptop", values)
 
 

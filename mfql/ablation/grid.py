@@ -15,7 +15,7 @@ import yaml
 
 from mfql.declared import declared_settings
 from mfql.errors import UserError, unknown
-from mfql.settings import split_method
+from mfql.settings import method_name, split_method
 from mfql.tasks import seeds_of_task, select_tasks
 
 FILE = "ablations.yaml"
@@ -152,14 +152,12 @@ def _changed(base: str, settings: Mapping[str, Any], own: Mapping[str, Any]) -> 
     """The name of the base method with those of the settings that it does not have anyway, always in the same order."""
     file, given = split_method(base)
     values = given | {key: settings[key] for key in sorted(settings) if settings[key] != own[key]}
-    return "+".join([file, *(f"{key}={_text(value)}" for key, value in values.items())])
+    return method_name(file, {key: _plain(value) for key, value in values.items()})
 
 
-def _text(value: Any) -> str:
-    """A value as a method's name has it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+def _plain(value: Any) -> Any:
+    """A whole number without its point, so that 300 and 300.0 are one method."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def plan_of(name: str, config: Mapping[str, Any], config_dir: str | Path = "config") -> dict[str, Any]:
