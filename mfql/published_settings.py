@@ -6,7 +6,8 @@ marked `ocr` were read from its tables by character recognition, which lost zero
 `config/baselines/METHOD.csv`, with every decision in the row's `settings_source`:
 
 - The tasks of one OGBench dataset share their settings there. A cell that was read otherwise than on most of them is
-  corrected to theirs; without a majority it is not taken.
+  corrected to theirs. Where most do not agree, or agree against an exact row, what was read is only a stand-in. Exact
+  rows stay as they are.
 - A cell that the published file tells to treat with care is not taken, but stands in.
 - A task that is not published has a stand-in and is `untuned`: what the method has for the same dataset in this stage,
   or else in the other, else what it has most often in the suite, else most often anywhere.
@@ -164,21 +165,23 @@ def _cells(method: Baseline, row: Mapping[str, str]) -> Cells:
 
 
 def _reconcile(method: Baseline, found: Found, tasks: Mapping[str, Task]) -> None:
-    """Hold the tasks of each dataset against each other."""
+    """Hold what was read of the tasks of each dataset against each other."""
     groups: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     for key in found.cells:
         groups[tasks[key[0]].dataset, key[1]].append(key)
     for keys in groups.values():
         common, count = Counter(found.cells[key] for key in keys).most_common(1)[0]
+        exact = [key for key in keys if found.sources[key] == _SOURCES["exact"]]
+        agreed = 2 * count > len(keys) and all(found.cells[key] == common for key in exact)
         for key in keys:
             own = found.cells[key]
-            if own == common or not own:
+            if key in exact:
                 continue
-            if 2 * count > len(keys):
+            if not agreed:
+                found.doubtful[key] = f"as read by OCR, and its dataset's tasks differ: {' '.join(own)}"
+            elif own != common:
                 found.cells[key] = common
                 found.sources[key] += f"; corrected from {' '.join(own)}, since its dataset's other tasks have this"
-            else:
-                found.doubtful[key] = f"as read by OCR, and its dataset's tasks differ: {' '.join(own)}"
 
 
 def _rows(method: Baseline, found: Found, tasks: Mapping[str, Task]) -> list[list[str]]:

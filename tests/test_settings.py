@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from mfql.agents.interface import load_agent
 from mfql.agents.mfql import MFQLSettings
 from mfql.declared import agent_stages, declared_settings
 from mfql.errors import UserError
-from mfql.published_settings import tables
+from mfql.published_settings import PUBLISHED, tables
 from mfql.settings import (
     Settings,
     build_settings,
@@ -267,6 +268,41 @@ def test_the_hash_follows_the_cells_of_a_methods_table_that_it_uses(with_table, 
 def test_the_baselines_tables_are_what_the_published_settings_give():
     for name, text in tables(CONFIG).items():
         assert (CONFIG / "baselines" / f"{name}.csv").read_text() == text, "python -m mfql.published_settings"
+
+
+CORRECTED = "arXiv 2502.02538, tables, read by OCR; corrected"
+DIFFER = "untuned; as read by OCR, and its dataset's tasks differ"
+
+
+@pytest.mark.parametrize(
+    ("read", "exact", "expected"),
+    [
+        # Most agree: the fifth is corrected.
+        ([3, 3, 3, 3, 30], [], [("3", "arXiv")] * 4 + [("3", CORRECTED)]),
+        ([3, 30], [], [("3", DIFFER), ("30", DIFFER)]),
+        ([3, 3, 30, 30, 300], [], [("3", DIFFER)] * 2 + [("30", DIFFER)] * 2 + [("300", DIFFER)]),
+        # An exact row stays, and doubts those that most agree against it with.
+        ([3, 3, 3, 3, 30], [5], [("3", DIFFER)] * 4 + [("30", "arXiv 2502.02538, commands")]),
+        ([3, 3, 3, 3, 30], [1], [("3", "arXiv 2502.02538, commands")] + [("3", "arXiv")] * 3 + [("3", CORRECTED)]),
+    ],
+)
+def test_tasks_of_a_dataset_that_were_read_otherwise_are_corrected_or_doubted(tmp_path, read, exact, expected):
+    (tmp_path / "baselines/published").mkdir(parents=True)
+    (tmp_path / "tasks.csv").write_text((CONFIG / "tasks.csv").read_text())
+    header, *lines = (CONFIG / PUBLISHED).read_text().splitlines()
+    names = [f"cube-double-play-singletask-task{number}-v0" for number in range(1, 1 + len(read))]
+    others = [line for line in lines if not line.startswith("cube-double-play") or ",IQL,offline," not in line]
+    confidences = ["exact" if number in exact else "ocr" for number in range(1, 1 + len(read))]
+    own = [
+        f"{name},IQL,offline,alpha={alpha},0.99,,,0,{confidence}"
+        for name, alpha, confidence in zip(names, read, confidences, strict=True)
+    ]
+    (tmp_path / PUBLISHED).write_text("\n".join([header, *others, *own]) + "\n")
+    rows = {(row["task"], row["stage"]): row for row in csv.DictReader(tables(tmp_path)["iql"].splitlines())}
+    for name, (alpha, source) in zip(names, expected, strict=True):
+        row = rows[name, "offline"]
+        assert row["alpha"] == alpha
+        assert row["settings_source"].startswith(source)
 
 
 HUMANOID, SOCCER = "humanoidmaze-medium-navigate-singletask-task1-v0", "antsoccer-arena-navigate-singletask-task4-v0"
