@@ -173,4 +173,5 @@ class CalQL(SoftActorCritic):
 
     @override
     def policy_values(self, values: Tensor) -> Tensor:
+        """Their minimum, whatever `q_agg`."""
         return values.amin(1)

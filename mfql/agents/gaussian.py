@@ -150,7 +150,7 @@ class SoftActorCritic(ActorCritic):
         return policy_loss + temperature_loss, info
 
     def policy_values(self, values: Tensor) -> Tensor:
-        """The values `[S, B]` that the policy maximises, of the critics' `[S, E, B]`."""
+        """The values `[S, B]` that the policy maximises, of the critics' `[S, E, B]`: their mean, whatever `q_agg`."""
         return values.mean(1)
 
     @override

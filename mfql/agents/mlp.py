@@ -53,7 +53,8 @@ class ActorCriticSettings(ActorSettings):
     Args:
         critic_hidden: features of each hidden layer of Q, and of V where there is one; num_critics: E.
         tau: rate of the targets.
-        q_agg: how the ensemble's values are joined.
+        q_agg: how the ensemble's values are joined, in targets and, unless the method says otherwise, for the policy:
+            that of FQL, FBRAC and RLPD takes the mean and that of Cal-QL the minimum, whatever `q_agg`.
     """
 
     critic_hidden: tuple[int, ...] = (512, 512, 512, 512)
