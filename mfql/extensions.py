@@ -13,6 +13,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import yaml
+
 from mfql.errors import UserError
 
 VARIABLE = "MFQL_EXTENSIONS"
@@ -73,6 +75,22 @@ def find_agent(folder: Path, name: str) -> Path:
 def files(kind: str) -> list[Path]:
     """The files of all extensions that match a pattern, such as `methods/*.yaml`."""
     return sorted(file for folder in extensions() for file in folder.glob(kind))
+
+
+def tables() -> list[Path]:
+    """The tables of all extensions that reports read: of tasks, and those that methods name for their settings."""
+    named = [folder / table for folder in extensions() for table in _settings_tables(folder)]
+    return sorted({*files(TASKS), *(path for path in named if path.is_file())})
+
+
+def _settings_tables(folder: Path) -> Iterable[str]:
+    for path in folder.glob(f"{METHODS}/*.yaml"):
+        try:
+            document = yaml.safe_load(path.read_text())
+        except (OSError, yaml.YAMLError, UnicodeDecodeError):
+            continue  # Who uses the method is told.
+        if isinstance(document, dict) and isinstance(document.get("table"), str):
+            yield document["table"]
 
 
 def _only(found: list[Path]) -> Path | None:

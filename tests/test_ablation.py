@@ -18,6 +18,7 @@ from fake_results import write_run
 from jsonschema import Draft202012Validator
 
 from mfql.ablation.grid import find_ablation, plan_of, points_of, raw_ablations, read_ablations
+from mfql.ablation.measure import Runs, by_point
 from mfql.agents.interface import load_agent
 from mfql.cli import main
 from mfql.errors import UserError
@@ -185,6 +186,16 @@ def test_numbers_of_the_table_are_those_of_the_runs(tmp_path: Path):
         ("runs", "1.00"),
         ("training", "-1.00 [-1.00, -1.00]"),
     }
+
+
+def test_returns_are_not_averaged_over_tasks(tmp_path: Path):
+    plan = plan_of("adaptive_alpha", miniature(seeds=[0, 1]), CONFIG)
+    for point in plan["points"]:
+        for seed in point["seeds"]:
+            write_run(tmp_path, [50.0 + seed] * 3, point["method"], point["task"], seed, metric="return")
+    table = by_point(Runs(plan | {"measures": []}, tmp_path), {})
+    assert set(table["unit"]) == {"return"}
+    assert set(table["task"]) == set(TASKS)
 
 
 def test_an_unfinished_run_is_named_and_nothing_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -138,6 +138,19 @@ def test_what_is_known_of_the_project_is_known_beside_an_extension(extended: Pat
         raw_settings("rwx", "point", "offline")
 
 
+def test_reports_are_made_anew_with_an_extensions_tables(lab: Path, tmp_path: Path) -> None:
+    for name in ("mfql", "mylab"):
+        shutil.copytree(lab / name, tmp_path / name)
+    (tmp_path / "mylab" / "methods" / "tabled.yaml").write_text("inherits: rwr\ntable: tabled.csv\n")
+    (tmp_path / "mylab" / "tabled.csv").write_text("task,stage,temperature,settings_source\n")
+    project = Project(tmp_path / "mfql")
+    printed = project.snakemake("-n", "report", "--configfile", "../mylab/study.yaml")
+    for rule in ("verdict", "report"):
+        listed = re.search(rf"rule {rule}:\n    input: (.*)\n", printed)
+        assert listed is not None
+        assert {f"../mylab/{name}" for name in ("tasks.csv", "tabled.csv")} <= set(listed[1].split(", "))
+
+
 # --- a score that is a return -----------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from markupsafe import escape
 from scipy import stats
 
 from mfql.errors import UserError
+from mfql.extensions import VARIABLE, extend, tables
 from mfql.report import aggregate
+from mfql.report.benchmark import benchmark
 from mfql.report.cli import add_commands
 from mfql.report.html import Options, page_of
 from mfql.report.intervals import Interval
 from mfql.report.published import COLUMNS, read_published, read_third_party
 from mfql.report.scores import collect, write_scores
-from mfql.report.verdict import RULE, Comparison, Sample, Verdict, judge
+from mfql.report.verdict import DECIDED, RULE, Comparison, Sample, Verdict, judge
 from mfql.report.verdict_tables import References, read, verdicts, write
 from mfql.tasks import Task
 
@@ -102,6 +105,32 @@ def test_verdict_on_constructed_scores(study: Study, scores: list[float], publis
     assert study.of("task")["verdict"] == verdict
 
 
+def test_returns_are_compared_by_task_alone(study: Study) -> None:
+    for name in ("a", "b"):
+        study.add(name, TIGHT, "53,1,8", metric="return", suite="mine")
+    table = study.verdicts()
+    assert set(table["unit"]) == {"return"}
+    assert set(table["scope"]) == {"task"}
+    numbers = benchmark(table, read_published(study.folder / "published"), study.tasks)
+    assert set(numbers["scope"]) == {"task"}
+    write(table, study.folder / "out")
+    assert "| a" in (study.folder / "out" / "verdict.md").read_text()
+
+
+def test_the_settings_of_an_extensions_method_are_from_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "mine.yaml").write_text("inherits: ifql-small\ntable: own.csv\n")
+    rows = (ROOT / "config/baselines/small/ifql.csv").read_text().splitlines()
+    (tmp_path / "own.csv").write_text(f"{rows[0]}\n*,*,{','.join(rows[1].split(',')[2:-1])},my grid\n")
+    monkeypatch.setenv(VARIABLE, "")
+    extend([tmp_path])
+    references = References({}, [], {PAPER_TASK: task(PAPER_TASK, "untuned")}, ROOT / "config")
+    assert references.settings_source("mine", PAPER_TASK, "offline") == "my grid"
+    assert tables() == [tmp_path / "own.csv"]
+
+
 def test_untuned_settings_are_never_called_lower_or_higher(study: Study) -> None:
     study.add("task", [0.0] * 8, "90,1,8", source="untuned; num_candidates published")
     row = study.of("task")
@@ -156,6 +185,32 @@ def test_seeds_to_settle_is_the_least_number_that_decides() -> None:
     assert more > 1
     assert comparison.verdict(more) is Verdict.REPRODUCED
     assert comparison.verdict(more - 1) is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("episodes", [0, 50])
+@pytest.mark.parametrize(
+    ("ours", "published"),
+    [
+        ([Sample(49, 4, 4)], [Sample(60, 4, 4)]),  # 4 to 25 more decide, and 26 do not
+        ([Sample(50, 4, 4)], [Sample(60, 4, 4)]),
+        ([Sample(47, 9, 3)], [Sample(60, 4, 3)]),
+        ([Sample(53, nan, 1)], [Sample(55, 2, 8)]),
+        ([Sample(49, 4, 4), Sample(49, 9, 2)], [Sample(60, 4, 4), Sample(60, 5, 4)]),
+    ],
+)
+def test_seeds_to_settle_are_those_of_a_search_through_all(ours, published, episodes: int) -> None:
+    sides = [[replace(sample, episodes=episodes) for sample in side] for side in (ours, published)]
+    comparison = Comparison(*sides, "success")
+    decided = (more for more in range(151) if comparison.verdict(more) in DECIDED)
+    found, searched = comparison.seeds_to_settle(), next(decided, None)
+    assert found == searched or (searched is None and found is not None and found > 150)
+
+
+def test_few_published_seeds_may_be_settled_by_some_seeds_and_not_by_more() -> None:
+    comparison = Comparison([Sample(49, 4, 4)], [Sample(60, 4, 4)], "success")
+    assert comparison.seeds_to_settle() == 4
+    assert comparison.verdict(4) is Verdict.LOWER
+    assert comparison.verdict(100) is Verdict.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(

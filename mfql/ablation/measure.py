@@ -15,7 +15,7 @@ from mfql.errors import UserError
 from mfql.files import read_json
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.scores import collect
-from mfql.report.tasks import bounded, group_of, mean_of, runs
+from mfql.report.tasks import PLAIN_RETURN, bounded, group_of, mean_of, runs
 from mfql.training.run import RunFolder
 
 SCORE, BEHIND, UPDATE = "score", "behind", "update_ms"
@@ -167,10 +167,10 @@ def _of_point(found: Runs, point: dict[str, Any], updates: Mapping[str, list[flo
 
 def _over_tasks(found: Runs) -> Iterator[dict[str, Any]]:
     """The mean over tasks of each place in the grid; nothing where it would be a mean of unlike things."""
-    tasks = found.tasks
-    if len(tasks) < 2 or found.table["unit"].nunique() > 1:
+    tasks, units = found.tasks, set(found.table["unit"])
+    if len(tasks) < 2 or len(units) > 1 or PLAIN_RETURN in units:
         return
-    unit = found.table["unit"].iloc[0]
+    (unit,) = units
     places: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
     for point in found.points:
         places.setdefault((point["series"], point["x"]), []).append(point)

@@ -29,7 +29,7 @@ from mfql.errors import UserError
 from mfql.files import write_whole
 from mfql.report.formats import latex
 from mfql.report.published import Numbers, Published, plain, reproduced_name
-from mfql.report.tasks import in_order, parts
+from mfql.report.tasks import PLAIN_RETURN, in_order, parts
 from mfql.tasks import Task
 
 OURS, PUBLISHED, OUTSIDE = "ours", "published", "outside"
@@ -197,8 +197,9 @@ def _place(task: str, stage: str, asked: Mapping[tuple[str, str], str], tasks: M
 
 
 def _means(table: pd.DataFrame) -> list[pd.DataFrame]:
-    """The means over environments and suites that have several tasks."""
+    """The means over environments and suites that have several tasks; plain returns have no common scale."""
     found = []
+    table = table[table["unit"] != PLAIN_RETURN]
     for scope, keys in (("environment", ["suite", "environment"]), ("suite", ["suite"])):
         for _, group in table.groupby(["stage", "unit", *keys], sort=False):
             several = group["task"].nunique()

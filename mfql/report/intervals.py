@@ -113,14 +113,27 @@ def weighted(groups: Sequence[Group], weights: Sequence[float]) -> Interval:
 
 
 def _reach_of_t(groups: Sequence[Group], weights: Sequence[float]) -> float:
-    """Half the width of Student's t interval (Welch 1947, Satterthwaite 1946); NaN where a group has a single run."""
+    """Half the width of Student's t interval of the weighted sum; NaN where a group has a single run."""
     sizes = np.array([len(group.values) for group in groups])
     if (sizes < 2).any():
         return nan
     variances = np.array([w**2 * g.values.var(ddof=1) / len(g.values) for g, w in zip(groups, weights, strict=True)])
-    if not variances.any():
-        return 0.0
+    return float(reach_of_t(variances, sizes))
+
+
+def reach_of_t(variances: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Half the width of Student's t interval (Welch 1947, Satterthwaite 1946) of a sum of independent means.
+
+    Args:
+        variances: [..., groups] of each mean.
+        sizes: [..., groups] runs of each, two or more.
+
+    Returns:
+        [...]
+    """
+    total, largest = variances.sum(axis=-1), variances.max(axis=-1, keepdims=True)
     # Divided by the largest first: the square of a tiny variance would vanish.
-    shares = variances / variances.max()
-    freedom = shares.sum() ** 2 / (shares**2 / (sizes - 1)).sum()
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(variances.sum()))
+    shares = variances / np.where(largest > 0, largest, 1.0)
+    spread = (shares**2 / (sizes - 1)).sum(axis=-1)
+    freedom = shares.sum(axis=-1) ** 2 / np.where(spread > 0, spread, 1.0)
+    return np.where(total > 0, stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(total), 0.0)

@@ -14,8 +14,9 @@ from enum import StrEnum
 from math import isnan, nan, sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mfql.report.intervals import Group, Interval, weighted
+from mfql.report.intervals import Group, Interval, reach_of_t, weighted
 from mfql.report.tasks import bounded
 
 LEAST_MARGIN = 5.0  # points
@@ -112,7 +113,7 @@ class Comparison:
 
         The ends are NaN where either side has a single seed on some task.
         """
-        pairs = [_spread_known(*pair) for pair in zip(self.ours, self.published, strict=True)]
+        pairs = self._pairs()
         if any(isnan(own.std) for own, _ in pairs):  # neither side of a task says how much seeds differ
             return Interval(float(np.mean([own.mean - other.mean for own, other in pairs])), nan, nan)
         groups = [replace(own, seeds=own.seeds + more_seeds).group() for own, _ in pairs]
@@ -120,6 +121,9 @@ class Comparison:
         share = 1 / len(pairs)
         weights = [share] * len(pairs) + [-share] * len(pairs)
         return bounded(weighted(groups, weights), self.unit, "difference")
+
+    def _pairs(self) -> list[tuple[Sample, Sample]]:
+        return [_spread_known(*pair) for pair in zip(self.ours, self.published, strict=True)]
 
     @property
     def published_mean(self) -> float:
@@ -145,9 +149,22 @@ class Comparison:
 
         Mean and standard deviation are assumed to stay as observed; those of a single seed of ours, to be as published.
         """
-        # An interval shrinks with each seed, so the first number that decides can be found by bisection.
-        more = bisect_left(range(MOST_SEEDS + 1), True, key=lambda more: self.verdict(more) in DECIDED)
-        return more if more <= MOST_SEEDS else None
+        # Not each seed shrinks an interval: beside few published ones the degrees of freedom fall with many of ours.
+        # Where t alone would decide, the episodes' floor is left, and that does shrink.
+        left = np.flatnonzero(self._t_decides()).tolist()
+        first = bisect_left(left, True, key=lambda more: self.verdict(more) in DECIDED)
+        return left[first] if first < len(left) else None
+
+    def _t_decides(self) -> NDArray[np.bool_]:
+        """[MOST_SEEDS + 1] whether Student's interval alone would decide with so many more seeds of ours."""
+        ours, published = zip(*self._pairs(), strict=True)
+        spreads = np.array([sample.std for sample in ours + published]) / len(ours)
+        grows = np.repeat([1, 0], len(ours))
+        sizes = np.array([sample.seeds for sample in ours + published]) + np.arange(MOST_SEEDS + 1)[:, None] * grows
+        reach = reach_of_t(spreads**2 / sizes, np.maximum(sizes, 2))
+        away = abs(self.margin - abs(self.difference().value))
+        # What lies on the edge is left to the rule itself.
+        return (sizes >= 2).all(axis=1) & (reach <= away + 1e-9)
 
 
 def judge(difference: Interval, margin: float) -> Verdict:

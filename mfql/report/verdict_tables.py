@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from mfql.errors import UserError, unknown
+from mfql.extensions import METHODS, find
 from mfql.files import read_json, write_whole
 from mfql.report.intervals import Interval, weighted
 from mfql.report.published import Numbers, Published, ThirdPartyRun, plain, reproduced_name
@@ -29,7 +30,7 @@ COLUMNS += ["diverged", "published", "published_std", "published_seeds", "differ
 COLUMNS += ["difference_high", "margin", "verdict", "more_seeds", "settings", "source", "third_party"]
 _TEXT = ("scope", "stage", "method", "task", "unit", "left_out", "verdict", "settings", "source", "third_party")
 # What are never averaged together.
-_ALL = {SUCCESS: "all success rates", RETURN: "all normalised returns", PLAIN_RETURN: "all returns"}
+_ALL = {SUCCESS: "all success rates", RETURN: "all normalised returns"}
 _STEPS = {  # the settings that a run is as long as, with the columns of the task table that have the paper's
     "offline": {"offline_steps": "offline_steps"},
     "pretrain": {"offline_steps": "pretrain_steps"},
@@ -45,8 +46,8 @@ class References:
         published: of `mfql.report.published.read_published`.
         third_party: of `mfql.report.published.read_third_party`.
         tasks: the task table, by name.
-        config_dir: folder of `methods/`; without it, or for a method that has no file there, the task table's sources
-            of settings hold.
+        config_dir: folder of `methods/`; without it, or for a method that has no file there or in an extension, the
+            task table's sources of settings hold.
     """
 
     published: Numbers
@@ -60,7 +61,8 @@ class References:
 
     def settings_source(self, method: str, task: str, stage: str) -> str:
         """Where a method's settings of a task are from."""
-        if self.config_dir is None or not (self.config_dir / "methods" / f"{method.partition('+')[0]}.yaml").is_file():
+        file = f"{METHODS}/{method.partition('+')[0]}.yaml"
+        if self.config_dir is None or not find(self.config_dir, file).is_file():
             return self.tasks[task].settings_source
         return settings_source(method, task, stage, self.config_dir)
 
@@ -258,8 +260,9 @@ def _sample(number: Published, ours: Sample, task: Task, unit: str) -> Sample:
 
 
 def _over_tasks(compared: Sequence[_Compared], tasks: Mapping[str, Task]) -> list[dict[str, Any]]:
-    """The rows over all tasks, and over those of each suite."""
+    """The rows over all tasks, and over those of each suite; plain returns have no common scale."""
     table = pd.DataFrame([one.row for one in compared]).assign(index=range(len(compared)))
+    table = table[table["unit"] != PLAIN_RETURN].copy()
     table["all"] = table["unit"].map(_ALL)
     table["suite"] = [tasks[task].suite for task in table["task"]]
     rows = []

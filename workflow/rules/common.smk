@@ -17,7 +17,7 @@ from mfql.ablation.grid import plan_of
 from mfql.envs.d4rl import TASKS as D4RL_TASKS
 from mfql.errors import UserError
 from mfql.files import sha256
-from mfql.extensions import extend
+from mfql.extensions import extend, tables
 from mfql.settings import checkpoint_stage, raw_settings, settings_hash
 from mfql.tasks import find_task, registered_tasks, seeds_of_task, select_tasks
 from mfql.tuning.grid import tuning_runs
@@ -59,6 +59,8 @@ for_people(extend, config["extensions"])
 # run does not depend on what else is known. Snakemake fills in what stands in braces.
 EXTENSIONS = "".join(f" --extension {shlex.quote(folder)}" for folder in config["extensions"])
 EXTENSIONS = EXTENSIONS.replace("{", "{{").replace("}", "}}")
+# What reports read of them beside the project's own tables.
+EXTENSION_TABLES = [os.path.relpath(path) for path in tables()]
 # Tasks of one's own; their datasets have their names.
 OWN_TASKS = for_people(registered_tasks)
 

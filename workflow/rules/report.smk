@@ -5,6 +5,7 @@ from glob import glob
 
 rule report:
     input:
+        EXTENSION_TABLES,
         scores=f"{EXPERIMENT}/scores.csv",
         tables=rules.aggregate.output,
         verdict=rules.verdict.output[0],

@@ -6,6 +6,7 @@ from glob import glob
 rule verdict:
     input:
         glob("results/published/**/*.csv", recursive=True),
+        EXTENSION_TABLES,
         scores=f"{EXPERIMENT}/scores.csv",
         tables=glob("config/baselines/**/*.csv", recursive=True),
         tasks="config/tasks.csv",
