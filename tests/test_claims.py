@@ -27,12 +27,13 @@ from mfql.cli import main
 from mfql.declared import settings_type
 from mfql.errors import UserError
 from mfql.evaluation.policy import Actor, load_policy, save_policy
+from mfql.files import write_json
 from mfql.parity import Comparison
 from mfql.report.intervals import Interval
 from mfql.report.panels import read_panels
 from mfql.report.scores import collect, write_scores
 from mfql.settings import build_settings, raw_settings
-from tests.fake_results import write_quickstart
+from tests.fake_results import write_quickstart, write_run
 from tests.test_workflow import NOTHING_TO_DO, clone
 
 ROOT = Path(__file__).parents[1]
@@ -416,6 +417,45 @@ def test_what_is_shipped_can_be_reported_and_evaluated_from(results: Path, tmp_p
     load_policy(out / "runs" / policies[0].parent.parent)(np.zeros(2))
     again = collect(sorted(out.glob("runs/*/*/*/*/evaluation.json")))
     pd.testing.assert_frame_equal(again, collect(sorted(results.glob("runs/*/*/*/*/evaluation.json"))))
+
+
+def test_shipping_again_leaves_nothing_of_the_shipment_before(results: Path, tmp_path: Path) -> None:
+    out, folder = tmp_path / "shipped", results / "quickstart"
+    assert main(["ship", str(folder), "--out", str(out)]) == 0
+    other = write_run(out, [50.0], method="another-study")
+    write_scores(collect([other]), out / "other" / "scores.csv")
+    scores = pd.read_csv(folder / "scores.csv")
+    gone = scores[scores["seed"] == 0]["run"].drop_duplicates()
+    scores[scores["seed"] != 0].to_csv(folder / "scores.csv", index=False)
+    (folder / "toy" / "comparison").rename(folder / "toy" / "compared")
+    assert main(["ship", str(folder), "--out", str(out)]) == 0
+    assert sorted(path.name for path in (out / "quickstart" / "toy").iterdir()) == ["compared"]
+    assert len(gone) > 1
+    assert not any((out / run).exists() for run in gone)
+    seeds = {path.parts[-4] for path in out.glob("runs/**/policy")}
+    assert seeds == {"seed1"}
+    assert other.is_file()
+    assert sorted(path.name for path in out.iterdir()) == ["other", "quickstart", "runs"]
+
+
+def test_an_ablations_runs_are_shipped_with_its_panel(results: Path, tmp_path: Path) -> None:
+    out, point = tmp_path / "shipped", {"method": "mfql+alpha=3", "task": "t"}
+    for name, seed in (("drawn", 0), ("begun", 1)):
+        write_json(results / f"quickstart/ablations/{name}/plan.json", {"points": [{**point, "seeds": [seed]}]})
+        run = write_run(results, [50.0], seed=seed, **point)
+        (run.parent / "run" / "evaluation.json").write_text(run.read_text())
+    (results / "quickstart/ablations/drawn/panel.json").touch()
+    assert main(["ship", str(results / "quickstart"), "--out", str(out)]) == 0
+    shipped = {path.relative_to(out).as_posix() for path in out.glob("runs/mfql+*/**/*") if path.is_file()}
+    run = "runs/mfql+alpha=3/t/seed0/offline"
+    assert shipped == {f"{run}/{name}" for name in ("evaluation.json", "run/evaluation.json", "run/manifest.json")}
+
+
+def test_results_are_not_shipped_into_themselves(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(results.rglob("*"))
+    assert main(["ship", str(results / "quickstart"), "--out", str(results)]) == 2
+    assert "holds the results themselves" in capsys.readouterr().err
+    assert sorted(results.rglob("*")) == before
 
 
 def test_shipping_what_is_not_finished_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-
-import pandas as pd
+from tempfile import TemporaryDirectory
 
 from mfql.errors import UserError
-from mfql.files import write_whole
+from mfql.files import read_json
 from mfql.report.panels import DESCRIPTION
 from mfql.report.scores import read_scores
 
@@ -30,8 +29,9 @@ _LARGEST = 200_000
 def ship(folder: Path, out: Path) -> int:
     """Copy what is small of a configuration's results.
 
-    Of every run in its `scores.csv` the result and the manifest are copied, and of each method, task and stage the
-    policy of the first seed. Files that are there already are replaced.
+    Of every run in its `scores.csv` and of every ablation's that is drawn the result and the manifest are copied, and
+    of each method, task and stage of the scores the policy of the first seed. What an earlier shipment of the
+    configuration left there is replaced, its runs that nothing shipped names any more included.
 
     Args:
         folder: of the configuration, such as `results/NAME`, with `runs/` beside it.
@@ -41,14 +41,26 @@ def ship(folder: Path, out: Path) -> int:
         Bytes of `out`.
 
     Raises:
-        UserError: there are no scores, or a file of a run is absent.
+        UserError: there are no scores, a file of a run is absent, or `out` is the folder of the results themselves.
     """
-    scores = read_scores(folder / "scores.csv")
-    for path in _small_files(folder):
-        _copy(path, out / folder.name / path.relative_to(folder))
-    for run, has_policy in _runs(scores):
-        for part in (*_OF_RUN, *(_POLICY if has_policy else ())):
-            _copy(folder.parent / run / part, out / run / part)
+    if out.resolve() == folder.parent.resolve():
+        raise UserError(f"{out} holds the results themselves", "Ship them into another folder: --out DIR.")
+    runs, place = _runs(folder), out / folder.name
+    files = {path: Path(folder.name, path.relative_to(folder)) for path in _small_files(folder)}
+    for run, has_policy in runs.items():
+        files |= {folder.parent / run / part: Path(run, part) for part in (*_OF_RUN, *(_POLICY if has_policy else ()))}
+    _require(files)
+    before = set(_runs(place)) if place.exists() else set()
+    with TemporaryDirectory(dir=_made(out)) as beside:
+        made = Path(beside)
+        for source, target in files.items():
+            _made((made / target).parent)
+            shutil.copyfile(source, made / target)
+        for path in (folder.name, *runs):
+            _replace(made / path, out / path)
+    shipped = {run for scores in out.glob("*/scores.csv") for run in _runs(scores.parent)}
+    for run in before - shipped:
+        shutil.rmtree(out / run, ignore_errors=True)
     return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
 
 
@@ -63,18 +75,35 @@ def _small_files(folder: Path) -> Iterable[Path]:
                 yield from files
 
 
-def _runs(scores: pd.DataFrame) -> Iterable[tuple[str, bool]]:
-    """Each run's folder from `runs` on, and whether its policy is shipped."""
+def _runs(folder: Path) -> dict[str, bool]:
+    """The folders of a configuration's runs from `runs` on, and whether the policy of each is shipped."""
+    scores = read_scores(folder / "scores.csv")
     runs = scores[["method", "task", "stage", "seed", "run"]][scores["metric"] == "score"].drop_duplicates()
     first = runs.groupby(["method", "task", "stage"])["seed"].transform("min")
-    starts = scores.loc[scores["metric"] == "start", "run"]
-    yield from zip(runs["run"], runs["seed"] == first, strict=True)
-    yield from ((run, False) for run in sorted(set(starts) - set(runs["run"])))
+    others = [*sorted(scores.loc[scores["metric"] == "start", "run"]), *_runs_of_ablations(folder)]
+    return dict.fromkeys(others, False) | dict(zip(runs["run"], runs["seed"] == first, strict=True))
 
 
-def _copy(source: Path, target: Path) -> None:
-    if not source.is_file():
-        raise UserError(f"{source} does not exist", "Let the configuration's workflow end, then ship it.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with write_whole(target, "wb") as file, open(source, "rb") as content:
-        shutil.copyfileobj(content, file)
+def _runs_of_ablations(folder: Path) -> Iterable[str]:
+    for panel in sorted(folder.glob(f"ablations/*/{DESCRIPTION}")):
+        for point in read_json(panel.with_name("plan.json"))["points"]:
+            yield from (f"runs/{point['method']}/{point['task']}/seed{seed}/offline" for seed in point["seeds"])
+
+
+def _require(files: Iterable[Path]) -> None:
+    """Refuse to begin unless every file is there."""
+    for path in files:
+        if not path.is_file():
+            raise UserError(f"{path} does not exist", "Let the configuration's workflow end, then ship it.")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _replace(new: Path, old: Path) -> None:
+    """Put a folder in the place of another of the same file system, which may be absent."""
+    if old.exists():
+        shutil.rmtree(old)
+    new.rename(_made(old.parent) / old.name)
