@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from mfql.cli import EXIT_CONTINUE
+from mfql.errors import UserError
 from mfql.evaluation.policy import load_policy
 from mfql.training.checkpoint import Checkpoints, load_tensors
 from tests.training_runs import ROOT, TASK, Workplace
@@ -149,6 +150,38 @@ def test_one_seed_of_three_diverges_and_the_others_are_scored(place):
     assert all(result["evaluations"][-1]["step"] == 40 for result in (results[0], results[2]))
     # The three runs that they start from are reported beside them.
     assert "1 of 6 runs diverged" in report_of(place, "broken", "online")
+
+
+def test_online_training_may_have_settings_that_its_start_had_not(place):
+    """Its own alpha; state that its start has and it has not, and the other way round; another line of the log."""
+    place.method(
+        "staged",
+        f"inherits: {METHOD}\npretrain: {{time_distribution: adaptive}}\n"
+        "online: {alpha: 0.25, normalize_q: true, q_scale: running}\n",
+    )
+    for stage in ("pretrain", "online"):
+        place.train_here("staged", stage, (0,), "staged")
+    before, after = (final_state(place.run("staged", 0, stage, "staged")) for stage in ("pretrain", "online"))
+    assert (before["own/alpha"].item(), after["own/alpha"].item()) == (1.0, 0.25)
+    assert ("own/time_errors" in before, "own/time_errors" in after) == (True, False)
+    assert after["own/q_scale"].item() > 0
+    assert "training/q_scale" in (place.run("staged", 0, "online", "staged") / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("alpha_window: 5", r"the method's state alpha_window have the shape \[20\] .* and \[5\]"),
+        ("policy_hidden: 16", r"parameters of policy have the shape"),
+    ],
+)
+def test_an_online_part_of_other_sizes_than_its_start_is_refused_by_name(place, change, named):
+    name = f"resized-{change.partition(':')[0]}"
+    place.method(name, f"inherits: {METHOD}\nonline: {{{change}}}\n")
+    place.train_here(name, "pretrain", (0,), "resized")
+    with pytest.raises(UserError, match=named) as error:
+        place.train_here(name, "online", (0,), "resized")
+    assert "one value for all stages" in str(error.value)
 
 
 def report_of(place: Workplace, results: str, stage: str) -> str:

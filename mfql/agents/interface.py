@@ -188,6 +188,15 @@ class Agent(ABC):
         """That state after the update of a step, from what the losses logged; without a Python decision on a value."""
         return dict(state)
 
+    def carried_state(self, state: Mapping[str, Tensor], before: Mapping[str, Any]) -> dict[str, Tensor]:
+        """That state at the start of the online part, from its end in the run that it starts from.
+
+        Args:
+            state: of one seed, arrays without the seed axis. What `initial_state` has no entry for is dropped after.
+            before: the settings of that run, which may be others than this agent's.
+        """
+        return dict(state)
+
     def diagnostics(
         self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -263,6 +263,15 @@ class MFQL(Agent):
         may_move = due & (step + 1 > settings.alpha_warmup * settings.offline_steps)
         moved = self.adapt_alpha(state, info["flow_loss"], may_move)
         return following | {name: torch.where(due, value, state[name]) for name, value in moved.items()}
+
+    @override
+    def carried_state(self, state: Mapping[str, Tensor], before: Mapping[str, Any]) -> dict[str, Tensor]:
+        """How far alpha has adapted is carried over, as a factor of this part's own alpha."""
+        start, alpha = before["alpha"], self.settings.alpha
+        if start == alpha:
+            return dict(state)
+        factor = state["alpha"] / start if start > 0 else torch.ones_like(state["alpha"])
+        return {**state, "alpha": alpha * factor}
 
     def adapt_alpha(self, state: Mapping[str, Tensor], flow_loss: Tensor, may_move: Tensor) -> dict[str, Tensor]:
         """One look at the flow loss `[S]`: alpha moves if far from a full window's mean, then joins the window."""

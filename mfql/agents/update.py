@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mfql.agents.balance import combined
 from mfql.agents.interface import Agent, Batch, Draws, Group, Parameters
+from mfql.errors import UserError
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
 
@@ -55,14 +56,24 @@ class TrainState:
         arrays = {name: _pick(getattr(self, name), row) for name in _BY_SEED}
         return {**arrays, "step": self.step.cpu().clone()}
 
-    def load_rows(self, rows: list[dict[str, Any]]) -> None:
-        """Take over saved states, one a seed, all at the same step."""
+    def load_rows(self, rows: list[dict[str, Any]], remedy: str) -> None:
+        """Take over saved states, one a seed, all at the same step.
+
+        Args:
+            rows: of `seed_rows`.
+            remedy: what to do where they do not fit.
+
+        Raises:
+            UserError: an array has another shape than this state's; names it and both.
+        """
         for name in _BY_SEED:
-            _place(getattr(self, name), [row[name] for row in rows], self.step.device)
+            _place(getattr(self, name), [row[name] for row in rows], self.step.device, _SAID.get(name, name), remedy)
         self.step.copy_(rows[0]["step"])
 
 
 _BY_SEED = ("flat", "first", "second", "count", "own", "active", "diverged_at", "logged")
+# What is said of them to people.
+_SAID = {"flat": "parameters of", "own": "the method's state"}
 
 
 def _pick(value: Any, row: int) -> Any:
@@ -71,14 +82,18 @@ def _pick(value: Any, row: int) -> Any:
     )
 
 
-def _place(into: Any, rows: list[Any], device: torch.device) -> None:
+def _place(into: Any, rows: list[Any], device: torch.device, said: str, remedy: str) -> None:
     if isinstance(into, dict):
         for key in rows[0]:
             if key not in into:
                 first = rows[0][key]
                 into[key] = torch.zeros((len(rows), *first.shape), dtype=first.dtype, device=device)
-            _place(into[key], [row[key] for row in rows], device)
+            _place(into[key], [row[key] for row in rows], device, f"{said} {key}", remedy)
         return
+    for row in rows:
+        if row.shape != into.shape[1:]:
+            shapes = f"the shape {list(row.shape)} in the checkpoint and {list(into.shape[1:])} by this run's settings"
+            raise UserError(f"{said} have {shapes}", remedy)
     into.copy_(torch.stack(rows))
 
 

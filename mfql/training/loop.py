@@ -65,7 +65,8 @@ class Trainer:
         dataset: what it learns from.
         runs: one folder a seed, all of one method, task and stage.
         execution: how it runs.
-        starts: for `online`, the saved state of each seed's earlier stage; None for a fresh start.
+        starts: for `online`, the saved state of each seed's earlier stage, its own state as `Agent.carried_state`
+            carries it over; None for a fresh start.
         saved: a checkpoint of each seed, all of one step; None starts from the beginning.
     """
 
@@ -152,16 +153,27 @@ class Trainer:
         return _VALUE_MARGIN * max(largest, 1.0)
 
     def _take_start(self, starts: list[dict[str, Any]]) -> None:
-        """Begin online training from the state of the earlier stage; a seed that diverged there stays out."""
-        self.state.load_rows(starts)
+        """Begin online training from the state of the earlier stage; a seed that diverged there stays out.
+
+        Settings may differ between the stages: what this one has no use for, and the sums for the log, are left behind.
+        """
+        taken = [
+            {**one, "own": {name: one["own"][name] for name in self.state.own if name in one["own"]}, "logged": {}}
+            for one in starts
+        ]
+        self.state.load_rows(
+            taken,
+            "What sizes it must be the same in the stage that online training starts from: give the setting one value "
+            "for all stages in the method's file.",
+        )
         self.state.step.fill_(self.settings.offline_steps)
         self.state.active.copy_(self.state.diverged_at < 0)
         self.state.diverged_at.copy_(torch.where(self.state.active, -1, 0))
-        for total in self.state.logged.values():
-            total.zero_()
 
     def _restore(self, saved: list[dict[str, Any]]) -> None:
-        self.state.load_rows([one["state"] for one in saved])
+        self.state.load_rows(
+            [one["state"] for one in saved], "Remove the run's folder `checkpoint` to train it from the beginning."
+        )
         self.step = saved[0]["step"]
         self._logged_updates = saved[0]["logged_updates"]
         for row, one in enumerate(saved):

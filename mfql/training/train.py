@@ -197,7 +197,8 @@ def _train_group(
     for seed in seeds:
         manifest = manifests[seed] | session | {"parameters": count_parameters(agent)}
         _write_manifest(job.run(seed), manifest, saved[0]["step"] if saved else 0)
-    trainer = Trainer(agent, dataset, [job.run(seed) for seed in seeds], execution, _starts(job, seeds), saved or None)
+    starts = _starts(job, seeds, agent)
+    trainer = Trainer(agent, dataset, [job.run(seed) for seed in seeds], execution, starts, saved or None)
     trainer.train()
     times = _times(trainer, time.time() - began)
     for row, seed in enumerate(seeds):
@@ -236,8 +237,8 @@ def _start_anew(run: RunFolder) -> None:
         shutil.rmtree(run.own / name, ignore_errors=True)
 
 
-def _starts(job: Job, seeds: list[int]) -> list[dict[str, Any]] | None:
-    """The final states of the stage that `online` starts from; None without one."""
+def _starts(job: Job, seeds: list[int], agent: Agent) -> list[dict[str, Any]] | None:
+    """The final states of the stage that `online` starts from, as the agent carries them over; None without one."""
     stage = checkpoint_stage(job.method, job.task, job.config_dir) if job.stage == "online" else None
     if stage is None:
         return None
@@ -247,7 +248,9 @@ def _starts(job: Job, seeds: list[int]) -> list[dict[str, Any]] | None:
         steps = run.checkpoints.steps()
         if not steps:
             raise UserError(f"{run.folder} has no final checkpoint", "Remove that folder to train the stage anew.")
-        starts.append(run.checkpoints.load(steps[-1])["state"])
+        state = run.checkpoints.load(steps[-1])["state"]
+        before = (run.manifest() or {})["settings"]
+        starts.append({**state, "own": agent.carried_state(state["own"], before)})
     return starts
 
 
