@@ -29,6 +29,9 @@ STAGES = ("offline", "pretrain", "online")
 # Raise it when the code that all methods share changes a number: finished runs are then trained anew.
 TRAINING_VERSION = 1
 _META = ("agent", "inherits", "table", *STAGES)
+# Settings that count under a condition alone: the other setting that it is of, and the values of that.
+Conditions = Mapping[str, tuple[str, tuple[Any, ...]]]
+_COUNTS_WHERE: Conditions = {"reward_delay": ("reward", ("delayed",))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +77,10 @@ class Settings:
     reward_delay: int = 0
 
     def check(self) -> None:
-        """Refuse values out of range.
+        """Refuse values out of range, and those that change nothing, which would train a run twice under two names.
 
         Raises:
-            UserError: names the key, its value and the range.
+            UserError: names the key, its value and the range or the condition in which it counts.
         """
         for key in ("offline_steps", "online_steps", "reward_delay"):
             require(key, getattr(self, key), getattr(self, key) >= 0, "zero or more")
@@ -88,6 +91,7 @@ class Settings:
         require("augment_probability", self.augment_probability, 0.0 <= self.augment_probability <= 1.0, "in [0, 1]")
         channels = self.encoder_channels
         require("encoder_channels", channels, all(size >= 1 for size in channels), "sizes of one or more")
+        require_effect(self, _COUNTS_WHERE)
 
     def as_dict(self) -> dict[str, Any]:
         """The values, as JSON holds them."""
@@ -98,6 +102,31 @@ def require(key: str, value: Any, condition: bool, expected: str) -> None:
     """Refuse a setting unless the condition holds."""
     if not condition:
         raise UserError(f"setting {key} is {value}", f"It must be {expected}.")
+
+
+def require_effect(settings: Settings, conditions: Conditions) -> None:
+    """Refuse a setting other than its default where the condition does not hold in which it counts."""
+    defaults = {field.name: field.default for field in fields(settings)}
+    for key, (other, values) in conditions.items():
+        value, found = getattr(settings, key), getattr(settings, other)
+        if found not in values and value != defaults[key]:
+            wanted = " or ".join(map(scalar_text, values))
+            raise UserError(
+                f"setting {key} is {value}, which has no effect",
+                f"It counts where {other} is {wanted}; {other} is {scalar_text(found)}: change it, or leave {key} out.",
+            )
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """A value in a method's name that a section of its file stands against: refused where the section's stage is used.
+
+    Where it is not, as the `pretrain` of a method that trains offline alone, the name does what it says.
+    """
+
+    method: str
+    named: Any
+    kept: Any
 
 
 def raw_settings(method: str, task: str, stage: str, config_dir: str | Path = "config") -> dict[str, Any]:
@@ -151,7 +180,21 @@ def settings_source(method: str, task: str, stage: str, config_dir: str | Path =
 
 
 def _values(document: Mapping[str, Any], stage: str) -> dict[str, Any]:
-    return {key: value for key, value in document.items() if key not in _META} | document.get(stage, {})
+    """The values of a stage as they are written.
+
+    Raises:
+        UserError: a value in the method's name is lost to that of the stage's section.
+    """
+    values = {key: value for key, value in document.items() if key not in _META} | document.get(stage, {})
+    for key, value in values.items():
+        if isinstance(value, _Lost):
+            raise UserError(
+                f"method {value.method}: the name says {key}={scalar_text(value.named)}, the section {stage} of its "
+                f"file {key}: {scalar_text(value.kept)}",
+                f"Leave {key} out of the name, or write a file that inherits {value.method.partition('+')[0]} and has "
+                f"the value in its section {stage}.",
+            )
+    return values
 
 
 def _cells(document: Mapping[str, Any], row: Task, stage: str, config_dir: str | Path) -> dict[str, Any]:
@@ -281,7 +324,22 @@ def method_file(method: str, config_dir: str | Path = "config") -> Path:
 
 def _load_method(method: str, config_dir: str | Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     name, changed = split_method(method)
-    return _load_file(name, config_dir, seen) | changed
+    document = _load_file(name, config_dir, seen)
+    sections = {
+        stage: {
+            key: _against(method, changed[key], value) if key in changed else value
+            for key, value in document[stage].items()
+        }
+        for stage in STAGES
+        if stage in document
+    }
+    return document | changed | sections
+
+
+def _against(method: str, named: Any, kept: Any) -> Any:
+    """What a section has for a setting that the method's name has too."""
+    kept = kept.kept if isinstance(kept, _Lost) else kept
+    return kept if named == kept else _Lost(method, named, kept)
 
 
 def _load_file(name: str, config_dir: str | Path, seen: tuple[str, ...]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.networks import Dual, ResidualPolicy
 from mfql.agents.update import Updater, gradients, initial_state, views_of
 from mfql.draws import BLOCK, Draw, DrawStream, generator
+from mfql.errors import UserError
 
 CPU = torch.device("cpu")
 SMALL = MFQLSettings(
@@ -281,6 +282,37 @@ def test_alpha_is_looked_at_only_every_interval():
     for step in range(12):
         state = agent.next_state(state, torch.tensor(step), {"flow_loss": torch.tensor([1.0])})
     assert state["alpha_recorded"].item() == 3
+
+
+def test_online_training_begins_with_its_own_alpha_times_what_it_has_adapted_by():
+    before = replace(SMALL, alpha=300.0)
+    state = {name: value[0] for name, value in MFQL(before, (4,), 2).initial_state(1).items()}
+    state |= {"alpha": torch.tensor(1.1) * 360.0, "alpha_window": torch.tensor([0.5, 0.7])}
+    same, other, from_none = (
+        MFQL(replace(SMALL, alpha=alpha), (4,), 2).carried_state(state, {**before.as_dict(), "alpha": start})
+        for alpha, start in ((300.0, 300.0), (30.0, 300.0), (30.0, 0.0))
+    )
+    assert torch.equal(same["alpha"], state["alpha"])
+    assert other["alpha"].item() == pytest.approx(30.0 * 1.32)
+    assert from_none["alpha"].item() == 30.0
+    assert all(torch.equal(one["alpha_window"], state["alpha_window"]) for one in (same, other, from_none))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"alpha_threshold": 0.9}, {"alpha_up": 0.8}, {"alpha_down": 1.2}, {"alpha_down": 0.0}],
+    ids=lambda change: ",".join(f"{key}={value}" for key, value in change.items()),
+)
+def test_an_alpha_that_would_adapt_the_wrong_way_is_refused_by_name(change):
+    with pytest.raises(UserError, match=f"setting {next(iter(change))} is"):
+        replace(SMALL, **change).check()
+
+
+@pytest.mark.parametrize(("schedule", "end"), [("cosine", 1e-5), ("constant", 1e-4)])
+def test_without_a_warm_up_the_first_update_has_the_full_learning_rate(schedule, end):
+    options = replace(SMALL, offline_steps=1000, warmup_share=0.0, schedule=schedule, policy_learning_rate=1e-4)
+    rate = [options.policy_rate(torch.tensor(step)).item() for step in (0, 1000)]
+    assert rate == pytest.approx([1e-4, end], rel=1e-5)
 
 
 def test_the_learning_rate_rises_then_falls_then_stays():

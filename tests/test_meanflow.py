@@ -349,3 +349,27 @@ def test_settings_that_do_not_go_together_are_refused_by_name(options, key):
     refused: Settings = replace(SMALL, **options)
     with pytest.raises(UserError, match=f"setting {key} is"):
         refused.check()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "where"),
+    [
+        ("logit_mean", 0.0, {"time_distribution": "logit_normal"}),
+        ("logit_std", 2.0, {"time_distribution": "logit_normal"}),
+        ("one_probability", 0.5, {"time_distribution": "one_weighted"}),
+        ("adaptive_rate", 0.5, {"time_distribution": "adaptive"}),
+        ("adaptive_floor", 0.5, {"time_distribution": "adaptive"}),
+        ("difference_step", 0.01, {"derivative": "difference"}),
+        ("derivative_interval", 2, {"derivative": "exact"}),
+        ("reward_delay", 4, {"reward": "delayed"}),
+        ("q_scale", "std", {"normalize_q": True}),
+    ],
+)
+def test_a_setting_that_would_change_nothing_is_refused_with_the_condition_in_which_it_counts(key, value, where):
+    plain = MFQLSettings(offline_steps=1, online_steps=0, discount=0.9, alpha=1.0)
+    without = replace(plain, derivative="none") if key == "derivative_interval" else plain
+    without.check()
+    replace(plain, **{key: value}, **where).check()
+    with pytest.raises(UserError, match=f"setting {key} is {value}, which has no effect") as error:
+        replace(without, **{key: value}).check()
+    assert next(iter(where)) in str(error.value)

@@ -117,6 +117,31 @@ def test_the_online_hash_follows_the_run_it_starts_from(config):
     assert settings_hash("m", "a-task", "online", folder) != settings_hash("n", "a-task", "online", folder)
 
 
+SECTIONS = BASE + "pretrain: {offline_steps: 40, tau: 0.1}\n"
+
+
+def test_a_value_in_a_name_is_refused_in_the_stages_whose_section_has_another(config):
+    folder = config("m", SECTIONS)
+    assert raw_settings("m+offline_steps=200", "a-task", "offline", folder)["offline_steps"] == 200
+    for stage in ("pretrain", "online"):
+        with pytest.raises(UserError, match=r"m\+offline_steps=200: .* section pretrain of its file offline_steps: 40"):
+            raw_settings("m+offline_steps=200", "a-task", stage, folder)
+        assert raw_settings("m+offline_steps=40", "a-task", stage, folder)["offline_steps"] == 40
+    assert raw_settings("m+tau=0.1", "a-task", "pretrain", folder)["tau"] == 0.1
+
+
+def test_a_file_may_say_what_a_name_that_it_inherits_leaves_open(config):
+    config("m", SECTIONS)
+    folder = config("n", "inherits: m+offline_steps=200\npretrain: {offline_steps: 100}\n")
+    assert [raw_settings("n", "a-task", stage, folder)["offline_steps"] for stage in ("offline", "pretrain")] == [
+        200,
+        100,
+    ]
+    folder = config("n", "inherits: m+offline_steps=200\n")
+    with pytest.raises(UserError, match=r"m\+offline_steps=200"):
+        raw_settings("n", "a-task", "pretrain", folder)
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [

@@ -23,13 +23,22 @@ from typing_extensions import override
 from mfql.agents.interface import Draw, Draws
 from mfql.agents.networks import Dual, ResidualPolicy
 from mfql.agents.parameters import Views
-from mfql.settings import Settings, require
+from mfql.settings import Conditions, Settings, require, require_effect
 
 # A time is drawn from the grid {1/T, ..., 1} up to this T, and from the whole interval above it (released code's rule).
 _LARGEST_GRID = 1000
 _TARGET_BOUND = 5.0
 # The largest number that a uniform draw gives in float32.
 _BELOW_ONE = 1.0 - 2.0**-24
+_COUNTS_WHERE: Conditions = {
+    "logit_mean": ("time_distribution", ("logit_normal",)),
+    "logit_std": ("time_distribution", ("logit_normal",)),
+    "one_probability": ("time_distribution", ("one_weighted",)),
+    "adaptive_rate": ("time_distribution", ("adaptive",)),
+    "adaptive_floor": ("time_distribution", ("adaptive",)),
+    "difference_step": ("derivative", ("difference",)),
+    "derivative_interval": ("derivative", ("exact", "forward", "difference")),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +117,7 @@ class FlowSettings(Settings):
             require(key, getattr(self, key), 0 <= getattr(self, key) <= 1, "in [0, 1]")
         require("one_probability", self.one_probability, 0 < self.one_probability < 1, "in (0, 1)")
         self._check_together()
+        require_effect(self, _COUNTS_WHERE)
 
     def _check_together(self) -> None:
         plain = self.derivative == "none"
@@ -156,7 +166,8 @@ class FlowSettings(Settings):
     def policy_rate(self, step: Tensor) -> Tensor:
         """The policy's learning rate at a step: linear warm-up, cosine to the end of the offline part, constant."""
         warmup = self.warmup_share * self.offline_steps
-        rise = (step / max(warmup, 1.0)).clamp(max=1.0)
+        start = 1.0 if warmup == 0 else 0.0  # Without a warm-up the first update has the full rate.
+        rise = (step / max(warmup, 1.0)).clamp(start, 1.0)
         if self.schedule == "constant":
             return self.policy_learning_rate * rise
         progress = ((step - warmup) / max(self.offline_steps - warmup, 1.0)).clamp(0.0, 1.0)

@@ -21,12 +21,13 @@ from mfql.agents.interface import Agent, Batch, Draw, Draws, Group, Losses, Para
 from mfql.agents.meanflow import FlowPolicy, FlowSettings, candidate_actions, flow_terms, raw_actions
 from mfql.agents.networks import Critic
 from mfql.agents.parameters import Views
-from mfql.settings import require
+from mfql.settings import Conditions, require, require_effect
 
 # Rate at which the running scale of the Q term follows the batches', and the least scale.
 _SCALE_RATE, _LEAST_SCALE = 0.005, 1e-6
 # The spread of the target over draws of its candidates is measured on this many rows, from this many candidates each.
 _POOL_ROWS, _POOL_CANDIDATES = 32, 64
+_COUNTS_WHERE: Conditions = {"q_scale": ("normalize_q", (True,))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +84,11 @@ class MFQLSettings(FlowSettings):
         super().check()
         for key in ("num_candidates", "num_critics", "alpha_interval", "alpha_window"):
             require(key, getattr(self, key), getattr(self, key) >= 1, "one or more")
-        for key in ("critic_learning_rate", "alpha_threshold", "alpha_up", "alpha_down"):
-            require(key, getattr(self, key), getattr(self, key) > 0, "above zero")
+        require("critic_learning_rate", self.critic_learning_rate, self.critic_learning_rate > 0, "above zero")
+        # Otherwise a loss at the mean would count as far from it, or alpha would move the wrong way.
+        for key in ("alpha_threshold", "alpha_up"):
+            require(key, getattr(self, key), getattr(self, key) >= 1, "one or more")
+        require("alpha_down", self.alpha_down, 0 < self.alpha_down <= 1, "in (0, 1]")
         require(
             "critic_hidden", self.critic_hidden, all(size >= 1 for size in self.critic_hidden), "sizes of one or more"
         )
@@ -93,6 +97,7 @@ class MFQLSettings(FlowSettings):
         require("alpha_range", self.alpha_range, self.alpha_range >= 1, "one or more")
         require("alpha_warmup", self.alpha_warmup, 0 <= self.alpha_warmup <= 1, "in [0, 1]")
         require("tau", self.tau, 0 < self.tau <= 1, "in (0, 1]")
+        require_effect(self, _COUNTS_WHERE)
 
 
 class MFQL(Agent):
@@ -219,7 +224,7 @@ class MFQL(Agent):
 
         Args:
             observations: `[S, B, *observation_shape]`.
-            noise: standard normal `[S, B, K, A]`.
+            noise: as drawn, before `FlowSettings.noise` scales it, `[S, B, K, A]`.
 
         Returns:
             actions `[S, B, A]`, values `[S, B]`.
@@ -339,7 +344,7 @@ class MFQL(Agent):
         the i-th smallest of M with probability (i / M)^K, so that mean and variance are sums, without drawing.
 
         Args:
-            noise: of the pools, standard normal `[S, rows, M, A]`, of the batch's first rows.
+            noise: of the pools, as drawn `[S, rows, M, A]`, of the batch's first rows.
 
         Returns:
             target_std; and target_gain, by how much the mean largest value exceeds the pool's mean value.
