@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mfql.settings import STAGES, Settings, agent_file, build_settings, method_file, raw_settings
+from mfql.settings import STAGES, Settings, agent_file, build_settings, declared_version, method_file, raw_settings
 
 _PACKAGE = Path(__file__).parent
 
@@ -76,6 +76,34 @@ def _stages(path: Path, code: str) -> tuple[str, ...]:
                     if ast.unparse(target) == "stages":
                         return tuple(map(str, ast.literal_eval(node.value)))
     return STAGES
+
+
+def raised_by_bases(agent: str) -> int:
+    """By how much the declared training versions of the agents that an agent is derived from exceed 1, added up.
+
+    Where its bases cannot be read, because one is not in a file of this package, the agent's file is run after all,
+    which needs torch.
+
+    Raises:
+        UserError: there is no such agent.
+    """
+    path = agent_file(agent)
+    found = _raised_by_bases(path, path.read_text())
+    if found is not None:
+        return found
+    from mfql.agents.interface import load_agent
+
+    versions = [vars(cls).get("training_version", 1) for cls in load_agent(agent).__mro__[1:]]
+    return sum(version - 1 for version in versions)
+
+
+@cache
+def _raised_by_bases(path: Path, code: str) -> int | None:
+    source = _Source(path, ast.parse(code))
+    for name in source.agents():
+        bases = {(origin.path, cls.name): cls for origin, cls in source.lineage(name) if origin.path != path}
+        return sum(declared_version(cls) - 1 for cls in bases.values())
+    return None
 
 
 @cache

@@ -263,18 +263,27 @@ def settings_hash(method: str, task: str, stage: str, config_dir: str | Path = "
 
 
 def training_version(agent: str) -> list[int]:
-    """The declared versions of the shared training code and of a method's own, read from its file without running it.
+    """The declared versions of the shared training code and of a method's own, read from files without running them.
+
+    What the agents that it is derived from are raised by is added to its own, so that a raise of theirs counts.
 
     Raises:
         UserError: there is no such agent.
     """
-    return [TRAINING_VERSION, _own_version(agent_file(agent).read_text())]
+    from mfql.declared import raised_by_bases
+
+    return [TRAINING_VERSION, _own_version(agent_file(agent).read_text()) + raised_by_bases(agent)]
 
 
 @cache
 def _own_version(code: str) -> int:
+    return declared_version(ast.parse(code))
+
+
+def declared_version(code: ast.AST) -> int:
+    """The training version that parsed code declares; 1 where it declares none."""
     own = 1
-    for node in ast.walk(ast.parse(code)):
+    for node in ast.walk(code):
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             if any(isinstance(target, ast.Name) and target.id == "training_version" for target in targets):

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from mfql import declared
 from mfql.agents.calql import CalQLSettings
 from mfql.agents.interface import load_agent
-from mfql.agents.mfql import MFQLSettings
+from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.declared import agent_stages, declared_settings
 from mfql.errors import UserError
 from mfql.published_settings import PUBLISHED, tables
 from mfql.settings import (
+    TRAINING_VERSION,
     Settings,
     build_settings,
     checkpoint_stage,
     raw_settings,
     settings_hash,
     settings_source,
+    table_keys,
+    training_version,
 )
 from mfql.tasks import load_tasks
 
@@ -99,6 +104,37 @@ def test_the_hash_follows_the_declared_version_of_the_method(config, tmp_path):
         agent.write_text(f"{OWN_AGENT}{version}")
         hashes.add(settings_hash("m", "a-task", "offline", folder))
     assert len(hashes) == 2
+
+
+DERIVED_AGENT = """
+from mfql.agents.mfql import MFQL
+
+
+class Derived(MFQL):
+    pass
+"""
+
+
+# Its base is not found without running it.
+BY_MODULE = DERIVED_AGENT.replace("from mfql.agents.mfql import MFQL", "import mfql.agents.mfql as base").replace(
+    "(MFQL)", "(base.MFQL)"
+)
+
+
+@pytest.mark.parametrize("derived", [DERIVED_AGENT, BY_MODULE], ids=["by-name", "by-module"])
+def test_the_version_of_a_derived_agent_follows_that_of_its_base(derived, tmp_path, monkeypatch):
+    agent = tmp_path / "agent.py"
+    agent.write_text(derived)
+    assert training_version(str(agent)) == training_version("mfql")
+    shutil.copytree(Path(declared.__file__).parent, tmp_path / "mfql", ignore=shutil.ignore_patterns("__pycache__"))
+    base = tmp_path / "mfql" / "agents" / "mfql.py"
+    base.write_text(base.read_text().replace("class MFQL(Agent):", "class MFQL(Agent):\n    training_version = 3\n"))
+    monkeypatch.setattr(declared, "_PACKAGE", tmp_path / "mfql")
+    monkeypatch.setattr(MFQL, "training_version", 3)
+    declared._raised_by_bases.cache_clear()
+    raised = training_version(str(agent))
+    agent.write_text(f"{derived}    training_version = 2\n")
+    assert (raised, training_version(str(agent))) == ([TRAINING_VERSION, 3], [TRAINING_VERSION, 4])
 
 
 def test_the_hash_follows_a_default_in_the_methods_code(config, tmp_path):
