@@ -22,7 +22,7 @@ import yaml
 from mfql.errors import UserError, unknown
 from mfql.extensions import METHODS, files, find, find_agent
 from mfql.files import identity_of
-from mfql.tables import as_scalar, find_row, scalar_text, table_columns
+from mfql.tables import as_scalar, find_row, own_columns, scalar_text
 from mfql.tasks import SOURCED, Task, find_task
 
 STAGES = ("offline", "pretrain", "online")
@@ -165,8 +165,8 @@ def raw_settings(method: str, task: str, stage: str, config_dir: str | Path = "c
 def settings_source(method: str, task: str, stage: str, config_dir: str | Path = "config") -> str:
     """Where the settings by task of a method are from.
 
-    A method with a table of its own has the row's; another that of the task table, if it takes any setting from there
-    that the table has a source for.
+    A method with a table of its own has the row's; another, or one whose row says `task`, that of the task table, if
+    it takes any setting from there that the table has a source for.
 
     Raises:
         UserError: as of `raw_settings`.
@@ -174,7 +174,9 @@ def settings_source(method: str, task: str, stage: str, config_dir: str | Path =
     row = find_task(task, config_dir)
     document = _load_method(method, config_dir)
     if "table" in document:
-        return find_row(find(config_dir, document["table"]), task, stage).source
+        source = find_row(find(config_dir, document["table"]), task, stage).source
+        if source != "task":
+            return source
     takes = {key for key, value in _values(document, stage).items() if value == "task"}
     return row.settings_source if takes & set(SOURCED) else "the same for all tasks"
 
@@ -220,7 +222,7 @@ def _stages_of(method: str, document: Mapping[str, Any]) -> tuple[str, ...]:
 def table_keys(method: str, config_dir: str | Path = "config") -> set[str]:
     """The settings that a method takes from the task table for its offline stage."""
     document = _load_method(method, config_dir)
-    own = set(table_columns(find(config_dir, document["table"]))) if "table" in document else set()
+    own = own_columns(find(config_dir, document["table"])) if "table" in document else set()
     return {key for key, value in _values(document, "offline").items() if value == "task"} - own
 
 

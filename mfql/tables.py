@@ -2,7 +2,8 @@
 
 One row a task and stage. The stage `online` holds for both parts of offline-to-online training, `pretrain` and
 `online`. The task `*` is every task without a row of its own, the stage `*` every stage. All columns but `task`,
-`stage` and `settings_source` are settings; an empty cell is none, and the word `task` takes the task table's cell.
+`stage` and `settings_source` are settings; an empty cell is none, and the word `task` takes the task table's cell, as a
+source too.
 """
 
 from __future__ import annotations
@@ -87,13 +88,14 @@ def find_row(path: Path, task: str, stage: str) -> SettingsRow:
     return found
 
 
-def table_columns(path: Path) -> tuple[str, ...]:
-    """The settings that a table has.
+def own_columns(path: Path) -> set[str]:
+    """The settings that a table has, without those that some row takes from the task table.
 
     Raises:
         UserError: the table is faulty.
     """
-    return tuple(next(iter(load_table(path).values())).settings)
+    rows = [row.settings for row in load_table(path).values()]
+    return {key for key in rows[0] if all(row[key] != "task" for row in rows)}
 
 
 def as_scalar(text: str) -> Any:

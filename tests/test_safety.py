@@ -339,8 +339,9 @@ def test_a_released_checkpoint_becomes_a_policy_that_acts(tmp_path: Path) -> Non
     method = tmp_path / "config" / "methods"
     method.mkdir(parents=True)
     (tmp_path / "config" / "tasks.csv").write_bytes((ROOT / "config" / "tasks.csv").read_bytes())
-    for name in ("mfql", "mfql-released"):
-        (method / f"{name}.yaml").write_bytes((ROOT / "config" / "methods" / f"{name}.yaml").read_bytes())
+    (tmp_path / "config" / "baselines").mkdir()
+    for name in ("methods/mfql.yaml", "methods/mfql-released.yaml", "baselines/mfql-released.csv"):
+        (tmp_path / "config" / name).write_bytes((ROOT / "config" / name).read_bytes())
     (method / "small.yaml").write_text(
         "inherits: mfql-released\npolicy_hidden: 32\npolicy_blocks: 3\ncritic_hidden: [32, 32, 32, 32]\n"
     )

@@ -291,6 +291,12 @@ def test_the_source_of_settings_is_the_methods_table_then_the_task_tables_where_
     assert settings_source("fixed", "a-task", "offline", folder) == "the same for all tasks"
 
 
+def test_a_row_may_leave_its_source_and_some_settings_to_the_task_table(with_table):
+    folder = with_table(TABLE.replace("task,untuned", "task,task"))
+    assert settings_source("m", "c-task", "offline", folder) == "table"
+    assert table_keys("m", folder) == {"discount", "offline_steps", "online_steps"}
+
+
 @pytest.mark.parametrize(
     ("table", "named"),
     [
@@ -398,6 +404,23 @@ def test_a_name_gives_cal_ql_the_other_of_its_two_weights():
     assert raw.pop("agent") == "calql"
     found = build_settings(CalQLSettings, raw, "here")
     assert (found.cql_alpha, found.target_gap_beta) == (None, 0.8)
+
+
+def test_the_released_protocol_differs_from_the_papers_in_what_is_known_to_differ():
+    code = {"critic_learning_rate": 3e-4, "critic_init": "fan_avg", "observation_statistics": "padded"}
+    readme = {
+        "humanoidmaze-medium-navigate-singletask-task1-v0": {"alpha": 2000, "time_steps": 100},
+        "humanoidmaze-large-navigate-singletask-task1-v0": {"alpha": 6000},
+    }
+    for name, task in load_tasks(CONFIG / "tasks.csv").items():
+        for stage in ("offline", "pretrain", "online"):
+            paper, released = (raw_settings(method, name, stage, CONFIG) for method in ("mfql", "mfql-released"))
+            expected = code | readme.get(name, {}) | {"early_stopping": 6 if stage == "offline" else 0}
+            if task.suite.startswith("d4rl-") and stage == "offline":
+                expected["offline_steps"] = 1_000_000
+            assert released == paper | expected
+        source = settings_source("mfql-released", name, "offline", CONFIG)
+        assert source == ("released README" if name in readme else task.settings_source)
 
 
 # --- stages -----------------------------------------------------------------------------------------------------------
