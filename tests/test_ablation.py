@@ -28,6 +28,7 @@ from mfql.settings import build_settings, raw_settings
 from mfql.training.distance import DataDistance
 from mfql.training.memory import Memory
 from tests.ablations import drawn, miniature
+from tests.test_workflow import clone
 from tests.training_runs import ROOT, Workplace
 
 CONFIG = ROOT / "config"
@@ -251,6 +252,15 @@ def test_the_list_and_the_plan_count_an_ablations_runs(capsys: pytest.CaptureFix
     assert "report               2" in printed
     assert main([*plan[:2], "ablation_protocol", *plan[2:]]) == 0
     assert "report               2" in capsys.readouterr().out  # asked for twice, made once
+
+
+def test_a_panels_command_has_the_configuration_that_was_given(tmp_path: Path):
+    project, plan = clone(tmp_path / "mfql"), "results/mine/ablations/alpha/plan.json"
+    own = (project.folder / "tests" / "miniature.yaml").read_text().replace("name: miniature", "name: mine")
+    (project.folder / "study.yaml").write_text(own)
+    project.snakemake(plan, "--configfile", "study.yaml")
+    command = json.loads((project.folder / plan).read_text())["command"]
+    assert command == "snakemake ablation_alpha --configfile study.yaml"
 
 
 @pytest.mark.slow
