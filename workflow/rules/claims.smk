@@ -2,16 +2,6 @@
 
 from glob import glob
 
-from mfql.claims.claims import needed_files, read_claims, require_configuration
-
-CLAIMS = for_people(read_claims)
-
-
-def judged_tables(wildcards):
-    """Input function: what the claims are judged by; it ends Snakemake before anything is trained at another configuration."""
-    for_people(require_configuration, CLAIMS, config["name"])
-    return [f"{EXPERIMENT}/{file}" for file in needed_files(CLAIMS)]
-
 
 localrules:
     claims,

@@ -14,6 +14,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
 from mfql.ablation.grid import plan_of
+from mfql.claims.claims import needed_files, read_claims, require_configuration
 from mfql.envs.d4rl import TASKS as D4RL_TASKS
 from mfql.errors import UserError
 from mfql.files import sha256
@@ -218,6 +219,13 @@ def panels_at_hand(wildcards):
     """What toy, ablations and claims have written by now: the page is made anew when that changes, and asks for none."""
     found = sorted(glob(f"{EXPERIMENT}/**/panel.json", recursive=True))
     return [f"{path} {sha256(path)[:16]}" for path in found]
+
+
+def judged_tables(wildcards):
+    """What the claims are judged by; ends Snakemake before anything is trained at another configuration."""
+    claims = for_people(read_claims)
+    for_people(require_configuration, claims, config["name"])
+    return [f"{EXPERIMENT}/{file}" for file in needed_files(claims)]
 
 
 def announce():
