@@ -22,7 +22,7 @@ _TABLES = ("scores.csv", "aggregate", "verdict", "toy", "ablations", "claims")
 # Of a run, with the policy where it is shipped.
 _OF_RUN = ("evaluation.json", "run/evaluation.json", "run/manifest.json")
 _POLICY = ("run/policy/policy.json", "run/policy/policy.safetensors")
-# Bytes of one file that is still small: densities of samples are not. Scores are shipped however many.
+# Bytes of a panel's data that are still small: densities of samples are not. Scores are shipped however many.
 _LARGEST = 200_000
 
 
@@ -71,7 +71,8 @@ def _small_files(folder: Path) -> Iterable[Path]:
         for place in [top, *sorted(path for path in top.rglob("*") if path.is_dir())]:
             kinds = _KINDS + _DRAWN if (place / DESCRIPTION).is_file() else _KINDS
             files = [place] if place.is_file() else sorted(path for path in place.glob("*") if path.suffix in kinds)
-            if all(path.stat().st_size <= _LARGEST or path == folder / "scores.csv" for path in files):
+            data = [path for path in files if path.suffix == ".csv" and path != folder / "scores.csv"]
+            if all(path.stat().st_size <= _LARGEST for path in data):
                 yield from files
 
 
