@@ -187,7 +187,7 @@ def _values(document: Mapping[str, Any], stage: str) -> dict[str, Any]:
     Raises:
         UserError: a value in the method's name is lost to that of the stage's section.
     """
-    values = {key: value for key, value in document.items() if key not in _META} | document.get(stage, {})
+    values = _written(document, stage)
     for key, value in values.items():
         if isinstance(value, _Lost):
             raise UserError(
@@ -197,6 +197,10 @@ def _values(document: Mapping[str, Any], stage: str) -> dict[str, Any]:
                 f"the value in its section {stage}.",
             )
     return values
+
+
+def _written(document: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key not in _META} | document.get(stage, {})
 
 
 def _cells(document: Mapping[str, Any], row: Task, stage: str, config_dir: str | Path) -> dict[str, Any]:
@@ -217,6 +221,16 @@ def _stages_of(method: str, document: Mapping[str, Any]) -> tuple[str, ...]:
     if "agent" not in document:
         raise UserError(f"method {method} names no agent", "Add `agent: mfql` or another to its file.")
     return agent_stages(document["agent"])
+
+
+def keys_by_task(method: str, config_dir: str | Path = "config") -> set[str]:
+    """The settings that a method takes from a table by task, the task table or its own, in any stage.
+
+    Raises:
+        UserError: there is no such method, or its file is faulty.
+    """
+    document = _load_method(method, config_dir)
+    return {key for stage in STAGES for key, value in _written(document, stage).items() if value == "task"}
 
 
 def table_keys(method: str, config_dir: str | Path = "config") -> set[str]:

@@ -25,7 +25,9 @@ from mfql.report.cost import cost as cost_of
 from mfql.report.expected import compare, read_expected
 from mfql.report.html import FEW_METHODS, Options, page_of, write_report
 from mfql.report.panels import Text, read_panels, write_panel
+from mfql.report.provenance import mixtures
 from mfql.report.scores import collect, write_scores
+from mfql.report.tasks import runs
 
 ROOT = Path(__file__).parents[1]
 VOID = {"meta", "path", "circle", "rect", "br", "hr", "use", "image", "img", "input", "line"}
@@ -188,6 +190,21 @@ def test_an_average_over_runs_of_other_code_or_packages_is_said(tmp_path: Path) 
     assert "Mixed origin." in said
     name = f"mfql/{TASK}/seed{{}}/offline"
     assert f"package torch: 2.13.0 ({name.format(0)}, {name.format(1)}); 2.14.0 ({name.format(2)})" in said
+
+
+def test_settings_that_a_methods_own_table_has_by_task_are_no_mixed_origin(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    (config / "methods").mkdir(parents=True)
+    (config / "methods/m.yaml").write_text("agent: rebrac\nalpha_actor: task\ntau: 0.1\n")
+
+    def differences(**changed: float) -> dict[str, list[str]]:
+        other = "cube-single-play-singletask-task1-v0"
+        settings = {TASK: {"alpha_actor": 1.0, "tau": 0.1}, other: {"alpha_actor": 0.01, "tau": 0.1} | changed}
+        files = [write_run(tmp_path, [50.0], method="m", task=task, settings=own) for task, own in settings.items()]
+        return mixtures(runs(collect(files)), tmp_path, config)
+
+    assert differences() == {}
+    assert differences(tau=0.2).keys() == {"m offline"}
 
 
 def test_uncommitted_code_is_said(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def verify(path: Path, config_dir: Path, data: Path) -> Verification:
     faulty = {finding.where for finding in found.findings if finding.kind is Kind.ALTERED}
     for table in sorted([*path.glob("*/scores.csv"), *path.glob("*/partial/scores.csv")]):
         found.tables += 1
-        found.findings += _of_table(table, path, faulty)
+        found.findings += _of_table(table, path, config_dir, faulty)
     return found
 
 
@@ -191,7 +191,7 @@ class Current:
         return {"name": name, "sha256": str(sha256)}
 
 
-def _of_table(table: Path, results: Path, faulty: set[str]) -> Iterator[Finding]:
+def _of_table(table: Path, results: Path, config_dir: Path, faulty: set[str]) -> Iterator[Finding]:
     """A table of scores: whether its runs still say what it holds, and whether its averages are of one origin."""
     from mfql.report.provenance import mixtures
     from mfql.report.scores import collect, read_scores
@@ -199,7 +199,7 @@ def _of_table(table: Path, results: Path, faulty: set[str]) -> Iterator[Finding]
 
     where = table.relative_to(results).as_posix()
     held = read_scores(table)
-    for average, differences in mixtures(runs(held), results).items():
+    for average, differences in mixtures(runs(held), results, config_dir).items():
         yield from (Finding(Kind.MIXED, f"{where}, {average}", line) for line in differences)
     for name, rows in held.groupby("run"):
         run = str(name).removeprefix("runs/")

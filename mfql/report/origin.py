@@ -6,12 +6,11 @@ are not averaged. Runs of other code or packages of the same declared training v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from itertools import groupby
 from typing import Any
 
 from mfql.files import identity_of
-from mfql.tasks import SETTINGS
 
 Manifest = Mapping[str, Any]
 # An aspect in which runs differ -> its values -> the runs that have it.
@@ -40,18 +39,26 @@ def incomparable(manifests: Mapping[str, Manifest]) -> Differences:
     return _differences(manifests, _decisive)
 
 
-def mixed(manifests: Mapping[str, Manifest]) -> dict[str, Differences]:
+def mixed(manifests: Mapping[str, Manifest], by_task: Callable[[str], Set[str]]) -> dict[str, Differences]:
     """In what the runs that one average takes differ.
 
     Args:
         manifests: of the runs of one experiment, by name.
+        by_task: of a method the settings that are the task's; all others are the method's.
 
     Returns:
         "METHOD STAGE" -> differences over all of its tasks, in code, packages and the settings that are the method's;
         "METHOD TASK STAGE" -> those in data and in the settings that are the task's. Without those that have none.
     """
+
+    def of_method(manifest: Manifest) -> dict[str, str]:
+        return _of_method(manifest, by_task(manifest["method"]))
+
+    def of_task(manifest: Manifest) -> dict[str, str]:
+        return _of_task(manifest, by_task(manifest["method"]))
+
     found = {}
-    for keys, aspects in ((("method", "stage"), _of_method), (("method", "task", "stage"), _of_task)):
+    for keys, aspects in ((("method", "stage"), of_method), (("method", "task", "stage"), of_task)):
         ordered = sorted(manifests.items(), key=lambda item: [str(item[1][key]) for key in keys])
         for values, part in groupby(ordered, key=lambda item: [str(item[1][key]) for key in keys]):
             if differences := _differences(dict(part), aspects):
@@ -90,15 +97,15 @@ def _decisive(manifest: Manifest) -> dict[str, str]:
     return own | _data(manifest) | {f"setting {key}": str(value) for key, value in manifest["settings"].items()}
 
 
-def _of_method(manifest: Manifest) -> dict[str, str]:
-    own = {key: value for key, value in _decisive(manifest).items() if key.removeprefix("setting ") not in SETTINGS}
+def _of_method(manifest: Manifest, by_task: Set[str]) -> dict[str, str]:
+    own = {key: value for key, value in _decisive(manifest).items() if key.removeprefix("setting ") not in by_task}
     own.pop("dataset")
     packages = {f"package {name}": version for name, version in manifest.get("packages", {}).items()}
     return {"code": _code(manifest), **own, **packages}
 
 
-def _of_task(manifest: Manifest) -> dict[str, str]:
-    settings = {f"setting {key}": str(manifest["settings"][key]) for key in SETTINGS if key in manifest["settings"]}
+def _of_task(manifest: Manifest, by_task: Set[str]) -> dict[str, str]:
+    settings = {f"setting {key}": str(value) for key, value in manifest["settings"].items() if key in by_task}
     return _data(manifest) | settings
 
 

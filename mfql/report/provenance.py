@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from mfql.errors import UserError
 from mfql.files import read_json
 from mfql.report.origin import COMPARED, described, mixed
 from mfql.report.scores import STAGES
+from mfql.settings import keys_by_task
+from mfql.tasks import SETTINGS
 
 SECTIONS = ("settings", "code", "dataset", "hardware", "packages")
 OTHER = "run"  # the section of entries that stand at the manifest's top
@@ -100,12 +103,14 @@ def missing(runs: pd.DataFrame, results: str | Path, targets: Iterable[str | Pat
     return Missing([run for run in asked if run not in scored and run not in running], running)
 
 
-def mixtures(runs: pd.DataFrame, results: str | Path) -> dict[str, list[str]]:
+def mixtures(runs: pd.DataFrame, results: str | Path, config_dir: str | Path = "config") -> dict[str, list[str]]:
     """The averages whose runs differ in code, packages, data or settings, with what they differ in.
 
     Args:
         runs: the table of `mfql.report.tasks.runs`.
         results: the folder that holds `runs/`; a run whose manifest is not at hand, or damaged, is left out.
+        config_dir: folder of `methods/`, whose files say which settings differ by task on purpose; for a method that
+            has no file there they are those of the task table.
 
     Returns:
         "METHOD STAGE" or "METHOD TASK STAGE" -> a line for each difference.
@@ -114,7 +119,14 @@ def mixtures(runs: pd.DataFrame, results: str | Path) -> dict[str, list[str]]:
     for run in runs["run"]:
         with suppress(UserError):
             manifests[run.removeprefix("runs/")] = read_json(Path(results) / run / "run" / "manifest.json")
-    found = mixed({run: manifest for run, manifest in manifests.items() if manifest.keys() >= COMPARED})
+
+    @cache
+    def by_task(method: str) -> Set[str]:
+        with suppress(UserError):
+            return keys_by_task(method, config_dir)
+        return frozenset(SETTINGS)
+
+    found = mixed({run: manifest for run, manifest in manifests.items() if manifest.keys() >= COMPARED}, by_task)
     return {average: described(differences) for average, differences in found.items()}
 
 
