@@ -137,14 +137,11 @@ def _build(lineage: list[tuple[_Source, ast.ClassDef]]) -> type[Settings] | None
                     declared[name] = (name, kind, field(default=ast.literal_eval(node.value)))
                 except ValueError:
                     return None
-    return make_dataclass(
-        names[0],
-        list(declared.values()),
-        bases=(Settings,),
-        namespace={"__module__": Settings.__module__},  # where the annotations' names are looked up
-        frozen=True,
-        kw_only=True,
-    )
+    made = make_dataclass(names[0], list(declared.values()), bases=(Settings,), frozen=True, kw_only=True)
+    # Where the annotations' names are looked up. Set afterwards: from Python 3.12 on `make_dataclass` puts its caller's
+    # module over one in `namespace`, and 3.11 has no argument for it.
+    made.__module__ = Settings.__module__
+    return made
 
 
 @dataclass(frozen=True)
