@@ -23,12 +23,15 @@ from mfql.errors import UserError, unknown
 from mfql.extensions import METHODS, files, find, find_agent
 from mfql.files import identity_of
 from mfql.tables import as_scalar, find_row, own_columns, scalar_text
-from mfql.tasks import SOURCED, Task, find_task
+from mfql.tasks import SOURCED, Task, find_task, simulation_version
 
 STAGES = ("offline", "pretrain", "online")
 # Raise it when the code that all methods share changes a number: finished runs are then trained anew.
 TRAINING_VERSION = 1
 _META = ("agent", "inherits", "table", *STAGES)
+# Settings that came after runs were finished, each with the value that all of those had: with it a setting is no part
+# of a run's identity, so that they stay finished.
+LATER: dict[str, Any] = {}
 # Settings that count under a condition alone: the other setting that it is of, and the values of that.
 Conditions = Mapping[str, tuple[str, tuple[Any, ...]]]
 _COUNTS_WHERE: Conditions = {"reward_delay": ("reward", ("delayed",))}
@@ -96,6 +99,11 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         """The values, as JSON holds them."""
         return asdict(self)
+
+
+def identified(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a run is known by: all but those of `LATER` that have the value there."""
+    return {key: value for key, value in settings.items() if key not in LATER or value != LATER[key]}
 
 
 def require(key: str, value: Any, condition: bool, expected: str) -> None:
@@ -271,10 +279,12 @@ def settings_hash(method: str, task: str, stage: str, config_dir: str | Path = "
     from mfql.declared import declared_settings
 
     agent, own = declared_settings(method, task, stage, config_dir)
-    hashed = [stage, agent, own.as_dict(), training_version(agent)]
+    hashed = [stage, agent, identified(own.as_dict()), training_version(agent)]
     start = checkpoint_stage(method, task, config_dir) if stage == "online" else None
+    if (simulation := simulation_version(task)) > 1:
+        hashed.append(f"simulation_version {simulation}")
     if start is not None:
-        hashed.append(declared_settings(method, task, start, config_dir)[1].as_dict())
+        hashed.append(identified(declared_settings(method, task, start, config_dir)[1].as_dict()))
     return identity_of(hashed)
 
 

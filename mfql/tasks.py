@@ -107,6 +107,11 @@ def is_visual(name: str) -> bool:
     return name.startswith("visual-")
 
 
+def simulation_version(name: str) -> int:
+    """The declared version of what simulates a task: a raise trains the task's finished runs anew."""
+    return 1
+
+
 def seeds_of_task(config: Mapping[str, Any], task: str) -> list[int]:
     """The seeds that a configuration trains a task with: pixel tasks have their own."""
     return [int(seed) for seed in config["pixel_seeds" if is_visual(task) else "seeds"]]

@@ -20,7 +20,8 @@ import psutil
 
 from mfql.errors import UserError
 from mfql.files import identity_of, read_json, sha256, write_json
-from mfql.settings import agent_file, training_version
+from mfql.settings import LATER, agent_file, identified, training_version
+from mfql.tasks import simulation_version
 from mfql.training.checkpoint import Checkpoints
 
 # torch inside functions: what a run's folder says is read on machines without it too.
@@ -164,7 +165,7 @@ def describe_run(
         run: its folder.
         agent: the method's code.
         settings: every value, defaults of the settings class included.
-        dataset: `name` and `sha256`, and what else is to be said of it.
+        dataset: `name` and `sha256`, `constant_dimensions` where it has any, and what else is to be said of it.
         parent: `stage` and `identity` of the run that it starts from; None for the offline part.
     """
     described = {
@@ -177,6 +178,7 @@ def describe_run(
         "settings": settings,
         "starts_from": parent and {"stage": parent["stage"], "identity": parent["identity"]},
         "dataset": dataset,
+        "simulation_version": simulation_version(run.task),
     }
     return described | {"identity": identity_in(described)}
 
@@ -194,11 +196,21 @@ def identity_in(described: Mapping[str, Any]) -> str:
             "training_version": described["training_version"],
             "stage": "online" if described["stage"] == "online" else "offline",
             "seed": described["seed"],
-            "settings": described["settings"],
+            "settings": identified(described["settings"]),
             "dataset": described["dataset"]["sha256"],
             "parent": parent and parent["identity"],
         }
+        | {name: value for name, value in _later(described).items() if value is not None}
     )
+
+
+def _later(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What came after runs were finished, None where it is as all of those had it: so that they stay finished."""
+    simulation = described.get("simulation_version", 1)
+    return {
+        "simulation_version": simulation if simulation > 1 else None,
+        "constant_dimensions": described["dataset"].get("constant_dimensions") or None,
+    }
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -212,10 +224,16 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         if before[name] != now[name]
     ]
     # As JSON holds them: a list and a tuple are one.
-    was, wanted = (json.loads(json.dumps(settings)) for settings in (before["settings"], now["settings"]))
+    was, wanted = (LATER | json.loads(json.dumps(settings)) for settings in (before["settings"], now["settings"]))
     for key in sorted(was.keys() | wanted.keys()):
         if was.get(key) != wanted.get(key):
             found.append(f"{key} {was.get(key, 'unset')} -> {wanted.get(key, 'unset')}")
+    earlier, later = _later(before), _later(now)
+    found += [
+        f"{name.replace('_', ' ')} {earlier[name] or 'as before'} -> {later[name] or 'as before'}"
+        for name in later
+        if earlier[name] != later[name]
+    ]
     if before["dataset"]["sha256"] != now["dataset"]["sha256"]:
         found.append(f"dataset {before['dataset']['sha256'][:16]} -> {now['dataset']['sha256'][:16]}")
     if (before["starts_from"] or {}).get("identity") != (now["starts_from"] or {}).get("identity"):

@@ -17,7 +17,15 @@ from mfql.data.dataset import Dataset, load
 from mfql.errors import UserError, unknown
 from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, acting_seconds, save_policy
 from mfql.files import identity_of, json_text, locked, sha256, write_json, write_whole
-from mfql.settings import Settings, build_settings, checkpoint_stage, method_file, raw_settings, settings_source
+from mfql.settings import (
+    Settings,
+    build_settings,
+    checkpoint_stage,
+    identified,
+    method_file,
+    raw_settings,
+    settings_source,
+)
 from mfql.tasks import Task, find_task, is_visual
 from mfql.training.device import memory_errors_for_people, repays_compiling, set_precision
 from mfql.training.loop import Execution, Trainer
@@ -129,7 +137,7 @@ def _manifest(
     }
     parent = _parent(job, seed, dataset) if job.stage == "online" else None
     return describe_run(job.run(seed), agent, settings.as_dict(), described, parent) | {
-        "settings_hash": identity_of([agent, settings.as_dict()]),
+        "settings_hash": identity_of([agent, identified(settings.as_dict())]),
         "settings_source": settings_source(job.method, job.task, job.stage, job.config_dir),
         # A method without an offline part has the steps of the online one alone.
         "reduced": (settings.offline_steps or settings.online_steps) < _PAPER_STEPS,
