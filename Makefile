@@ -4,8 +4,9 @@
 #   make test            install, run the tests
 #   make help            the others
 #
-# PYTHON=python3.12      the interpreter that .venv is made with (3.11 to 3.13)
-# TORCH_INDEX=URL        the package index that torch comes from, to choose its CPU or a CUDA build: see README.md
+# PYTHON=python3.12      the interpreter that .venv is made with (3.11 to 3.13), and the only one that is tested
+# TORCH=cpu              the build of torch: cpu, cu126, cu130, ..., or auto by the driver; without it, what pip takes: README.md
+# TORCH_INDEX=URL        instead, the package index that torch comes from, such as a mirror of a build's
 # CORES=4                cores that the quickstart may use
 # CUDA=13.0              an image for NVIDIA's GPUs; BASE, SITE, ...: docs/containers.md
 
@@ -14,7 +15,11 @@ LAUNCHER ?= .launcher
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell \
 	$(name) -c 'import sys; 311 <= sys.version_info[0] * 100 + sys.version_info[1] <= 313 and print("$(name)")' 2> /dev/null)))
 CORES ?= all
+TORCH ?=
 TORCH_INDEX ?=
+ifneq ($(and $(TORCH),$(TORCH_INDEX)),)
+$(error TORCH=$(TORCH) and TORCH_INDEX=$(TORCH_INDEX) both say where torch comes from. Give one of them)
+endif
 export BASE BOOTSTRAP CUDA DEBIAN_MIRROR DEBIAN_SECURITY_MIRROR ENGINE ENGINE_FLAGS IMAGE LOCAL_BASE PIP_INDEX RUN_FLAGS SITE \
 	TORCH_INDEX
 
@@ -23,13 +28,14 @@ key = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
 RUNTIME := $(VENV)/.installed-$(call key,pyproject.toml containers/requirements.lock containers/torch.txt)
 DEVELOPMENT := $(VENV)/.installed-dev-$(call key,pyproject.toml containers/requirements-dev.lock)
 LAUNCHER_INSTALLED := $(LAUNCHER)/.installed-$(call key,pyproject.toml containers/requirements-launcher.lock)
-TORCH := $(VENV)/.torch-$(call key,containers/torch.txt)$(if $(TORCH_INDEX),-$(shell echo '$(TORCH_INDEX)' | cksum | cut -d ' ' -f 1))
+TORCH_INSTALLED := $(VENV)/.torch-$(call key,containers/torch.txt)$(addprefix -,$(TORCH))$(if \
+	$(TORCH_INDEX),-$(shell echo '$(TORCH_INDEX)' | cksum | cut -d ' ' -f 1))
 
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install launcher quickstart test lint types bench check-data check-science check-methods check-browser check-golden update lock lock-cuda image image-docker sbom check-image check-slurm test-site clean
+.PHONY: help install launcher quickstart test test-pythons test-quick lint types bench check-data check-science check-methods check-browser check-golden update lock lock-cuda image image-docker sbom check-image check-slurm test-site clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
@@ -44,8 +50,27 @@ quickstart: $(RUNTIME)  ## the whole pipeline, small
 	@$(RUN) mfql summary --aggregates results/quickstart/aggregate --expected config/quickstart-expected.yaml \
 		--report results/quickstart/report.html
 
-test: $(DEVELOPMENT)  ## the tests
+test: $(DEVELOPMENT)  ## the tests; their quick part on every other supported Python of the machine too, unless PYTHON names one
 	$(RUN) python -m pytest -n 2
+ifeq ($(origin PYTHON),file)
+	@$(MAKE) --no-print-directory test-pythons
+endif
+
+# uv installs there what pip does in .venv: it keeps one copy of what the environments have in common.
+test-pythons: $(DEVELOPMENT)  ## the quick part of the tests on every supported Python of the machine but that of .venv
+	@own=$$($(VENV)/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); tested=; \
+	for python in $$($(VENV)/bin/python tests/pythons.py); do \
+		release=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		[ "$$release" != "$$own" ] || continue; \
+		$(MAKE) --no-print-directory test-quick PYTHON="$$python" VENV="$(VENV)-$$release" \
+			PIP="VIRTUAL_ENV=$(CURDIR)/$(VENV)-$$release $(CURDIR)/$(VENV)/bin/uv pip --quiet" || exit; \
+		tested="$$tested $$release"; \
+	done; \
+	echo "Python $$own: all tests;$${tested:+ quick part:$$tested;} looked for 3.11, 3.12 and 3.13"
+
+test-quick: $(DEVELOPMENT)
+	@$(VENV)/bin/python -c 'import platform, torch; print(f"Python {platform.python_version()}, torch {torch.__version__}")'
+	$(RUN) python -m pytest -n 2 -m "not slow"
 
 lint: $(DEVELOPMENT)  ## style of the code and of the workflow
 	$(RUN) ruff check .
@@ -126,7 +151,7 @@ check-image: $(RUNTIME)  ## build both images, run them and the workflow in them
 	$(RUN) tests/site/check_image.sh
 
 clean:  ## remove the installation and caches; results and data stay
-	rm -rf $(VENV) $(LAUNCHER) .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) $(VENV)-3.* $(LAUNCHER) .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python $(LAUNCHER)/bin/python:
@@ -139,7 +164,7 @@ $(VENV)/bin/python $(LAUNCHER)/bin/python:
 	"$(PYTHON)" -m venv $(@:/bin/python=)
 
 # The locks are complete, so pip resolves nothing (--no-deps). torch follows them and finds its dependencies in place.
-$(RUNTIME): | $(TORCH)
+$(RUNTIME): | $(TORCH_INSTALLED)
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -150,13 +175,20 @@ $(LAUNCHER_INSTALLED): | $(LAUNCHER)/bin/python
 	@touch $@
 
 $(VENV)/.requirements-$(call key,containers/requirements.lock): | $(VENV)/bin/python
-	@echo "Installing into $(VENV): about 220 MB to download, then torch (CPU build 190 MB, CUDA build 3 GB)"
+	@echo "Installing into $(VENV): about 220 MB to download, then torch (CPU build 190 MB, CUDA build 3 GB; TORCH=cpu takes the first)"
 	$(PIP) install --no-deps --require-hashes --requirement containers/requirements.lock
 	@touch $@
 
-$(TORCH): | $(VENV)/.requirements-$(call key,containers/requirements.lock)
-	$(if $(TORCH_INDEX),$(PIP) uninstall --yes torch && rm -f $(VENV)/.torch-*)
+# pip knows no builds of torch by name; uv does.
+$(TORCH_INSTALLED): | $(VENV)/.requirements-$(call key,containers/requirements.lock)
+	$(if $(TORCH)$(TORCH_INDEX),$(PIP) uninstall --yes torch && rm -f $(VENV)/.torch-*)
+ifneq ($(TORCH),)
+	sed -n '/^uv==/,/ # via/p' containers/requirements-dev.lock > $@.uv
+	$(PIP) install --no-deps --require-hashes --requirement $@.uv && rm $@.uv
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --torch-backend $(TORCH) --requirement containers/torch.txt
+else
 	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --requirement containers/torch.txt
+endif
 	@touch $@
 
 $(DEVELOPMENT): | $(RUNTIME)

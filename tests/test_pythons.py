@@ -1,0 +1,36 @@
+"""Which Pythons `make test` finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.pythons import pythons
+
+
+def interpreter(place: Path, prints: str = "", status: int = 0) -> Path:
+    """A program that answers as an interpreter would that is asked for its release."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(f"#!/bin/sh\necho '{prints}'\nexit {status}\n")
+    place.chmod(0o755)
+    return place
+
+
+def test_a_release_is_found_beside_the_running_one_when_its_name_in_path_starts_nothing(tmp_path: Path) -> None:
+    own = interpreter(tmp_path / "versions/3.11.7/bin/python3.11", "3.11")
+    other = interpreter(tmp_path / "versions/3.12.1/bin/python3.12", "3.12")
+    shims = interpreter(tmp_path / "shims/python3.12", "", 127).parent
+    assert pythons(own.parents[1], str(shims)) == {"3.11": own, "3.12": other}
+
+
+def test_path_comes_first_and_what_cannot_make_environments_is_passed_over(tmp_path: Path) -> None:
+    own = interpreter(tmp_path / "versions/cpython-3.13.0-linux/bin/python3.13", "3.13")
+    interpreter(tmp_path / "first/python3.13", "", 1)  # As one without ensurepip.
+    second = interpreter(tmp_path / "second/python3.13", "3.13")
+    path = f"{tmp_path / 'first'}:{tmp_path / 'second'}"
+    assert pythons(own.parents[1], path) == {"3.13": second}
+
+
+def test_a_name_that_starts_another_release_is_not_taken_for_it(tmp_path: Path) -> None:
+    own = interpreter(tmp_path / "versions/a/bin/python3.11", "3.11")
+    interpreter(tmp_path / "bin/python3.12", "3.11")
+    assert pythons(own.parents[1], str(tmp_path / "bin")) == {"3.11": own}
