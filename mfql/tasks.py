@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +323,15 @@ def select_tasks(entries: list[str], config_dir: str | Path = "config") -> list[
             raise unknown("task, environment or suite", entry, sorted(known), _tables(config_dir))
         selected |= dict.fromkeys(named)
     return list(selected)
+
+
+def replayed(tasks: Iterable[Task]) -> list[str]:
+    """Of the tasks on one dataset the first by name, since a replay of recorded steps asks nothing of rewards; sorted.
+
+    Datasets of tasks of one's own have no states to replay from.
+    """
+    by_dataset = {task.dataset: task.name for task in sorted(tasks, key=attrgetter("name"), reverse=True)}
+    return sorted(set(by_dataset.values()) - registered_tasks().keys())
 
 
 def _tables(config_dir: str | Path) -> str:

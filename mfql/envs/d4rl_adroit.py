@@ -24,7 +24,7 @@ _REFUSED = re.compile(rb'\sapirate="[^"]*"')
 
 
 def compile_model(scene: str) -> mujoco.MjModel:
-    """The model of `pen`, `hammer`, `door` or `relocate`, with the actuator gains that D4RL sets and the data's physics.
+    """The model of `pen`, `hammer`, `door` or `relocate`, with D4RL's actuator gains and the data's physics.
 
     Raises:
         UserError: `d4rl` is not installed, its model files are incomplete, or their physics cannot be corrected.

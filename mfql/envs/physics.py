@@ -58,14 +58,15 @@ def correct_env(base: Any) -> None:
     correct(base.model)
 
 
-def corrections(task: str) -> list[str]:
-    """What `correct` changes in a task's models with the installed MuJoCo, for a run's manifest.
+def described(task: str) -> dict[str, Any]:
+    """What simulates a task, for a run's manifest: `mujoco`, its version, and `corrected`, what `correct` changes.
 
     Raises:
         UserError: as of `correct`.
     """
     here = {CONTACT_MARGINS: lambda: margin_rule() == _SUM}
-    return [name for name in simulation_differences(task) if here[name]()]
+    corrected = [name for name in simulation_differences(task) if here[name]()]
+    return {"mujoco": mujoco.__version__, "corrected": corrected}
 
 
 @cache
