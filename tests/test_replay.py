@@ -22,7 +22,7 @@ ANT = "antmaze-large-navigate-singletask-task1-v0"
 POINT = "pointmaze-medium-navigate-singletask-task1-v0"
 CUBE, PIXELS = "cube-single-play-singletask-task1-v0", "visual-cube-single-play-singletask-task1-v0"
 SCENE = "scene-play-singletask-task1-v0"
-# As joint positions in metres and radians are told apart: recorded ones are float32.
+# Near zero: recorded positions (m, rad) and velocities are float32.
 POSITIONS, VELOCITIES = 1e-6, 1e-5
 
 
@@ -96,14 +96,14 @@ def test_the_ants_own_steps_are_reproduced_and_those_of_other_contacts_are_not(t
     task = find_task(ANT)
     write(tmp_path, task, [walked(ANT, 100, seed) for seed in range(2)])
     here = replay(task, tmp_path, rows=1000)["discrepancy"]
-    assert here["positions"]["median"] < 1e-5
-    assert here["velocities"]["median"] < 1e-3
+    assert here["positions"]["p95"] < POSITIONS
+    assert here["velocities"]["p95"] < VELOCITIES
     with monkeypatch.context() as uncorrected:
         uncorrected.setattr(physics, "margin_rule", lambda: "larger")
         write(tmp_path, task, [walked(ANT, 100, seed) for seed in range(2)])
     elsewhere = replay(task, tmp_path, rows=1000)["discrepancy"]
     for quantity in here:
-        assert elsewhere[quantity]["median"] > 100 * here[quantity]["median"]
+        assert elsewhere[quantity]["median"] > 1000 * here[quantity]["p95"]
         assert elsewhere[quantity]["median"] > 0.01 * elsewhere[quantity]["moved"]
 
 
