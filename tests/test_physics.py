@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mfql.data import generate as generating
 from mfql.envs import d4rl, d4rl_adroit, d4rl_antmaze, physics
 from mfql.envs.make import make_env, make_envs, reset_env
+from mfql.envs.vector import EnvPool
 from mfql.errors import UserError
 from mfql.tasks import known_tasks, simulation_differences, simulation_version
 
@@ -149,6 +152,28 @@ def test_what_a_manipulation_environment_compiles_anew_is_corrected_once(monkeyp
     reset_env(twin, 0)
     assert len(compiled) == 2
     assert compiled[1] is env.base.model is not compiled[0]
+
+
+def test_what_collects_data_is_corrected_too(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(physics, "correct", compiled.append)
+    generating._collector.cache_clear()
+    for dataset in ("scene-play-v0", "pointmaze-medium-navigate-v0"):
+        generating.collect_episode(replace(generating.find_recipe(dataset), steps=2), 0, ("train", 0))
+    generating._collector.cache_clear()
+    assert len(compiled) == 2
+
+
+def test_workers_step_in_the_datas_physics():
+    env = make_env(TASKS["ogbench/antmaze-large"])
+    actions = np.random.default_rng(0).uniform(-1, 1, (20, 1, 8)).astype(np.float32)
+    with EnvPool(TASKS["ogbench/antmaze-large"], 1, 1) as pool:
+        pool.reset({0: 5})
+        reset_env(env, 5)
+        for action in actions:
+            pool.step(action, np.ones(1, bool))
+            observation, *_ = env.step(action[0])
+        np.testing.assert_array_equal(pool.observations[0], observation.astype(np.float32))
 
 
 def contact_margins(model: mujoco.MjModel) -> dict[tuple[int, int], float]:

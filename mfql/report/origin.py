@@ -1,7 +1,7 @@
 """Whether the runs behind an average are of one kind: the same settings, data, code and packages.
 
-Runs of one method, task and stage whose settings, data, simulation or training version differ are no sample of one thing:
-they are not averaged. Runs of other code or packages of the same declared training version are, and it is said.
+Runs of one method, task and stage whose settings, data, simulation or training version differ are no sample of one
+thing: they are not averaged. Runs of other code or packages of the same declared training version are, and it is said.
 """
 
 from __future__ import annotations
