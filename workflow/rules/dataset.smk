@@ -93,12 +93,8 @@ rule replay_table:
     input:
         replays,
     output:
-        report(
-            [f"{EXPERIMENT}/replay/{file}" for file in ("replay.csv", "table.csv")],
-            caption="../report/replay.rst",
-            category="Tables",
-        ),
-        [f"{EXPERIMENT}/replay/{file}" for file in ("data.csv", "table.md", "table.tex")],
+        [f"{EXPERIMENT}/replay/{file}" for file in ("data.csv", "table.csv", "table.md", "table.tex")],
+        steps=report(f"{EXPERIMENT}/replay/replay.csv", caption="../report/replay.rst", category="Tables"),
         panel=f"{EXPERIMENT}/replay/panel.json",
     log:
         f"logs/{EXPERIMENT}/replay_table.log",
@@ -111,4 +107,4 @@ rule replay_table:
         mem_mb=1000,
         runtime=10,
     shell:
-        "mfql data replay-table {input} --out {output[0]} --command {params.command:q} > {log} 2>&1"
+        "mfql data replay-table {input} --out {output.steps} --command {params.command:q} > {log} 2>&1"
