@@ -55,7 +55,7 @@ rule online:
 
 rule replay:
     input:
-        rules.replay_table.output,
+        rules.replay_table.output.panel,
 
 
 rule tune:

@@ -111,8 +111,8 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     )
     describe.add_argument("--config-dir", type=Path, default=Path("config"))
     describe.set_defaults(func=_describe)
-    replay = data.add_parser("replay", help="compare one step of the simulator with a D4RL dataset's")
-    replay.add_argument("task", help="such as pen-human-v1")
+    replay = data.add_parser("replay", help="compare one step of the simulator with a dataset's")
+    replay.add_argument("task", help="of OGBench or D4RL, such as pen-human-v1")
     replay.add_argument("--data", type=Path, default=Path("data"), help="folder of the dataset")
     replay.add_argument("--rows", type=_count(1), default=1000, help="steps, spread evenly over the file")
     replay.add_argument("--out", type=Path, metavar="FILE.json")
@@ -120,7 +120,10 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     replay.set_defaults(func=_replay)
     table = data.add_parser("replay-table", help="gather replays into one table")
     table.add_argument("files", nargs="+", type=Path, metavar="FILE.json", help="what `mfql data replay --out` wrote")
-    table.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
+    table.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.csv", help="a panel of the report goes beside it"
+    )
+    table.add_argument("--command", default="mfql data replay-table", help="what makes it, for its readers")
     table.set_defaults(func=_replay_table)
 
 
@@ -158,9 +161,9 @@ def _replay(options: argparse.Namespace) -> None:
 
 
 def _replay_table(options: argparse.Namespace) -> None:
-    from mfql.data.replay import gather
+    from mfql.report.replays import write
 
-    gather(options.files, options.out)
+    write(options.files, options.out, options.command)
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:

@@ -44,7 +44,8 @@ class Small:
         config = yaml.safe_load((ROOT / "tests/miniature.yaml").read_text())
         config |= {"offline": one, "online": one, "seeds": [0, 1], "datasets_from": "../published"}
         (project.folder / "small.yaml").write_text(yaml.safe_dump(config | {"datasets": {}}))
-        printed = project.snakemake("all", "replay", "--configfile", "small.yaml")
+        printed = project.snakemake("replay", "--configfile", "small.yaml")
+        printed += project.snakemake("all", "--configfile", "small.yaml")
         (project.folder / "printed.txt").write_text(printed)
         return cls(project)
 
@@ -71,18 +72,22 @@ def test_a_file_from_a_folder_is_trained_offline_and_online_and_reported(small: 
         run = small.results / f"runs/{METHOD}/{TASK}/seed1/{stage}"
         dataset = json.loads((run / "run/manifest.json").read_text())["dataset"]
         assert (dataset["source"], dataset["sha256"]) == ("downloaded", lock[f"{TASK}.hdf5"]["sha256"])
+        assert json.loads((run / "run/manifest.json").read_text())["physics"]["corrected"] == ["contact margins"]
         assert json.loads((run / "evaluation.json").read_text())["metric"] == "normalized_return"
     assert TASK in (small.results / "miniature/scores.csv").read_text()
     assert TASK in (small.results / "miniature/report.html").read_text()
 
 
-def test_replays_of_the_configurations_d4rl_datasets_are_one_table(small: Small) -> None:
+def test_replays_of_the_configurations_datasets_are_one_table_which_the_report_shows(small: Small) -> None:
     with open(small.results / "miniature/replay/replay.csv", newline="") as file:
         rows = {row["quantity"]: row for row in csv.DictReader(file)}
     assert set(rows) == {"positions", "velocities"}
     # Recorded by this same simulator.
     assert all(float(row["median"]) < 5e-3 * float(row["moved"]) + 1e-6 for row in rows.values())
     assert {row["task"] for row in rows.values()} == {TASK}
+    page = (small.results / "miniature/report.html").read_text()
+    section = page.partition("Recorded steps</h2>")[2].partition("</section>")[0]
+    assert f"{float(rows['positions']['moved']):.1e}" in section
 
 
 def test_a_plan_says_what_a_launch_then_does(

@@ -192,15 +192,18 @@ def test_an_average_over_runs_of_other_code_or_packages_is_said(tmp_path: Path) 
     assert f"package torch: 2.13.0 ({name.format(0)}, {name.format(1)}); 2.14.0 ({name.format(2)})" in said
 
 
-def test_settings_that_a_methods_own_table_has_by_task_are_no_mixed_origin(tmp_path: Path) -> None:
+def test_settings_and_simulations_that_are_a_tasks_own_are_no_mixed_origin(tmp_path: Path) -> None:
     config = tmp_path / "config"
     (config / "methods").mkdir(parents=True)
     (config / "methods/m.yaml").write_text("agent: rebrac\nalpha_actor: task\ntau: 0.1\n")
 
     def differences(**changed: float) -> dict[str, list[str]]:
-        other = "cube-single-play-singletask-task1-v0"
+        other = "antmaze-large-navigate-singletask-task1-v0"
         settings = {TASK: {"alpha_actor": 1.0, "tau": 0.1}, other: {"alpha_actor": 0.01, "tau": 0.1} | changed}
-        files = [write_run(tmp_path, [50.0], method="m", task=task, settings=own) for task, own in settings.items()]
+        files = [
+            write_run(tmp_path, [50.0], method="m", task=task, settings=own, simulation_version=version)
+            for version, (task, own) in enumerate(settings.items(), start=1)
+        ]
         return mixtures(runs(collect(files)), tmp_path, config)
 
     assert differences() == {}

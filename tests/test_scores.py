@@ -134,6 +134,7 @@ SETTINGS = {"discount": 0.98, "batch_size": 256}
         ({"settings": SETTINGS | {"batch_size": 64}}, "setting batch_size: 256 .*; 64 "),
         ({"training_version": [2, 1]}, "training version"),
         ({"dataset": {"name": "other", "sha256": "cd" * 32}}, "dataset"),
+        ({"simulation_version": 2}, "simulation version: 1 .*; 2 "),
     ],
 )
 def test_runs_of_other_settings_data_or_training_are_not_averaged(tmp_path: Path, other: dict, named: str) -> None:

@@ -18,7 +18,7 @@ from mfql.report.scores import read_scores
 
 # Of a configuration's folder: tables, and the figures of panels, which cannot be drawn anew without their runs.
 _KINDS, _DRAWN = (".csv", ".json", ".md"), (".svg", ".png")
-_TABLES = ("scores.csv", "aggregate", "verdict", "toy", "ablations", "claims")
+_TABLES = ("scores.csv", "aggregate", "verdict", "toy", "ablations", "claims", "replay")
 # Of a run, with the policy where it is shipped.
 _OF_RUN = ("evaluation.json", "run/evaluation.json", "run/manifest.json")
 _POLICY = ("run/policy/policy.json", "run/policy/policy.safetensors")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,7 +166,7 @@ def load(task: Task, folder: str | Path) -> Dataset:
     try:
         reset_env(env, 0)  # Relabelling resets it without a seed; what that draws follows from this one.
         for path in paths.values():
-            _check_arrays(path, _array_shapes(env))
+            check_arrays(path, _array_shapes(env), f"It is no dataset of this task. {REPLACE}")
         source, digest = verify(folder, task.dataset)
         train, val = (read_pixels if is_visual(task.name) else _read_states)(task, paths, env)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
@@ -211,8 +211,16 @@ def _array_shapes(env: gymnasium.Env) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _check_arrays(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Refuse a file whose arrays are not those of the environment; reads the arrays' headers alone."""
+def check_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]], lacking: str) -> None:
+    """Refuse an `.npz` file whose arrays are not those of the environment; reads the arrays' headers alone.
+
+    Args:
+        shapes: of a row of each array.
+        lacking: what to do about a file that lacks one.
+
+    Raises:
+        UserError: the file is absent or unreadable, or lacks an array, or one has another shape or no numbers.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
@@ -223,8 +231,8 @@ def _check_arrays(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
         raise UserError(f"{path} is no readable .npz file: {error}", REPLACE) from error
     missing = [name for name in shapes if name not in headers]
     if missing:
-        raise UserError(f"{path} lacks the arrays {', '.join(missing)}", f"It is no dataset of this task. {REPLACE}")
-    rows = headers["observations"][0][:1]
+        raise UserError(f"{path} lacks the arrays {', '.join(missing)}", lacking)
+    rows = next(iter(headers.values()))[0][:1]
     for name, (shape, dtype) in headers.items():
         if shape != rows + shapes[name]:
             expected = f"[{rows[0] if rows else 'N'}{''.join(f', {size}' for size in shapes[name])}]"

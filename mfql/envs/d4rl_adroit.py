@@ -14,6 +14,7 @@ from types import MappingProxyType
 import mujoco
 import numpy as np
 
+from mfql.envs import physics
 from mfql.envs.d4rl import package_folder
 from mfql.envs.d4rl_simulation import Simulation
 from mfql.errors import UserError
@@ -23,10 +24,10 @@ _REFUSED = re.compile(rb'\sapirate="[^"]*"')
 
 
 def compile_model(scene: str) -> mujoco.MjModel:
-    """The model of `pen`, `hammer`, `door` or `relocate`, with the actuator gains that D4RL sets.
+    """The model of `pen`, `hammer`, `door` or `relocate`, with D4RL's actuator gains and the data's physics.
 
     Raises:
-        UserError: `d4rl` is not installed, or its model files are incomplete.
+        UserError: `d4rl` is not installed, its model files are incomplete, or their physics cannot be corrected.
     """
     suite = package_folder() / "hand_manipulation_suite"
     files = {path.name: _REFUSED.sub(b"", path.read_bytes()) for path in (suite / "assets").glob("*.xml")}
@@ -42,6 +43,7 @@ def compile_model(scene: str) -> mujoco.MjModel:
         rows = slice(model.actuator(first).id, model.actuator(last).id + 1)
         model.actuator_gainprm[rows, :3] = (gain, 0.0, 0.0)
         model.actuator_biasprm[rows, :3] = (0.0, -gain, 0.0)
+    physics.correct(model)
     return model
 
 

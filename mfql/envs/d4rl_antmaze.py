@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import mujoco
 import numpy as np
 
+from mfql.envs import physics
 from mfql.envs.d4rl import package_folder
 from mfql.envs.d4rl_simulation import Simulation
 from mfql.errors import UserError
@@ -51,10 +52,10 @@ _GOAL_RADIUS = 0.5
 
 
 def compile_model(scene: str) -> Maze:
-    """The ant in the maze `umaze`, `medium` or `large`; the ant's starting cell is the origin.
+    """The ant in the maze `umaze`, `medium` or `large`, with the data's physics; its starting cell is the origin.
 
     Raises:
-        UserError: `d4rl` is not installed, or its ant cannot be loaded.
+        UserError: `d4rl` is not installed, its ant cannot be loaded, or its physics cannot be corrected.
     """
     path = package_folder() / "locomotion" / "assets" / "ant.xml"
     rows = _MAPS[scene].split()
@@ -70,6 +71,7 @@ def compile_model(scene: str) -> Maze:
         model = mujoco.MjModel.from_xml_string(ElementTree.tostring(root, encoding="unicode"))
     except (OSError, ElementTree.ParseError, ValueError) as error:
         raise UserError(f"the ant's model {path} cannot be loaded: {error}", "Reinstall d4rl==1.1.") from error
+    physics.correct(model)
     size = np.array([len(rows[0]), len(rows)])
     return Maze(model, (goal - start) * _CELL, ((size - 1) / 2 - start) * _CELL, float(size.max()) * _CELL)
 

@@ -84,25 +84,31 @@ def make_envs(task_name: str, count: int) -> list[Isolated]:
 
 
 def isolated(make: Callable[[], gymnasium.Env], name: str) -> Isolated:
-    """The environment that `make` returns, with random generators and solver state of its own.
+    """The environment that `make` returns, with random generators and solver state of its own, and the data's physics.
 
     Args:
         make: creates an OGBench environment (a gymnasium environment with its wrappers).
         name: the task's or environment's name.
 
     Raises:
-        UserError: gymnasium knows no environment of that name, or it shows pixels and cannot render them.
+        UserError: gymnasium knows no environment of that name, it shows pixels and cannot render them, or its physics
+            cannot be corrected.
     """
+    from mfql.envs.physics import correct_env
+
     try:
         if is_visual(name):
             choose_renderer()
         with _tidy_making():
             env = Isolated(make())
+            correct_env(env.base)
             if is_visual(name):
                 env.reset(seed=0)  # Renders; OpenGL's loaders fail in many ways, none of which says what to do.
             return env
     except (gymnasium.error.UnregisteredEnv, ValueError) as error:
         raise UserError(f"OGBench has no environment for {name!r}: {error}", "Check the name's spelling.") from error
+    except UserError:
+        raise
     except Exception as error:
         if not is_visual(name):
             raise

@@ -15,7 +15,7 @@ from mfql.data.generate import find_recipe
 from mfql.envs import d4rl
 from mfql.plan.configuration import Run, asked_runs, dataset_folder, find_run, pack_of
 from mfql.plan.outlook import Outlook, Outlooks
-from mfql.tasks import registered_tasks
+from mfql.tasks import registered_tasks, replayed
 from mfql.training.run import Fate, go_on_together
 
 STAGES = ("fetch", "generate", "describe", "offline", "pretrain", "online", "evaluation", "report", "replay")
@@ -202,14 +202,14 @@ class Launch:
         return self._made[path]
 
     def _replay(self) -> None:
-        """One file for each of the configuration's D4RL datasets, and their table."""
+        """One file for each of the configuration's datasets of OGBench and D4RL, and their table."""
         folder = self._results / self.config["name"] / "replay"
-        names = {run.task.name for stage in ("offline", "online") for run, _ in self._asked(stage)}
+        tasks = {run.task.name: run.task for stage in ("offline", "online") for run, _ in self._asked(stage)}
         made = [
-            self._need_dataset(name) or not (folder / f"{name}.json").exists()
-            for name in sorted(names & d4rl.TASKS.keys())
+            self._need_dataset(tasks[name].dataset) or not (folder / f"{name}.json").exists()
+            for name in replayed(tasks.values())
         ]
-        self.counts["replay"] += sum(made) + (any(made) or not (folder / "replay.csv").exists())
+        self.counts["replay"] += sum(made) + (any(made) or not (folder / "panel.json").exists())
 
     def _ablation(self, name: str) -> None:
         """The runs of an ablation, its list of them, and its figure."""

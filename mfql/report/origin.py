@@ -1,7 +1,7 @@
 """Whether the runs behind an average are of one kind: the same settings, data, code and packages.
 
-Runs of one method, task and stage whose settings, data or training version differ are no sample of one thing: they
-are not averaged. Runs of other code or packages of the same declared training version are, and it is said.
+Runs of one method, task and stage whose settings, data, simulation or training version differ are no sample of one
+thing: they are not averaged. Runs of other code or packages of the same declared training version are, and it is said.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def _decisive(manifest: Manifest) -> dict[str, str]:
 
 
 def _of_method(manifest: Manifest, by_task: Set[str]) -> dict[str, str]:
-    own = {key: value for key, value in _decisive(manifest).items() if key.removeprefix("setting ") not in by_task}
-    own.pop("dataset")
+    of_task = {f"setting {key}" for key in by_task} | _data(manifest).keys()
+    own = {key: value for key, value in _decisive(manifest).items() if key not in of_task}
     packages = {f"package {name}": version for name, version in manifest.get("packages", {}).items()}
     return {"code": _code(manifest), **own, **packages}
 
@@ -110,7 +110,12 @@ def _of_task(manifest: Manifest, by_task: Set[str]) -> dict[str, str]:
 
 
 def _data(manifest: Manifest) -> dict[str, str]:
-    return {"dataset": f"{manifest['dataset']['name']} {manifest['dataset']['sha256'][:16]}"}
+    """What a task is learned from and scored in."""
+    dataset = manifest["dataset"]
+    return {
+        "dataset": f"{dataset['name']} {dataset['sha256'][:16]}",
+        "simulation version": str(manifest.get("simulation_version", 1)),
+    }
 
 
 def _code(manifest: Manifest) -> str:

@@ -25,7 +25,7 @@ DESCRIPTION = "panel.json"
 DATA = "data.csv"
 TABLE = "table"
 FIGURE = "figure"
-SECTIONS = {"toy": "Toy", "ablations": "Ablations", "claims": "Claims of the paper"}
+SECTIONS = {"toy": "Toy", "ablations": "Ablations", "claims": "Claims of the paper", "replay": "Recorded steps"}
 
 
 @dataclass(frozen=True)

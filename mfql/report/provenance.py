@@ -19,7 +19,7 @@ from mfql.report.scores import STAGES
 from mfql.settings import keys_by_task
 from mfql.tasks import SETTINGS
 
-SECTIONS = ("settings", "code", "dataset", "hardware", "packages")
+SECTIONS = ("settings", "code", "dataset", "physics", "hardware", "packages")
 OTHER = "run"  # the section of entries that stand at the manifest's top
 _REQUIRED = ("settings", "code", "dataset", "hardware", "reduced")
 _IN_HEADING = ("method", "task", "seed", "stage")

@@ -187,6 +187,8 @@ def _train_group(
     manifests: dict[int, dict[str, Any]],
     execution: Execution,
 ) -> None:
+    from mfql.envs.physics import described
+
     agent = kind(settings, dataset.observations.shape[1:], dataset.actions.shape[-1])
     execution = replace(execution, compiled=execution.compiled and agent.compilable)
     seeds = [seed for seed, _ in group]
@@ -199,6 +201,7 @@ def _train_group(
     began = time.time()
     session = {
         **provenance(execution.device, manifests[seeds[0]]["agent"]),
+        "physics": described(task.name),
         "compiled": execution.compiled,
         "seeds_in_job": seeds,
     }

@@ -15,12 +15,11 @@ from snakemake.utils import validate
 
 from mfql.ablation.grid import plan_of
 from mfql.claims.claims import needed_files, read_claims, require_configuration
-from mfql.envs.d4rl import TASKS as D4RL_TASKS
 from mfql.errors import UserError
 from mfql.files import sha256
 from mfql.extensions import extend, tables
 from mfql.settings import checkpoint_stage, raw_settings, settings_hash
-from mfql.tasks import find_task, registered_tasks, seeds_of_task, select_tasks
+from mfql.tasks import find_task, registered_tasks, replayed, seeds_of_task, select_tasks
 from mfql.tuning.grid import tuning_runs
 
 # `.venv/bin/snakemake` finds `.venv/bin/mfql` whether or not the environment is activated.
@@ -198,11 +197,15 @@ def tuning_files(wildcards=None):
 
 
 def replays(wildcards):
-    """Input function: the replay of every D4RL dataset that the configuration trains on."""
-    tasks = {task: None for wanted in WANTED.values() for task in wanted["tasks"] if task in D4RL_TASKS}
-    if not tasks:
-        sys.exit("Error: nothing to replay: the configuration has no task of D4RL.\n  Name one under offline or online.")
-    return [f"{EXPERIMENT}/replay/{task}.json" for task in tasks]
+    """Input function: the replay of each dataset of OGBench and D4RL that the configuration trains on."""
+    tasks = [for_people(find_task, task) for wanted in WANTED.values() for task in wanted["tasks"]]
+    names = replayed(tasks)
+    if not names:
+        sys.exit(
+            "Error: nothing to replay: the configuration has no task of OGBench or D4RL.\n"
+            "  Name one under offline or online."
+        )
+    return [f"{EXPERIMENT}/replay/{task}.json" for task in names]
 
 
 def final_scores():

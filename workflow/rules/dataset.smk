@@ -69,7 +69,7 @@ rule generate:
         " --seed {wildcards.data_seed} --workers {threads} > {log} 2>&1"
 
 
-# How far today's simulator is from the one that recorded a D4RL dataset; its tasks have their datasets' names.
+# How far today's simulator is from the one that recorded a dataset, by one of the tasks on it.
 rule replay_dataset:
     input:
         ancient(dataset_of),
@@ -93,14 +93,18 @@ rule replay_table:
     input:
         replays,
     output:
-        report(f"{EXPERIMENT}/replay/replay.csv", caption="../report/replay.rst", category="Tables"),
+        [f"{EXPERIMENT}/replay/{file}" for file in ("data.csv", "table.csv", "table.md", "table.tex")],
+        steps=report(f"{EXPERIMENT}/replay/replay.csv", caption="../report/replay.rst", category="Tables"),
+        panel=f"{EXPERIMENT}/replay/panel.json",
     log:
         f"logs/{EXPERIMENT}/replay_table.log",
     benchmark:
         f"logs/{EXPERIMENT}/replay_table.tsv"
+    params:
+        command=command_of("replay"),
     resources:
         gpu=0,
         mem_mb=1000,
         runtime=10,
     shell:
-        "mfql data replay-table {input} --out {output} > {log} 2>&1"
+        "mfql data replay-table {input} --out {output.steps} --command {params.command:q} > {log} 2>&1"
