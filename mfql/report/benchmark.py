@@ -4,7 +4,7 @@ The table has one row a number, with the columns `COLUMNS`:
 
 | column | meaning |
 |---|---|
-| scope | `task`, or the mean over the tasks of an `environment` or a `suite`; `unknown`: one of the two |
+| scope | `task`, or the mean over the tasks of an `environment` or a `suite`; `unknown`: of task or environment |
 | suite, environment, task | what it is of |
 | column | what the number stands under: our method's name, else the published or outside method's |
 | origin | `ours`, `published` or `outside` |
