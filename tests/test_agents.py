@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -319,6 +320,29 @@ def test_the_learning_rate_rises_then_falls_then_stays():
     options = replace(SMALL, offline_steps=1000, policy_learning_rate=1e-4, policy_learning_rate_end=1e-5)
     rate = [options.policy_rate(torch.tensor(step)).item() for step in (0, 25, 50, 525, 1000, 5000)]
     assert rate == pytest.approx([0.0, 5e-5, 1e-4, 5.5e-5, 1e-5, 1e-5], rel=1e-5)
+
+
+def test_a_processors_generator_uses_the_lower_32_bits_of_a_seed():
+    first, same, other = (torch.Generator().manual_seed(seed) for seed in (5, 5 + (3 << 32), 6))
+    for draw in (torch.randn, torch.rand, partial(torch.randint, 2**62)):
+        values = [draw((200,), generator=source) for source in (first, same, other)]
+        assert torch.equal(values[0], values[1])
+        assert not torch.equal(values[0], values[2])
+
+
+def test_blocks_coincide_as_rarely_as_32_bits_let_them_and_never_at_one_step_of_two_seeds():
+    seeds, blocks = range(8), range(1_000_000 // BLOCK)
+    streams = [
+        [generator(CPU, seed, "offline/update", block).initial_seed() % 2**32 for seed in seeds] for block in blocks
+    ]
+    assert all(len(set(of_block)) == len(seeds) for of_block in streams)
+    count = len(seeds) * len(blocks)
+    coincident = count - len({stream for of_block in streams for stream in of_block})
+    assert coincident == 2
+    assert count * (count - 1) / 2**33 == pytest.approx(1.8, abs=0.05)  # as many are expected
+    one, two = (DrawStream({"noise": Draw("normal", (4,))}, [seed], "offline/update", CPU) for seed in (0, 1))
+    assert torch.equal(one.block(6578)["noise"], two.block(5727)["noise"])
+    assert not torch.equal(one.block(6578)["noise"], two.block(6578)["noise"])
 
 
 @settings(max_examples=30, deadline=None)
