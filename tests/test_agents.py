@@ -418,6 +418,25 @@ def test_balances_of_two_gradients_worked_by_hand(name, of_conflict, of_agreemen
         assert told["conflict"].tolist() == [conflict]
 
 
+@pytest.mark.parametrize("ratio", [1.0, 3.0, 10.0, 25.0, 26.0, 100.0, 1000.0])
+def test_upgrad_is_pcgrad_but_for_what_torchjd_adds_to_the_gramian(ratio):
+    """At 120 degrees; `mfql/agents/balance.py` has the closed form, docs/ablations.md what follows."""
+    jacobian = torch.tensor([[1.0, 0.0], [-0.5 * ratio, 0.75**0.5 * ratio]], dtype=torch.float64)
+    gramian = jacobian @ jacobian.T
+
+    def weights(regularised: float) -> torch.Tensor:
+        lengths = gramian.diagonal().flip(0) + regularised * gramian.trace()
+        return (1 - gramian[0, 1] / lengths).flip(0)
+
+    found = {name: weighting_of(name)(gramian[None])[0] for name in ("upgrad", "pcgrad", "dualproj")}
+    torch.testing.assert_close(found["upgrad"], weights(1e-4), rtol=1e-9, atol=0)
+    torch.testing.assert_close(found["pcgrad"], weights(0.0), rtol=1e-6, atol=0)
+    along_the_shorter = {name: (own @ gramian)[0].item() for name, own in found.items()}
+    assert along_the_shorter["pcgrad"] == pytest.approx(0.75, rel=1e-4)
+    assert (along_the_shorter["upgrad"] < 0) == (ratio > 25)
+    assert ratio == 1 or along_the_shorter["dualproj"] < 0
+
+
 @pytest.mark.parametrize("name", ["norms", "upgrad", "dualproj", "mgda", "pcgrad", "aligned_mtl", "imtl_g"])
 def test_each_seed_is_balanced_by_its_own_gradients_and_a_broken_one_harms_no_other(name):
     broken = torch.full_like(CONFLICT, math.nan)
