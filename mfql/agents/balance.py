@@ -12,9 +12,10 @@ so that `upgrad` and `dualproj` are the plain sum wherever no two gradients conf
 Of two objectives UPGrad is PCGrad by its definition: where they conflict each gradient g_i loses its part along the
 other, which gives g_j the weight 1 - G_ij / G_jj. `pcgrad` is exactly that. `upgrad` and `dualproj` solve quadratic
 programs, for whose sake torchjd adds 1e-4 of the Gramian's trace to its diagonal (`reg_eps`), so that `upgrad` has
-1 - G_ij / (G_jj + 1e-4 (G_ii + G_jj)). If g_j is r times shorter than g_i, it is too small by the factor
-1 / (1 + 1e-4 (1 + r^2)): a thousandth at r = 3, a half at 100. The update then goes against the shorter gradient, which
-UPGrad never does: beyond r = 25 where the two are 120 degrees apart. `dualproj` goes against it, by little, at any r.
+1 - G_ij / (G_jj + 1e-4 (G_ii + G_jj)). If g_i is r times as long as g_j, what this adds to g_j's weight of 1 is too
+little by the factor 1 / (1 + 1e-4 (1 + r^2)): by a thousandth at r = 3, by half at 100. The update then goes against the
+shorter gradient, which UPGrad never does: beyond r = 25 where the two are 120 degrees apart. `dualproj` goes against it
+beyond r = 2 there, at first by little. Where the trace is below 1e-4 both are the plain sum.
 """
 
 from __future__ import annotations
