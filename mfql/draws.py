@@ -2,6 +2,14 @@
 
 Each block has a fresh generator. No generator's state is ever saved, and neither evaluation intervals, nor resume
 points, nor the other seeds of a job can shift a draw.
+
+A key becomes a seed of 63 bits. On a processor torch's generator uses the lower 32 bits of a seed, so that there two
+blocks have the same stream of random bits with probability 2^-32: among n blocks n (n - 1) / 2^33 such pairs are to be
+expected. Those are 0.03 among the 15,625 blocks of a run's 1,000,000 updates, and 16 among the 375,000 blocks of the
+updates and online actions of eight seeds that train 1,000,000 steps offline and as many online (of seeds 0 to 7 there
+are 15). Of such a pair 64 updates draw what 64 others draw, at another time or in another seed; or, of two purposes,
+the same bits in other shapes. In none of the 15 do two seeds draw the same at the same step. On CUDA torch draws by
+Philox, whose seed has 64 bits by cuRAND's documentation.
 """
 
 from __future__ import annotations
@@ -21,13 +29,13 @@ _LARGEST_INDEX = 2**62
 
 
 def derived_seed(*key: object) -> int:
-    """A whole number below 2^31 that depends on every part of the key."""
+    """A whole number below 2^31 that depends on every part of the key; two keys share one with probability 2^-31."""
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
     return int.from_bytes(digest) % 2**31
 
 
 def generator(device: torch.device, *key: object) -> torch.Generator:
-    """A fresh generator for a key."""
+    """A fresh generator for a key; the module's first lines say how surely two keys have different ones."""
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest) >> 1)
 

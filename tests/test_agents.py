@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -321,6 +322,29 @@ def test_the_learning_rate_rises_then_falls_then_stays():
     assert rate == pytest.approx([0.0, 5e-5, 1e-4, 5.5e-5, 1e-5, 1e-5], rel=1e-5)
 
 
+def test_a_processors_generator_uses_the_lower_32_bits_of_a_seed():
+    first, same, other = (torch.Generator().manual_seed(seed) for seed in (5, 5 + (3 << 32), 6))
+    for draw in (torch.randn, torch.rand, partial(torch.randint, 2**62)):
+        values = [draw((200,), generator=source) for source in (first, same, other)]
+        assert torch.equal(values[0], values[1])
+        assert not torch.equal(values[0], values[2])
+
+
+def test_blocks_coincide_as_rarely_as_32_bits_let_them_and_never_at_one_step_of_two_seeds():
+    seeds, blocks = range(8), range(1_000_000 // BLOCK)
+    streams = [
+        [generator(CPU, seed, "offline/update", block).initial_seed() % 2**32 for seed in seeds] for block in blocks
+    ]
+    assert all(len(set(of_block)) == len(seeds) for of_block in streams)
+    count = len(seeds) * len(blocks)
+    coincident = count - len({stream for of_block in streams for stream in of_block})
+    assert coincident == 2
+    assert count * (count - 1) / 2**33 == pytest.approx(1.8, abs=0.05)  # as many are expected
+    one, two = (DrawStream({"noise": Draw("normal", (4,))}, [seed], "offline/update", CPU) for seed in (0, 1))
+    assert torch.equal(one.block(6578)["noise"], two.block(5727)["noise"])
+    assert not torch.equal(one.block(6578)["noise"], two.block(6578)["noise"])
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 1000),
@@ -392,6 +416,28 @@ def test_balances_of_two_gradients_worked_by_hand(name, of_conflict, of_agreemen
         if expected is not None:
             torch.testing.assert_close(gradient[0], torch.tensor(expected), rtol=0, atol=2e-3)
         assert told["conflict"].tolist() == [conflict]
+
+
+@pytest.mark.parametrize("ratio", [1.0, 3.0, 10.0, 25.0, 26.0, 100.0, 1000.0])
+def test_upgrad_is_pcgrad_but_for_what_torchjd_adds_to_the_gramian(ratio):
+    """At 120 degrees; `mfql/agents/balance.py` has the closed form, docs/ablations.md what follows."""
+    jacobian = torch.tensor([[1.0, 0.0], [-0.5 * ratio, 0.75**0.5 * ratio]], dtype=torch.float64)
+    gramian = jacobian @ jacobian.T
+
+    def weights(regularised: float) -> torch.Tensor:
+        lengths = gramian.diagonal().flip(0) + regularised * gramian.trace()
+        return (1 - gramian[0, 1] / lengths).flip(0)
+
+    found = {name: weighting_of(name)(gramian[None])[0] for name in ("upgrad", "pcgrad", "dualproj")}
+    torch.testing.assert_close(found["upgrad"], weights(1e-4), rtol=1e-9, atol=0)
+    torch.testing.assert_close(found["pcgrad"], weights(0.0), rtol=1e-6, atol=0)
+    along_the_shorter = {name: (own @ gramian)[0].item() for name, own in found.items()}
+    assert along_the_shorter["pcgrad"] == pytest.approx(0.75, rel=1e-4)
+    assert (along_the_shorter["upgrad"] < 0) == (ratio > 25)
+    assert (along_the_shorter["dualproj"] < 0) == (ratio > 2)
+    tiny = 9e-5 * gramian / gramian.trace()
+    for name in ("upgrad", "dualproj"):
+        torch.testing.assert_close(weighting_of(name)(tiny[None])[0], torch.ones(2, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("name", ["norms", "upgrad", "dualproj", "mgda", "pcgrad", "aligned_mtl", "imtl_g"])

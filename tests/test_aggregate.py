@@ -126,6 +126,17 @@ def test_over_tasks_the_statistics_are_rliables(tmp_path: Path) -> None:
     assert mean["low"] < mean["value"] < mean["high"]
 
 
+@pytest.mark.parametrize("runs", [2, 3, 4, 5, 7, 8])
+def test_the_interquartile_mean_cuts_a_quarter_of_the_runs_rounded_down_at_either_end(
+    tmp_path: Path, runs: int
+) -> None:
+    ends = sorted([0.0, 3.0, 10.0, 30.0, 50.0, 80.0, 95.0, 100.0][:runs])
+    table = aggregate.over_tasks(study(tmp_path, {("a", TASK): ends}))
+    cut = runs // 4
+    assert only(table, statistic="iqm")["value"] == pytest.approx(np.mean(ends[cut : runs - cut]))
+    assert (cut == 0) == (runs < 4)  # the page says that of three runs it is their mean
+
+
 def test_over_one_task_the_mean_is_the_tasks_own(quickstart: pd.DataFrame) -> None:
     of_task = only(by_task(quickstart), stage="offline", method="flow_bc", metric="score")
     over = only(aggregate.over_tasks(quickstart), stage="offline", method="flow_bc", statistic="mean")

@@ -17,10 +17,13 @@ from hypothesis import strategies as st
 from markupsafe import escape
 from scipy import stats
 
+from mfql.claims.claims import read_claims
+from mfql.claims.evidence import judge as judge_claims
 from mfql.errors import UserError
 from mfql.extensions import VARIABLE, extend, tables
 from mfql.report import aggregate
 from mfql.report.benchmark import benchmark
+from mfql.report.benchmark import write as write_benchmark
 from mfql.report.cli import add_commands
 from mfql.report.html import Options, page_of
 from mfql.report.intervals import Interval
@@ -34,6 +37,7 @@ ROOT = Path(__file__).parents[1]
 PAPER_TASK = "humanoidmaze-medium-navigate-singletask-task1-v0"
 TIGHT = [52.0, 53.0, 54.0, 52.0, 53.0, 54.0, 53.0, 53.0]
 WIDE = [13.0, 93.0, 33.0, 73.0, 23.0, 83.0, 43.0, 63.0]
+SCOPED = (*COLUMNS, "scope")
 
 
 def task(name: str, source: str = "published table", suite: str = "ogbench") -> Task:
@@ -52,16 +56,16 @@ class Study:
 
     def add(self, name: str, scores: list[float], published: str | None = None, **options: Any) -> None:
         """A task with one run a seed; `published` is its row's mean, std and seeds."""
-        source = options.pop("source", "published table")
+        source, scope = options.pop("source", "published table"), options.pop("scope", "")
         self.tasks[name] = task(name, source, options.pop("suite", "ogbench"))
         for seed, score in enumerate(scores):
             settings = {"settings": {"offline_steps": 1000, "online_steps": 1000}} | options
             self.files.append(write_run(self.folder, [score] * 3, task=name, seed=seed, **settings))
         if published is not None:
-            self.rows.append(f"{name},MFQL,{options.get('stage', 'offline')},{published},A paper")
+            self.rows.append(f"{name},MFQL,{options.get('stage', 'offline')},{published},A paper,{scope}")
 
     def verdicts(self) -> pd.DataFrame:
-        write_published(self.folder / "published", *self.rows)
+        write_published(self.folder / "published", *self.rows, columns=SCOPED)
         references = References(
             read_published(self.folder / "published"), read_third_party(self.folder / "published"), self.tasks
         )
@@ -136,6 +140,31 @@ def test_untuned_settings_are_never_called_lower_or_higher(study: Study) -> None
     row = study.of("task")
     assert row["verdict"] == "settings not at hand"
     assert row["difference"] == -90
+
+
+@pytest.mark.parametrize("scores", [TIGHT, [score - 30 for score in TIGHT], [score + 30 for score in TIGHT], [53.0]])
+@pytest.mark.parametrize("source", ["published table", "untuned"])
+def test_a_number_of_unknown_scope_is_shown_and_never_judged(study: Study, scores: list[float], source: str) -> None:
+    study.add("task", scores, "53,1,8", scope="unknown", source=source)
+    row = study.of("task")
+    assert row["verdict"] == "scope not known"
+    assert (row["published"], row["published_std"], row["published_seeds"]) == (53, 1, 8)
+    assert all(isnan(row[name]) for name in ("difference", "difference_low", "difference_high", "margin", "more_seeds"))
+
+
+@pytest.mark.parametrize(
+    ("published", "options", "verdict"),
+    [
+        ("53,1,8", {"scope": "task"}, "reproduced"),
+        ("53,1,8", {"scope": "unknown", "reduced": True}, "reduced size"),
+        (",,8", {"scope": "unknown"}, "published but not at hand"),
+    ],
+)
+def test_of_several_reasons_not_to_judge_the_first_is_given(
+    study: Study, published: str, options: dict[str, Any], verdict: str
+) -> None:
+    study.add("task", TIGHT, published, **options)
+    assert study.of("task")["verdict"] == verdict
 
 
 @pytest.mark.parametrize("mark", [{"reduced": True}, {"settings": {"offline_steps": 999}}])
@@ -273,7 +302,7 @@ def test_an_interval_without_ends_decides_nothing() -> None:
 
 def test_an_offline_run_that_an_online_run_starts_from_is_the_score_before(study: Study) -> None:
     study.add("task", TIGHT, "53,1,8")
-    study.rows += ["task,MFQL,pretrain,83,1,8,A paper"]
+    study.rows += ["task,MFQL,pretrain,83,1,8,A paper,"]
     study.add("task", [99.0] * 8, "99,1,8", stage="online", starts_from="offline")
     found = {stage: study.of("task", stage)["verdict"] for stage in ("offline", "pretrain", "online")}
     assert found == {"offline": "reproduced", "pretrain": "lower", "online": "reproduced"}
@@ -304,6 +333,38 @@ def test_aggregates_cover_what_can_be_judged_and_say_what_they_leave_out(study: 
     assert table.loc[("suite", "toy")]["verdict"] == "nothing to compare"
 
 
+def test_numbers_of_unknown_scope_are_in_no_aggregate_and_no_mean(study: Study) -> None:
+    study.add("known", [score - 20 for score in TIGHT], "53,1,8")
+    study.add("unknown", [score + 20 for score in TIGHT], "53,1,8", scope="unknown")
+    table = study.verdicts()
+    for scope in ("all", "suite"):
+        row = table[table["scope"] == scope].iloc[0]
+        assert (row["tasks"], row["verdict"], row["left_out"]) == (1, "lower", "1 scope not known")
+        assert row["difference"] == pytest.approx(-20)
+    numbers = benchmark(table, read_published(study.folder / "published"), study.tasks).set_index(["origin", "scope"])
+    assert {key: value.item() for key, value in numbers["value"].groupby(level=[0, 1]) if len(value) == 1} == {
+        ("ours", "suite"): pytest.approx(53),
+        ("published", "task"): 53,
+        ("published", "unknown"): 53,
+    }
+
+
+def test_a_claim_does_not_judge_by_a_number_of_unknown_scope(study: Study) -> None:
+    study.add("known", TIGHT, "93,1,8")
+    study.add("unknown", TIGHT, "93,1,8", scope="unknown")
+    write(study.verdicts(), study.folder / "verdict")
+    check = (
+        "- {{says: ours less the published, table: t, of: {{task: {0}}}, column: difference, must: {{stay_below: 0}}}}"
+    )
+    entry = "group: headline, says: it falls short, paper: {confidence: low, because: none}, full_size: none"
+    entry += ", target: none, minutes: 1, expect: less"
+    claims = [f"  {name}: {{{entry}, checks: [{check.format(name)[2:]}]}}" for name in ("known", "unknown")]
+    text = "\n".join(["configuration: mine", "tables: {t: verdict.csv}", "claims:", *claims])
+    (study.folder / "claims.yaml").write_text(text)
+    found = judge_claims(read_claims(study.folder), study.folder / "verdict")
+    assert [str(one.verdict) for one in found] == ["held", "undecided"]
+
+
 def test_an_aggregate_is_the_mean_of_the_differences() -> None:
     ours, published = [Sample(50, 4, 8), Sample(70, 9, 5)], [Sample(45, 3, 8), Sample(71, 2, 8)]
     difference = Comparison(ours, published, "normalized_return").difference()
@@ -319,6 +380,9 @@ def test_third_parties_stand_beside_with_the_tasks_own_rule_first(study: Study) 
     rows = ["task,MFQL,pretrain,76,,1,A run,1,150,last", "task,MFQL,pretrain,58.7,,1,A run,1,150,last_three"]
     write_published(study.folder / "published/third_party", *rows, name="runs.csv", columns=columns)
     assert study.of("task")["third_party"] == "58.7 (alpha 150); 76 (alpha 150, last evaluation)"
+    rows = [f"{row}," for row in rows] + ["task,MFQL,pretrain,60,,1,A run,1,150,last_three,critic rate 1e-4"]
+    write_published(study.folder / "published/third_party", *rows, name="runs.csv", columns=(*columns, "changed"))
+    assert study.of("task")["third_party"].split("; ")[1] == "60 (alpha 150, critic rate 1e-4)"
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -348,6 +412,12 @@ def test_a_bad_row_is_refused_by_file_and_line(tmp_path: Path, row: str, fault: 
     assert fault in str(error.value)
 
 
+def test_a_scope_that_is_not_one_is_refused_by_file_and_line(tmp_path: Path) -> None:
+    write_published(tmp_path, "task,MFQL,offline,53,1,8,A paper,environment", columns=SCOPED)
+    with pytest.raises(UserError, match=r"paper\.csv:2: scope is 'environment', not one of task, unknown"):
+        read_published(tmp_path)
+
+
 def test_other_files_are_refused_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no CSV"):
         read_published(tmp_path)
@@ -363,6 +433,16 @@ def test_a_users_own_row_fills_in_for_one_that_is_not_at_hand(study: Study) -> N
     study.add("task", TIGHT, ",,8")
     write_published(study.folder / "published", "task,MFQL,offline,53,1,8,The paper that I hold", name="mine.csv")
     assert study.of("task")["verdict"] == "reproduced"
+
+
+@pytest.mark.parametrize("file", ["mine.csv", "zzz.csv"])  # read before and after the paper's
+def test_a_users_own_row_says_what_a_number_of_unknown_scope_is_of(study: Study, file: str) -> None:
+    study.add("task", TIGHT, "94,3,8", scope="unknown")
+    write_published(study.folder / "published", "task,MFQL,offline,53,1,8,The paper that I hold", name=file)
+    assert study.of("task")["verdict"] == "reproduced"
+    write_published(study.folder / "published", "task,MFQL,offline,53,1,8,Again,unknown", name="b.csv", columns=SCOPED)
+    with pytest.raises(UserError, match="repeats MFQL on task, offline"):
+        study.verdicts()
 
 
 def test_a_published_success_rate_is_a_percentage(study: Study) -> None:
@@ -385,6 +465,25 @@ def test_the_numbers_in_the_repository_are_whole() -> None:
     assert stages == {"offline": 73, "pretrain": 15, "online": 15}
     assert sum(number.at_hand for number in of_mfql) == 25
     assert published["mfql", "cube-double-play-singletask-task2-v0", "online"].mean == 95
+    unknown = {key: number.mean for key, number in published.items() if number.scope == "unknown"}
+    assert unknown == {
+        ("mfql", "humanoidmaze-medium-navigate-singletask-task1-v0", "pretrain"): 62,
+        ("mfql", "humanoidmaze-medium-navigate-singletask-task1-v0", "online"): 100,
+        ("mfql", "cube-double-play-singletask-task2-v0", "pretrain"): 3,
+        ("mfql", "cube-double-play-singletask-task2-v0", "online"): 95,
+    }
+
+
+def test_third_partys_runs_with_another_critic_rate_and_statistics_are_told_apart() -> None:
+    runs = [run for run in read_third_party(ROOT / "results/published") if "audit_matrix" in run.number.source]
+    online = [(run.number.task, run.changed, run.number.mean) for run in runs if run.number.stage == "online"]
+    assert online == [
+        ("door-cloned-v1", "", 0.01),
+        ("door-cloned-v1", "statistics of valid rows", 0.04),
+        ("door-cloned-v1", "critic rate 1e-4", 0.04),
+        ("door-cloned-v1", "statistics of valid rows, critic rate 1e-4", 0.0),
+        ("hammer-cloned-v1", "statistics of valid rows", 119.8),
+    ]
 
 
 def test_third_partys_runs_end_where_their_curves_do() -> None:
@@ -442,10 +541,14 @@ def test_the_command_names_published_tasks_that_the_table_lacks(
 def test_the_report_shows_the_rule_and_both_protocols_beside_third_parties(study: Study) -> None:
     study.add("task", TIGHT, "53,1,8")
     study.add("task", WIDE, method="mfql-released")
+    study.add("other", TIGHT, "83,1,8", scope="unknown")
     columns = (*COLUMNS, "seed", "alpha", "score_rule")
     rows = ["task,MFQL,pretrain,58.7,,1,A run,1,150,last_three"]
     write_published(study.folder / "published/third_party", *rows, name="runs.csv", columns=columns)
-    write(study.verdicts(), study.folder / "verdict")
+    table = study.verdicts()
+    write(table, study.folder / "verdict")
+    numbers = benchmark(table, read_published(study.folder / "published"), study.tasks)
+    write_benchmark(numbers, study.folder / "verdict")
     scores = collect(study.files)
     options = Options(study.folder, study.folder / "aggregate", verdict=study.folder / "verdict/verdict.csv")
     page = page_of(scores, aggregate.write(scores, study.folder / "aggregate"), study.folder / "report.html", options)
@@ -453,6 +556,12 @@ def test_the_report_shows_the_rule_and_both_protocols_beside_third_parties(study
     assert 'href="verdict/verdict.csv"' in section
     assert "<b>1</b> reproduced" in section
     assert "<b>1</b> inconclusive" in section
+    assert "<b>1</b> scope not known" in section
+    assert section.count("left out: 1 scope not known") == 2  # over its suite and over all
+    assert '<td class="value" title="A paper">83.0 ± 1.0</td><td class="value"></td>' in section
+    assert "83.0 ± 1.0, scope not known" in page
+    for name in ("verdict.md", "benchmark.md"):
+        assert "scope not known" in (study.folder / "verdict" / name).read_text().split("## ", 1)[1]
     assert section.count("53.0 ± 1.0") == 2 + 2 * 2  # both protocols on the task, over its suite and over all
     assert section.count("58.7 (alpha 150)") == 2
     assert all(escape(text) in section for text in RULE.values())

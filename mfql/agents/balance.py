@@ -7,8 +7,15 @@ Gramians, J x J numbers a seed, leave the device.
 `norms` scales every gradient to the length of the first (GradNorm's aim, Chen et al. 2018, without its learned
 weights). The others are torchjd's, under their names there: `upgrad` (Jacobian descent, Quinton and Rey 2024),
 `dualproj` (GEM), `mgda`, `pcgrad`, `aligned_mtl` and `imtl_g`. Those that take a preference have 1 for each objective,
-so that `upgrad` and `dualproj` are the plain sum wherever no two gradients conflict. Of two objectives `pcgrad` is
-`upgrad`.
+so that `upgrad` and `dualproj` are the plain sum wherever no two gradients conflict.
+
+Of two objectives UPGrad is PCGrad by its definition: where they conflict each gradient g_i loses its part along the
+other, which gives g_j the weight 1 - G_ij / G_jj. `pcgrad` is exactly that. `upgrad` and `dualproj` solve quadratic
+programs, for whose sake torchjd adds 1e-4 of the Gramian's trace to its diagonal (`reg_eps`), so that `upgrad` has
+1 - G_ij / (G_jj + 1e-4 (G_ii + G_jj)). If g_i is r times as long as g_j, what this adds to g_j's weight of 1 is too
+little by the factor 1 / (1 + 1e-4 (1 + r^2)): a thousandth at r = 3, half at 100. The update then goes against the
+shorter gradient, which UPGrad never does: beyond r = 25 where the two are 120 degrees apart. `dualproj` goes against it
+beyond r = 2 there, at first by little. Where the trace is below 1e-4 both are the plain sum.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """FBRAC: a flow policy that maximises Q through all its sampling steps, beside flow matching (arXiv 2502.02538).
 
-The flow counterpart of Diffusion-QL (arXiv 2208.06193), a behaviour-regularised actor-critic.
+The flow counterpart of Diffusion-QL (arXiv 2208.06193), a behaviour-regularised actor-critic. Its authors released no
+code of it; that of Value Flows (github.com/chongyi-zheng/value-flows, agents/fbrac.py) has the objective that is here.
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ def write(scores: pd.DataFrame, folder: str | Path) -> dict[str, pd.DataFrame]:
 
 
 def _mean_and_iqm(groups: list[Group]) -> dict[str, Interval]:
-    """Mean and interquartile mean over tasks, one group a task."""
+    """Mean and interquartile mean over tasks, one group a task; the latter cuts floor(n / 4) of n runs at each end."""
     ends = _bootstrap(_packed(groups), _rliable_mean_and_iqm)
     mean, iqm = (Interval(*map(float, ends[:, i])) for i in range(2))
     return {"mean": weighted(groups, [1 / len(groups)] * len(groups)).widest(mean), "iqm": iqm}

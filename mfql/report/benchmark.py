@@ -4,7 +4,7 @@ The table has one row a number, with the columns `COLUMNS`:
 
 | column | meaning |
 |---|---|
-| scope | `task`, or the mean over the tasks of an `environment` or a `suite` |
+| scope | `task`, or the mean over the tasks of an `environment` or a `suite`; `unknown`: of task or environment |
 | suite, environment, task | what it is of |
 | column | what the number stands under: our method's name, else the published or outside method's |
 | origin | `ours`, `published` or `outside` |
@@ -12,7 +12,7 @@ The table has one row a number, with the columns `COLUMNS`:
 | source | where a published or outside number stands |
 
 A mean over tasks is there only where the column has every task of the table's group: means over different tasks are no
-comparison.
+comparison. A number of unknown scope stands beside those of its task and counts in none.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ import pandas as pd
 from mfql.errors import UserError
 from mfql.files import write_whole
 from mfql.report.formats import latex
-from mfql.report.published import Numbers, Published, plain, reproduced_name
+from mfql.report.published import TASK, UNKNOWN, Numbers, Published, plain, reproduced_name
 from mfql.report.tasks import PLAIN_RETURN, in_order, parts
+from mfql.report.verdict import Verdict
 from mfql.tasks import Task
 
 OURS, PUBLISHED, OUTSIDE = "ours", "published", "outside"
@@ -156,14 +157,16 @@ def tables(table: pd.DataFrame) -> list[Table]:
         rows: dict[tuple[str, str], dict[str, dict[str, dict[Any, Any]]]] = {}
         for row in part.to_dict("records"):
             name = row["task"] or row["environment"] or row["suite"]
-            rows.setdefault((row["scope"], name), {}).setdefault(row["column"], {})[row["origin"]] = row
+            scope = TASK if row["task"] else row["scope"]
+            rows.setdefault((scope, name), {}).setdefault(row["column"], {})[row["origin"]] = row
         found.append(Table(stage, unit, suite, _columns(part), rows))
     return found
 
 
 def number(row: Mapping[Any, Any]) -> str:
-    """A number as text: mean ± standard deviation, where that is known."""
-    return f"{row['value']:.1f}" + ("" if isnan(row["std"]) else f" ± {row['std']:.1f}")
+    """A number as text: mean ± standard deviation, where that is known; and where it is not known what it is of."""
+    text = f"{row['value']:.1f}" + ("" if isnan(row["std"]) else f" ± {row['std']:.1f}")
+    return f"{text}, {Verdict.SCOPE_UNKNOWN}" if row["scope"] == UNKNOWN else text
 
 
 def _row(
@@ -171,6 +174,7 @@ def _row(
 ) -> dict[str, Any]:
     return {
         **_place(number.task, number.stage, asked, tasks),
+        "scope": number.scope,
         "column": column,
         "method": number.method,
         "origin": origin,
@@ -189,7 +193,7 @@ def _place(task: str, stage: str, asked: Mapping[tuple[str, str], str], tasks: M
     return {
         "stage": stage,
         "unit": unit,
-        "scope": "task",
+        "scope": TASK,
         "suite": own.suite,
         "environment": own.environment,
         "task": task,
@@ -199,7 +203,7 @@ def _place(task: str, stage: str, asked: Mapping[tuple[str, str], str], tasks: M
 def _means(table: pd.DataFrame) -> list[pd.DataFrame]:
     """The means over environments and suites that have several tasks; plain returns have no common scale."""
     found = []
-    table = table[table["unit"] != PLAIN_RETURN]
+    table = table[(table["unit"] != PLAIN_RETURN) & (table["scope"] == TASK)]
     for scope, keys in (("environment", ["suite", "environment"]), ("suite", ["suite"])):
         for _, group in table.groupby(["stage", "unit", *keys], sort=False):
             several = group["task"].nunique()

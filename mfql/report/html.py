@@ -291,7 +291,12 @@ class _Drawn:
         aggregate = tables["aggregate"]
         iqm = aggregate[(aggregate["statistic"] == "iqm") & (aggregate["metric"] == "score")]
         return [
-            *self._of_units("aggregate", iqm, "Interquartile mean", "Mean of the middle half of all runs."),
+            *self._of_units(
+                "aggregate",
+                iqm,
+                "Interquartile mean",
+                "Mean of all runs but a quarter, rounded down, at either end.",
+            ),
             *self._of_units(
                 "profiles", tables["profiles"], "Performance profile", "Share of runs that score above a threshold."
             ),

@@ -1,7 +1,8 @@
 """The numbers that papers publish, and third parties' runs of released code, as `results/published` holds them.
 
-A file has one row a number: `task, method, stage, mean, std, seeds, source` (`results/published/README.md`). A row
-without a mean says that the source has the number and this table does not; no row at all, that nobody published one.
+A file has one row a number: `task, method, stage, mean, std, seeds, source`, and where needed `scope`
+(`results/published/README.md`). A row without a mean says that the source has the number and this table does not; no
+row at all, that nobody published one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from mfql.report.scores import SCORED_EVALUATIONS, STAGES
 COLUMNS = ("task", "method", "stage", "mean", "std", "seeds", "source")
 THIRD_PARTY_COLUMNS = (*COLUMNS, "seed", "alpha", "score_rule")
 THIRD_PARTY_FILE = Path("third_party", "runs.csv")
+TASK, UNKNOWN = "task", "unknown"  # what a number is of; empty or no such column: the task
 _RELEASED = "-released"
 _REMEDY = "Correct the row; README.md beside the published numbers explains each column."
 
@@ -35,6 +37,7 @@ class Published:
         seeds: how many, or None where it is not known.
         source: where the number stands.
         where: file and line that it was read from.
+        scope: `task`; `unknown` where the number may as well be the mean over the tasks of the environment.
     """
 
     task: str
@@ -45,11 +48,17 @@ class Published:
     seeds: int | None
     source: str
     where: str
+    scope: str
 
     @property
     def at_hand(self) -> bool:
         """Whether the number itself is known here."""
         return not isnan(self.mean)
+
+    @property
+    def of_task(self) -> bool:
+        """Whether the number is at hand and known to be of the task: the only kind that a score is judged by."""
+        return self.at_hand and self.scope == TASK
 
 
 @dataclass(frozen=True)
@@ -60,11 +69,13 @@ class ThirdPartyRun:
         number: its score, as of a single seed.
         alpha: the setting that these runs vary.
         score_rule: `last_three` or `last`, the evaluations that the score is the mean of.
+        changed: what else was not as released, in words; empty for nothing.
     """
 
     number: Published
     alpha: float
     score_rule: str
+    changed: str
 
 
 Numbers = dict[tuple[str, str, str], Published]
@@ -83,21 +94,20 @@ def read_published(folder: str | Path) -> Numbers:
     files = sorted(Path(folder).glob("*.csv"))
     if not files:
         raise UserError(f"{folder} holds no CSV of published numbers", "Give the folder results/published.")
-    numbers: Numbers = {}
+    found: dict[tuple[str, str, str], dict[tuple[bool, bool], Published]] = {}
     for path in files:
         for row, where in _rows(path, COLUMNS):
             number = _published(row, where)
-            key = (plain(number.method), number.task, number.stage)
-            earlier = numbers.get(key)
-            if earlier is not None and number.at_hand == earlier.at_hand:
+            rows = found.setdefault((plain(number.method), number.task, number.stage), {})
+            if _knowledge(number) in rows:
                 raise UserError(
-                    f"{where} repeats {number.method} on {number.task}, {number.stage}, of {earlier.where}",
+                    f"{where} repeats {number.method} on {number.task}, {number.stage}, "
+                    f"of {rows[_knowledge(number)].where}",
                     "Keep one of the two rows.",
                 )
-            # A row with the number fills in for one that says it is not at hand.
-            if earlier is None or number.at_hand:
-                numbers[key] = number
-    return numbers
+            rows[_knowledge(number)] = number
+    # A row with the number fills in for one that says it is not at hand, or does not know what it is of.
+    return {key: rows[max(rows)] for key, rows in found.items()}
 
 
 def read_outside(files: Iterable[str | Path]) -> list[Published]:
@@ -135,7 +145,7 @@ def read_third_party(folder: str | Path) -> list[ThirdPartyRun]:
         _require(alpha > 0, where, f"alpha is {row['alpha']!r}, not a positive number")
         known = ", ".join(SCORED_EVALUATIONS)
         _require(row["score_rule"] in SCORED_EVALUATIONS, where, f"score_rule is {row['score_rule']!r}, not of {known}")
-        found.append(ThirdPartyRun(number, alpha, row["score_rule"]))
+        found.append(ThirdPartyRun(number, alpha, row["score_rule"], row.get("changed", "")))
     return found
 
 
@@ -181,7 +191,14 @@ def _published(row: dict[str, str], where: str) -> Published:
     seeds = _cell(row, "seeds", where, int, "a whole number") if row["seeds"] else None
     _require(seeds is None or seeds >= 1, where, f"seeds is {row['seeds']}, below 1")
     _require(seeds is not None or isnan(std), where, "there is a std and no number of seeds")
-    return Published(row["task"], row["method"], row["stage"], mean, std, seeds, row["source"], where)
+    scope = row.get("scope") or TASK
+    _require(scope in (TASK, UNKNOWN), where, f"scope is {scope!r}, not one of {TASK}, {UNKNOWN}")
+    return Published(row["task"], row["method"], row["stage"], mean, std, seeds, row["source"], where, scope)
+
+
+def _knowledge(number: Published) -> tuple[bool, bool]:
+    """How much a row says, to be compared: first the number itself, then what it is of."""
+    return number.at_hand, number.of_task
 
 
 def _number(row: dict[str, str], column: str, where: str) -> float:

@@ -33,6 +33,7 @@ class Verdict(StrEnum):
     REDUCED = "reduced size"
     NEVER = "never published"
     NOT_AT_HAND = "published but not at hand"
+    SCOPE_UNKNOWN = "scope not known"
     UNTUNED = "settings not at hand"
     NOTHING = "nothing to compare"  # of an aggregate, none of whose tasks can be compared
 
@@ -58,6 +59,10 @@ RULE = {
         "the paper has the number and results/published lacks it. A row of your own there gives the verdict without "
         "training again."
     ),
+    "scope not known": (
+        "published for the environment’s tasks or for one of them: not known which. The number is shown, and compared "
+        "with nothing."
+    ),
     "never published": "no source gives a number for this method, task and stage.",
     "settings not at hand": (
         "the task’s settings are our default, not the paper’s nor tuned, so that the difference says nothing about "
@@ -65,7 +70,7 @@ RULE = {
     ),
     "reduced size": "a run was trained for fewer steps than the paper’s: its score is not to be compared.",
     "Over tasks": (
-        "the mean of the differences over the tasks that have both numbers and tuned settings, with the same rule; "
+        "the mean of the differences over the tasks that can be judged alone, with the same rule; "
         "the margin is 5 points, or the published standard deviation of that mean where that is more."
     ),
 }

@@ -195,8 +195,9 @@ def _on_task(method: str, stage: str, part: pd.DataFrame, reduced: bool, referen
     unit, task = part["unit"].iloc[0], references.tasks[part["task"].iloc[0]]
     ours = sample_of(part["score"].to_list(), part["score_episodes"].to_list())
     number = references.number(method, task.name, stage)
-    known = number is not None and number.at_hand
-    comparison = Comparison([ours], [_sample(number, ours, task, unit)], unit) if number and known else None
+    published = _sample(number, ours, task, unit) if number and number.at_hand else None
+    # A number that may be of other tasks is shown and no more: not even the difference to it means anything.
+    comparison = Comparison([ours], [published], unit) if number and number.of_task and published else None
     source = references.settings_source(method, task.name, stage)
     verdict = _barrier(number, reduced, source)
     own = _estimates(mean_of(part, "score"), comparison, verdict)
@@ -211,8 +212,9 @@ def _on_task(method: str, stage: str, part: pd.DataFrame, reduced: bool, referen
         "std": ours.std,
         "seeds": ours.seeds,
         "diverged": int(part["diverged"].sum()),
+        "published": published.mean if published else nan,
         "published_std": number.std if number else nan,
-        "published_seeds": number.seeds if number and known else nan,
+        "published_seeds": number.seeds if number and published else nan,
         "settings": source,
         "source": number.source if number else "",
         "third_party": _third_party(reproduced_name(method), task, stage, references.third_party),
@@ -228,6 +230,8 @@ def _barrier(number: Published | None, reduced: bool, source: str) -> Verdict | 
         return Verdict.NEVER
     if not number.at_hand:
         return Verdict.NOT_AT_HAND
+    if not number.of_task:
+        return Verdict.SCOPE_UNKNOWN
     return Verdict.UNTUNED if source.startswith(UNTUNED) else None
 
 
@@ -310,6 +314,7 @@ def _third_party(method: str, task: Task, stage: str, found: Sequence[ThirdParty
     return "; ".join(
         f"{run.number.mean:g} (alpha {run.alpha:g}"
         + ("" if run.score_rule == task.score_rule else f", {rules[run.score_rule]}")
+        + (f", {run.changed}" if run.changed else "")
         + ")"
         for run in own
     )
