@@ -34,6 +34,9 @@ _META = ("agent", "inherits", "table", *STAGES)
 LATER: dict[str, Any] = {
     "first_update": 1,
     "early_stopping_rule": "score",
+    "replay_rows": 0,
+    "row_before_update": False,
+    "next_action": "trajectory",
 }
 # Settings that count under a condition alone: the other setting that it is of, and the values of that.
 Conditions = Mapping[str, tuple[str, tuple[Any, ...]]]
@@ -61,6 +64,10 @@ class Settings:
         early_stopping: stop a seed after this many evaluations in a row without a new best one; 0 never stops.
         early_stopping_rule: what the best one is of: `score`, the task's own; or `success`, as in the released code: of
             that alone, so that a task with another score never stops, and an evaluation without any is never the best.
+        replay_rows: online, the oldest rows are overwritten in a buffer of this many or, where that is more, one more
+            than the dataset's, as in the released code; 0 keeps every row.
+        row_before_update: online, the row of a step enters before the step's updates, as in the released code, instead
+            of after them, while which the environments step.
         encoder_channels: of each stage of the image encoder; encoder_features: that it gives. Pixel tasks alone have
             one.
         augment_probability: share of a pixel task's batches whose frames are shifted at random (random crop after
@@ -82,6 +89,8 @@ class Settings:
     first_update: Literal[0, 1] = 1
     early_stopping: int = 0
     early_stopping_rule: Literal["score", "success"] = "score"
+    replay_rows: int = 0
+    row_before_update: bool = False
     encoder_channels: tuple[int, ...] = (16, 32, 32)
     encoder_features: int = 512
     augment_probability: float = 0.5
@@ -94,7 +103,7 @@ class Settings:
         Raises:
             UserError: names the key, its value and the range or the condition in which it counts.
         """
-        for key in ("offline_steps", "online_steps", "reward_delay"):
+        for key in ("offline_steps", "online_steps", "replay_rows", "reward_delay"):
             require(key, getattr(self, key), getattr(self, key) >= 0, "zero or more")
         for key in ("batch_size", "eval_interval", "eval_episodes", "log_interval", "encoder_features"):
             require(key, getattr(self, key), getattr(self, key) >= 1, "one or more")

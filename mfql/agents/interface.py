@@ -94,8 +94,8 @@ class Agent(ABC):
     training_version: ClassVar[int] = 1
     # Stages that the method has.
     stages: ClassVar[tuple[str, ...]] = STAGES
-    # Fields of a transition that it needs beside the usual: next_actions, mc_returns.
-    extra_fields: ClassVar[tuple[str, ...]] = ()
+    # Fields of a transition that it needs beside the usual: next_actions, next_row_actions, mc_returns.
+    extra_fields: tuple[str, ...] = ()
     # Share of rows from the online tail in a batch of the online stage; None draws from all rows alike.
     online_share: float | None = None
     # Updates for each environment step.

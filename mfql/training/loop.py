@@ -21,6 +21,7 @@ from mfql.data.dataset import Dataset, Transitions
 from mfql.draws import DrawStream, generator
 from mfql.envs.scores import score_metric, score_range
 from mfql.envs.vector import EnvPool
+from mfql.errors import UserError
 from mfql.evaluation.policy import Actor
 from mfql.evaluation.rollout import run_episodes
 from mfql.settings import steps_of
@@ -29,7 +30,7 @@ from mfql.training.distance import DataDistance
 from mfql.training.images import shift_draws
 from mfql.training.interruption import Interrupted, asked_to_end
 from mfql.training.log import TrainingLog
-from mfql.training.memory import Memory, Normaliser, training_fields
+from mfql.training.memory import NEXT_ROW_ACTIONS, Memory, Normaliser, training_fields
 from mfql.training.online import Environments
 from mfql.training.rewards import OnlineRewards, with_rewards
 from mfql.training.run import RunFolder, machine
@@ -126,9 +127,24 @@ class Trainer:
         return self._memory(self.dataset.val, 0)
 
     def _memory(self, rows: Transitions, capacity: int) -> Memory:
-        fields = training_fields(rows, self.normaliser, self.agent.extra_fields, self.settings.discount)
+        needed = self.agent.extra_fields
+        stored = tuple(name for name in needed if name != NEXT_ROW_ACTIONS)
         share = self.agent.online_share if self.online else None
-        return Memory(fields, len(self.runs), capacity, share, self.execution.device)
+        replay_rows = self.settings.replay_rows if self.online else 0
+        if replay_rows and share is not None:
+            raise UserError(
+                f"setting replay_rows is {replay_rows}, which has no effect",
+                "This method draws rows of the dataset and online rows apart, and keeps both: leave it out.",
+            )
+        return Memory(
+            training_fields(rows, self.normaliser, stored, self.settings.discount),
+            len(self.runs),
+            capacity,
+            share,
+            self.execution.device,
+            replay_rows=replay_rows,
+            next_row_actions=NEXT_ROW_ACTIONS in needed,
+        )
 
     def _steps(self) -> Step:
         """The updates of each step; on CUDA captured, if all that they read lies on the device."""
@@ -189,7 +205,8 @@ class Trainer:
             self.segment_end[row] = one["segment_end"]
             if self.online:
                 self.memory.restore(row, 0, one["tail"])
-        self.memory.filled.fill_(self.step)
+        if self.online:
+            self.memory.filled.fill_(self.step)
 
     @property
     def number(self) -> int:
@@ -274,12 +291,15 @@ class Trainer:
         return all(self.step in run.checkpoints.steps() for run in self.runs)
 
     def _tick(self) -> None:
-        """One step: offline an update, online an action, the updates on the rows before it, and the new row."""
+        """One step: offline an update; online an action, the updates, and the new row after or before them."""
+        row_first = self.settings.row_before_update
         if self._environments:
             self._environments.act(self.step)
+            if row_first:
+                self._environments.finish(self.step)
         self._update(self.step)
         self._logged_updates += self._updates
-        if self._environments:
+        if self._environments and not row_first:
             self._environments.finish(self.step)
         self.step += 1
         self._end_at_once = False
@@ -365,7 +385,7 @@ class Trainer:
         if len(reaching) == 0:
             return {}
         chosen = torch.as_tensor(reaching, device=rows.device)[rows % len(reaching)]
-        values = self.agent.data_values(views_of(self.agent, self.state.flat), self.memory.batch(chosen))
+        values = self.agent.data_values(views_of(self.agent, self.state.flat), self.memory.dataset_rows(chosen))
         if values is None:
             return {}
         returns = self.dataset.mc_returns(self.settings.discount)[chosen.cpu().numpy()]
