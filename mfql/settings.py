@@ -37,6 +37,11 @@ LATER: dict[str, Any] = {
     "replay_rows": 0,
     "row_before_update": False,
     "next_action": "trajectory",
+    "ranking": "critic",
+    "alpha_timing": "after",
+    "policy_init": "glorot",
+    "norm_epsilon": 1e-16,
+    "target_follows": "updated",
 }
 # Settings that count under a condition alone: the other setting that it is of, and the values of that.
 Conditions = Mapping[str, tuple[str, tuple[Any, ...]]]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from mfql.agents.interface import Batch, Draw, Draws, Group, Losses, Parameters
+from mfql.agents.interface import Batch, Draw, Draws, Losses, Parameters
 from mfql.agents.mlp import ACTOR_OUTPUT_SCALE, MLP, ActorCritic, ActorCriticSettings, q_loss, required, td_loss
 from mfql.agents.parameters import Views
 from mfql.settings import require
@@ -65,12 +65,8 @@ class ReBRAC(ActorCritic):
         self.policy = MLP(self.observation_dim, settings.actor_hidden, action_dim, ACTOR_OUTPUT_SCALE)
         interval = settings.actor_interval
         self.groups = {
-            "policy": Group(
-                self.with_encoder(self.policy.layout),
-                target=True,
-                interval=interval,
-                coasts=True,
-                target_interval=interval,
+            "policy": replace(
+                self.followed_group(self.policy.layout), interval=interval, coasts=True, target_interval=interval
             ),
             "critic": replace(self.critic_group(), target_interval=interval),
         }
