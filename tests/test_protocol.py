@@ -34,9 +34,10 @@ from mfql.plan.cost import evaluations_in
 from mfql.plan.launch import TrainingJob
 from mfql.settings import LATER, STAGES, Settings, raw_settings
 from mfql.tables import as_scalar
-from mfql.tasks import Task, find_task, load_tasks
+from mfql.tasks import Task, find_task, load_tasks, scored
 from mfql.training.memory import Memory
 from mfql.training.stopping import no_longer_improves
+from tests.training_runs import Workplace
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "config"
@@ -535,3 +536,23 @@ def test_methods_of_reduced_size_have_what_their_runs_had(path):
         assert {key: values[key] for key in LATER if key in values} == {
             key: LATER[key] for key in LATER if key in values
         }
+
+
+# --- the score --------------------------------------------------------------------------------------------------------
+
+
+def test_a_score_has_no_part_of_the_evaluation_at_step_0_unless_it_is_the_only_one():
+    evaluations = [{"step": step} for step in (0, 10, 20)]
+    assert [one["step"] for one in scored(evaluations, "last_three")] == [10, 20]
+    assert [one["step"] for one in scored(evaluations, "last")] == [20]
+    assert scored(evaluations[:1], "last_three") == evaluations[:1]
+    assert scored([], "last") == []
+    with pytest.raises(UserError, match="score rule"):
+        scored(evaluations, "best")
+
+
+def test_a_buffer_is_refused_where_dataset_and_online_rows_are_drawn_apart(tmp_path):
+    place = Workplace.make(tmp_path)
+    place.method("apart", "inherits: rlpd-miniature\nonline: {replay_rows: 100}\n")
+    with pytest.raises(UserError, match="replay_rows is 100, which has no effect"):
+        place.train_here("apart", "online", (0,))
