@@ -18,7 +18,7 @@ from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.update import Updater, initial_state
 from mfql.draws import DrawStream, generator
 from mfql.training.device import set_precision
-from mfql.training.memory import Memory
+from mfql.training.memory import NEXT_ROW_ACTIONS, Memory
 from mfql.training.step import Step
 
 # A maze's ant, which the paper's sizes are counted for.
@@ -103,7 +103,14 @@ class Job:
     def begin(self, rows: int, capacity: int) -> None:
         """Go on from other rows with the same, possibly compiled, updates."""
         share = self.agent.online_share if capacity else None
-        self.memory = Memory(_random_rows(self.agent, rows), len(self.seeds), capacity, share, self.device)
+        self.memory = Memory(
+            _random_rows(self.agent, rows),
+            len(self.seeds),
+            capacity,
+            share,
+            self.device,
+            next_row_actions=NEXT_ROW_ACTIONS in self.agent.extra_fields,
+        )
         updates = self.agent.updates_per_step if capacity else 1
         draws = {"rows": Draw("integer", (self.agent.settings.batch_size,)), **self.agent.update_draws()}
         repeated = {name: Draw(draw.kind, (updates, *draw.shape)) for name, draw in draws.items()}
@@ -142,4 +149,4 @@ def _random_rows(agent: Agent, rows: int) -> dict[str, np.ndarray]:
         "masks": np.ones(rows, np.float32),
     }
     extra = {"next_actions": actions, "mc_returns": fields["rewards"]}
-    return fields | {name: extra[name] for name in agent.extra_fields}
+    return fields | {name: extra[name] for name in agent.extra_fields if name in extra}

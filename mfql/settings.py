@@ -31,7 +31,18 @@ TRAINING_VERSION = 1
 _META = ("agent", "inherits", "table", *STAGES)
 # Settings that came after runs were finished, each with the value that all of those had: with it a setting is no part
 # of a run's identity, so that they stay finished.
-LATER: dict[str, Any] = {}
+LATER: dict[str, Any] = {
+    "first_update": 1,
+    "early_stopping_rule": "score",
+    "replay_rows": 0,
+    "row_before_update": False,
+    "next_action": "trajectory",
+    "ranking": "critic",
+    "alpha_timing": "after",
+    "policy_init": "glorot",
+    "norm_epsilon": 1e-16,
+    "target_follows": "updated",
+}
 # Settings that count under a condition alone: the other setting that it is of, and the values of that.
 Conditions = Mapping[str, tuple[str, tuple[Any, ...]]]
 _COUNTS_WHERE: Conditions = {"reward_delay": ("reward", ("delayed",))}
@@ -53,7 +64,15 @@ class Settings:
             else is float32, acting too.
         observation_statistics: observations are normalised by those of the dataset's `valid` rows, or of a `padded`
             buffer of 2,000,000 rows of which the rest is zero, as the released code has it; or not at all, with `none`.
-        early_stopping: stop a seed after this many evaluations without a new best score; 0 never stops.
+        first_update: the number of the offline part's first update. With 0, as the released code counts, there is one
+            update more, and an evaluation after it, at step 0.
+        early_stopping: stop a seed after this many evaluations in a row without a new best one; 0 never stops.
+        early_stopping_rule: what the best one is of: `score`, the task's own; or `success`, as in the released code: of
+            that alone, so that a task with another score never stops, and an evaluation without any is never the best.
+        replay_rows: online, the oldest rows are overwritten in a buffer of this many or, where that is more, one more
+            than the dataset's, as in the released code; 0 keeps every row.
+        row_before_update: online, the row of a step enters before the step's updates, as in the released code, instead
+            of after them, while which the environments step.
         encoder_channels: of each stage of the image encoder; encoder_features: that it gives. Pixel tasks alone have
             one.
         augment_probability: share of a pixel task's batches whose frames are shifted at random (random crop after
@@ -72,7 +91,11 @@ class Settings:
     log_interval: int = 5_000
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     observation_statistics: Literal["valid", "padded", "none"] = "valid"
+    first_update: Literal[0, 1] = 1
     early_stopping: int = 0
+    early_stopping_rule: Literal["score", "success"] = "score"
+    replay_rows: int = 0
+    row_before_update: bool = False
     encoder_channels: tuple[int, ...] = (16, 32, 32)
     encoder_features: int = 512
     augment_probability: float = 0.5
@@ -85,11 +108,17 @@ class Settings:
         Raises:
             UserError: names the key, its value and the range or the condition in which it counts.
         """
-        for key in ("offline_steps", "online_steps", "reward_delay"):
+        for key in ("offline_steps", "online_steps", "replay_rows", "reward_delay"):
             require(key, getattr(self, key), getattr(self, key) >= 0, "zero or more")
         for key in ("batch_size", "eval_interval", "eval_episodes", "log_interval", "encoder_features"):
             require(key, getattr(self, key), getattr(self, key) >= 1, "one or more")
         require("early_stopping", self.early_stopping, self.early_stopping >= 0, "zero or more")
+        require(
+            "early_stopping_rule",
+            self.early_stopping_rule,
+            self.early_stopping > 0 or self.early_stopping_rule == "score",
+            "score where early_stopping is 0",
+        )
         require("discount", self.discount, 0.0 <= self.discount < 1.0, "in [0, 1)")
         require("augment_probability", self.augment_probability, 0.0 <= self.augment_probability <= 1.0, "in [0, 1]")
         channels = self.encoder_channels
@@ -104,6 +133,14 @@ class Settings:
 def identified(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a run is known by: all but those of `LATER` that have the value there."""
     return {key: value for key, value in settings.items() if key not in LATER or value != LATER[key]}
+
+
+def steps_of(settings: Mapping[str, Any], stage: str) -> int:
+    """Updates of an offline part, or environment steps of the online one, from settings as JSON holds them."""
+    if stage == "online":
+        return int(settings["online_steps"])
+    # Runs from before the setting have none.
+    return int(settings["offline_steps"]) + 1 - int(settings.get("first_update", 1))
 
 
 def require(key: str, value: Any, condition: bool, expected: str) -> None:

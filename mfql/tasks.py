@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
@@ -65,6 +65,8 @@ class Task:
     registered: Registered | None = None
 
 
+# How many evaluations a score is the mean of, by its rule.
+SCORED_EVALUATIONS = {"last_three": 3, "last": 1}
 _TEXT = ("suite", "environment", "dataset", "metric", "score_rule", "settings_source")
 _NUMBERS = {
     "discount": float,
@@ -92,7 +94,7 @@ _DEFAULTS = {
 }
 _CHOICES = {
     "metric": ("success", "normalized_return", "return"),
-    "score_rule": ("last_three", "last"),
+    "score_rule": tuple(SCORED_EVALUATIONS),
     "online": ("yes", "no"),
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -111,6 +113,18 @@ _DIFFERENCES = {CONTACT_MARGINS: re.compile(r"(visual-)?ant(maze|soccer)-|(pen|h
 def is_visual(name: str) -> bool:
     """Whether a task, dataset or environment shows pixels, by OGBench's naming."""
     return name.startswith("visual-")
+
+
+def scored(evaluations: Sequence[Mapping[str, Any]], rule: str) -> Sequence[Mapping[str, Any]]:
+    """The evaluations that a run's score is the mean of: the last ones; that at step 0 only where there is no other.
+
+    Raises:
+        UserError: another rule.
+    """
+    if rule not in SCORED_EVALUATIONS:
+        raise unknown("score rule", rule, list(SCORED_EVALUATIONS))
+    trained = [evaluation for evaluation in evaluations if evaluation["step"] > 0]
+    return (trained or evaluations)[-SCORED_EVALUATIONS[rule] :]
 
 
 def simulation_version(name: str) -> int:

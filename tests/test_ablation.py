@@ -247,8 +247,8 @@ def test_the_list_and_the_plan_count_an_ablations_runs(capsys: pytest.CaptureFix
     assert main(plan) == 0
     printed = capsys.readouterr().out
     assert f"ablation_protocol: {listed['protocol']} runs" in printed
-    # Six points on three tasks, a job each; the plan and the figure.
-    assert "offline             18  72 runs: 72 new" in printed
+    # Eight points on three tasks, a job each; the plan and the figure.
+    assert "offline             24  96 runs: 96 new" in printed
     assert "report               2" in printed
     assert main([*plan[:2], "ablation_protocol", *plan[2:]]) == 0
     assert "report               2" in capsys.readouterr().out  # asked for twice, made once

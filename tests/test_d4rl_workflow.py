@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,21 @@ eval_interval: 20
 eval_episodes: 1
 pretrain: {offline_steps: 20}
 """
+# The released protocol, by whose rule a task without success never stops, even at a patience of one evaluation.
+RELEASED = "released"
+RELEASED_SETTINGS = """
+inherits: mfql-released
+early_stopping: 1
+offline_steps: 20
+batch_size: 16
+policy_hidden: 8
+policy_blocks: 1
+critic_hidden: [16, 16]
+num_candidates: 2
+eval_interval: 5
+eval_episodes: 1
+log_interval: 10
+"""
 
 
 @dataclass(frozen=True)
@@ -39,10 +55,16 @@ class Small:
         """Run the workflow to its end; what it prints is kept in a file."""
         project = clone(folder / "mfql")
         write_rollouts(folder / "published", TASK, episodes=3, steps=25)
-        (project.folder / f"config/methods/{METHOD}.yaml").write_text(SETTINGS)
+        for method, settings in ((METHOD, SETTINGS), (RELEASED, RELEASED_SETTINGS)):
+            (project.folder / f"config/methods/{method}.yaml").write_text(settings)
         one = {"methods": [METHOD], "tasks": [TASK]}
         config = yaml.safe_load((ROOT / "tests/miniature.yaml").read_text())
-        config |= {"offline": one, "online": one, "seeds": [0, 1], "datasets_from": "../published"}
+        config |= {
+            "offline": one | {"methods": [METHOD, RELEASED]},
+            "online": one,
+            "seeds": [0, 1],
+            "datasets_from": "../published",
+        }
         (project.folder / "small.yaml").write_text(yaml.safe_dump(config | {"datasets": {}}))
         printed = project.snakemake("replay", "--configfile", "small.yaml")
         printed += project.snakemake("all", "--configfile", "small.yaml")
@@ -76,6 +98,18 @@ def test_a_file_from_a_folder_is_trained_offline_and_online_and_reported(small: 
         assert json.loads((run / "evaluation.json").read_text())["metric"] == "normalized_return"
     assert TASK in (small.results / "miniature/scores.csv").read_text()
     assert TASK in (small.results / "miniature/report.html").read_text()
+
+
+def test_by_the_released_protocol_a_d4rl_run_never_stops_early(small: Small) -> None:
+    for seed in (0, 1):
+        result = json.loads((small.results / f"runs/{RELEASED}/{TASK}/seed{seed}/offline/evaluation.json").read_text())
+        assert (result["metric"], result["status"], result["stopped_at"]) == ("normalized_return", "finished", None)
+        assert [evaluation["step"] for evaluation in result["evaluations"]] == [0, 5, 10, 15, 20]
+        # By the score's rule it had: no evaluation was better than the one before.
+        returns = [evaluation["normalized_return"] for evaluation in result["evaluations"]]
+        assert any(later <= earlier for earlier, later in pairwise(returns))
+        log = (small.results / f"runs/{RELEASED}/{TASK}/seed{seed}/offline/run/metrics.csv").read_text()
+        assert log.splitlines()[-1].startswith("20,")
 
 
 def test_replays_of_the_configurations_datasets_are_one_table_which_the_report_shows(small: Small) -> None:

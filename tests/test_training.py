@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from mfql.agents.update import Updater
 from mfql.cli import EXIT_CONTINUE
 from mfql.errors import UserError
 from mfql.evaluation.policy import load_policy
 from mfql.training.checkpoint import Checkpoints, load_tensors
+from mfql.training.memory import Memory
 from tests.training_runs import ROOT, TASK, Workplace
 
 pytestmark = pytest.mark.xdist_group("training")
@@ -79,6 +81,79 @@ def test_a_run_asked_to_end_saves_and_asks_to_be_continued(place):
     assert place.call(arguments).returncode == 0
     for seed in (0, 1):
         assert_equal_runs(place.run(METHOD, seed, "online"), place.run(METHOD, seed, "online", "asked"))
+
+
+RELEASED = """
+inherits: mfql-released
+offline_steps: 20
+pretrain: {offline_steps: 20}
+online_steps: 30
+online: {replay_rows: 1}
+batch_size: 16
+policy_hidden: 8
+policy_blocks: 1
+critic_hidden: [16, 16]
+num_candidates: 2
+alpha: 1.0
+alpha_interval: 4
+alpha_window: 2
+eval_interval: 10
+eval_episodes: 1
+log_interval: 10
+"""
+
+
+@pytest.fixture
+def released(place) -> Workplace:
+    """A method by the released code's protocol, with a buffer that is full from the start, and its first part."""
+    place.method("released", RELEASED)
+    if not (place.run("released", 0, "pretrain", "released") / "evaluation.json").exists():
+        place.train_here("released", "pretrain", (0,), "released")
+    return place
+
+
+def test_updates_numbered_from_0_are_one_more_and_the_policy_is_evaluated_at_step_0(released):
+    run = released.run("released", 0, "pretrain", "released")
+    result = json.loads((run / "evaluation.json").read_text())
+    assert [evaluation["step"] for evaluation in result["evaluations"]] == [0, 10, 20]
+    # What came before training is none of those that the score is the mean of.
+    assert result["score"] == np.mean([evaluation["success"] for evaluation in result["evaluations"][1:]])
+    assert result["steps"] == 20
+    checkpoints = Checkpoints(run / "checkpoint")
+    assert checkpoints.load(checkpoints.steps()[-1])["state"]["step"].item() == 21
+
+
+def noted(events: list[str], function):
+    """The function, which adds its name to the events when it is called."""
+
+    def wrapped(*given, **more):
+        events.append(function.__name__)
+        return function(*given, **more)
+
+    return wrapped
+
+
+def test_as_released_an_online_row_enters_before_the_update_and_a_continued_run_ends_as_if_undisturbed(
+    released, monkeypatch
+):
+    for results in ("whole", "asked-released"):
+        start = released.folder / results / "runs" / "released" / TASK / "seed0" / "pretrain"
+        shutil.copytree(released.run("released", 0, "pretrain", "released").parent, start)
+    events = []
+    for owner, name in ((Memory, "append"), (Updater, "__call__")):
+        monkeypatch.setattr(owner, name, noted(events, getattr(owner, name)))
+    released.train_here("released", "online", (0,), "whole")
+    assert events == ["append", "__call__"] * 30
+    result = json.loads((released.run("released", 0, "online", "whole") / "evaluation.json").read_text())
+    assert [evaluation["step"] for evaluation in result["evaluations"]] == [10, 20, 30]
+    arguments = released.arguments("released", "online", [0], "asked-released")
+    done = released.call(["ask", "14", *arguments], (str(ROOT / "tests" / "killed.py"),))
+    assert done.returncode == EXIT_CONTINUE, done.stderr
+    assert released.call(arguments).returncode == 0
+    runs = [released.run("released", 0, "online", results) for results in ("whole", "asked-released")]
+    assert_equal_runs(*runs)
+    final = [Checkpoints(run / "checkpoint") for run in runs]
+    assert final[0].load(30)["state"]["step"].item() == 21 + 30
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(place, tmp_path):

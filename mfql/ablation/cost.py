@@ -16,7 +16,7 @@ from mfql.evaluation.policy import DESCRIPTION
 from mfql.files import read_json
 from mfql.settings import build_settings
 from mfql.training.device import set_precision
-from mfql.training.memory import Memory
+from mfql.training.memory import NEXT_ROW_ACTIONS, Memory
 from mfql.training.run import RunFolder
 from mfql.training.step import Step
 
@@ -73,7 +73,8 @@ def _step(description: Path, seeds: int, device: torch.device) -> Step:
     state = initial_state(agent, [generator(torch.device("cpu"), key, "initial") for key in keys], device)
     draws = {"rows": Draw("integer", (settings.batch_size,)), **agent.update_draws()}
     stream = DrawStream({name: Draw(one.kind, (1, *one.shape)) for name, one in draws.items()}, keys, "cost", device)
-    memory = Memory(_rows(agent), seeds, 0, None, device)
+    next_row = NEXT_ROW_ACTIONS in agent.extra_fields
+    memory = Memory(_rows(agent), seeds, 0, None, device, next_row_actions=next_row)
     captured = device.type == "cuda" and agent.compilable
     return Step(Updater(agent, state, float("inf")), memory, stream, 1, 0.0, captured=captured)
 

@@ -45,6 +45,7 @@ class Group:
         layout: names and shapes.
         max_grad_norm: the gradient of a seed is scaled down to this norm.
         target: whether a slowly moving copy is kept, under the name `target_<group>`.
+        target_lags: the target moves towards the group as it was before the update, not after it.
         interval: n; the optimiser takes the gradient of every n-th update, those of the others are discarded.
         coasts: at the others the optimiser takes a zero gradient, so that its momentum decays and moves the group on;
             without it they leave the group and the optimiser as they are.
@@ -56,6 +57,7 @@ class Group:
     layout: Layout
     max_grad_norm: float = float("inf")
     target: bool = False
+    target_lags: bool = False
     interval: int = 1
     coasts: bool = False
     target_interval: int = 1
@@ -94,13 +96,13 @@ class Agent(ABC):
     training_version: ClassVar[int] = 1
     # Stages that the method has.
     stages: ClassVar[tuple[str, ...]] = STAGES
-    # Fields of a transition that it needs beside the usual: next_actions, mc_returns.
-    extra_fields: ClassVar[tuple[str, ...]] = ()
+    # Fields of a transition that it needs beside the usual: next_actions, next_row_actions, mc_returns.
+    extra_fields: tuple[str, ...] = ()
     # Share of rows from the online tail in a batch of the online stage; None draws from all rows alike.
     online_share: float | None = None
     # Updates for each environment step.
     updates_per_step: int = 1
-    # Rate of the targets: target <- target + tau (group - target), after the step of the group's optimiser.
+    # Rate of the targets: target <- target + tau (group - target), the group after its optimiser's step or before it.
     tau: float = 0.005
 
     groups: dict[str, Group]
@@ -135,7 +137,7 @@ class Agent(ABC):
             batch: observations, next_observations `[S, B, *observation_shape]` (normalised; pixels as they are),
                 actions `[S, B, A]`, rewards, masks `[S, B]`, extra fields.
             draws: as declared, each with the leading seed axis.
-            state: the method's own state, see `initial_state`.
+            state: the method's own state, see `initial_state`; in training `step` too, updates so far.
 
         Returns:
             the sum of the losses `[S]`, whose gradient trains every group, and a dict of `[S]` to log; arrays of more

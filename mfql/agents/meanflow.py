@@ -68,6 +68,9 @@ class FlowSettings(Settings):
             n-th update. The other rows have b = t, where its factor is zero; with b fixed, u = v as in `none`.
         policy_hidden: features of the policy network; policy_blocks: its blocks.
         zero_init: start the policy's modulations and output at zero.
+        policy_init: of its other weights: `glorot`, or `truncated_normal`, as in the released code: of variance
+            0.01 / fan-in.
+        norm_epsilon: of the policy's norms, added to the mean square; 1e-6 in the released code.
         noise_type: of e: `normal`, or `uniform` of the same standard deviation.
         noise_std: sigma of the noise e.
         loss_gamma, loss_constant: weights of the adaptive loss, w = 1 / (d + constant)^(1 - gamma).
@@ -93,6 +96,8 @@ class FlowSettings(Settings):
     policy_hidden: int = 256
     policy_blocks: int = 3
     zero_init: bool = True
+    policy_init: Literal["glorot", "truncated_normal"] = "glorot"
+    norm_epsilon: float = 1e-16
     noise_type: Literal["normal", "uniform"] = "normal"
     noise_std: float = 1.0
     loss_gamma: float = 0.8
@@ -110,7 +115,7 @@ class FlowSettings(Settings):
             require(key, getattr(self, key), getattr(self, key) >= 1, "one or more")
         for key in (
             "noise_std", "loss_constant", "policy_learning_rate", "policy_learning_rate_end", "max_grad_norm",
-            "logit_std", "difference_step", "adaptive_rate", "adaptive_floor",
+            "logit_std", "difference_step", "adaptive_rate", "adaptive_floor", "norm_epsilon",
         ):  # fmt: skip
             require(key, getattr(self, key), getattr(self, key) > 0, "above zero")
         for key in ("warmup_share", "loss_gamma", "adaptive_rate", "adaptive_floor"):
@@ -191,6 +196,8 @@ class FlowPolicy(ResidualPolicy):
             settings.policy_hidden,
             settings.policy_blocks,
             zero_init=settings.zero_init,
+            initialisation=settings.policy_init,
+            norm_epsilon=settings.norm_epsilon,
             sees_start=settings.sample_b,
             generation_steps=settings.generation_steps,
         )

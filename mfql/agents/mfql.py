@@ -38,6 +38,8 @@ class MFQLSettings(FlowSettings):
         alpha: weight of the flow loss at the start.
         num_candidates: K, in the target, in acting and in evaluation.
         acting_candidates: another K for acting and evaluation; 0 is `num_candidates`.
+        ranking: the critics that rank candidates in acting and evaluation: `critic`, the present ones, or
+            `target_critic`, as in the released code. The target is by `target_critic` in any case.
         tau: rate of the target critic.
         critic_hidden: features of each hidden layer; num_critics: E.
         critic_init: `kaiming` (paper) or `fan_avg` (released code).
@@ -55,11 +57,15 @@ class MFQLSettings(FlowSettings):
                 alpha_up, alpha_down: factors that it moves by;
             alpha_range: it stays within this factor of its start; alpha_warmup: share of the offline steps without a
                 move.
+        alpha_timing: `after` the updates whose number is a multiple of `alpha_interval`, a moved alpha counts from the
+            next update on, the first time after an update beyond the warm-up; `within` them, as in the released code,
+            it counts in that update already, the first time in the warm-up's last.
     """
 
     alpha: float
     num_candidates: int = 5
     acting_candidates: int = 0
+    ranking: Literal["critic", "target_critic"] = "critic"
     tau: float = 0.005
     critic_hidden: tuple[int, ...] = (512, 512, 512, 512)
     num_critics: int = 2
@@ -78,6 +84,7 @@ class MFQLSettings(FlowSettings):
     alpha_down: float = 0.8
     alpha_range: float = 10.0
     alpha_warmup: float = 0.1
+    alpha_timing: Literal["after", "within"] = "after"
 
     @override
     def check(self) -> None:
@@ -156,7 +163,7 @@ class MFQL(Agent):
         seen = self.encode(parameters["critic"], batch["observations"])
         critic_loss, critic_info = self.critic_loss(parameters, batch, seen, draws)
         value_loss, flow_loss, policy_info = self.policy_losses(parameters, batch, seen.detach(), draws, state)
-        info = {**critic_info, **policy_info, "alpha": state["alpha"]}
+        info = {**critic_info, **policy_info}
         if self.balanced:
             return torch.stack([critic_loss + value_loss, flow_loss], 1), info
         return critic_loss + (value_loss + flow_loss), info
@@ -181,7 +188,7 @@ class MFQL(Agent):
         """The two objectives of the policy (paper, policy update), `[S]` each; no gradient to the critic.
 
         Returns:
-            -Q(s, clip(g(s, e, 1))) + bound loss; alpha flow loss; and what to log.
+            -Q(s, clip(g(s, e, 1))) + bound loss; alpha flow loss; and what to log, alpha among it.
         """
         policy, noise = parameters["policy"], self.settings.noise(draws["noise_pi"])
         observations = self.encode(policy, batch["observations"])
@@ -191,8 +198,12 @@ class MFQL(Agent):
         excess = functional.relu(raw - 1.0) + functional.relu(-1.0 - raw)
         bound_loss = excess.mean((1, 2)) if self.settings.bound_loss else torch.zeros_like(q_loss)
         flow = flow_terms(self.policy, policy, observations, batch["actions"], draws, self.settings, state)
+        alpha = state["alpha"]
+        if self.settings.adaptive_alpha and self.settings.alpha_timing == "within":
+            alpha = self.adapted(state, state["step"], flow.loss.detach())["alpha"]
         info = {
             **flow.state,
+            "alpha": alpha,
             "bound_loss": bound_loss,
             "flow_loss": flow.loss,
             "flow_error": flow.error,
@@ -201,7 +212,7 @@ class MFQL(Agent):
         if self.settings.normalize_q:
             info["q_scale"] = self.q_scale(values.detach(), state)
             q_loss = q_loss / info["q_scale"]
-        return q_loss + bound_loss, state["alpha"] * flow.loss, {**info, "q_loss": q_loss}
+        return q_loss + bound_loss, alpha * flow.loss, {**info, "q_loss": q_loss}
 
     def q_scale(self, values: Tensor, state: Mapping[str, Tensor]) -> Tensor:
         """What the Q term is divided by, `[S]`, from the batch's values `[S, B]`."""
@@ -244,7 +255,11 @@ class MFQL(Agent):
     def act(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
         if noise is None:
             raise ValueError("MFQL acts on noise [S, B, K, A]; None was given")
-        return self.best_candidate(parameters["policy"], parameters["critic"], observations, noise)[0]
+        return self.best_candidate(parameters["policy"], parameters[self.settings.ranking], observations, noise)[0]
+
+    @override
+    def act_groups(self) -> tuple[str, ...]:
+        return ("policy", self.settings.ranking)
 
     @override
     def initial_state(self, seeds: int) -> dict[str, Tensor]:
@@ -260,14 +275,18 @@ class MFQL(Agent):
     @override
     def next_state(self, state: Mapping[str, Tensor], step: Tensor, info: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the losses followed, and the adaptive alpha: every `alpha_interval` updates a look at the flow loss."""
-        settings = self.settings
         following = {name: info[name] if name in ("q_scale", "time_errors") else value for name, value in state.items()}
-        if not settings.adaptive_alpha:
-            return following
-        due = (step + 1) % settings.alpha_interval == 0
-        may_move = due & (step + 1 > settings.alpha_warmup * settings.offline_steps)
-        moved = self.adapt_alpha(state, info["flow_loss"], may_move)
-        return following | {name: torch.where(due, value, state[name]) for name, value in moved.items()}
+        return following | (self.adapted(state, step, info["flow_loss"]) if self.settings.adaptive_alpha else {})
+
+    def adapted(self, state: Mapping[str, Tensor], step: Tensor, flow_loss: Tensor) -> dict[str, Tensor]:
+        """What the update of a step makes of alpha and its window: a look at the flow loss `[S]` where one is due."""
+        settings = self.settings
+        number = step + settings.first_update
+        due = (number % settings.alpha_interval == 0) & (number > 0)
+        warmup = settings.alpha_warmup * settings.offline_steps
+        may_move = due & (number >= warmup if settings.alpha_timing == "within" else number > warmup)
+        moved = self.adapt_alpha(state, flow_loss, may_move)
+        return {name: torch.where(due, value, state[name]) for name, value in moved.items()}
 
     @override
     def carried_state(self, state: Mapping[str, Tensor], before: Mapping[str, Any]) -> dict[str, Tensor]:

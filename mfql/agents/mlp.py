@@ -53,6 +53,8 @@ class ActorCriticSettings(ActorSettings):
     Args:
         critic_hidden: features of each hidden layer of Q, and of V where there is one; num_critics: E.
         tau: rate of the targets.
+        target_follows: what they move towards: the networks as `updated`, or the `previous` ones, before the update,
+            as in the code released with FQL.
         q_agg: how the ensemble's values are joined, in targets and, unless the method says otherwise, for the policy:
             that of FQL, FBRAC and RLPD takes the mean and that of Cal-QL the minimum, whatever `q_agg`.
     """
@@ -60,6 +62,7 @@ class ActorCriticSettings(ActorSettings):
     critic_hidden: tuple[int, ...] = (512, 512, 512, 512)
     num_critics: int = 2
     tau: float = 0.005
+    target_follows: Literal["updated", "previous"] = "updated"
     q_agg: Literal["mean", "min"] = "mean"
 
     @override
@@ -231,7 +234,11 @@ class ActorCritic(Agent):
 
     def critic_group(self) -> Group:
         """The critics with their encoder and target."""
-        return Group(self.with_encoder(self.critic.layout), target=True)
+        return self.followed_group(self.critic.layout)
+
+    def followed_group(self, layout: Layout) -> Group:
+        """A group with its encoder and a target."""
+        return Group(self.with_encoder(layout), target=True, target_lags=self.settings.target_follows == "previous")
 
     @override
     def learning_rates(self, step: Tensor) -> dict[str, Tensor | float]:

@@ -63,12 +63,15 @@ def dense(name: str, inputs: int, outputs: int, initialise: Initialiser | None =
     }
 
 
-def _rms_norm(inputs: Dual, gain: Tensor) -> Dual:
-    """`x / rms(x) * sqrt(features) * gain` (as the released network scales it), inputs `[S, B, H]`, gain `[S, H]`."""
+def _rms_norm(inputs: Dual, gain: Tensor, epsilon: float) -> Dual:
+    """`x / rms(x) * sqrt(features) * gain` (as the released network scales it), inputs `[S, B, H]`, gain `[S, H]`.
+
+    The epsilon is added to the mean square.
+    """
     scale = math.sqrt(inputs.value.shape[-1]) * gain.unsqueeze(1)
 
     def inverse_rms(x: Tensor) -> Tensor:
-        return torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-16)
+        return torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon)
 
     def derivative(x: Tensor, dx: Tensor) -> Tensor:
         inverse = inverse_rms(x)
@@ -150,6 +153,9 @@ class ResidualPolicy:
         hidden: features H.
         blocks: number of blocks.
         zero_init: start with zero modulations and zero output (adaLN-zero); otherwise from normal(0, 0.02).
+        initialisation: of the other kernels and the position: `glorot`, those of the time normal(0, 0.02) and so the
+            position; or `truncated_normal` (released code), of variance 0.01 / fan-in, the position normal(0, 0.005).
+        norm_epsilon: of the norms, added to the mean square.
         sees_start: the network takes the times (b, t) instead of t alone: its output is about the average velocity from
             b to t. Times below are then `[..., 2]` instead of `[..., 1]`.
         generation_steps: n; an action is made along the times 1, 1 - 1/n, ..., 0.
@@ -163,10 +169,13 @@ class ResidualPolicy:
         blocks: int,
         *,
         zero_init: bool = True,
+        initialisation: str = "glorot",
+        norm_epsilon: float = 1e-16,
         sees_start: bool = False,
         generation_steps: int = 1,
     ) -> None:
         self.hidden, self.blocks, self.generation_steps = hidden, blocks, generation_steps
+        self.norm_epsilon = norm_epsilon
         ends = [1.0 - step / generation_steps for step in range(generation_steps)]
         # The times that the network is given at each step: b, if it takes it, and t.
         self._generation_times = [
@@ -174,21 +183,25 @@ class ResidualPolicy:
         ]
         time_features = 2 * _TIME_FREQUENCIES * len(self._generation_times[0])
         last = constant(0.0) if zero_init else normal(0.02)
+        kernel, of_time, position = variance_scaling("fan_avg"), normal(0.02), normal(0.02)
+        if initialisation == "truncated_normal":
+            kernel = of_time = variance_scaling("fan_in", 0.01, "truncated_normal")
+            position = normal(0.005)
         parameters = {
-            **dense("embed", observation_dim + action_dim, hidden),
-            "position": Parameter((hidden,), normal(0.02)),
-            **dense("time_in", time_features, hidden, normal(0.02)),
-            **dense("time_out", hidden, hidden, normal(0.02)),
+            **dense("embed", observation_dim + action_dim, hidden, kernel),
+            "position": Parameter((hidden,), position),
+            **dense("time_in", time_features, hidden, of_time),
+            **dense("time_out", hidden, hidden, of_time),
             **dense("modulation", hidden, (6 * blocks + 2) * hidden, last),
         }
         for block in range(blocks):
             parameters |= {
                 f"block{block}.attention_norm": Parameter((hidden,), constant(1.0)),
-                **dense(f"block{block}.value", hidden, hidden),
-                **dense(f"block{block}.attention_out", hidden, hidden),
+                **dense(f"block{block}.value", hidden, hidden, kernel),
+                **dense(f"block{block}.attention_out", hidden, hidden, kernel),
                 f"block{block}.mlp_norm": Parameter((hidden,), constant(1.0)),
-                **dense(f"block{block}.mlp_in", hidden, 4 * hidden),
-                **dense(f"block{block}.mlp_out", 4 * hidden, hidden),
+                **dense(f"block{block}.mlp_in", hidden, 4 * hidden, kernel),
+                **dense(f"block{block}.mlp_out", 4 * hidden, hidden, kernel),
             }
         parameters |= {"final_norm": Parameter((hidden,), constant(1.0)), **dense("output", hidden, action_dim, last)}
         self.layout = Layout(parameters)
@@ -245,7 +258,7 @@ class ResidualPolicy:
             changed = self._block(parameters, f"block{block}", x, parts[6 * block : 6 * block + 6])
             x = _partway(x, changed, _BLOCK_SCALE)
         shift, scale = parts[-2:]
-        return linear(parameters, "output", _modulate(_rms_norm(x, parameters["final_norm"]), shift, scale))
+        return linear(parameters, "output", _modulate(self._norm(parameters, "final_norm", x), shift, scale))
 
     def modulations(self, parameters: Views, times: Dual) -> Dual:
         """Shifts, scales, gates of all blocks and the output: `[S, B, 1 or 2]` to `[S, B, (6 blocks + 2) H]`."""
@@ -267,16 +280,18 @@ class ResidualPolicy:
             lambda value: torch.bmm(taken, value), lambda _, tangent: torch.bmm(taken, tangent)
         )
 
-    @staticmethod
-    def _block(parameters: Views, name: str, x: Dual, modulations: list[Dual]) -> Dual:
+    def _norm(self, parameters: Views, name: str, x: Dual) -> Dual:
+        return _rms_norm(x, parameters[name], self.norm_epsilon)
+
+    def _block(self, parameters: Views, name: str, x: Dual, modulations: list[Dual]) -> Dual:
         shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp = modulations
-        y = _modulate(_rms_norm(x, parameters[f"{name}.attention_norm"]), shift_attention, scale_attention)
+        y = _modulate(self._norm(parameters, f"{name}.attention_norm", x), shift_attention, scale_attention)
         if f"{name}.attention.kernel" in parameters:
             y = linear(parameters, f"{name}.attention", y)
         else:
             y = linear(parameters, f"{name}.attention_out", linear(parameters, f"{name}.value", y))
         x = _gated(x, gate_attention, y)
-        y = _modulate(_rms_norm(x, parameters[f"{name}.mlp_norm"]), shift_mlp, scale_mlp)
+        y = _modulate(self._norm(parameters, f"{name}.mlp_norm", x), shift_mlp, scale_mlp)
         y = linear(parameters, f"{name}.mlp_out", _gelu(linear(parameters, f"{name}.mlp_in", y)))
         return _gated(x, gate_mlp, y)
 

@@ -11,10 +11,17 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.init import trunc_normal_
 
+# Where a normal distribution is cut, in its standard deviations, and the standard deviation that it is left with.
+_CUT = 2.0
+_CUT_STD = math.sqrt(
+    1.0 - _CUT * math.sqrt(2.0 / math.pi) * math.exp(-(_CUT**2) / 2.0) / math.erf(_CUT / math.sqrt(2.0))
+)
 # Views start at multiples of 64 bytes, so that vector loads and tensor cores see aligned matrices.
 _ALIGNMENT = 16
 
@@ -98,18 +105,25 @@ def normal(std: float) -> Initialiser:
     return fill
 
 
-def variance_scaling(mode: str, scale: float = 1.0) -> Initialiser:
-    """Uniform with variance `scale / fan`, for kernels `[..., in, out]`.
+def variance_scaling(
+    mode: str, scale: float = 1.0, distribution: Literal["uniform", "truncated_normal"] = "uniform"
+) -> Initialiser:
+    """Random with mean 0 and variance `scale / fan`, for kernels `[..., in, out]`.
 
     Args:
-        mode: `fan_in` or `fan_avg`; with scale 1, `fan_avg` is Glorot's, with scale 2, `fan_in` is Kaiming's (He et
-            al. 2015).
+        mode: `fan_in` or `fan_avg`; with scale 1, uniform, `fan_avg` is Glorot's, with scale 2, `fan_in` is Kaiming's
+            (He et al. 2015).
+        distribution: a normal one is cut at two of its standard deviations, and has that variance when cut.
     """
 
     def fill(array: Tensor, generator: torch.Generator) -> None:
         fan_in, fan_out = array.shape[-2:]
-        fan = fan_in if mode == "fan_in" else (fan_in + fan_out) / 2
-        bound = math.sqrt(3.0 * scale / fan)
-        array.uniform_(-bound, bound, generator=generator)
+        variance = scale / (fan_in if mode == "fan_in" else (fan_in + fan_out) / 2)
+        if distribution == "uniform":
+            bound = math.sqrt(3.0 * variance)
+            array.uniform_(-bound, bound, generator=generator)
+        else:
+            std = math.sqrt(variance) / _CUT_STD
+            trunc_normal_(array, 0.0, std, -_CUT * std, _CUT * std, generator=generator)
 
     return fill

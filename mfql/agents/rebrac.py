@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from mfql.agents.interface import Batch, Draw, Draws, Group, Losses, Parameters
+from mfql.agents.interface import Batch, Draw, Draws, Losses, Parameters
 from mfql.agents.mlp import ACTOR_OUTPUT_SCALE, MLP, ActorCritic, ActorCriticSettings, q_loss, required, td_loss
 from mfql.agents.parameters import Views
 from mfql.settings import require
@@ -31,6 +31,8 @@ class ReBRACSettings(ActorCriticSettings):
         actor_noise: deviation of the noise on the target policy's actions, and of exploration online.
         actor_noise_clip: largest such noise.
         actor_interval: updates between two gradients of the policy, and between two steps of the targets.
+        next_action: what the data's next action is in a trajectory's last row: `trajectory`, that row's own; or `row`,
+            the following row's, the first action of another trajectory, as in the code released with FQL.
     """
 
     alpha_actor: float
@@ -38,6 +40,7 @@ class ReBRACSettings(ActorCriticSettings):
     actor_noise: float = 0.2
     actor_noise_clip: float = 0.5
     actor_interval: int = 2
+    next_action: Literal["trajectory", "row"] = "trajectory"
     q_agg: Literal["mean", "min"] = "min"
 
     @override
@@ -54,19 +57,16 @@ class ReBRAC(ActorCritic):
     settings_type = ReBRACSettings
     settings: ReBRACSettings
     training_version = 2
-    extra_fields = ("next_actions",)
 
     def __init__(self, settings: ReBRACSettings, observation_shape: tuple[int, ...], action_dim: int) -> None:
         super().__init__(settings, observation_shape, action_dim)
+        self._next_actions = "next_row_actions" if settings.next_action == "row" else "next_actions"
+        self.extra_fields = (self._next_actions,)
         self.policy = MLP(self.observation_dim, settings.actor_hidden, action_dim, ACTOR_OUTPUT_SCALE)
         interval = settings.actor_interval
         self.groups = {
-            "policy": Group(
-                self.with_encoder(self.policy.layout),
-                target=True,
-                interval=interval,
-                coasts=True,
-                target_interval=interval,
+            "policy": replace(
+                self.followed_group(self.policy.layout), interval=interval, coasts=True, target_interval=interval
             ),
             "critic": replace(self.critic_group(), target_interval=interval),
         }
@@ -87,7 +87,7 @@ class ReBRAC(ActorCritic):
         """r + discount mask (Q_target(s', a') - alpha_critic |a' - data's a'|^2), a' the noisy target policy's."""
         with torch.no_grad():
             actions = self._noisy(self._actions(parameters["target_policy"], batch["next_observations"]), noise)
-        distance = (actions - batch["next_actions"]).square().sum(-1)
+        distance = (actions - batch[self._next_actions]).square().sum(-1)
         values = self.next_values(parameters, batch, actions) - self.settings.alpha_critic * distance
         return self.td_targets(batch, values)
 

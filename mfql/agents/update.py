@@ -179,7 +179,8 @@ class Updater:
 
     def __call__(self, batch: Batch, draws: Draws) -> None:
         """One update on a batch with its draws."""
-        found, loss, info = gradients(self.agent, self.state.flat, batch, draws, self.state.own, self._losses)
+        seen = {"step": self.state.step, **self.state.own}
+        found, loss, info = gradients(self.agent, self.state.flat, batch, draws, seen, self._losses)
         if not self.state.logged:
             self.state.logged = {name: torch.zeros_like(value) for name, value in info.items() if value.dim() == 1}
         self._step(found, loss, {name: value.detach() for name, value in info.items()})
@@ -223,14 +224,19 @@ class Updater:
         correction_2 = (1.0 - _BETA_2**count).unsqueeze(1)
         change = rate * (first / correction_1) / ((second / correction_2).sqrt() + _EPSILON)
         flat = state.flat[name] - change
+        if group.target and group.target_lags:
+            self._move_target(name, group, due, state.flat[name])
         state.first[name].copy_(torch.where(due, first, state.first[name]))
         state.second[name].copy_(torch.where(due, second, state.second[name]))
         state.count[name].copy_(torch.where(due.squeeze(1), count, state.count[name]))
         state.flat[name].copy_(torch.where(due, flat, state.flat[name]))
-        if group.target:
-            target = state.flat[f"target_{name}"]
-            due = due & ((state.step + 1) % group.target_interval == 0)
-            target.copy_(torch.where(due, torch.lerp(target, flat, self.agent.tau), target))
+        if group.target and not group.target_lags:
+            self._move_target(name, group, due, flat)
+
+    def _move_target(self, name: str, group: Group, due: Tensor, flat: Tensor) -> None:
+        target = self.state.flat[f"target_{name}"]
+        due = due & ((self.state.step + 1) % group.target_interval == 0)
+        target.copy_(torch.where(due, torch.lerp(target, flat, self.agent.tau), target))
 
 
 def _along(mask: Tensor, value: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mfql.errors import UserError
 from mfql.files import holder, read_json
+from mfql.settings import steps_of
 from mfql.training.run import RunFolder
 
 _TAIL = 16_384  # bytes of a log in which its last error is looked for
@@ -145,9 +146,7 @@ def _session(manifest: dict[str, Any] | None) -> tuple[float | None, int | None]
 
 
 def _steps(manifest: dict[str, Any] | None) -> int | None:
-    if manifest is None:
-        return None
-    return int(manifest["settings"]["online_steps" if manifest["stage"] == "online" else "offline_steps"])
+    return None if manifest is None else steps_of(manifest["settings"], manifest["stage"])
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ import yaml
 from mfql.declared import declared_settings
 from mfql.errors import UserError
 from mfql.extensions import extend
-from mfql.settings import checkpoint_stage
+from mfql.settings import checkpoint_stage, steps_of
 from mfql.tasks import Task, find_task, seeds_in_job, seeds_of_task, select_tasks
 
 
@@ -54,7 +54,7 @@ class Run:
     @property
     def steps(self) -> int:
         """Updates, or environment steps online."""
-        return int(self.settings["online_steps" if self.stage == "online" else "offline_steps"])
+        return steps_of(self.settings, self.stage)
 
 
 def read_configuration(file: Path | None, config_dir: Path) -> dict[str, Any]:

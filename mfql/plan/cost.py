@@ -206,10 +206,16 @@ def _job_seconds(job: TrainingJob, speed: Speed, threads: int) -> float:
     settings = job.run.settings
     total = 0.0
     for seeds, steps in job.parts:
-        evaluations = math.ceil(steps / settings["eval_interval"])
-        episodes = seeds * evaluations * settings["eval_episodes"]
+        episodes = seeds * evaluations_in(job, steps) * settings["eval_episodes"]
         total += steps * speed.seconds(job.run, seeds) + episode_seconds(job.run, episodes) / threads
     return total
+
+
+def evaluations_in(job: TrainingJob, steps: int) -> int:
+    """Evaluations in the last so many steps of a run: at each interval by the steps' numbers, and at the end."""
+    settings, interval = job.run.settings, job.run.settings["eval_interval"]
+    last = settings["online_steps" if job.run.stage == "online" else "offline_steps"]
+    return last // interval - (last - steps) // interval + (last % interval > 0)
 
 
 def visible_gpus() -> int:

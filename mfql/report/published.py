@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from mfql.errors import UserError
-from mfql.report.scores import SCORED_EVALUATIONS, STAGES
+from mfql.report.scores import STAGES
+from mfql.tasks import SCORED_EVALUATIONS
 
 COLUMNS = ("task", "method", "stage", "mean", "std", "seeds", "source")
 THIRD_PARTY_COLUMNS = (*COLUMNS, "seed", "alpha", "score_rule")

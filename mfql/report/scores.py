@@ -39,11 +39,11 @@ import pandas as pd
 from mfql.errors import UserError
 from mfql.files import read_json, write_whole
 from mfql.report.origin import COMPARED, described, device, incomparable, origin
+from mfql.tasks import SCORED_EVALUATIONS, scored
 
 COLUMNS = ["method", "task", "seed", "stage", "step", "metric", "value", "run", "origin", "device"]
 STAGES = ("offline", "pretrain", "online")
 DIVERGED_SCORE = 0.0
-SCORED_EVALUATIONS = {"last_three": 3, "last": 1}
 
 _COUNT = {"type": "integer", "minimum": 0}
 _PERCENT_OR_LOST = {"type": ["number", "null"], "minimum": 0, "maximum": 100}
@@ -226,10 +226,9 @@ def diverged_score(run: Mapping[str, Any]) -> float:
 
 def _score_episodes(run: dict[str, Any]) -> int:
     """How many episodes the score rests on; a diverged run counts with as many as it would have had."""
-    scored = SCORED_EVALUATIONS[run["score_rule"]]
     if run["status"] == "diverged":
-        return scored * run["episodes"]
-    return sum(evaluation["episodes"] for evaluation in run["evaluations"][-scored:])
+        return SCORED_EVALUATIONS[run["score_rule"]] * int(run["episodes"])
+    return sum(int(evaluation["episodes"]) for evaluation in scored(run["evaluations"], run["score_rule"]))
 
 
 def _rows(path: Path, run: dict[str, Any], runs: dict[Path, dict[str, Any]]) -> list[tuple[Any, ...]]:

@@ -17,11 +17,10 @@ from mfql.extensions import METHODS, find
 from mfql.files import read_json, write_whole
 from mfql.report.intervals import Interval, weighted
 from mfql.report.published import Numbers, Published, ThirdPartyRun, plain, reproduced_name
-from mfql.report.scores import SCORED_EVALUATIONS
 from mfql.report.tasks import PLAIN_RETURN, RETURN, SUCCESS, bounded, in_order, mean_of, parts, runs
 from mfql.report.verdict import DECIDED, RULE, Comparison, Sample, Verdict, sample_of
 from mfql.settings import settings_source
-from mfql.tasks import Task
+from mfql.tasks import SCORED_EVALUATIONS, Task
 
 PUBLISHED_EPISODES = 50  # of one evaluation, in every table of results/published
 UNTUNED = "untuned"  # what the source of a task's settings begins with where they are our default

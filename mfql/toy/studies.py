@@ -15,7 +15,7 @@ import yaml
 from mfql.declared import declared_class
 from mfql.errors import UserError, unknown
 from mfql.files import identity_of
-from mfql.settings import build_settings, split_method, training_version
+from mfql.settings import build_settings, identified, split_method, training_version
 
 # Whose network and losses the toy trains.
 AGENT = "flow_bc"
@@ -74,7 +74,7 @@ def training_identity(document: Mapping[str, Any], method: str, size: str, where
     seeds = values.pop("seeds", None)
     own = declared_class(Path(__file__).with_name("settings.py"), "ToySettings")
     settings = build_settings(own, values, f"{where}: {method} at size {size}").as_dict()
-    return identity_of([settings, seeds, training_version(AGENT)])
+    return identity_of([identified(settings), seeds, training_version(AGENT)])
 
 
 def read_configuration(path: str | Path) -> dict[str, Any]:

@@ -21,18 +21,21 @@ from mfql.data.dataset import Dataset, Transitions
 from mfql.draws import DrawStream, generator
 from mfql.envs.scores import score_metric, score_range
 from mfql.envs.vector import EnvPool
+from mfql.errors import UserError
 from mfql.evaluation.policy import Actor
 from mfql.evaluation.rollout import run_episodes
+from mfql.settings import steps_of
 from mfql.training.distance import ROWS as DISTANCE_ROWS
 from mfql.training.distance import DataDistance
 from mfql.training.images import shift_draws
 from mfql.training.interruption import Interrupted, asked_to_end
 from mfql.training.log import TrainingLog
-from mfql.training.memory import Memory, Normaliser, training_fields
+from mfql.training.memory import NEXT_ROW_ACTIONS, Memory, Normaliser, training_fields
 from mfql.training.online import Environments
 from mfql.training.rewards import OnlineRewards, with_rewards
 from mfql.training.run import RunFolder, machine
 from mfql.training.step import Step
+from mfql.training.stopping import no_longer_improves
 
 # A seed whose mean value exceeds the largest possible return by this factor has diverged.
 _VALUE_MARGIN = 100.0
@@ -84,7 +87,9 @@ class Trainer:
         rewarded = with_rewards(dataset, self.settings)
         self.dataset = replace(rewarded, val=with_rewards(dataset.val, self.settings))
         self.online = runs[0].stage == "online"
-        self.steps = self.settings.online_steps if self.online else self.settings.offline_steps
+        self.steps = steps_of(self.settings.as_dict(), runs[0].stage)
+        # The number of the first step.
+        self._first = 1 if self.online else self.settings.first_update
         self.seeds = [run.seed for run in runs]
         self.scores = score_range(runs[0].task)
         self.metric = score_metric(runs[0].task)
@@ -106,6 +111,8 @@ class Trainer:
         self._environments: Environments | None = None
         self._stop = False
         self._end_at_once = True
+        # Updates of the run that this one starts from.
+        self.updates_before = 0 if starts is None else steps_of(self.settings.as_dict(), "offline")
         if starts is not None:
             self._take_start(starts)
         if saved is not None:
@@ -120,9 +127,24 @@ class Trainer:
         return self._memory(self.dataset.val, 0)
 
     def _memory(self, rows: Transitions, capacity: int) -> Memory:
-        fields = training_fields(rows, self.normaliser, self.agent.extra_fields, self.settings.discount)
+        needed = self.agent.extra_fields
+        stored = tuple(name for name in needed if name != NEXT_ROW_ACTIONS)
         share = self.agent.online_share if self.online else None
-        return Memory(fields, len(self.runs), capacity, share, self.execution.device)
+        replay_rows = self.settings.replay_rows if self.online else 0
+        if replay_rows and share is not None:
+            raise UserError(
+                f"setting replay_rows is {replay_rows}, which has no effect",
+                "This method draws rows of the dataset and online rows apart, and keeps both: leave it out.",
+            )
+        return Memory(
+            training_fields(rows, self.normaliser, stored, self.settings.discount),
+            len(self.runs),
+            capacity,
+            share,
+            self.execution.device,
+            replay_rows=replay_rows,
+            next_row_actions=NEXT_ROW_ACTIONS in needed,
+        )
 
     def _steps(self) -> Step:
         """The updates of each step; on CUDA captured, if all that they read lies on the device."""
@@ -166,7 +188,7 @@ class Trainer:
             "What sizes it must be the same in the stage that online training starts from: give the setting one value "
             "for all stages in the method's file.",
         )
-        self.state.step.fill_(self.settings.offline_steps)
+        self.state.step.fill_(self.updates_before)
         self.state.active.copy_(self.state.diverged_at < 0)
         self.state.diverged_at.copy_(torch.where(self.state.active, -1, 0))
 
@@ -183,7 +205,13 @@ class Trainer:
             self.segment_end[row] = one["segment_end"]
             if self.online:
                 self.memory.restore(row, 0, one["tail"])
-        self.memory.filled.fill_(self.step)
+        if self.online:
+            self.memory.filled.fill_(self.step)
+
+    @property
+    def number(self) -> int:
+        """The number of the last step: steps so far or, where the first has the number 0, one less."""
+        return self.step + self._first - 1
 
     def train(self) -> None:
         """Train to the last step, or until every seed has ended; evaluations, log and checkpoints on the way.
@@ -205,7 +233,7 @@ class Trainer:
 
     def _log(self, row: int) -> TrainingLog:
         size = self._saved[row]["metrics_bytes"] if self._saved else None
-        return TrainingLog(self.runs[row].own, size, self.step)
+        return TrainingLog(self.runs[row].own, size, self.number)
 
     @contextmanager
     def _online_environments(self) -> Iterator[Environments]:
@@ -244,7 +272,7 @@ class Trainer:
             if self._evaluation_is_due():  # The job was asked to end during it.
                 self._evaluate(bar)
                 self.save()
-            while self.step < self.steps and (self.step % self.settings.log_interval or self.state.active.any()):
+            while self.step < self.steps and (self.number % self.settings.log_interval or self.state.active.any()):
                 self._tick()
                 bar.update()
                 evaluated = self._log_and_evaluate(bar)
@@ -263,12 +291,15 @@ class Trainer:
         return all(self.step in run.checkpoints.steps() for run in self.runs)
 
     def _tick(self) -> None:
-        """One step: offline an update, online an action, the updates on the rows before it, and the new row."""
+        """One step: offline an update; online an action, the updates, and the new row after or before them."""
+        row_first = self.settings.row_before_update
         if self._environments:
             self._environments.act(self.step)
+            if row_first:
+                self._environments.finish(self.step)
         self._update(self.step)
         self._logged_updates += self._updates
-        if self._environments:
+        if self._environments and not row_first:
             self._environments.finish(self.step)
         self.step += 1
         self._end_at_once = False
@@ -276,20 +307,20 @@ class Trainer:
     def _log_and_evaluate(self, bar: tqdm) -> bool:
         """What is due at this step; tells whether an evaluation was."""
         last = self.step == self.steps
-        if last or self.step % self.settings.log_interval == 0:
+        if last or self.number % self.settings.log_interval == 0:
             self._write_log()
-        if last or self.step % self.settings.eval_interval == 0:
+        if last or self.number % self.settings.eval_interval == 0:
             self._evaluate(bar)
             return True
         return False
 
     def _evaluation_is_due(self) -> bool:
         """Whether an active seed lacks the evaluation of the present step."""
-        steps = [evaluations[-1]["step"] if evaluations else 0 for evaluations in self.evaluations]
+        numbers = [evaluations[-1]["step"] if evaluations else self._first - 1 for evaluations in self.evaluations]
         lacking = any(
-            active and step < self.step for active, step in zip(self.state.active.tolist(), steps, strict=True)
+            active and number < self.number for active, number in zip(self.state.active.tolist(), numbers, strict=True)
         )
-        return lacking and (self.step == self.steps or self.step % self.settings.eval_interval == 0)
+        return lacking and (self.step == self.steps or self.number % self.settings.eval_interval == 0)
 
     def _evaluate(self, bar: tqdm) -> None:
         began = time.monotonic()
@@ -304,7 +335,7 @@ class Trainer:
         means = {name: (total / self._logged_updates).tolist() for name, total in self.state.logged.items()}
         for row, log in enumerate(self._logs):
             if active[row]:
-                log.write(self.step, {f"training/{name}": values[row] for name, values in means.items()})
+                log.write(self.number, {f"training/{name}": values[row] for name, values in means.items()})
         for total in self.state.logged.values():
             total.zero_()
         self._logged_updates = 0
@@ -319,7 +350,7 @@ class Trainer:
                 self._evaluation.pool(),
                 self.seeds,
                 self.settings.eval_episodes,
-                f"{stage}/evaluate/{self.step}",
+                f"{stage}/evaluate/{self.number}",
                 self.execution.device,
             )
         diagnostics = self.diagnostics()
@@ -328,17 +359,12 @@ class Trainer:
             if not active[row]:
                 continue
             summary = episodes.summary(row, self.scores)
-            self.evaluations[row].append({"step": self.step, "episodes": self.settings.eval_episodes, **summary})
-            log.write(self.step, {f"evaluation/{name}": value for name, value in summary.items()})
-            log.write(self.step, {name: values[row] for name, values in diagnostics.items()})
-            if self._no_longer_improves(row):
-                self.stopped_at[row] = self.step
+            self.evaluations[row].append({"step": self.number, "episodes": self.settings.eval_episodes, **summary})
+            log.write(self.number, {f"evaluation/{name}": value for name, value in summary.items()})
+            log.write(self.number, {name: values[row] for name, values in diagnostics.items()})
+            if no_longer_improves([one[self.metric] for one in self.evaluations[row]], self.metric, self.settings):
+                self.stopped_at[row] = self.number
                 self.state.active[row] = False
-
-    def _no_longer_improves(self, row: int) -> bool:
-        patience = self.settings.early_stopping
-        scores = [evaluation[self.metric] for evaluation in self.evaluations[row]]
-        return bool(patience) and len(scores) - 1 - int(np.argmax(scores)) >= patience
 
     @torch.no_grad()
     def diagnostics(self) -> dict[str, list[float]]:
@@ -359,7 +385,7 @@ class Trainer:
         if len(reaching) == 0:
             return {}
         chosen = torch.as_tensor(reaching, device=rows.device)[rows % len(reaching)]
-        values = self.agent.data_values(views_of(self.agent, self.state.flat), self.memory.batch(chosen))
+        values = self.agent.data_values(views_of(self.agent, self.state.flat), self.memory.dataset_rows(chosen))
         if values is None:
             return {}
         returns = self.dataset.mc_returns(self.settings.discount)[chosen.cpu().numpy()]

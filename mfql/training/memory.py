@@ -15,10 +15,18 @@ from mfql.training.images import DeviceImages
 
 # The released code takes its statistics over a buffer of this many rows, those beyond the dataset zero.
 _PADDED_ROWS = 2_000_000
+# The field that is made of a row's neighbour when it is drawn.
+NEXT_ROW_ACTIONS = "next_row_actions"
 
 
 class Memory:
     """Rows on the device at addresses that never change.
+
+    Rows are numbered through the dataset and on through a seed's tail: row n of the tail is the row N + n. With
+    `replay_rows` they are drawn as from the released code's replay buffer: of max(replay_rows, N + 1) slots, which
+    begins with the dataset, the oldest row is overwritten once all are used. Nothing moves: a slot stands for the last
+    row that was written to it, so that an overwritten one is not drawn any more. The buffer's last slot is never
+    drawn, as there, where its size is counted by where the next row goes.
 
     Args:
         rows: the dataset's fields `[N, ...]`; observations normalised, or images by index.
@@ -26,6 +34,9 @@ class Memory:
         capacity: M, rows of each seed's online tail; 0 without an online part.
         online_share: share of a batch that comes from the tail once it has rows; None draws from all rows alike.
         device: where the rows lie.
+        replay_rows: least slots of the buffer; 0 keeps every row. Without `online_share` alone.
+        next_row_actions: whether a batch has the action of the row in the following slot, whatever trajectory that is
+            of; the last one its own.
     """
 
     def __init__(
@@ -35,6 +46,9 @@ class Memory:
         capacity: int,
         online_share: float | None,
         device: torch.device,
+        *,
+        replay_rows: int = 0,
+        next_row_actions: bool = False,
     ) -> None:
         images = {name: value for name, value in rows.items() if isinstance(value, StackedImages)}
         self.images = DeviceImages.of(images, device)
@@ -45,6 +59,9 @@ class Memory:
         }
         self.size = len(self.rows["rewards"])
         self.capacity, self.online_share = capacity, online_share
+        self.next_row_actions = next_row_actions
+        # Every row has a slot of its own where none is overwritten.
+        self.slots = max(replay_rows, self.size + 1) if replay_rows else self.size + capacity + 1
         self.tail = {
             name: torch.zeros((seeds, capacity, *value.shape[1:]), device=device) for name, value in self.rows.items()
         }
@@ -53,30 +70,51 @@ class Memory:
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         """The rows of large random whole numbers `[S, B]`: fields `[S, B, ...]`."""
-        if self.capacity == 0:
-            chosen = indices % self.size
-            return {name: value[chosen] for name, value in (self.rows | self.images).items()}
-        chosen = self._positions(indices)
-        old, new = chosen.clamp(max=self.size - 1), (chosen - self.size).clamp(min=0)
-        from_tail = chosen >= self.size
-        return {
-            name: torch.where(
-                from_tail.view(*from_tail.shape, *[1] * (value.dim() - 1)),
-                self.tail[name][self._seeds, new],
-                value[old],
-            )
-            for name, value in self.rows.items()
-        }
+        rows = self._drawn(indices)
+        batch = self._taken(rows)
+        if self.next_row_actions:
+            following = (rows % self.slots + 1).clamp(max=self._present() - 1)
+            batch[NEXT_ROW_ACTIONS] = self._field("actions", self._latest(following))
+        return batch
 
-    def _positions(self, indices: Tensor) -> Tensor:
-        """Positions in [0, N + filled), those from N on in the tail."""
+    def dataset_rows(self, rows: Tensor) -> dict[str, Tensor]:
+        """Rows of the dataset by their numbers `[S, B]`, all fields but `next_row_actions`."""
+        return {name: value[rows] for name, value in (self.rows | self.images).items()}
+
+    def _taken(self, rows: Tensor) -> dict[str, Tensor]:
+        """Rows by their numbers `[S, B]`."""
+        if self.capacity == 0:
+            return self.dataset_rows(rows)
+        return {name: self._field(name, rows) for name in self.rows}
+
+    def _field(self, name: str, rows: Tensor) -> Tensor:
+        value = self.rows[name]
+        if self.capacity == 0:
+            return value[rows]
+        old, new = rows.clamp(max=self.size - 1), (rows - self.size).clamp(min=0)
+        from_tail = (rows >= self.size).view(*rows.shape, *[1] * (value.dim() - 1))
+        return torch.where(from_tail, self.tail[name][self._seeds, new], value[old])
+
+    def _drawn(self, indices: Tensor) -> Tensor:
+        """Numbers of rows in [0, N + filled)."""
+        if self.capacity == 0:
+            return indices % self.size
         if self.online_share is None:
-            return indices % (self.size + self.filled)
+            return self._latest(indices % self._present())
         online = round(self.online_share * indices.shape[1])
         recent = torch.where(
             self.filled > 0, self.size + indices[:, :online] % self.filled.clamp(min=1), indices[:, :online] % self.size
         )
         return torch.cat([recent, indices[:, online:] % self.size], dim=1)
+
+    def _present(self) -> Tensor:
+        """Slots that rows are drawn from."""
+        return (self.size + self.filled).clamp(max=self.slots - 1)
+
+    def _latest(self, slots: Tensor) -> Tensor:
+        """The number of the last row that was written to each slot."""
+        newest = self.size + self.filled - 1
+        return newest - (newest - slots) % self.slots
 
     def append(self, row: int, transition: Mapping[str, Tensor]) -> None:
         """Write the row of every seed: fields `[S, ...]`; rows up to it count as present."""
@@ -130,7 +168,7 @@ def training_fields(
     extra = {"next_actions": rows.next_actions, "mc_returns": lambda: rows.mc_returns(discount)}
     for name in extra_fields:
         if name not in extra:
-            raise unknown("extra field", name, list(extra))
+            raise unknown("extra field", name, [*extra, NEXT_ROW_ACTIONS])
     observations, following = (
         value if isinstance(value, StackedImages) else normaliser(value)
         for value in (rows.observations, rows.next_observations)

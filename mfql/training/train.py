@@ -6,7 +6,7 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from mfql.agents.interface import Agent, count_parameters, load_agent
 from mfql.data.dataset import Dataset, load
-from mfql.errors import UserError, unknown
+from mfql.errors import UserError
 from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, acting_seconds, save_policy
 from mfql.files import identity_of, json_text, locked, sha256, write_json, write_whole
 from mfql.settings import (
@@ -26,7 +26,7 @@ from mfql.settings import (
     raw_settings,
     settings_source,
 )
-from mfql.tasks import Task, find_task, is_visual
+from mfql.tasks import Task, find_task, is_visual, scored
 from mfql.training.device import memory_errors_for_people, repays_compiling, set_precision
 from mfql.training.loop import Execution, Trainer
 from mfql.training.run import RunFolder, describe_run, go_on_together, machine, provenance
@@ -294,7 +294,7 @@ def _result(run: RunFolder, trainer: Trainer, row: int, manifest: dict[str, Any]
     settings = manifest["settings"]
     diverged = int(trainer.state.diverged_at[row])
     if diverged >= 0 and run.stage == "online":
-        diverged = max(0, (diverged - settings["offline_steps"]) // trainer.agent.updates_per_step)
+        diverged = max(0, (diverged - trainer.updates_before) // trainer.agent.updates_per_step)
     evaluations = trainer.evaluations[row]
     starts_from = manifest["starts_from"]
     return {
@@ -304,22 +304,15 @@ def _result(run: RunFolder, trainer: Trainer, row: int, manifest: dict[str, Any]
         "stopped_at": trainer.stopped_at[row],
         "metric": task.metric,
         "score_rule": task.score_rule,
-        "score": score([evaluation[task.metric] for evaluation in evaluations], task.score_rule),
+        "score": score(evaluations, task.metric, task.score_rule),
         "episodes": settings["eval_episodes"],
-        "steps": trainer.steps,
+        "steps": settings["online_steps" if run.stage == "online" else "offline_steps"],
         "starts_from": starts_from and starts_from["stage"],
         "evaluations": evaluations,
     }
 
 
-def score(values: list[float], rule: str) -> float | None:
-    """A run's score from its evaluations: the mean of the `last_three`, or the `last`; None without any.
-
-    Raises:
-        UserError: another rule.
-    """
-    counted = {"last_three": 3, "last": 1}
-    if rule not in counted:
-        raise unknown("score rule", rule, list(counted))
-    chosen = values[-counted[rule] :]
-    return sum(chosen) / len(chosen) if chosen else None
+def score(evaluations: Sequence[Mapping[str, Any]], metric: str, rule: str) -> float | None:
+    """A run's score: the mean of what its rule counts of its evaluations; None without any."""
+    values = [float(evaluation[metric]) for evaluation in scored(evaluations, rule)]
+    return sum(values) / len(values) if values else None

@@ -24,11 +24,11 @@ from mfql.files import read_json, write_whole
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.scores import collect, diverged_score
 from mfql.report.tasks import PLAIN_RETURN, SUCCESS, bounded
-from mfql.tasks import Task, known_tasks
+from mfql.tasks import SCORED_EVALUATIONS, Task, known_tasks, scored
 from mfql.tuning.grid import COLUMNS, FIRST_SEED, Point, carried_to, plain_number
 
 CLEAR, WITHIN_NOISE, NOTHING_LEARNT = "clear", "within noise", "nothing learnt"
-SCORED_EVALUATIONS = 3
+_RULE = "last_three"
 RULE = "highest mean over seeds of the last three evaluations"
 _HEADER = """\
 # Settings proposed by `mfql tune choose`, with the score of every point of the grid behind them. Nothing uses them yet.
@@ -238,12 +238,12 @@ def _candidates(runs: Sequence[_Run]) -> list[Candidate]:
 def tuning_score(evaluation: dict[str, Any]) -> tuple[float, int]:
     """A run's score for tuning, and the episodes behind it (0 for normalised returns), from its evaluation.json."""
     metric = evaluation["metric"]
-    scored = evaluation["evaluations"][-SCORED_EVALUATIONS:]
     if evaluation["status"] == "diverged":
-        score, episodes = diverged_score(evaluation), SCORED_EVALUATIONS * evaluation["episodes"]
+        score, episodes = diverged_score(evaluation), SCORED_EVALUATIONS[_RULE] * evaluation["episodes"]
     else:
-        score = sum(one[metric] for one in scored) / len(scored)
-        episodes = sum(one["episodes"] for one in scored)
+        counted = scored(evaluation["evaluations"], _RULE)
+        score = sum(one[metric] for one in counted) / len(counted)
+        episodes = sum(one["episodes"] for one in counted)
     return score, episodes if metric == SUCCESS else 0
 
 

@@ -18,7 +18,7 @@ from mfql.claims.claims import needed_files, read_claims, require_configuration
 from mfql.errors import UserError
 from mfql.files import sha256
 from mfql.extensions import extend, tables
-from mfql.settings import checkpoint_stage, raw_settings, settings_hash
+from mfql.settings import checkpoint_stage, raw_settings, settings_hash, steps_of
 from mfql.tasks import find_task, registered_tasks, replayed, seeds_of_task, select_tasks
 from mfql.tuning.grid import tuning_runs
 
@@ -157,8 +157,7 @@ def checkpoints_of(seeds):
 def training_minutes(wildcards, attempt):
     """What a scheduler may count on: an hour, and 30 ms a step on a GPU; as much again for each retry."""
     settings = for_people(raw_settings, wildcards.method, wildcards.task, wildcards.stage)
-    steps = settings["online_steps" if wildcards.stage == "online" else "offline_steps"]
-    return attempt * (60 + round(steps * 0.03 / 60))
+    return attempt * (60 + round(steps_of(settings, wildcards.stage) * 0.03 / 60))
 
 
 def wanted(stage, name="evaluation.json"):

@@ -1,0 +1,558 @@
+"""What the released code does otherwise than the paper says, rule by rule, against the rule written out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+from scipy.stats import kstest, truncnorm
+
+from mfql.agents.interface import Agent, Draw, Group, load_agent
+from mfql.agents.meanflow import raw_actions
+from mfql.agents.mfql import MFQL, MFQLSettings
+from mfql.agents.parameters import Layout, Parameter, constant
+from mfql.agents.rebrac import ReBRAC, ReBRACSettings
+from mfql.agents.update import Updater, initial_state, views_of
+from mfql.declared import agent_stages, declared_settings
+from mfql.draws import DrawStream, generator
+from mfql.errors import UserError
+from mfql.evaluation.policy import Actor, load_policy, save_policy
+from mfql.parity.comparison import read_arrays
+from mfql.parity.reference import Fixture
+from mfql.plan.configuration import Run
+from mfql.plan.cost import evaluations_in
+from mfql.plan.launch import TrainingJob
+from mfql.settings import LATER, STAGES, Settings, raw_settings
+from mfql.tables import as_scalar
+from mfql.tasks import Task, find_task, load_tasks, scored
+from mfql.training.memory import Memory
+from mfql.training.stopping import no_longer_improves
+from tests.training_runs import Workplace
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / "config"
+PLAIN = Settings(offline_steps=100, online_steps=40, discount=0.9)
+
+# --- early stopping ---------------------------------------------------------------------------------------------------
+
+SUCCESS = replace(PLAIN, early_stopping=6, early_stopping_rule="success")
+
+
+def stops_at(scores: list[float], metric: str, rule: Settings) -> int | None:
+    """The evaluation, from 0 on, after which a run stops; None if it goes on to the end."""
+    ends = (end for end in range(len(scores)) if no_longer_improves(scores[: end + 1], metric, rule))
+    return next(ends, None)
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        # The evaluation at step 0 counts: six without a new best one after it.
+        ([10, 8, 8, 8, 8, 8, 8], 6),
+        # Without any success it is no best one: at 500,000 the sixth has none.
+        ([0, 0, 0, 0, 0, 0, 0], 5),
+        ([0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0], 11),
+        ([0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20], None),
+        # An equal score is no better.
+        ([50] * 11, 6),
+        ([0, 50, 20, 20, 20, 20, 20, 52, 20, 20, 20], None),
+    ],
+)
+def test_by_the_released_rule_a_run_stops_after_six_evaluations_without_a_new_best_success(scores, expected):
+    assert stops_at(scores, "success", SUCCESS) == expected
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=30), st.integers(1, 10))
+def test_by_the_released_rule_a_task_without_success_never_stops(scores, patience):
+    rule = replace(SUCCESS, early_stopping=patience)
+    assert stops_at(scores, "normalized_return", rule) is None
+    assert stops_at(scores, "return", rule) is None
+
+
+@given(st.lists(st.integers(0, 50).map(lambda count: 2.0 * count), min_size=1, max_size=30), st.integers(1, 10))
+def test_the_released_rule_is_a_counter_that_a_new_best_success_sets_back(scores, patience):
+    counter, best, expected = 0, -1.0, None
+    for number, score in enumerate(scores):
+        better = score > max(best, 0.0)
+        counter, best = (0, score) if better else (counter + 1, best)
+        if counter >= patience:
+            expected = number
+            break
+    assert stops_at(scores, "success", replace(SUCCESS, early_stopping=patience)) == expected
+
+
+def test_by_the_scores_rule_the_first_evaluation_is_the_best_one_whatever_it_is():
+    rule = replace(PLAIN, early_stopping=6)
+    assert stops_at([0.0] * 8, "success", rule) == 6
+    assert stops_at([-5.0] * 8, "normalized_return", rule) == 6
+    assert stops_at([0.0] * 8, "success", PLAIN) is None
+
+
+def test_a_rule_that_has_no_effect_is_refused():
+    with pytest.raises(UserError, match="early_stopping_rule is success"):
+        replace(SUCCESS, early_stopping=0).check()
+
+
+# --- the online part's buffer -----------------------------------------------------------------------------------------
+
+CPU = torch.device("cpu")
+
+
+class Buffer:
+    """A buffer as the released code has it: it begins with a dataset, and its size is where the next row goes."""
+
+    def __init__(self, rows: int, least: int) -> None:
+        self.slots: list[int] = [*range(rows), *[-1] * (max(least, rows + 1) - rows)]
+        self.size = self.pointer = rows
+
+    def add(self, row: int) -> None:
+        """The row takes the place of the oldest one."""
+        self.slots[self.pointer] = row
+        self.pointer = (self.pointer + 1) % len(self.slots)
+        self.size = max(self.pointer, self.size)
+
+    def draw(self, index: int) -> tuple[int, int]:
+        """The row that a large number draws, and the row in the following slot."""
+        slot = index % self.size
+        return self.slots[slot], self.slots[min(slot + 1, self.size - 1)]
+
+
+def numbered(rows: int, capacity: int, seeds: int = 2, share: float | None = None, **options) -> Memory:
+    """A memory whose rows, here and in `append_numbered`, hold their own number and, as action, minus it."""
+    numbers = np.arange(rows, dtype=np.float32)
+    fields = {"rewards": numbers, "masks": np.ones_like(numbers), "actions": -numbers[:, None]}
+    return Memory(fields, seeds, capacity, share, CPU, **options)
+
+
+def append_numbered(memory: Memory, row: int, seeds: int = 2) -> None:
+    number = torch.full((seeds,), float(memory.size + row))
+    memory.append(row, {"rewards": number, "masks": torch.ones(seeds), "actions": -number.unsqueeze(1)})
+
+
+@settings(deadline=None)
+@given(st.integers(1, 12), st.integers(1, 30), st.integers(0, 60), st.integers(0, 2**40))
+def test_rows_are_drawn_as_from_a_buffer_that_overwrites_its_oldest_row(rows, least, online, first):
+    memory = numbered(rows, max(online, 1), replay_rows=least, next_row_actions=True)
+    buffer = Buffer(rows, least)
+    indices = torch.arange(first, first + 2 * (rows + online + least)).expand(2, -1)
+    for row in range(-1, online):
+        if row >= 0:
+            append_numbered(memory, row)
+            buffer.add(rows + row)
+        batch = memory.batch(indices)
+        drawn = [buffer.draw(index) for index in indices[0].tolist()]
+        for seed in range(2):
+            assert batch["rewards"][seed].tolist() == [float(row) for row, _ in drawn]
+            assert (-batch["next_row_actions"][seed, :, 0]).tolist() == [float(following) for _, following in drawn]
+
+
+def test_of_two_million_rows_the_datasets_oldest_go_first():
+    """As of humanoidmaze-medium: N = 2,000,000, so that the buffer has one slot more, which is never drawn."""
+    memory = numbered(20, 10, replay_rows=20)
+    for row in range(10):
+        append_numbered(memory, row)
+    drawn = set(memory.batch(torch.arange(1000).expand(2, -1))["rewards"].flatten().tolist())
+    # Ten rows came; the first of them lies in the last slot, and nine of the dataset's are overwritten.
+    assert drawn == set(range(9, 20)) | set(range(21, 30))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 12), st.integers(0, 20), st.integers(0, 2**40))
+def test_a_buffer_that_is_never_full_draws_what_one_that_keeps_everything_draws(rows, online, first):
+    both = [numbered(rows, 20), numbered(rows, 20, replay_rows=rows + 21)]
+    for memory in both:
+        for row in range(online):
+            append_numbered(memory, row)
+    indices = torch.arange(first, first + 100).expand(2, -1)
+    kept, buffered = (memory.batch(indices)["rewards"] for memory in both)
+    assert torch.equal(kept, buffered)
+    assert kept[0].tolist() == [float(index % (rows + online)) for index in indices[0].tolist()]
+
+
+def places_of(memory: Memory) -> list[int]:
+    return [value.data_ptr() for value in (*memory.rows.values(), *memory.tail.values(), memory.filled)]
+
+
+def test_a_buffer_has_no_copy_of_the_dataset_and_its_tensors_stay_where_they_are():
+    memory = numbered(4, 6, replay_rows=5)
+    places = places_of(memory)
+    for row in range(6):
+        append_numbered(memory, row)
+        memory.batch(torch.arange(8).expand(2, -1))
+    assert memory.rows["rewards"].shape == (4,)
+    assert memory.tail["rewards"].shape == (2, 6)
+    assert places_of(memory) == places
+
+
+def test_rows_of_the_dataset_are_had_by_number_whatever_was_overwritten():
+    for options in ({"replay_rows": 5}, {"share": 0.5}):
+        memory = numbered(4, 6, **options)
+        for row in range(6):
+            append_numbered(memory, row)
+        assert memory.dataset_rows(torch.tensor([[0, 3], [1, 2]]))["rewards"].tolist() == [[0, 3], [1, 2]]
+
+
+def test_a_following_rows_action_is_that_of_another_trajectory_and_the_last_rows_own():
+    memory = numbered(3, 0, next_row_actions=True)
+    assert memory.batch(torch.arange(3).expand(2, -1))["next_row_actions"][0, :, 0].tolist() == [-1, -2, -2]
+
+
+# --- updates by number, and alpha -------------------------------------------------------------------------------------
+
+HUMANOID = "humanoidmaze-medium-navigate-singletask-task1-v0"
+
+
+def agent_of(method: str, stage: str = "offline", **changed) -> MFQL:
+    _, declared = declared_settings(method, HUMANOID, stage, CONFIG)
+    return MFQL(MFQLSettings(**{**declared.as_dict(), "policy_hidden": 8, "critic_hidden": (8, 8), **changed}), (3,), 2)
+
+
+def state_with_window(agent: MFQL, loss: float) -> dict[str, torch.Tensor]:
+    state = agent.initial_state(1)
+    return state | {
+        "alpha_window": torch.full_like(state["alpha_window"], loss),
+        "alpha_recorded": torch.tensor([50.0]),
+    }
+
+
+@pytest.mark.parametrize(("method", "first"), [("mfql", 101_999), ("mfql-released", 100_000)])
+def test_alpha_first_moves_at_102000_on_paper_and_at_100000_as_released(method, first):
+    """Updates before it: the paper's are numbered from 1, the released code's from 0."""
+    agent = agent_of(method)
+    state = state_with_window(agent, 1.0)
+    moved = [
+        step
+        for step in range(0, 110_000)
+        if (step + 1) % 1000 < 3
+        and agent.adapted(state, torch.tensor(step), torch.tensor([10.0]))["alpha"] != state["alpha"]
+    ]
+    assert moved[0] == first
+    assert {after - before for before, after in pairwise(moved)} == {2000}
+
+
+def test_alpha_is_looked_at_at_every_2000th_update_by_its_number_and_not_at_number_0():
+    for method, steps in (("mfql", [1999, 3999]), ("mfql-released", [2000, 4000])):
+        agent = agent_of(method)
+        state = agent.initial_state(1)
+        looks = []
+        for step in range(4002):
+            following = agent.adapted(state, torch.tensor(step), torch.tensor([1.0]))
+            if following["alpha_recorded"] > state["alpha_recorded"]:
+                looks.append(step)
+            state |= following
+        assert looks == steps
+
+
+def batch_and_draws(agent: MFQL) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    size = agent.settings.batch_size
+    fields = {
+        "observations": Draw("normal", (size, agent.observation_dim)),
+        "next_observations": Draw("normal", (size, agent.observation_dim)),
+        "actions": Draw("uniform", (size, agent.action_dim)),
+        "rewards": Draw("normal", (size,)),
+        "masks": Draw("uniform", (size,)),
+    }
+    return DrawStream(fields, [0], "batch", CPU).at(0), DrawStream(agent.update_draws(), [0], "draws", CPU).at(0)
+
+
+@pytest.mark.parametrize(("timing", "factor"), [("after", 1.0), ("within", 1.2)])
+def test_a_moved_alpha_counts_in_the_update_of_the_look_as_released(timing, factor):
+    """The flow loss's part of the policy's gradient has the factor, and the next update's alpha has it either way."""
+    agent = agent_of("mfql", batch_size=16, alpha=7.0, alpha_timing=timing, zero_init=False)
+    state = initial_state(agent, [generator(CPU, 0, "initial")], CPU)
+    state.step.fill_(199_999)
+    state.own |= state_with_window(agent, 1e-9)
+    batch, draws = batch_and_draws(agent)
+    own = {**state.own, "step": state.step}
+    with torch.no_grad():
+        _, flow_loss, info = agent.policy_losses(views_of(agent, state.flat), batch, batch["observations"], draws, own)
+    assert flow_loss.item() == pytest.approx(7.0 * factor * info["flow_loss"].item(), rel=1e-6)
+    Updater(agent, state, 1e9)(batch, draws)
+    assert state.own["alpha"].item() == pytest.approx(7.0 * 1.2, rel=1e-6)
+    assert state.own["alpha_moves"].item() == 1.0
+
+
+def test_a_launch_counts_the_first_update_and_its_evaluation():
+    task = find_task(HUMANOID, CONFIG)
+    lengths, evaluations = {}, {}
+    for method in ("mfql", "mfql-released"):
+        run = Run(method, task, "offline", (0,), CONFIG)
+        lengths[method] = run.steps
+        evaluations[method] = evaluations_in(TrainingJob(run, (), needed=True), run.steps)
+    assert lengths == {"mfql": 1_000_000, "mfql-released": 1_000_001}
+    assert evaluations == {"mfql": 10, "mfql-released": 11}
+    assert Run("mfql-released", task, "online", (0,), CONFIG).steps == 1_000_000
+
+
+# --- targets ----------------------------------------------------------------------------------------------------------
+
+
+class Constant(Agent):
+    """One number `x` with the loss x: Adam moves it by the learning rate at every update."""
+
+    settings_type = Settings
+    tau = 0.25
+
+    def __init__(self, *, lags: bool, interval: int = 1) -> None:
+        super().__init__(replace(PLAIN, batch_size=1), (1,), 1)
+        layout = Layout({"x": Parameter((1,), constant(1.0))})
+        self.groups = {"value": Group(layout, target=True, target_lags=lags, target_interval=interval)}
+
+    def update_draws(self):
+        return {}
+
+    def act_draw(self):
+        return None
+
+    def act(self, parameters, observations, noise):
+        raise NotImplementedError
+
+    def learning_rates(self, step):
+        return {"value": 0.1}
+
+    def losses(self, parameters, batch, draws, state):
+        loss = parameters["value"]["x"].sum(1)
+        return loss, {"loss": loss}
+
+
+@pytest.mark.parametrize("lags", [False, True])
+@pytest.mark.parametrize("interval", [1, 2])
+def test_a_lagging_target_moves_towards_the_group_as_it_was_before_the_update(lags, interval):
+    agent = Constant(lags=lags, interval=interval)
+    state = initial_state(agent, [generator(CPU, 0, "initial")], CPU)
+    updater = Updater(agent, state, 1e9)
+    value, target = 1.0, 1.0
+    for number in range(1, 8):
+        updater({}, {})
+        before, value = value, value - 0.1
+        if number % interval == 0:
+            target += 0.25 * ((before if lags else value) - target)
+        assert state.flat["value"][0, 0].item() == pytest.approx(value, abs=1e-5)
+        assert state.flat["target_value"][0, 0].item() == pytest.approx(target, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["fql", "ifql", "fawac", "fbrac", "iql", "rebrac", "rlpd", "calql", "mfql-released"])
+def test_every_target_of_flow_q_learnings_methods_lags_and_no_others(method):
+    agent, declared = declared_settings(method, HUMANOID, "online", CONFIG)
+    kind = load_agent(agent)
+    sizes = {"critic_hidden": (8,)} | (
+        {"policy_hidden": 8} if "policy_hidden" in declared.as_dict() else {"actor_hidden": (8,)}
+    )
+    groups = kind(kind.settings_type(**declared.as_dict() | sizes), (3,), 2).groups.values()
+    lagging = {group.target_lags for group in groups if group.target}
+    assert lagging == {method not in ("calql", "mfql-released")}
+
+
+# --- the policy -------------------------------------------------------------------------------------------------------
+
+
+def weights_of(method: str) -> dict[str, torch.Tensor]:
+    agent = agent_of(method, policy_hidden=64)
+    return dict(views_of(agent, initial_state(agent, [generator(CPU, 0, "initial")], CPU).flat)["policy"].items())
+
+
+def test_the_released_policy_starts_from_a_truncated_normal_distribution_of_a_hundredth_of_the_fan_in():
+    found = weights_of("mfql-released")
+    kernels = {name: value[0] for name, value in found.items() if name.endswith("kernel")}
+    zero = {name for name, value in kernels.items() if not value.any()}
+    assert zero == {"modulation.kernel", "output.kernel"}
+    for name in kernels.keys() - zero:
+        array = kernels[name]
+        std = math.sqrt(0.01 / array.shape[0]) / truncnorm(-2, 2).std()
+        assert array.abs().max() <= 2 * std
+        assert array.abs().max() > 1.9 * std
+        # Kolmogorov and Smirnov: of a right distribution one array in ten thousand is refused.
+        assert kstest(array.flatten().numpy() / std, truncnorm(-2, 2).cdf).pvalue > 1e-4, name
+    assert kstest(found["position"][0].numpy() / 0.005, "norm").pvalue > 1e-4
+    assert not any(value.any() for name, value in found.items() if name.endswith("bias"))
+
+
+def test_the_papers_policy_starts_as_before():
+    found = weights_of("mfql")
+    kernel = found["block0.mlp_in.kernel"][0]
+    assert kernel.abs().max() <= math.sqrt(6 / sum(kernel.shape))
+    assert kstest(found["time_in.kernel"][0].flatten().numpy() / 0.02, "norm").pvalue > 1e-4
+    assert kstest(found["position"][0].numpy() / 0.02, "norm").pvalue > 1e-4
+
+
+def test_the_released_codes_outputs_have_its_epsilon():
+    """With 1e-6 in the norms the fixture is met to rounding; without it the error is several times that."""
+    fixture = Fixture(read_arrays(ROOT / "tests" / "data" / "reference.npz"))
+    batch, expected = fixture.batch("in"), fixture.section("out")["g_at_t1"]
+    errors = []
+    for epsilon in (1e-6, 1e-16):
+        options = replace(fixture.agent.settings, norm_epsilon=epsilon)
+        agent = MFQL(options, fixture.agent.observation_shape, fixture.agent.action_dim)
+        views = views_of(agent, fixture.state.flat)["policy"]
+        found = raw_actions(agent.policy, views, batch["observations"], batch["noise_pi"])[0]
+        errors.append((found - torch.as_tensor(expected)).abs().max().item())
+    assert errors[0] < 0.5 * errors[1]
+
+
+@pytest.mark.parametrize(("method", "ranking"), [("mfql", "critic"), ("mfql-released", "target_critic")])
+def test_candidates_are_ranked_by_the_protocols_critics_and_an_exported_policy_has_them(method, ranking, tmp_path):
+    agent = agent_of(method, zero_init=False)
+    flat = initial_state(agent, [generator(CPU, 0, "initial")], CPU).flat
+    flat["target_critic"] = initial_state(agent, [generator(CPU, 1, "initial")], CPU).flat["critic"]
+    parameters = views_of(agent, flat)
+    observations, noise = torch.randn(1, 64, 3), torch.randn(1, 64, agent.settings.num_candidates, 2)
+    by = {
+        name: agent.best_candidate(parameters["policy"], parameters[name], observations, noise)[0]
+        for name in ("critic", "target_critic")
+    }
+    assert not torch.equal(by["critic"], by["target_critic"])
+    assert torch.equal(agent.act(parameters, observations, noise), by[ranking])
+    statistics = np.zeros(3, np.float32), np.ones(3, np.float32)
+    description = {"agent": "mfql", "settings": agent.settings.as_dict()}
+    save_policy(tmp_path, Actor(agent, flat, *statistics, CPU), 0, description)
+    assert {name.partition(".")[0] for name in load_file(tmp_path / "policy.safetensors")} == {"policy", ranking}
+    policy = load_policy(tmp_path)
+    drawn = policy._noise(64)
+    policy._calls = 0
+    expected = agent.best_candidate(parameters["policy"], parameters[ranking], observations, drawn)[0][0]
+    np.testing.assert_allclose(policy(observations[0].numpy()), expected.numpy(), atol=1e-6)
+
+
+# --- ReBRAC -----------------------------------------------------------------------------------------------------------
+
+
+def test_rebracs_target_has_the_next_action_of_its_setting():
+    for method, field in (("rebrac", "next_row_actions"), ("rebrac-quickstart", "next_actions")):
+        _, declared = declared_settings(method, HUMANOID, "offline", CONFIG)
+        agent = ReBRAC(ReBRACSettings(**declared.as_dict() | {"batch_size": 4, "alpha_critic": 1.0}), (3,), 2)
+        assert agent.extra_fields == (field,)
+        state = initial_state(agent, [generator(CPU, 0, "initial")], CPU)
+        parameters, noise = views_of(agent, state.flat), torch.zeros(1, 4, 2)
+        batch = {
+            "next_observations": torch.randn(1, 4, 3),
+            "rewards": torch.zeros(1, 4),
+            "masks": torch.tensor([[1.0, 1.0, 1.0, 0.0]]),
+            field: torch.zeros(1, 4, 2),
+        }
+        moved = batch | {field: torch.full((1, 4, 2), 0.5)}
+        actions = agent._actions(parameters["target_policy"], batch["next_observations"])
+        distances = (actions - moved[field]).square().sum(-1) - actions.square().sum(-1)
+        change = agent._targets(parameters, moved, noise) - agent._targets(parameters, batch, noise)
+        torch.testing.assert_close(change, -declared.discount * batch["masks"] * distances, rtol=1e-4, atol=1e-5)
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def tables_in(page: Path) -> dict[tuple[str, ...], list[dict[str, str]]]:
+    """The tables of a Markdown page by their columns, cells without code marks."""
+    found: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    columns: tuple[str, ...] = ()
+    for line in page.read_text().splitlines():
+        if not line.startswith("|"):
+            columns = ()
+            continue
+        cells = [cell.strip().replace("`", "") for cell in line.strip("|").split("|")]
+        if not columns:
+            columns = tuple(cells)
+        elif set(cells) != {"---"}:
+            found.setdefault(columns, []).append(dict(zip(columns, cells, strict=True)))
+    return found
+
+
+PAGE = tables_in(ROOT / "docs" / "reproduction.md")
+PROTOCOL = PAGE["what", "where", "setting", "mfql (paper)", "mfql-released (released code)"]
+FAMILY = PAGE["what", "where", "setting", "methods", "before", "value"]
+
+
+def applies(where: str, task: Task, stage: str) -> bool:
+    """Whether a row of a table is about a task and stage: about all where it names none, otherwise about both."""
+    words = [word.strip() for word in where.split(",") if word.strip()]
+    return all(word == stage if word in STAGES else names(word, task) for word in words)
+
+
+def names(words: str, task: Task) -> bool:
+    """Whether `D4RL`, or an environment and a task's number, are a task."""
+    if words == "D4RL":
+        return task.suite.startswith("d4rl-")
+    environment, number = words.split()
+    return task.environment == environment and f"-singletask-{number}-" in task.name
+
+
+def values_of(method: str, task: str, stage: str) -> dict[str, Any]:
+    return declared_settings(method, task, stage, CONFIG)[1].as_dict()
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {key: (value, other[key]) for key, value in one.items() if value != other[key]}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_two_protocols_differ_in_what_the_table_says_and_in_nothing_else(stage):
+    used = set()
+    for name, task in load_tasks(CONFIG / "tasks.csv").items():
+        expected = {}
+        for number, row in enumerate(PROTOCOL):  # A later row is of fewer tasks.
+            if applies(row["where"], task, stage):
+                used.add(number)
+                values = row["mfql (paper)"], row["mfql-released (released code)"]
+                expected[row["setting"]] = tuple(map(as_scalar, values))
+        paper, released = (
+            declared_settings(method, name, stage, CONFIG)[1].as_dict() for method in ("mfql", "mfql-released")
+        )
+        assert differing(paper, released) == expected, name
+    assert used == {
+        number for number, row in enumerate(PROTOCOL) if not (set(row["where"].split(", ")) & set(STAGES)) - {stage}
+    }
+
+
+def test_the_methods_of_flow_q_learning_have_what_the_table_says():
+    rows = {(method, row["setting"]): row for row in FAMILY for method in row["methods"].split()}
+    for method in {method for method, _ in rows} | {"bc", "calql"}:
+        agent = raw_settings(method, HUMANOID, "online", CONFIG)["agent"]
+        for stage in agent_stages(agent):
+            values = values_of(method, HUMANOID, stage)
+            for setting in {row["setting"] for row in FAMILY} & values.keys():
+                row = rows.get((method, setting))
+                counts = row is not None and row["where"] in ("", stage)
+                assert values[setting] == (as_scalar(row["value"]) if row and counts else LATER[setting]), (
+                    method,
+                    setting,
+                )
+    assert all(as_scalar(row["before"]) == LATER[row["setting"]] for row in FAMILY)
+
+
+@pytest.mark.parametrize("path", sorted((CONFIG / "methods").glob("*-*.yaml")), ids=lambda path: path.stem)
+def test_methods_of_reduced_size_have_what_their_runs_had(path):
+    if path.stem == "mfql-released":
+        return
+    for stage in agent_stages(raw_settings(path.stem, HUMANOID, "online", CONFIG)["agent"]):
+        values = declared_settings(path.stem, HUMANOID, stage, CONFIG)[1].as_dict()
+        assert {key: values[key] for key in LATER if key in values} == {
+            key: LATER[key] for key in LATER if key in values
+        }
+
+
+# --- the score --------------------------------------------------------------------------------------------------------
+
+
+def test_a_score_has_no_part_of_the_evaluation_at_step_0_unless_it_is_the_only_one():
+    evaluations = [{"step": step} for step in (0, 10, 20)]
+    assert [one["step"] for one in scored(evaluations, "last_three")] == [10, 20]
+    assert [one["step"] for one in scored(evaluations, "last")] == [20]
+    assert scored(evaluations[:1], "last_three") == evaluations[:1]
+    assert scored([], "last") == []
+    with pytest.raises(UserError, match="score rule"):
+        scored(evaluations, "best")
+
+
+def test_a_buffer_is_refused_where_dataset_and_online_rows_are_drawn_apart(tmp_path):
+    place = Workplace.make(tmp_path)
+    place.method("apart", "inherits: rlpd-miniature\nonline: {replay_rows: 100}\n")
+    with pytest.raises(UserError, match="replay_rows is 100, which has no effect"):
+        place.train_here("apart", "online", (0,))
