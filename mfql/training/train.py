@@ -135,6 +135,8 @@ def _manifest(
         "rows": len(dataset),
         "episodes": int(dataset.terminals.sum()),
     }
+    if constant := dataset.constant_dimensions:
+        described["constant_dimensions"] = constant
     parent = _parent(job, seed, dataset) if job.stage == "online" else None
     return describe_run(job.run(seed), agent, settings.as_dict(), described, parent) | {
         "settings_hash": identity_of([agent, identified(settings.as_dict())]),
