@@ -326,8 +326,7 @@ def _refuse_lost_variation(observations: np.ndarray, where: str) -> None:
 
 def _in_units(actions: np.ndarray, env: Any, where: str) -> np.ndarray:
     """Actions [N, A] of the environment's bounds as float32 within those of the policy."""
-    low, high = env.get_wrapper_attr("action_low"), env.get_wrapper_attr("action_high")
-    units = 2.0 * (actions.astype(np.float64) - low) / (high - low) - 1.0
+    low, high, units = env.units.low, env.units.high, env.units.from_env(actions)
     outside = (np.abs(units) > 1.0 + 2.0 * _TOLERANCE).any(axis=1)
     bounds = f"out of the environment's bounds {np.round(low, 4).tolist()} to {np.round(high, 4).tolist()}"
     _refuse(

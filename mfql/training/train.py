@@ -14,7 +14,9 @@ from typing import Any
 
 from mfql.agents.interface import Agent, count_parameters, load_agent
 from mfql.data.dataset import Dataset, load
+from mfql.envs.usage import usage_of
 from mfql.errors import UserError, unknown
+from mfql.evaluation.interval import wilson
 from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, acting_seconds, save_policy
 from mfql.files import identity_of, json_text, locked, sha256, write_json, write_whole
 from mfql.settings import (
@@ -33,6 +35,8 @@ from mfql.training.run import RunFolder, describe_run, go_on_together, machine, 
 
 # Offline lengths from which a run is the paper's size.
 _PAPER_STEPS = 500_000
+# How many of the last evaluations a score is the mean of, by the task's rule.
+COUNTED = {"last_three": 3, "last": 1}
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,7 @@ def _train_group(
     manifests: dict[int, dict[str, Any]],
     execution: Execution,
 ) -> None:
+    usage = usage_of(task.name)
     agent = kind(settings, dataset.observations.shape[1:], dataset.actions.shape[-1])
     execution = replace(execution, compiled=execution.compiled and agent.compilable)
     seeds = [seed for seed, _ in group]
@@ -212,7 +217,7 @@ def _train_group(
     trainer.train()
     times = _times(trainer, time.time() - began)
     for row, seed in enumerate(seeds):
-        _finish(job.run(seed), trainer, row, manifests[seed], task, times)
+        _finish(job.run(seed), trainer, row, manifests[seed], task, times, usage)
 
 
 def _times(trainer: Trainer, seconds: float) -> dict[str, Any]:
@@ -271,19 +276,34 @@ def _write_manifest(run: RunFolder, manifest: dict[str, Any], from_step: int) ->
 
 
 def _finish(
-    run: RunFolder, trainer: Trainer, row: int, manifest: dict[str, Any], task: Task, times: dict[str, Any]
+    run: RunFolder,
+    trainer: Trainer,
+    row: int,
+    manifest: dict[str, Any],
+    task: Task,
+    times: dict[str, Any],
+    usage: dict[str, Any],
 ) -> None:
     """Write the policy, the manifest with the hash of every output, and, last, the result."""
-    description = {key: manifest[key] for key in ("method", "agent", "task", "seed", "stage", "identity", "settings")}
-    save_policy(run.own / "policy", trainer.actor, row, description)
-    result = json_text(_result(run, trainer, row, manifest, task))
+    found = _result(run, trainer, row, manifest, task)
+    session = run.manifest() or {}
+    save_policy(
+        run.own / "policy",
+        trainer.actor,
+        row,
+        {key: manifest[key] for key in ("method", "agent", "task", "seed", "stage", "identity", "settings")}
+        | policy_origin(manifest["dataset"], session)
+        | {"score": _policy_score(found, task)}
+        | usage,
+    )
+    result = json_text(found)
     outputs = {name: sha256(run.own / name) for name in (f"policy/{WEIGHTS}", f"policy/{DESCRIPTION}", "metrics.csv")}
     finished = {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **times,
         "outputs": outputs | {"evaluation.json": hashlib.sha256(result.encode()).hexdigest()},
     }
-    write_json(run.own / "manifest.json", (run.manifest() or {}) | finished)
+    write_json(run.own / "manifest.json", session | finished)
     with write_whole(run.own / "evaluation.json") as file:
         file.write(result)
 
@@ -311,14 +331,52 @@ def _result(run: RunFolder, trainer: Trainer, row: int, manifest: dict[str, Any]
     }
 
 
+def policy_origin(dataset: dict[str, Any], session: dict[str, Any]) -> dict[str, Any]:
+    """What `policy.json` says of data, code and packages.
+
+    Args:
+        dataset: as a manifest has it; its `constant_dimensions` are those of observations that were divided by 1.
+        session: with `code` and `packages`, as of `provenance`.
+    """
+    return {
+        "dataset": {key: dataset[key] for key in ("name", "source", "sha256")},
+        "constant_dimensions": dataset.get("constant_dimensions", []),
+        "code": session["code"],
+        "packages": session["packages"],
+    }
+
+
+def _policy_score(result: dict[str, Any], task: Task) -> dict[str, Any]:
+    """A run's score with the 95 % interval that its episodes give it, for `policy.json`.
+
+    Of a success rate that is Wilson's. A mean return has none: evaluations keep their means alone. Both are of the
+    evaluations counted, which the policies of those steps made.
+    """
+    counted = result["evaluations"][-COUNTED[task.score_rule] :]
+    episodes = len(counted) * result["episodes"]
+    value, low, high = result["score"], None, None
+    if task.metric == "success" and value is not None:
+        low, high = (100.0 * end for end in wilson(value / 100.0, episodes))
+    return {
+        "metric": task.metric,
+        "rule": task.score_rule,
+        "value": value,
+        "low": low,
+        "high": high,
+        "interval": "Wilson's, 95 %" if low is not None else None,
+        "episodes": episodes,
+        "steps": [evaluation["step"] for evaluation in counted],
+        "status": result["status"],
+    }
+
+
 def score(values: list[float], rule: str) -> float | None:
     """A run's score from its evaluations: the mean of the `last_three`, or the `last`; None without any.
 
     Raises:
         UserError: another rule.
     """
-    counted = {"last_three": 3, "last": 1}
-    if rule not in counted:
-        raise unknown("score rule", rule, list(counted))
-    chosen = values[-counted[rule] :]
+    if rule not in COUNTED:
+        raise unknown("score rule", rule, list(COUNTED))
+    chosen = values[-COUNTED[rule] :]
     return sum(chosen) / len(chosen) if chosen else None
