@@ -97,7 +97,7 @@ def as_policy(folder: Path, content: bytes) -> Callable[[], Any]:
     fixture = Fixture(load_fixture(FIXTURE))
     sizes = np.zeros(11, np.float32)
     actor = Actor(fixture.agent, fixture.state.flat, sizes, sizes + 1, torch.device("cpu"))
-    save_policy(folder, actor, 0, {"agent": "mfql", "settings": fixture.agent.settings.as_dict()})
+    save_policy(folder, actor, 0, {"agent": "mfql", "task": TASK, "settings": fixture.agent.settings.as_dict()})
     load_policy(folder)
     (folder / "policy.safetensors").write_bytes(content)
     return lambda: load_policy(folder)

@@ -316,7 +316,7 @@ def load_policy(folder: str | Path, *, seed: int = 0, device: str = "cpu") -> Po
     path = _policy_folder(Path(folder))
     _refuse_altered(path)
     description = _description(path)
-    kind = load_agent(description["agent"])
+    kind = _agent(description, path)
     settings = build_settings(kind.settings_type, description["settings"], str(path / DESCRIPTION))
     agent = kind(settings, tuple(description["observation_shape"]), description["action_dim"])
     arrays = _arrays(path)
@@ -351,6 +351,18 @@ def _policy_folder(folder: Path) -> Path:
         f"{folder} holds no policy",
         "Give the folder of a finished run, such as results/runs/METHOD/TASK/seed0/offline.",
     )
+
+
+def _agent(description: dict[str, Any], folder: Path) -> type[Agent]:
+    try:
+        return load_agent(description["agent"])
+    except UserError as error:
+        file = description.get("agent_file")
+        said = f"; it was trained with {file}" if file else ""
+        raise UserError(
+            f"{folder / DESCRIPTION}: {str(error).splitlines()[0]}{said}",
+            "Name the extension that has its code: MFQL_EXTENSIONS=DIR in the environment, or mfql --extension DIR.",
+        ) from error
 
 
 _NEEDED = {

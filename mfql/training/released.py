@@ -49,6 +49,6 @@ def import_released(
     description = {"method": method, "agent": name, "task": task, "seed": seed, "stage": stage}
     description |= {"identity": identity_of(["released", sha256(file)]), "settings": settings.as_dict()}
     facts = {key: getattr(dataset, key) for key in ("name", "source", "sha256", "constant_dimensions")}
-    description |= policy_origin(facts, provenance(torch.device("cpu"), name)) | {"score": None} | usage_of(task)
+    description |= policy_origin(name, facts, provenance(torch.device("cpu"), name)) | {"score": None} | usage_of(task)
     actor = Actor(agent, flat, statistics.mean, statistics.std, torch.device("cpu"))
     save_policy(out, actor, 0, description)

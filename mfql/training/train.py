@@ -21,6 +21,7 @@ from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, acting_seconds, save_po
 from mfql.files import identity_of, json_text, locked, sha256, write_json, write_whole
 from mfql.settings import (
     Settings,
+    agent_file,
     build_settings,
     checkpoint_stage,
     identified,
@@ -292,7 +293,7 @@ def _finish(
         trainer.actor,
         row,
         {key: manifest[key] for key in ("method", "agent", "task", "seed", "stage", "identity", "settings")}
-        | policy_origin(manifest["dataset"], session)
+        | policy_origin(manifest["agent"], manifest["dataset"], session)
         | {"score": _policy_score(found, task)}
         | usage,
     )
@@ -331,14 +332,17 @@ def _result(run: RunFolder, trainer: Trainer, row: int, manifest: dict[str, Any]
     }
 
 
-def policy_origin(dataset: dict[str, Any], session: dict[str, Any]) -> dict[str, Any]:
+def policy_origin(agent: str, dataset: dict[str, Any], session: dict[str, Any]) -> dict[str, Any]:
     """What `policy.json` says of data, code and packages.
 
     Args:
+        agent: the method's code; `agent_file` is its file, where that is none of the project's.
         dataset: as a manifest has it; its `constant_dimensions` are those of observations that were divided by 1.
         session: with `code` and `packages`, as of `provenance`.
     """
+    file = agent_file(agent)
     return {
+        "agent_file": None if file.parent == agent_file("mfql").parent else str(file),
         "dataset": {key: dataset[key] for key in ("name", "source", "sha256")},
         "constant_dimensions": dataset.get("constant_dimensions", []),
         "code": session["code"],
