@@ -125,7 +125,8 @@ class Policy:
         """Start an episode of `mfql evaluate`: until the next one, actions are those that it takes there.
 
         Noise is that episode's, and an observation is acted on in the batch that it has there, since rounding depends
-        on a batch's size. Acting then costs what it costs there for all episodes together.
+        on a batch's size. Acting then costs what it costs there for all episodes together. Both are of the processor:
+        on another device noise is drawn otherwise.
 
         Args:
             episode: which, from 0 on.
