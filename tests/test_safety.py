@@ -356,6 +356,8 @@ def test_a_released_checkpoint_becomes_a_policy_that_acts(tmp_path: Path) -> Non
         assert torch.equal(flat, expected[group])
     # The released statistics are those of a buffer of two million rows, most of them zero.
     assert np.abs(policy.actor.mean).max() < 0.1
+    noted = policy.description
+    assert (noted["dataset"]["name"], noted["environment"]["suite"], noted["score"]) == (DATASET, "ogbench", None)
     actions = policy(np.ones((5, 2)))
     assert actions.shape == (5, 2)
     assert np.abs(actions).max() <= 1
