@@ -3,15 +3,20 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mfql.envs.make import make_env
     from mfql.evaluation.policy import load_policy
 
-__all__ = ["load_policy"]
+__all__ = ["load_policy", "make_env"]
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when asked for: a launcher uses this package without torch.
+    # Loaded when asked for: a launcher uses this package without torch and without environments.
     if name == "load_policy":
         from mfql.evaluation.policy import load_policy
 
         return load_policy
+    if name == "make_env":
+        from mfql.envs.make import make_env
+
+        return make_env
     raise AttributeError(f"module 'mfql' has no attribute {name!r}")

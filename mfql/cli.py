@@ -235,7 +235,7 @@ def _train_job(options: argparse.Namespace) -> None:
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate = commands.add_parser("evaluate", help="score a finished run's policy anew")
     evaluate.add_argument("run", type=Path, help="such as results/runs/METHOD/TASK/seed0/offline")
-    evaluate.add_argument("--episodes", type=_count(1), default=50)
+    evaluate.add_argument("--episodes", type=_count(1), default=50)  # as `Policy.begin` takes it
     evaluate.add_argument("--out", type=Path, required=True, metavar="FILE.json")
     evaluate.add_argument("--video", type=Path, metavar="FILE.gif", help="film one episode")
     evaluate.add_argument("--strip", type=Path, metavar="FILE.png", help="a few frames of that episode in one picture")

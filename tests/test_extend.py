@@ -22,7 +22,10 @@ from mfql.data.dataset import load
 from mfql.data.own import describe_own
 from mfql.envs.make import make_env, reset_env
 from mfql.envs.registered import RegisteredEnv, flat_observations
+from mfql.envs.vector import EnvPool
 from mfql.errors import UserError
+from mfql.evaluation.evaluate import evaluate
+from mfql.evaluation.policy import load_policy
 from mfql.extensions import VARIABLE, extend
 from mfql.report.aggregate import over_tasks
 from mfql.report.curves import curves
@@ -31,13 +34,14 @@ from mfql.report.tasks import by_task
 from mfql.settings import raw_settings
 from mfql.tasks import find_task, select_tasks
 from mfql.tuning.freeze import freeze
+from tests.plain_loop import played
 from tests.test_workflow import Project, clone
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extend.md").read_text()
 # `mylab/NAME`, an empty line, and its content in a fence.
 FILES = dict(re.findall(r"^`(mylab/[\w./-]+)`\n\n```\w+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
-COMMANDS = re.findall(r"^    ((?:snakemake|mfql|python) .*)$", PAGE, re.MULTILINE)
+COMMANDS = re.findall(r"^    ((?:MFQL_EXTENSIONS=\S+ )?(?:snakemake|mfql|python) .*)$", PAGE, re.MULTILINE)
 HEADER = "task,env_id,data,metric,max_episode_steps,score_low,score_high\n"
 
 
@@ -56,7 +60,7 @@ def lab(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
         for name, content in FILES.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(content)
-        (command,) = [command for command in COMMANDS if command.startswith("python ")]
+        (command,) = [command for command in COMMANDS if command.endswith("collect.py")]
         environment = os.environ | {"MINARI_DATASETS_PATH": str(folder / "minari")}
         subprocess.run([sys.executable, *command.split()[1:]], cwd=folder / "mfql", env=environment, check=True)
 
@@ -88,6 +92,20 @@ def test_the_commands_of_the_page_run(lab: Path, tmp_path: Path, monkeypatch: py
             project.snakemake(*arguments)
         elif program == "mfql":
             assert main(arguments) == 0, command
+        elif command.endswith("use.py"):
+            variable, script = program, arguments[-1]
+            environment = os.environ | dict([variable.split("=")])
+            printed = subprocess.run(
+                [sys.executable, script],
+                cwd=project.folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+    evaluated = json.loads((project.folder / "results/rwr.json").read_text())
+    assert printed.stdout == f"{evaluated['success']:.0f} %\n"
+    assert_policies_act_alone(project.folder / "results" / "runs", evaluated["each"], tmp_path)
     found = {
         (run["method"], run["task"], run["stage"], run["seed"]): run
         for run in map(
@@ -109,6 +127,19 @@ def test_the_commands_of_the_page_run(lab: Path, tmp_path: Path, monkeypatch: py
     described = json.loads((project.folder / "data/point.json").read_text())
     assert described["source"] == "own"
     assert described["environment"]["env_id"] == "point:mylab/Point-v0"
+
+
+def assert_policies_act_alone(runs: Path, each: dict[str, list[float]], folder: Path) -> None:
+    """A policy gives the episodes of its evaluation, and one copied away from its run, without the extension, too."""
+    extend([folder / "mylab"])
+    policy = load_policy(runs / "rwr" / "point" / "seed0" / "offline")
+    assert played(policy, gymnasium.make("point:mylab/Point-v0"), 50) == each
+    run = runs / "mfql-point" / "point" / "seed1" / "online"
+    expected = evaluate(run, 20, folder / "found.json", None, workers=0)["each"]
+    shutil.copytree(run / "run" / "policy", folder / "alone")
+    os.environ[VARIABLE] = ""
+    alone = load_policy(folder / "alone")
+    assert played(alone, alone.make_env(), 20) == expected
 
 
 def test_every_file_of_the_page_is_used() -> None:
@@ -324,14 +355,23 @@ def test_an_unknown_environment_is_named(tmp_path: Path, name: str, said: str) -
         make_env("mine")
 
 
-def test_actions_are_rescaled_to_the_bounds(tmp_path: Path) -> None:
+def test_methods_act_in_bounds_that_stand_for_the_environments(tmp_path: Path) -> None:
+    registered(tmp_path, observations=VECTOR, actions=BOUNDED)
+    with EnvPool("mine", 1, 0) as pool:
+        pool.reset({0: 0})
+        for action in ((-1.0, -1.0), (1.0, 1.0), (0.0, 3.0)):
+            pool.step(np.array([action], np.float32), np.ones(1, bool))
+        acted = pool._local.envs[0].base.acted
+    np.testing.assert_allclose(acted, [[0.0, -2.0], [1.0, 4.0], [0.5, 4.0]])
+
+
+def test_an_environment_takes_actions_in_its_own_units(tmp_path: Path) -> None:
     registered(tmp_path, observations=VECTOR, actions=BOUNDED)
     env = make_env("mine")
     reset_env(env, 0)
-    for action in ((-1.0, -1.0), (1.0, 1.0), (0.0, 3.0)):
-        env.step(np.array(action, np.float32))
-    np.testing.assert_allclose(env.base.acted, [[0.0, -2.0], [1.0, 4.0], [0.5, 4.0]])
-    assert env.action_space == Box(-1.0, 1.0, (2,), np.float32)
+    env.step(np.array([0.25, 3.5]))
+    np.testing.assert_array_equal(env.base.acted, [[0.25, 3.5]])
+    assert env.action_space == BOUNDED
 
 
 def test_a_dict_is_flattened_as_a_dataset_of_it_is(tmp_path: Path) -> None:
@@ -495,4 +535,4 @@ def test_a_task_of_the_project_has_no_dataset_to_describe(tmp_path: Path, capsys
 def test_registered_environments_are_what_the_wrapper_says(extended: Path) -> None:
     env = make_env("pendulum").env
     assert isinstance(env, RegisteredEnv)
-    assert (env.action_low.tolist(), env.action_high.tolist()) == ([-2.0], [2.0])
+    assert (env.units.low.tolist(), env.units.high.tolist(), env.units.rescaled) == ([-2.0], [2.0], True)

@@ -35,6 +35,7 @@ from mfql.tasks import find_task
 from mfql.training.images import shifted
 from mfql.training.loop import Execution
 from mfql.training.train import Job, train
+from tests.plain_loop import played
 
 ROOT = Path(__file__).parents[1]
 TASK = "visual-cube-single-play-singletask-task1-v0"
@@ -239,12 +240,17 @@ def test_a_pixel_task_trains_and_evaluates_end_to_end(data, tmp_path, monkeypatc
     found = evaluate(run, 1, tmp_path / "final.json", None, workers=0)
     assert found["each"]["length"] == [6]
     policy = mfql.load_policy(run)
+    assert played(policy, policy.make_env(), 1) == found["each"]
+    policy = mfql.load_policy(run)
     env = make_env(TASK)
     observation, _ = reset_env(env, 0)
     assert policy(observation).shape == (5,)
     assert policy(np.stack([observation, observation])).shape == (2, 5)
     with pytest.raises(ValueError, match=r"this policy takes \[64, 64, 9\]"):
         policy(observation[..., :3])
+    with pytest.raises(ValueError, match="images of float64"):
+        policy(observation / 255.0)
+    assert policy.description["observation_frames"] == 3
     env.close()
     with pytest.raises(UserError, match="is not trained online"):
         train(replace(job, stage="online"), Execution(torch.device("cpu"), workers=0, progress=False))

@@ -97,7 +97,7 @@ def as_policy(folder: Path, content: bytes) -> Callable[[], Any]:
     fixture = Fixture(load_fixture(FIXTURE))
     sizes = np.zeros(11, np.float32)
     actor = Actor(fixture.agent, fixture.state.flat, sizes, sizes + 1, torch.device("cpu"))
-    save_policy(folder, actor, 0, {"agent": "mfql", "settings": fixture.agent.settings.as_dict()})
+    save_policy(folder, actor, 0, {"agent": "mfql", "task": TASK, "settings": fixture.agent.settings.as_dict()})
     load_policy(folder)
     (folder / "policy.safetensors").write_bytes(content)
     return lambda: load_policy(folder)
@@ -356,6 +356,8 @@ def test_a_released_checkpoint_becomes_a_policy_that_acts(tmp_path: Path) -> Non
         assert torch.equal(flat, expected[group])
     # The released statistics are those of a buffer of two million rows, most of them zero.
     assert np.abs(policy.actor.mean).max() < 0.1
+    noted = policy.description
+    assert (noted["dataset"]["name"], noted["environment"]["suite"], noted["score"]) == (DATASET, "ogbench", None)
     actions = policy(np.ones((5, 2)))
     assert actions.shape == (5, 2)
     assert np.abs(actions).max() <= 1

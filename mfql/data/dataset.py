@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mfql.data.constant import is_constant
 from mfql.data.description import REPLACE, split_paths, verify
 from mfql.errors import UserError
 from mfql.tasks import Task, is_visual
@@ -123,7 +124,7 @@ class Dataset(Transitions):
     Args:
         val: the validation transitions.
         observation_mean: [D] float32, over the training observations.
-        observation_std: [D] float32, likewise.
+        observation_std: [D] float32, likewise; 0 in the dimensions that do not vary.
         sha256: of the training file.
         name: the dataset, such as `cube-single-play-v0`.
         source: `generated`, `downloaded`, `own`, or `unknown` for files without a description.
@@ -135,6 +136,11 @@ class Dataset(Transitions):
     sha256: str
     name: str
     source: str
+
+    @property
+    def constant_dimensions(self) -> list[int]:
+        """The dimensions of observations that do not vary over the training rows, counted from 0."""
+        return np.flatnonzero(self.observation_std == 0.0).tolist()
 
 
 def load(task: Task, folder: str | Path) -> Dataset:
@@ -254,10 +260,16 @@ def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dt
 
 
 def observation_statistics(observations: np.ndarray | StackedImages) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation over rows, in float64, block by block; for pixels 0 and 1: they stay as they are."""
+    """Mean and deviation over rows, in float64, block by block; for pixels 0 and 1: they stay as they are.
+
+    The deviation is 0 where a dimension does not vary, and nowhere else: the mean of equal numbers may be rounded, and
+    their deviation then is not 0.
+    """
     if isinstance(observations, StackedImages):
         return np.zeros(1, np.float32), np.ones(1, np.float32)
     blocks = range(0, len(observations), _BLOCK)
     mean = sum(observations[i : i + _BLOCK].sum(axis=0, dtype=np.float64) for i in blocks) / len(observations)
     squares = sum(np.square(observations[i : i + _BLOCK] - mean).sum(axis=0) for i in blocks)
-    return mean.astype(np.float32), np.sqrt(squares / len(observations)).astype(np.float32)
+    std = np.sqrt(squares / len(observations)).astype(np.float32)
+    varying = np.maximum(std, np.finfo(np.float32).tiny)
+    return mean.astype(np.float32), np.where(is_constant(observations), np.float32(0.0), varying)

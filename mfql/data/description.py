@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 
+from mfql.data.constant import constant_dimensions_of
 from mfql.errors import UserError
 from mfql.files import read_json, sha256, write_json
-from mfql.tasks import registered_tasks
+from mfql.tasks import is_visual, registered_tasks
+
+T = TypeVar("T")
 
 SPLITS = ("train", "val")
 REPLACE = "Generate or fetch the dataset again."
@@ -50,8 +53,10 @@ def describe(folder: str | Path, dataset: str, source: str, seed: int | None) ->
         source: `generated` or `downloaded`.
         seed: that they were generated with; None for a download.
     """
-    lengths = {split: _episode_lengths(path) for split, path in split_paths(folder, dataset).items()}
-    write_description(folder, dataset, source, seed, lengths)
+    paths = split_paths(folder, dataset)
+    lengths = {split: _read(_episode_lengths, path) for split, path in paths.items()}
+    constant = [] if is_visual(dataset) else _read(constant_dimensions_of, paths["train"])
+    write_description(folder, dataset, source, seed, lengths, constant)
 
 
 def write_description(
@@ -60,13 +65,15 @@ def write_description(
     source: str,
     seed: int | None,
     lengths: Mapping[str, np.ndarray],
+    constant: list[int],
     **more: Any,
 ) -> None:
-    """Describe the files of a dataset whose episodes are known.
+    """Describe the files of a dataset whose rows are known.
 
     Args:
         folder, dataset, source, seed: as of `describe`.
         lengths: rows of each episode, by split.
+        constant: the dimensions of observations that do not vary over the training rows.
         more: further entries.
     """
     found = np.unique(np.concatenate(list(lengths.values())))
@@ -80,11 +87,38 @@ def write_description(
             "val_episodes": len(lengths.get("val", ())),
             "steps": int(found[0]) if len(found) == 1 else None,
             "rows": {split: int(lengths[split].sum()) for split in lengths},
+            "constant_dimensions": constant,
             "sha256": {split: sha256(path) for split, path in split_paths(folder, dataset).items()},
             "versions": {package: _version(package) for package in ("mfql", "ogbench", "mujoco", "numpy")},
             **more,
         },
     )
+
+
+def recorded_facts(path: Path) -> dict[str, Any]:
+    """What a description says of the training data: `sha256`, and `constant_dimensions` unless it is an older one."""
+    described = read_json(path)
+    found = {"sha256": str(described["sha256"]["train"])}
+    if "constant_dimensions" in described:
+        found["constant_dimensions"] = described["constant_dimensions"]
+    return found
+
+
+def identifying(name: str, sha256: str, known: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a run's identity takes of its dataset, told without reading the data.
+
+    Descriptions of earlier versions do not say which dimensions are constant: then what a run's manifest says counts,
+    and without one none. `mfql train`, which reads the data, decides.
+
+    Args:
+        name, sha256: of the dataset.
+        known: what is said of datasets, as of `recorded_facts`, first what is to be believed first.
+    """
+    found: dict[str, Any] = {"name": name, "sha256": sha256}
+    for facts in known:
+        if facts.get("sha256") == sha256 and "constant_dimensions" in facts:
+            return found | {"constant_dimensions": facts["constant_dimensions"]}
+    return found
 
 
 def verify(folder: str | Path, dataset: str) -> tuple[str, str]:
@@ -115,19 +149,20 @@ def verify(folder: str | Path, dataset: str) -> tuple[str, str]:
     return source, found["train"]
 
 
-def _episode_lengths(path: Path) -> np.ndarray:
-    """Rows of each episode of a file.
+def _read(read: Callable[[Path], T], path: Path) -> T:
+    """What a function reads of a file.
 
     Raises:
         UserError: the file is damaged, or holds Python objects instead of numbers.
     """
     try:
-        return _read_episode_lengths(path)
-    except (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        return read(path)
+    except (OSError, ValueError, LookupError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is no dataset: {error}", REPLACE) from error
 
 
-def _read_episode_lengths(path: Path) -> np.ndarray:
+def _episode_lengths(path: Path) -> np.ndarray:
+    """Rows of each episode of a file."""
     if path.suffix == ".hdf5":
         with h5py.File(path) as file:
             ends = file["terminals"][()].astype(bool) | file["timeouts"][()].astype(bool)

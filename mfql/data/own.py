@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mfql.data.constant import constant_dimensions
 from mfql.data.d4rl import last_trajectories, read_arrays, transitions
 from mfql.data.dataset import ACTION_LIMIT, Dataset, Transitions, observation_statistics
 from mfql.data.description import description_path, split_paths, verify, write_description
@@ -29,6 +30,9 @@ _MASKS = (
     "masks [N] says where the future counts: 0 in the step with which the task itself ends (solved, or failed), else 1;"
     " where episodes end by their time limit alone, ones."
 )
+# A dimension of observations needs this many steps of float32 between its least and its greatest value, and varies by
+# this many of float64 if it varies at all.
+_FEWEST_STEPS, _ROUNDINGS = 64, 64
 # What a run depends on beside the data; a task's name stands for one of each.
 _ENVIRONMENT = ("env_id", "max_episode_steps", "score_low", "score_high")
 
@@ -80,7 +84,8 @@ def describe_own(task: Task, folder: str | Path) -> dict[str, Transitions]:
     if description_path(folder, task.dataset).exists():
         verify(folder, task.dataset)
     lengths = {split: np.diff(np.flatnonzero(rows.terminals > 0), prepend=-1) for split, rows in splits.items()}
-    write_description(folder, task.dataset, "own", None, lengths, environment=_environment(task))
+    constant = constant_dimensions(np.asarray(splits["train"].observations))
+    write_description(folder, task.dataset, "own", None, lengths, constant, environment=_environment(task))
     return splits
 
 
@@ -105,7 +110,8 @@ def read_own(task: Task) -> dict[str, Transitions]:
     """The transitions of each file of a task of one's own: `train`, and `val` where there is one.
 
     Raises:
-        UserError: a file is absent or damaged, or does not fit the environment.
+        UserError: a file is absent or damaged, does not fit the environment, or has observations whose variation is
+            lost in float32.
     """
     from mfql.envs.make import make_env
 
@@ -117,7 +123,10 @@ def read_own(task: Task) -> dict[str, Transitions]:
         found = {}
         for split, path in split_paths("", task.dataset).items():
             where = own.data if own.data.startswith("minari:") else str(path)
-            found[split] = _fitting(_read(own.data, path, env), env, where)
+            rows = _read(own.data, path, env)
+            found[split] = _fitting(rows, env, where)
+            if split == "train":
+                _refuse_lost_variation(np.asarray(rows.observations), where)
         return found
     finally:
         env.close()
@@ -136,7 +145,7 @@ def own_paths(task: Task) -> dict[str, Path]:
 
 
 def summary(splits: Mapping[str, Transitions]) -> str:
-    """What a dataset holds, for people."""
+    """What a dataset holds, for people; last, the observation dimensions that do not vary over the training rows."""
     lines = []
     for split, rows in splits.items():
         ends = np.flatnonzero(rows.terminals > 0)
@@ -150,6 +159,10 @@ def summary(splits: Mapping[str, Transitions]) -> str:
             f"  sum of rewards of a trajectory: {returns.min():.4g} to {returns.max():.4g}, mean {returns.mean():.4g}",
             f"  {np.mean(rows.masks[ends] == 0):.1%} of the trajectories end in a step with mask 0",
         ]
+    observations = np.asarray(splits["train"].observations)
+    constant = [f"{column} (always {observations[0, column]:.4g})" for column in constant_dimensions(observations)]
+    if constant:
+        lines.append(f"observation dimensions that do not vary: {', '.join(constant)}; training divides them by 1")
     return "\n".join(lines)
 
 
@@ -289,10 +302,31 @@ def _fitting(rows: Transitions, env: Any, where: str) -> Transitions:
     )
 
 
+def _refuse_lost_variation(observations: np.ndarray, where: str) -> None:
+    """Refuse observations [N, D] of which float32, as networks see them, leaves a dimension next to no variation.
+
+    What varies by float64's own rounding alone is no variation.
+    """
+    if np.can_cast(observations.dtype, np.float32):
+        return
+    low, high = (ends(axis=0).astype(np.float64) for ends in (observations.min, observations.max))
+    largest = np.maximum(np.abs(low), np.abs(high))
+    steps = (high - low) / np.spacing(largest.astype(np.float32))
+    exact = (observations.astype(np.float32) == observations).all(axis=0)
+    lost = ~exact & (steps < _FEWEST_STEPS) & (high - low > _ROUNDINGS * np.spacing(largest))
+    if lost.any():
+        first = int(np.argmax(lost))
+        raise UserError(
+            f"{where}: networks see observations as float32, which has {int(steps[first])} steps between"
+            f" {float(low[first])!r} and {float(high[first])!r}, where dimension {first} lies; lost alike: dimensions"
+            f" {', '.join(map(str, np.flatnonzero(lost)))}",
+            "Subtract the offset in data and environment alike: wrap the environment, and register what you wrapped.",
+        )
+
+
 def _in_units(actions: np.ndarray, env: Any, where: str) -> np.ndarray:
     """Actions [N, A] of the environment's bounds as float32 within those of the policy."""
-    low, high = env.get_wrapper_attr("action_low"), env.get_wrapper_attr("action_high")
-    units = 2.0 * (actions.astype(np.float64) - low) / (high - low) - 1.0
+    low, high, units = env.units.low, env.units.high, env.units.from_env(actions)
     outside = (np.abs(units) > 1.0 + 2.0 * _TOLERANCE).any(axis=1)
     bounds = f"out of the environment's bounds {np.round(low, 4).tolist()} to {np.round(high, 4).tolist()}"
     _refuse(

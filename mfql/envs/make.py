@@ -25,6 +25,7 @@ import numpy as np
 from mfql.envs import d4rl
 from mfql.envs.pixels import NO_RENDERER, StackedFrames, choose_renderer
 from mfql.envs.registered import make_registered
+from mfql.envs.units import ActionUnits
 from mfql.errors import UserError
 from mfql.tasks import is_visual, registered_tasks
 
@@ -36,7 +37,7 @@ _CHANGING_FIELDS = ("geom_rgba", "mat_rgba", "site_pos", "dof_damping")
 def make_env(task_name: str, render: bool = False) -> Isolated:
     """The environment of a task with its time limit: OGBench's single tasks, D4RL's, or one of an extension.
 
-    Pixel tasks show stacked frames.
+    Pixel tasks show stacked frames. Actions are in the environment's own units.
 
     Args:
         task_name: with its dataset type, for example `pointmaze-medium-navigate-singletask-task1-v0` or
@@ -136,12 +137,19 @@ class Isolated(gymnasium.Wrapper):
     An episode equals one of the bare environment after `numpy.random.seed(seed)`, `action_space.seed(seed)` and
     `reset(seed=seed)`. It needs MuJoCo 3.3.6 or later: before, `mj_forward` in a reset left the solver a start that
     hung on the earlier episode.
+
+    Attributes:
+        units: of its actions.
     """
 
     def __init__(self, env: gymnasium.Env) -> None:
         super().__init__(env)
         self.base: Any = env.unwrapped
         _own_action_space(self.base)
+        own = env.has_wrapper_attr("units")
+        self.units: ActionUnits = (
+            env.get_wrapper_attr("units") if own else ActionUnits.of(env.action_space, rescaled=False)
+        )
         self._global = np.random.MT19937()
         self._fields: dict[str, np.ndarray] = {}
 

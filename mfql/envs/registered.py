@@ -1,7 +1,7 @@
 """Environments that Gymnasium knows by id, as the tasks of extensions name them.
 
-They are refused where the method could not act in them or see them, and else made alike: actions in [-1, 1], flat
-float32 observations, a time limit, and `info["success"]`.
+They are refused where the method could not act in them or see them, and else made alike: flat float32 observations, a
+time limit, and `info["success"]`. Actions are in the environment's own units: `ActionUnits` says which.
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from mfql.envs.units import ActionUnits
 from mfql.errors import UserError
 from mfql.tasks import Registered, Task
+
+# The keys that lead to each part of a Dict of observations, and its size.
+Layout = list[tuple[list[str], int]] | None
 
 # Under which keys environments tell of success.
 _SUCCESS = ("success", "is_success")
@@ -36,38 +40,38 @@ def make_registered(task: Task, render: bool = False) -> RegisteredEnv:
     where = f"{task.name}: the environment {own.env_id}"
     env = _make(own, where, render)
     try:
-        return RegisteredEnv(_flat(env, where), task.metric, where)
+        return RegisteredEnv(_flat(env, where), task.metric, where, layout_of(env.observation_space))
     except UserError:
         env.close()
         raise
 
 
 class RegisteredEnv(gymnasium.Wrapper):
-    """Actions in [-1, 1] to the environment's own bounds, observations as float32, success in every step's info.
+    """Observations as float32, success in every step's info; actions are the environment's own.
 
     Args:
         env: with a bounded Box [A] as action space and a Box [D] as observation space.
         metric: what the task is scored by.
         where: the task and its environment, for errors.
+        layout: of the environment's observations before they were flattened, as of `layout_of`.
 
     Attributes:
-        action_low, action_high: [A] float64, the environment's own bounds.
+        units: of the environment's actions, which [-1, 1] stands for.
 
     Raises:
         UserError: the action space is another, or there is no time limit.
     """
 
-    def __init__(self, env: gymnasium.Env, metric: str, where: str) -> None:
+    def __init__(self, env: gymnasium.Env, metric: str, where: str, layout: Layout = None) -> None:
         super().__init__(env)
-        self._metric, self._where, self._told = metric, where, False
+        self._metric, self._where, self._told, self.layout = metric, where, False, layout
         self._actions = _bounded_actions(env.action_space, where)
-        self.action_low, self.action_high = self._actions.low.astype(np.float64), self._actions.high.astype(np.float64)
+        self.units = ActionUnits.of(self._actions, rescaled=True)
         if env.spec is None or env.spec.max_episode_steps is None:
             raise UserError(
                 f"{where} has no time limit, so that an episode may never end",
                 "Give its row max_episode_steps.",
             )
-        self.action_space = spaces.Box(-1.0, 1.0, self._actions.shape, np.float32)
         self.observation_space = spaces.Box(-np.inf, np.inf, env.observation_space.shape, np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
@@ -79,14 +83,13 @@ class RegisteredEnv(gymnasium.Wrapper):
         return self._seen(observation), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
-        """One step with an action in [-1, 1].
+        """One step with an action in the environment's units.
 
         Raises:
             UserError: an episode ended and told nothing of the success that the task is scored by.
         """
-        share = (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0) / 2.0
-        own = self.action_low + share * (self.action_high - self.action_low)
-        observation, reward, terminated, truncated, info = self.env.step(own.astype(self._actions.dtype))
+        own = np.asarray(action, self._actions.dtype)
+        observation, reward, terminated, truncated, info = self.env.step(own)
         told = [info[key] for key in _SUCCESS if key in info]
         self._told |= bool(told)
         if (terminated or truncated) and self._metric == "success" and not self._told:
@@ -104,6 +107,25 @@ class RegisteredEnv(gymnasium.Wrapper):
 
     def _seen(self, observation: np.ndarray) -> np.ndarray:
         return np.asarray(observation, np.float32)
+
+
+def layout_of(space: spaces.Space) -> Layout:
+    """The keys and the size of each part of a Dict's observations, in the order in which they are flattened.
+
+    Returns:
+        None for any other space: its observations are vectors already.
+    """
+    if not isinstance(space, spaces.Dict):
+        return None
+    parts: list[tuple[list[str], int]] = []
+    for key, part in space.spaces.items():
+        inner = layout_of(part)
+        parts += [([key, *keys], size) for keys, size in inner] if inner is not None else [([key], _size(part))]
+    return parts
+
+
+def _size(space: spaces.Space) -> int:
+    return int(np.prod(space.shape or ()))
 
 
 def flat_observations(observations: Any, space: spaces.Space) -> np.ndarray:

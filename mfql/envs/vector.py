@@ -115,7 +115,7 @@ class EnvPool:
         self.step_wait()
 
     def step(self, actions: np.ndarray, mask: np.ndarray) -> None:
-        """One step of the environments that `mask` [n] bool names, with their rows of `actions` [n, A]."""
+        """One step of the environments that `mask` [n] bool names, with their rows of `actions` [n, A] in [-1, 1]."""
         self.step_async(actions, mask)
         self.step_wait()
 
@@ -244,7 +244,8 @@ class _Slice:
         self._write(index, observation, 0.0, False, False, False)
 
     def _step(self, index: int, env: Any) -> None:
-        observation, reward, terminated, truncated, info = env.step(self.arrays["actions"][index].copy())
+        action = env.units.to_env(self.arrays["actions"][index].copy())
+        observation, reward, terminated, truncated, info = env.step(action)
         self._write(index, observation, reward, terminated, truncated, info["success"] > 0)
 
     def _write(

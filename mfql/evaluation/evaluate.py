@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mfql.envs.make import make_env, reset_env
+from mfql.envs.make import reset_env
 from mfql.envs.pixels import NO_RENDERER, choose_renderer
 from mfql.envs.scores import score_range
 from mfql.envs.vector import EnvPool
 from mfql.errors import UserError
 from mfql.evaluation.policy import Policy, load_policy
-from mfql.evaluation.rollout import run_episodes
+from mfql.evaluation.rollout import SCORING, episode_key, run_episodes, start_seed
 from mfql.files import write_json, write_whole
 
 # Filmed frames a second, and the longest film.
@@ -56,7 +56,7 @@ def evaluate(
             pool,
             [description["seed"]],
             episodes,
-            "scoring",
+            SCORING,
             torch.device("cpu"),
         )
     result = {
@@ -64,30 +64,30 @@ def evaluate(
         "episodes": episodes,
         **found.summary(0, score_range(description["task"])),
         "each": {
+            "seed": [start_seed(episode_key(description["seed"], episode), SCORING) for episode in range(episodes)],
             "success": found.success[0].tolist(),
             "return": found.returns[0].tolist(),
             "length": found.lengths[0].tolist(),
         },
     }
     if video is not None or strip is not None:
-        film(policy, description["task"], video, strip)
+        film(policy, video, strip)
     write_json(out, result)
     return result
 
 
-def film(policy: Policy, task: str, video: Path | None, strip: Path | None = None) -> None:
+def film(policy: Policy, video: Path | None, strip: Path | None = None) -> None:
     """Film one episode as an animated GIF, and show frames of it in one picture.
 
     Args:
         policy: acts.
-        task: the task's name.
         video: the GIF file, or None.
         strip: the PNG file: frames in equal steps from the episode's first to its last, side by side; or None.
 
     Raises:
         UserError: this machine cannot render off-screen.
     """
-    frames = _frames(policy, task)
+    frames = _frames(policy)
     if video is not None:
         _write(video, imageio.imwrite("<bytes>", frames, extension=".gif", fps=_FRAMES_PER_SECOND, loop=0))
     if strip is not None:
@@ -106,9 +106,9 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _frames(policy: Policy, task: str) -> np.ndarray:
+def _frames(policy: Policy) -> np.ndarray:
     """Frames `[T, H, W, 3]` of one episode."""
-    env = make_env(task, render=True)
+    env = policy.make_env(render=True)
     try:
         observation, _ = reset_env(env, 0)
         frames: list[np.ndarray] = []

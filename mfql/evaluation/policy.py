@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,11 +16,19 @@ from torch import Tensor
 from mfql.agents.interface import Agent, Draw, Parameters, load_agent
 from mfql.agents.update import views_of
 from mfql.draws import DrawStream
+from mfql.envs import d4rl
+from mfql.envs.units import ActionUnits
 from mfql.errors import UserError
+from mfql.evaluation.rollout import SCORING, SCORING_EPISODES, episode_key, start_seed
 from mfql.files import read_json, sha256, write_json, write_whole
 from mfql.settings import build_settings
+from mfql.tasks import registered_tasks
+
+if TYPE_CHECKING:
+    from mfql.envs.make import Isolated
 
 WEIGHTS, DESCRIPTION = "policy.safetensors", "policy.json"
+_COPY = "Copy both files again from the run's folder run/policy."
 
 
 class Actor:
@@ -73,39 +81,109 @@ class Actor:
 
 
 class Policy:
-    """A trained policy. Calling it with an observation gives an action.
+    """A trained policy. Calling it with an observation gives an action in the environment's own units.
 
     Args:
         actor: acts for one seed.
-        description: what `policy.json` holds: agent, settings, method, task, seed, stage, sizes.
+        description: what `policy.json` holds: agent, settings, method, task, seed, stage, sizes, and how it is used.
         seed: of the noise; call n uses the n-th draw, so that two policies with the same seed act alike.
+        units: of the environment's actions; None leaves them in [-1, 1].
     """
 
-    def __init__(self, actor: Actor, description: dict[str, Any], seed: int = 0) -> None:
-        self.actor, self.description = actor, description
+    def __init__(
+        self, actor: Actor, description: dict[str, Any], seed: int = 0, units: ActionUnits | None = None
+    ) -> None:
+        self.actor, self.description, self.units = actor, description, units
         self._seed, self._calls = seed, 0
         self._streams: dict[int, DrawStream] = {}
+        self._episode: _Episode | None = None
 
-    def __call__(self, observation: np.ndarray) -> np.ndarray:
-        """One observation or several to actions `[A]` or `[B, A]` within [-1, 1].
+    def __call__(self, observation: Any) -> np.ndarray:
+        """One observation or several to actions `[A]` or `[B, A]` in the environment's units, within its bounds.
 
         Args:
-            observation: `[D]` or `[B, D]`; of a pixel task stacked images `[H, W, C]` or `[B, H, W, C]` uint8, as
-                `mfql.envs.make.make_env` shows them.
+            observation: `[D]` or `[B, D]`; where the environment shows a Dict, one observation as it shows it; of a
+                pixel task stacked images `[H, W, C]` or `[B, H, W, C]` of whole numbers from 0 to 255, as `make_env`
+                shows them.
 
         Raises:
-            ValueError: another shape.
+            ValueError: another shape or type, or a number that is not finite in float32.
         """
+        observations = self._taken(observation)
+        single = observations.ndim == len(self.actor.agent.observation_shape)
+        if self._episode is not None:
+            if not single:
+                raise ValueError("an episode has one observation at a time; a batch is for a policy without `begin`")
+            actions = self._episode.act(self.actor, observations)
+        else:
+            batch = observations[None] if single else observations
+            actions = self.actor(batch[None], self._noise(len(batch)))[0]
+            actions = actions[0] if single else actions
+        return actions if self.units is None else self.units.to_env(actions)
+
+    def begin(self, episode: int, episodes: int = SCORING_EPISODES) -> int:
+        """Start an episode of `mfql evaluate`: until the next one, actions are those that it takes there.
+
+        Noise is that episode's, and an observation is acted on in the batch that it has there, since rounding depends
+        on a batch's size. Acting then costs what it costs there for all episodes together. Both are of the processor:
+        on another device noise is drawn otherwise.
+
+        Args:
+            episode: which, from 0 on.
+            episodes: how many are evaluated together, as `mfql evaluate --episodes` is told.
+
+        Returns:
+            The seed for the environment's `reset`.
+
+        Raises:
+            ValueError: there is no such episode.
+        """
+        if not 0 <= episode < episodes:
+            raise ValueError(f"episode {episode} of {episodes}")
+        key = episode_key(self.description["seed"], episode)
+        self._episode = _Episode(self.actor, key, episode, episodes)
+        return start_seed(key, SCORING)
+
+    def make_env(self, *, render: bool = False) -> Isolated:
+        """The environment that the policy was trained for, in whose units it acts.
+
+        Args:
+            render: whether it will be asked for frames.
+
+        Raises:
+            UserError: it cannot be made here.
+        """
+        from mfql.envs.usage import make_used
+
+        return make_used(self.description, render)
+
+    def _taken(self, observation: Any) -> np.ndarray:
+        """One observation or several, uint8 or float32."""
         expected = self.actor.agent.observation_shape
-        pixels = len(expected) == 3
-        observations = np.asarray(observation, dtype=np.uint8 if pixels else np.float32)
-        single = observations.ndim == len(expected)
-        if observations.shape[-len(expected) :] != expected or observations.ndim > len(expected) + 1:
+        if isinstance(observation, Mapping):
+            observation = self._flattened(observation)
+        found = np.asarray(observation)
+        if found.shape[-len(expected) :] != expected or found.ndim > len(expected) + 1:
             sizes = ", ".join(map(str, expected))
-            raise ValueError(f"observations of shape {observations.shape}; this policy takes [{sizes}] or [B, {sizes}]")
-        batch = observations[None] if single else observations
-        actions = self.actor(batch[None], self._noise(len(batch)))[0]
-        return actions[0] if single else actions
+            raise ValueError(f"observations of shape {found.shape}; this policy takes [{sizes}] or [B, {sizes}]")
+        return _images(found) if len(expected) == 3 else _numbers(found)
+
+    def _flattened(self, observation: Mapping[str, Any]) -> np.ndarray:
+        layout = self.description.get("observation_layout")
+        if layout is None:
+            raise ValueError("an observation that is a mapping; this policy takes vectors")
+        parts = []
+        for keys, size in layout:
+            part: Any = observation
+            for key in keys:
+                if not isinstance(part, Mapping) or key not in part:
+                    raise ValueError(f"an observation without {'/'.join(keys)}")
+                part = part[key]
+            part = np.asarray(part).reshape(-1)
+            if len(part) != size:
+                raise ValueError(f"an observation with {len(part)} numbers as {'/'.join(keys)}; it has {size}")
+            parts.append(part)
+        return np.concatenate(parts)
 
     def _noise(self, batch: int) -> Tensor | None:
         draw = self.actor.agent.act_draw()
@@ -119,6 +197,60 @@ class Policy:
         return noise
 
 
+class _Episode:
+    """One episode of `run_episodes`, acted in alone: its row of the acting batch, step by step."""
+
+    def __init__(self, actor: Actor, key: str, row: int, rows: int) -> None:
+        draw = actor.agent.act_draw()
+        self._noise = DrawStream({"noise": draw} if draw else {}, [key], SCORING, actor.device)
+        self._row, self._rows, self._step = row, rows, 0
+
+    def act(self, actor: Actor, observation: np.ndarray) -> np.ndarray:
+        """The action `[A]` for the episode's next observation. What stands in the other rows changes none of it."""
+        noise = self._noise.at(self._step).get("noise")
+        self._step += 1
+        if noise is not None:
+            noise = noise.unsqueeze(0).repeat_interleave(self._rows, dim=1)
+        return actor(np.repeat(observation[None, None], self._rows, axis=1), noise)[0, self._row]
+
+
+def _images(found: np.ndarray) -> np.ndarray:
+    """Images as uint8.
+
+    Raises:
+        ValueError: they are no whole numbers from 0 to 255.
+    """
+    if found.dtype != np.uint8 and (found.dtype.kind not in "iu" or found.min() < 0 or found.max() > 255):
+        height, width, channels = found.shape[-3:]
+        said = f" from {found.min()} to {found.max()}" if found.dtype.kind in "iuf" and found.size else ""
+        raise ValueError(
+            f"images of {found.dtype}{said}; this policy takes whole numbers from 0 to 255 (uint8), [{height}, {width},"
+            f" {channels}]: {channels // 3} frames stacked along the channels, the present one last"
+        )
+    return found.astype(np.uint8, copy=False)
+
+
+def _numbers(found: np.ndarray) -> np.ndarray:
+    """Numbers as float32.
+
+    Raises:
+        ValueError: they are none, or some are not finite in float32.
+    """
+    if found.dtype.kind not in "biufO":
+        raise ValueError(f"observations of {found.dtype}; this policy takes numbers")
+    try:
+        with np.errstate(over="ignore"):
+            numbers = found.astype(np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"observations that are no numbers: {error}") from error
+    finite = np.isfinite(numbers)
+    if not finite.all():
+        faulty = np.flatnonzero(~finite.reshape(-1, finite.shape[-1]).all(axis=0))
+        named = ", ".join(f"{dimension} ({found[..., dimension][~finite[..., dimension]][0]})" for dimension in faulty)
+        raise ValueError(f"observations that are not finite in dimensions {named}: there is no action for them")
+    return numbers
+
+
 def acting_seconds(actor: Actor, row: int, calls: int = 20) -> float:
     """The median time of one action for one observation on the processor, as a loaded policy takes it.
 
@@ -130,7 +262,8 @@ def acting_seconds(actor: Actor, row: int, calls: int = 20) -> float:
     flat = {name: actor.flat[name][row : row + 1].cpu() for name in actor.agent.act_groups()}
     single = Actor(actor.agent, flat, actor.mean, actor.std, torch.device("cpu")).fixed()
     policy = Policy(single, {})
-    observation = np.zeros(actor.agent.observation_shape)
+    shape = actor.agent.observation_shape
+    observation = np.zeros(shape, np.uint8 if len(shape) == 3 else np.float64)
     seconds = []
     for _ in range(calls + calls // 10):
         began = time.perf_counter()
@@ -140,7 +273,12 @@ def acting_seconds(actor: Actor, row: int, calls: int = 20) -> float:
 
 
 def save_policy(folder: Path, actor: Actor, row: int, description: dict[str, Any]) -> None:
-    """Write one seed's policy: weights as safetensors, the rest as JSON, the JSON last."""
+    """Write one seed's policy: weights as safetensors, the rest as JSON, the JSON last.
+
+    Args:
+        description: agent, settings, task and seed; what `mfql.envs.usage.usage_of` says of the task's environment;
+            and what else is to be said of the policy.
+    """
     views = views_of(actor.agent, {name: actor.flat[name][row : row + 1] for name in actor.agent.act_groups()})
     arrays = {
         f"{group}.{name}": view[0].cpu().contiguous()
@@ -157,6 +295,7 @@ def save_policy(folder: Path, actor: Actor, row: int, description: dict[str, Any
             "action_dim": actor.agent.action_dim,
             "observation_mean": actor.mean.tolist(),
             "observation_std": actor.std.tolist(),
+            "weights_sha256": sha256(folder / WEIGHTS),
         },
     )
 
@@ -164,31 +303,31 @@ def save_policy(folder: Path, actor: Actor, row: int, description: dict[str, Any
 def load_policy(folder: str | Path, *, seed: int = 0, device: str = "cpu") -> Policy:
     """The policy of a run's folder, or of a `policy` folder itself.
 
+    A `policy.json` of a version that did not note the bounds of actions is of a task whose bounds are known: -1 and 1
+    of OGBench's and D4RL's, of an extension's those of its environment, which is made to ask.
+
     Args:
         folder: `results/runs/{method}/{task}/seed{seed}/{stage}`, its `run`, or a folder with the two files.
         seed: of the noise.
         device: where it acts.
 
     Raises:
-        UserError: there is no policy, or its files do not fit each other.
+        UserError: there is no policy, its files do not fit each other, or the units of its actions are not known.
     """
     path = _policy_folder(Path(folder))
     _refuse_altered(path)
-    description = read_json(path / DESCRIPTION)
-    kind = load_agent(description["agent"])
+    description = _description(path)
+    kind = _agent(description, path)
     settings = build_settings(kind.settings_type, description["settings"], str(path / DESCRIPTION))
     agent = kind(settings, tuple(description["observation_shape"]), description["action_dim"])
-    try:
-        arrays = load_file(path / WEIGHTS)
-        flat = {name: _flat(agent, name, arrays) for name in agent.act_groups()}
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-        raise UserError(
-            f"{path / WEIGHTS} does not hold the weights of {DESCRIPTION}: {error}", "Copy the folder again."
-        ) from error
-    mean, std = (np.array(description[key], dtype=np.float32) for key in ("observation_mean", "observation_std"))
+    arrays = _arrays(path)
+    flat = {name: _flat(agent, name, arrays, path) for name in agent.act_groups()}
+    if arrays:
+        raise _unfit(path, f"there are {len(arrays)} more, such as {min(arrays)}")
+    mean, std = _statistics(agent, description, path)
     target = torch.device(device)
     actor = Actor(agent, {name: value.to(target) for name, value in flat.items()}, mean, std, target)
-    return Policy(actor.fixed(), description, seed)
+    return Policy(actor.fixed(), description, seed, _units(description, path))
 
 
 def _refuse_altered(folder: Path) -> None:
@@ -215,9 +354,121 @@ def _policy_folder(folder: Path) -> Path:
     )
 
 
-def _flat(agent: Agent, group: str, arrays: dict[str, Tensor]) -> Tensor:
+def _agent(description: dict[str, Any], folder: Path) -> type[Agent]:
+    try:
+        return load_agent(description["agent"])
+    except UserError as error:
+        file = description.get("agent_file")
+        said = f"; it was trained with {file}" if file else ""
+        raise UserError(
+            f"{folder / DESCRIPTION}: {str(error).splitlines()[0]}{said}",
+            "Name the extension that has its code: MFQL_EXTENSIONS=DIR in the environment, or mfql --extension DIR.",
+        ) from error
+
+
+_NEEDED = {
+    "agent": str,
+    "settings": dict,
+    "observation_shape": list,
+    "action_dim": int,
+    "observation_mean": list,
+    "observation_std": list,
+}
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """What `policy.json` holds, with what acting needs, of the right kinds; its weights are those that it knows."""
+    path = folder / DESCRIPTION
+    description = read_json(path)
+    if not isinstance(description, dict):
+        raise UserError(f"{path} is no description of a policy", _COPY)
+    for name, kind in _NEEDED.items():
+        if not isinstance(description.get(name), kind):
+            raise UserError(f"{path} says nothing of {name}, or nothing that fits: {description.get(name)!r}", _COPY)
+    shape = description["observation_shape"]
+    if len(shape) not in (1, 3) or not all(
+        isinstance(size, int) and size > 0 for size in (*shape, description["action_dim"])
+    ):
+        raise UserError(f"{path}: observations of {shape} and {description['action_dim']} actions are no sizes", _COPY)
+    expected = description.get("weights_sha256")
+    if expected is not None and (folder / WEIGHTS).is_file() and (found := sha256(folder / WEIGHTS)) != expected:
+        raise _unfit(folder, f"its sha256 is {found[:16]}..., that of the described weights {expected[:16]}...")
+    return description
+
+
+def _unfit(folder: Path, what: str) -> UserError:
+    return UserError(f"{folder / WEIGHTS} does not hold the weights of {DESCRIPTION} beside it: {what}", _COPY)
+
+
+def _arrays(folder: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
+        raise _unfit(folder, str(error)) from error
+
+
+def _flat(agent: Agent, group: str, arrays: dict[str, Tensor], folder: Path) -> Tensor:
+    """The flat parameters `[1, P]` of a group, whose arrays are taken out of those given."""
     layout = agent.groups[group.removeprefix("target_")].layout
     flat = torch.zeros(1, layout.width)
     for name, view in layout.views(flat).items():
-        view.copy_(arrays[f"{group}.{name}"])
+        array = arrays.pop(f"{group}.{name}", None)
+        if array is None:
+            raise _unfit(folder, f"{group}.{name} is absent")
+        expected = list(view.shape[1:])
+        if list(array.shape) != expected or array.dtype != torch.float32:
+            raise _unfit(folder, f"{group}.{name} is {array.dtype} {list(array.shape)}, not torch.float32 {expected}")
+        if not array.isfinite().all():
+            raise _unfit(folder, f"{group}.{name} has numbers that are not finite")
+        view.copy_(array)
     return flat
+
+
+def _statistics(agent: Agent, description: dict[str, Any], folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of observations, float32 `[D]`; of images one number each, which is not used."""
+    size = agent.observation_shape[0] if len(agent.observation_shape) == 1 else 1
+    found = []
+    for name in ("observation_mean", "observation_std"):
+        try:
+            values = np.array(description[name], dtype=np.float32)
+        except (TypeError, ValueError):
+            values = np.empty(0, np.float32)
+        if values.shape != (size,) or not np.isfinite(values).all():
+            raise UserError(f"{folder / DESCRIPTION}: {name} is not one finite number for each of {size}", _COPY)
+        found.append(values)
+    if not (found[1] > 0).all():
+        raise UserError(f"{folder / DESCRIPTION}: observation_std is not above 0 everywhere", _COPY)
+    return found[0], found[1]
+
+
+def _units(description: dict[str, Any], folder: Path) -> ActionUnits:
+    """The units of the policy's actions, as noted, or as the task is known to have them."""
+    path, size = folder / DESCRIPTION, description["action_dim"]
+    if "actions_rescaled" not in description:
+        return _known_units(description.get("task"), size, path)
+    try:
+        low, high = (np.array(description[name], dtype=np.float64) for name in ("action_low", "action_high"))
+        dtype = str(np.dtype(description["action_dtype"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} does not say the bounds and the type of actions: {error}", _COPY) from error
+    if low.shape != (size,) or high.shape != (size,) or not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
+        raise UserError(f"{path}: action_low and action_high are no bounds of {size} actions", _COPY)
+    return ActionUnits(low, high, dtype, bool(description["actions_rescaled"]))
+
+
+def _known_units(task: str | None, size: int, path: Path) -> ActionUnits:
+    if task is not None and task in registered_tasks():
+        from mfql.envs.make import make_env
+
+        env = make_env(task)
+        try:
+            return env.units
+        finally:
+            env.close()
+    if task is None or not (task in d4rl.TASKS or "singletask" in task.split("-")):
+        raise UserError(
+            f"{path} is of an earlier version, which did not note the bounds of actions, and the task {task} is none of"
+            " OGBench, D4RL or an extension here",
+            "Name the extension that has the task: MFQL_EXTENSIONS=DIR, or mfql --extension DIR.",
+        )
+    return ActionUnits(np.full(size, -1.0), np.full(size, 1.0), "float32", rescaled=False)

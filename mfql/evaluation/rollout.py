@@ -31,6 +31,9 @@ class Pool(Protocol):
         """One step of the environments that the mask names."""
 
 
+# The purpose of the episodes of `mfql evaluate`, and how many there are unless it is said.
+SCORING, SCORING_EPISODES = "scoring", 50
+
 # Raw observations [S, E, D] and noise [S, E, *act_draw] to actions [S, E, A].
 Act = Callable[[np.ndarray, Tensor | None], np.ndarray]
 
@@ -55,6 +58,16 @@ class Episodes:
         return found
 
 
+def episode_key(seed: int, episode: int) -> str:
+    """What an episode's start and noise are drawn by, beside the purpose."""
+    return f"{seed}/{episode}"
+
+
+def start_seed(key: str, purpose: str) -> int:
+    """The seed with which the environment of an episode is reset."""
+    return derived_seed(key, purpose, "start")
+
+
 def run_episodes(
     act: Act, act_draw: Draw | None, pool: Pool, seeds: list[int], episodes: int, purpose: str, device: torch.device
 ) -> Episodes:
@@ -68,9 +81,9 @@ def run_episodes(
         purpose: names the evaluation, such as `offline/evaluate/100000`.
     """
     shape = (len(seeds), episodes)
-    keys = [f"{seed}/{episode}" for seed in seeds for episode in range(episodes)]
+    keys = [episode_key(seed, episode) for seed in seeds for episode in range(episodes)]
     noise = DrawStream({"noise": act_draw} if act_draw else {}, keys, purpose, device)
-    pool.reset({index: derived_seed(key, purpose, "start") for index, key in enumerate(keys)})
+    pool.reset({index: start_seed(key, purpose) for index, key in enumerate(keys)})
     running = np.ones(len(keys), dtype=bool)
     success, returns, lengths = (np.zeros(len(keys)) for _ in range(3))
     step = 0

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mfql.data.description import description_path
+from mfql.data.description import description_path, identifying, recorded_facts
 from mfql.declared import declared_settings
 from mfql.errors import UserError
-from mfql.files import read_json, sha256
+from mfql.files import sha256
 from mfql.operations.runs import name_of, runs_in
 from mfql.settings import Settings, checkpoint_stage
 from mfql.tasks import find_task
@@ -148,7 +148,7 @@ class Current:
     data: Path
     _wanted: dict[RunFolder, dict[str, Any]] = field(default_factory=dict)
     _settings: dict[tuple[str, ...], tuple[str, Settings]] = field(default_factory=dict)
-    _datasets: dict[str, set[str]] = field(default_factory=dict)
+    _datasets: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def reasons(self, run: RunFolder, manifest: dict[str, Any]) -> list[str]:
         """Why a run would be trained anew; empty where it would not."""
@@ -181,14 +181,15 @@ class Current:
         start = RunFolder(run.results, run.method, run.task, run.seed, stage)
         return {"stage": stage, "identity": self.wanted(start, start.manifest())["identity"]}
 
-    def dataset(self, name: str, used: dict[str, Any] | None) -> dict[str, str]:
-        """Name and sha256 of a dataset: as used, if it lies there still or none does, else as it lies there now."""
+    def dataset(self, name: str, used: dict[str, Any] | None) -> dict[str, Any]:
+        """What identifies a dataset: as used, if it lies there still or none does, else as it lies there now."""
         if name not in self._datasets:
             found = self.data.rglob(description_path(self.data, name).name)
-            self._datasets[name] = {str(read_json(path)["sha256"]["train"]) for path in found}
-        before, now = (used or {}).get("sha256"), self._datasets[name]
+            self._datasets[name] = [recorded_facts(path) for path in found]
+        described = self._datasets[name]
+        before, now = (used or {}).get("sha256"), {facts["sha256"] for facts in described}
         sha256 = before if before in now or not now else min(now)
-        return {"name": name, "sha256": str(sha256)}
+        return identifying(name, str(sha256), (*described, used or {}))
 
 
 def _of_table(table: Path, results: Path, config_dir: Path, faulty: set[str]) -> Iterator[Finding]:

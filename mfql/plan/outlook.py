@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mfql.data.checksums import recorded
-from mfql.data.description import description_path, split_paths
+from mfql.data.description import description_path, identifying, recorded_facts, split_paths
 from mfql.errors import UserError
-from mfql.files import read_json
 from mfql.plan.configuration import Run, dataset_folder
 from mfql.training.run import Fate, RunFolder, changes, describe_run
 
@@ -53,7 +52,7 @@ class Outlooks:
     results: Path
     lock: Path
     _found: dict[RunFolder, Outlook] = field(default_factory=dict)
-    _data: dict[str, str | None] = field(default_factory=dict)
+    _data: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def of(self, run: Run, seed: int) -> Outlook:
         """The outlook of a seed of a run."""
@@ -68,12 +67,13 @@ class Outlooks:
         parent = None if start is None else self.of(start, folder.seed)
         try:
             manifest = folder.manifest()
-            sha256 = self.sha256(run.task.dataset) or (manifest["dataset"]["sha256"] if manifest else "")
+            described, used = self.data(run.task.dataset), manifest["dataset"] if manifest else {}
+            sha256 = described.get("sha256") or used.get("sha256", "")
             wanted = describe_run(
                 folder,
                 run.agent,
                 run.settings,
-                {"name": run.task.dataset, "sha256": sha256},
+                identifying(run.task.dataset, sha256, (described, used)),
                 None if parent is None else {"stage": parent.folder.stage, "identity": parent.identity},
             )
             fate, reason = folder.fate(wanted), ""
@@ -87,15 +87,15 @@ class Outlooks:
         steps = tuple(folder.checkpoints.steps()) if fate is Fate.CONTINUED else ()
         return Outlook(folder, fate, delivered, reason, steps, wanted["identity"])
 
-    def sha256(self, dataset: str) -> str | None:
-        """Of the training file: as described beside it, else as the lock file records it; None if neither does."""
+    def data(self, dataset: str) -> dict[str, Any]:
+        """What is recorded of the training data beside it, else its sha256 in the lock file; empty if neither is."""
         if dataset not in self._data:
             folder = dataset_folder(self.config, dataset)
             description = description_path(folder, dataset)
             if description.exists():
-                self._data[dataset] = str(read_json(description)["sha256"]["train"])
+                self._data[dataset] = recorded_facts(description)
             else:
                 fetched = self.config["datasets"].get(dataset, {}).get("source", "fetch") == "fetch"
                 checksum = recorded(self.lock, split_paths(folder, dataset)["train"].name) if fetched else None
-                self._data[dataset] = None if checksum is None else checksum.sha256
+                self._data[dataset] = {} if checksum is None else {"sha256": checksum.sha256}
         return self._data[dataset]

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-CONFIDENCE = 0.95
+from mfql.evaluation.interval import CONFIDENCE, wilson
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class Group:
         if total == 0:
             return cls(values)
         rate = values.mean() / 100
-        wilson = stats.binomtest(round(rate * total), total).proportion_ci(CONFIDENCE, method="wilson")
-        return cls(values, below=100 * max(rate - wilson.low, 0.0), above=100 * max(wilson.high - rate, 0.0))
+        low, high = wilson(rate, total)
+        return cls(values, below=100 * max(rate - low, 0.0), above=100 * max(high - rate, 0.0))
 
     @classmethod
     def of_rises(

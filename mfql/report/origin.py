@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from mfql.files import identity_of
+from mfql.settings import LATER
 
 Manifest = Mapping[str, Any]
 # An aspect in which runs differ -> its values -> the runs that have it.
@@ -94,7 +95,7 @@ def _by_value(by_run: Iterable[tuple[str, dict[str, str]]], aspect: str) -> dict
 
 def _decisive(manifest: Manifest) -> dict[str, str]:
     own = {key.replace("_", " "): str(manifest.get(key, "none")) for key in ("agent", "training_version")}
-    return own | _data(manifest) | {f"setting {key}": str(value) for key, value in manifest["settings"].items()}
+    return own | _data(manifest) | {f"setting {key}": str(value) for key, value in _settings(manifest).items()}
 
 
 def _of_method(manifest: Manifest, by_task: Set[str]) -> dict[str, str]:
@@ -105,8 +106,13 @@ def _of_method(manifest: Manifest, by_task: Set[str]) -> dict[str, str]:
 
 
 def _of_task(manifest: Manifest, by_task: Set[str]) -> dict[str, str]:
-    settings = {f"setting {key}": str(value) for key, value in manifest["settings"].items() if key in by_task}
+    settings = {f"setting {key}": str(value) for key, value in _settings(manifest).items() if key in by_task}
     return _data(manifest) | settings
+
+
+def _settings(manifest: Manifest) -> dict[str, Any]:
+    """A run's settings, with the values of those that came after it."""
+    return LATER | manifest["settings"]
 
 
 def _data(manifest: Manifest) -> dict[str, str]:
@@ -115,6 +121,7 @@ def _data(manifest: Manifest) -> dict[str, str]:
     return {
         "dataset": f"{dataset['name']} {dataset['sha256'][:16]}",
         "simulation version": str(manifest.get("simulation_version", 1)),
+        "constant dimensions": str(dataset.get("constant_dimensions") or "none"),
     }
 
 

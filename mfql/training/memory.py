@@ -141,7 +141,12 @@ class Normaliser:
 
     @classmethod
     def of(cls, dataset: Dataset, statistics: str) -> Normaliser:
-        """From a dataset's `valid` rows, or those `padded` with zero rows as the released code does; `none`: as is."""
+        """From a dataset's `valid` rows, or those `padded` with zero rows as the released code does; `none`: as is.
+
+        A dimension that does not vary over the valid rows is divided by 1, whatever its zero rows are: what an
+        environment shows there later would else count by how near to 0 the constant is.
+        """
+        constant = dataset.observation_std == 0.0
         mean, std = dataset.observation_mean.astype(np.float64), dataset.observation_std.astype(np.float64)
         if statistics == "none":
             mean, std = np.zeros_like(mean), np.ones_like(std)
@@ -149,8 +154,9 @@ class Normaliser:
             share = min(1.0, len(dataset) / _PADDED_ROWS)
             square = share * (std**2 + mean**2)
             mean = share * mean
-            std = np.sqrt(square - mean**2)
-        return cls(mean.astype(np.float32), np.maximum(std, 1e-6).astype(np.float32))
+            std = np.sqrt(np.maximum(square - mean**2, 0.0))  # Rounding may leave less than nothing.
+        std = np.where(constant, 1.0, np.maximum(std, 1e-6))
+        return cls(mean.astype(np.float32), std.astype(np.float32))
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         """Observations `[..., D]`, float32."""

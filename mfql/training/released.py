@@ -9,11 +9,14 @@ import torch
 from mfql.agents.flax import load_checkpoint
 from mfql.agents.interface import load_agent
 from mfql.data.dataset import load
+from mfql.envs.usage import usage_of
 from mfql.evaluation.policy import Actor, save_policy
 from mfql.files import identity_of, sha256
 from mfql.settings import build_settings, raw_settings
 from mfql.tasks import find_task
 from mfql.training.memory import Normaliser
+from mfql.training.run import provenance
+from mfql.training.train import policy_origin
 
 
 def import_released(
@@ -45,5 +48,7 @@ def import_released(
     statistics = Normaliser.of(dataset, settings.observation_statistics)
     description = {"method": method, "agent": name, "task": task, "seed": seed, "stage": stage}
     description |= {"identity": identity_of(["released", sha256(file)]), "settings": settings.as_dict()}
+    facts = {key: getattr(dataset, key) for key in ("name", "source", "sha256", "constant_dimensions")}
+    description |= policy_origin(name, facts, provenance(torch.device("cpu"), name)) | {"score": None} | usage_of(task)
     actor = Actor(agent, flat, statistics.mean, statistics.std, torch.device("cpu"))
     save_policy(out, actor, 0, description)

@@ -207,9 +207,11 @@ def identity_in(described: Mapping[str, Any]) -> str:
 def _later(described: Mapping[str, Any]) -> dict[str, Any]:
     """What came after runs were finished, None where it is as all of those had it: so that they stay finished."""
     simulation = described.get("simulation_version", 1)
+    # Observations that are not normalised are divided by 1 in every dimension, as they always were.
+    normalised = described["settings"].get("observation_statistics") != "none"
     return {
         "simulation_version": simulation if simulation > 1 else None,
-        "constant_dimensions": described["dataset"].get("constant_dimensions") or None,
+        "constant_dimensions": (described["dataset"].get("constant_dimensions") or None) if normalised else None,
     }
 
 

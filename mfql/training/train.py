@@ -14,11 +14,14 @@ from typing import Any
 
 from mfql.agents.interface import Agent, count_parameters, load_agent
 from mfql.data.dataset import Dataset, load
+from mfql.envs.usage import usage_of
 from mfql.errors import UserError
+from mfql.evaluation.interval import wilson
 from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, acting_seconds, save_policy
 from mfql.files import identity_of, json_text, locked, sha256, write_json, write_whole
 from mfql.settings import (
     Settings,
+    agent_file,
     build_settings,
     checkpoint_stage,
     identified,
@@ -135,6 +138,8 @@ def _manifest(
         "rows": len(dataset),
         "episodes": int(dataset.terminals.sum()),
     }
+    if constant := dataset.constant_dimensions:
+        described["constant_dimensions"] = constant
     parent = _parent(job, seed, dataset) if job.stage == "online" else None
     return describe_run(job.run(seed), agent, settings.as_dict(), described, parent) | {
         "settings_hash": identity_of([agent, identified(settings.as_dict())]),
@@ -189,6 +194,7 @@ def _train_group(
 ) -> None:
     from mfql.envs.physics import described
 
+    usage = usage_of(task.name)
     agent = kind(settings, dataset.observations.shape[1:], dataset.actions.shape[-1])
     execution = replace(execution, compiled=execution.compiled and agent.compilable)
     seeds = [seed for seed, _ in group]
@@ -213,7 +219,7 @@ def _train_group(
     trainer.train()
     times = _times(trainer, time.time() - began)
     for row, seed in enumerate(seeds):
-        _finish(job.run(seed), trainer, row, manifests[seed], task, times)
+        _finish(job.run(seed), trainer, row, manifests[seed], task, times, usage)
 
 
 def _times(trainer: Trainer, seconds: float) -> dict[str, Any]:
@@ -272,19 +278,34 @@ def _write_manifest(run: RunFolder, manifest: dict[str, Any], from_step: int) ->
 
 
 def _finish(
-    run: RunFolder, trainer: Trainer, row: int, manifest: dict[str, Any], task: Task, times: dict[str, Any]
+    run: RunFolder,
+    trainer: Trainer,
+    row: int,
+    manifest: dict[str, Any],
+    task: Task,
+    times: dict[str, Any],
+    usage: dict[str, Any],
 ) -> None:
     """Write the policy, the manifest with the hash of every output, and, last, the result."""
-    description = {key: manifest[key] for key in ("method", "agent", "task", "seed", "stage", "identity", "settings")}
-    save_policy(run.own / "policy", trainer.actor, row, description)
-    result = json_text(_result(run, trainer, row, manifest, task))
+    found = _result(run, trainer, row, manifest, task)
+    session = run.manifest() or {}
+    save_policy(
+        run.own / "policy",
+        trainer.actor,
+        row,
+        {key: manifest[key] for key in ("method", "agent", "task", "seed", "stage", "identity", "settings")}
+        | policy_origin(manifest["agent"], manifest["dataset"], session)
+        | {"score": _policy_score(found, task)}
+        | usage,
+    )
+    result = json_text(found)
     outputs = {name: sha256(run.own / name) for name in (f"policy/{WEIGHTS}", f"policy/{DESCRIPTION}", "metrics.csv")}
     finished = {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **times,
         "outputs": outputs | {"evaluation.json": hashlib.sha256(result.encode()).hexdigest()},
     }
-    write_json(run.own / "manifest.json", (run.manifest() or {}) | finished)
+    write_json(run.own / "manifest.json", session | finished)
     with write_whole(run.own / "evaluation.json") as file:
         file.write(result)
 
@@ -309,6 +330,48 @@ def _result(run: RunFolder, trainer: Trainer, row: int, manifest: dict[str, Any]
         "steps": settings["online_steps" if run.stage == "online" else "offline_steps"],
         "starts_from": starts_from and starts_from["stage"],
         "evaluations": evaluations,
+    }
+
+
+def policy_origin(agent: str, dataset: dict[str, Any], session: dict[str, Any]) -> dict[str, Any]:
+    """What `policy.json` says of data, code and packages.
+
+    Args:
+        agent: the method's code; `agent_file` is its file, where that is none of the project's.
+        dataset: as a manifest has it; its `constant_dimensions` are those of observations that were divided by 1.
+        session: with `code` and `packages`, as of `provenance`.
+    """
+    file = agent_file(agent)
+    return {
+        "agent_file": None if file.parent == agent_file("mfql").parent else str(file),
+        "dataset": {key: dataset[key] for key in ("name", "source", "sha256")},
+        "constant_dimensions": dataset.get("constant_dimensions", []),
+        "code": session["code"],
+        "packages": session["packages"],
+    }
+
+
+def _policy_score(result: dict[str, Any], task: Task) -> dict[str, Any]:
+    """A run's score with the 95 % interval that its episodes give it, for `policy.json`.
+
+    Of a success rate that is Wilson's. A mean return has none: evaluations keep their means alone. Both are of the
+    evaluations counted, which the policies of those steps made.
+    """
+    counted = scored(result["evaluations"], task.score_rule)
+    episodes = len(counted) * result["episodes"]
+    value, low, high = result["score"], None, None
+    if task.metric == "success" and value is not None:
+        low, high = (100.0 * end for end in wilson(value / 100.0, episodes))
+    return {
+        "metric": task.metric,
+        "rule": task.score_rule,
+        "value": value,
+        "low": low,
+        "high": high,
+        "interval": "Wilson's, 95 %" if low is not None else None,
+        "episodes": episodes,
+        "steps": [evaluation["step"] for evaluation in counted],
+        "status": result["status"],
     }
 
 

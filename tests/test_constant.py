@@ -1,0 +1,277 @@
+"""Observation dimensions that do not vary in the data: found, divided by 1, named, and part of a run's identity."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mfql.cli import main
+from mfql.data.constant import constant_dimensions
+from mfql.data.dataset import load, observation_statistics
+from mfql.data.description import describe, description_path, identifying, recorded_facts
+from mfql.data.own import describe_own
+from mfql.errors import UserError
+from mfql.extensions import VARIABLE
+from mfql.operations.verify import verify
+from mfql.plan.configuration import find_run, read_configuration
+from mfql.plan.outlook import Outlooks
+from mfql.tasks import find_task
+from mfql.training.loop import Execution
+from mfql.training.memory import Normaliser
+from mfql.training.run import Fate, RunFolder, changes, describe_run
+from mfql.training.train import Job, train
+from tests.d4rl_files import write_rollouts
+from tests.test_extend import BOUNDED, VECTOR, arrays, registered
+from tests.training_runs import ROOT
+
+CONFIG = ROOT / "config"
+METHOD = "bc-miniature+observation_statistics=valid+offline_steps=4+eval_interval=4+eval_episodes=1+log_interval=2"
+
+
+@pytest.fixture(autouse=True)
+def no_extensions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test extends ends with it."""
+    monkeypatch.setenv(VARIABLE, "")
+
+
+class Rows(SimpleNamespace):
+    """What a normaliser asks of a dataset."""
+
+    def __len__(self) -> int:
+        return self.rows
+
+
+def normaliser(rows: np.ndarray, kind: str) -> Normaliser:
+    mean, std = observation_statistics(rows)
+    return Normaliser.of(Rows(rows=len(rows), observation_mean=mean, observation_std=std), kind)
+
+
+# --- what is constant -------------------------------------------------------------------------------------------------
+
+
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False), st.integers(1, 500))
+def test_equal_values_have_no_deviation_however_their_mean_is_rounded(value: float, rows: int) -> None:
+    mean, std = observation_statistics(np.full((rows, 1), value, np.float32))
+    assert std.tolist() == [0.0]
+    assert mean.tolist() == [np.float32(value)]
+
+
+@given(st.floats(-1e6, 1e6, width=32), st.integers(2, 200))
+def test_two_values_next_to_each_other_vary(value: float, rows: int) -> None:
+    column = np.full((rows, 1), value, np.float32)
+    column[0] = np.nextafter(column[0], np.float32(np.inf))
+    assert observation_statistics(column)[1][0] > 0.0
+    assert constant_dimensions(column) == []
+
+
+def test_a_column_is_constant_over_all_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mfql.data.constant._BLOCK", 4)
+    rows = np.ones((10, 3), np.float32)
+    rows[9, 1] = 2.0
+    assert constant_dimensions(rows) == [0, 2]
+
+
+# --- what it is divided by --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, -3e4, 1e-20])
+@pytest.mark.parametrize("kind", ["valid", "padded", "none"])
+def test_a_constant_dimension_is_divided_by_one(constant: float, kind: str) -> None:
+    rows = np.random.default_rng(0).normal(2.0, 3.0, (1000, 2)).astype(np.float32)
+    rows[:, 1] = constant
+    found = normaliser(rows, kind)
+    assert found.std[1] == 1.0
+    # What an environment shows there counts as far as it is from the data's value, and by no more.
+    seen = found(np.array([[2.0, constant], [2.0, np.float32(constant) + 0.5]], np.float32))
+    assert seen[1, 1] - seen[0, 1] == pytest.approx(0.5, rel=1e-2)
+    assert abs(seen[0, 1]) <= abs(constant)
+
+
+def test_other_dimensions_are_divided_as_they_were() -> None:
+    rows = np.random.default_rng(1).normal([2.0, 0.0], [3.0, 1e-8], (1000, 2))
+    mean, std = rows.astype(np.float32).astype(np.float64).mean(0), rows.astype(np.float32).astype(np.float64).std(0)
+    assert normaliser(rows.astype(np.float32), "valid").std == pytest.approx(np.maximum(std, 1e-6), rel=1e-6)
+    share = 1000 / 2_000_000
+    buffer = np.sqrt(share * std**2 + share * (1 - share) * mean**2)
+    assert normaliser(rows.astype(np.float32), "padded").std == pytest.approx(np.maximum(buffer, 1e-6), rel=1e-6)
+
+
+def test_a_padded_deviation_is_a_number_where_rounding_leaves_less_than_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mfql.training.memory._PADDED_ROWS", 100)
+    rows = np.full((100, 1), 1e6, np.float32)
+    rows[0] = np.nextafter(rows[0], np.float32(np.inf))
+    for offset in np.linspace(1e6, 2e6, 50, dtype=np.float32):
+        found = normaliser(rows - rows[1] + offset, "padded")
+        assert np.isfinite(found.std).all()
+        assert found.std[0] > 0.0
+
+
+# --- what a run's identity takes of it --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "counts"), [("valid", True), ("padded", True), ("none", False)])
+def test_constant_dimensions_change_the_identity_of_runs_that_normalise(kind: str, counts: bool) -> None:
+    folder = RunFolder(Path("results"), "m", "t", 0, "offline")
+
+    def described(**more: object) -> dict:
+        data = {"name": "d", "sha256": "a" * 64, **more}
+        return describe_run(folder, "mfql", {"observation_statistics": kind}, data, None)
+
+    before, same, now = described(), described(constant_dimensions=[]), described(constant_dimensions=[3])
+    assert before["identity"] == same["identity"]
+    assert (before["identity"] != now["identity"]) == counts
+    assert changes(before, now) == (["constant dimensions as before -> [3]"] if counts else [])
+
+
+def test_what_is_recorded_of_another_file_does_not_count() -> None:
+    known = [{"sha256": "b", "constant_dimensions": [1]}, {"sha256": "a"}, {"sha256": "a", "constant_dimensions": [2]}]
+    assert identifying("d", "a", known) == {"name": "d", "sha256": "a", "constant_dimensions": [2]}
+    assert identifying("d", "c", known) == {"name": "d", "sha256": "c"}
+
+
+# --- what a description says, and what training finds -----------------------------------------------------------------
+
+
+def test_a_description_of_d4rls_layout_says_what_loading_finds(tmp_path: Path) -> None:
+    """A row that timed out is no observation of a transition: what it alone has does not vary."""
+    import h5py
+
+    task = find_task("pen-human-v1", CONFIG)
+    path = write_rollouts(tmp_path, task.name, episodes=2, steps=6)
+    with h5py.File(path, "r+") as file:
+        observations = file["observations"][()]
+        observations[:, 5] = 0.1
+        observations[:, 7] = 0.2
+        observations[file["timeouts"][()].astype(bool), 7] = 9.0
+        file["observations"][...] = observations
+    describe(tmp_path, task.name, "downloaded", None)
+    assert {5, 7} <= set(load(task, tmp_path).constant_dimensions)
+    assert (
+        load(task, tmp_path).constant_dimensions
+        == recorded_facts(description_path(tmp_path, task.name))["constant_dimensions"]
+    )
+
+
+def test_a_description_of_ogbenchs_layout_says_what_loading_finds(tmp_path: Path) -> None:
+    from mfql.data.generate import generate
+
+    task = find_task("pointmaze-medium-navigate-singletask-task1-v0", CONFIG)
+    path = generate(task.dataset, tmp_path, episodes=1, progress=False)
+    assert recorded_facts(description_path(tmp_path, task.dataset))["constant_dimensions"] == []
+    with np.load(path) as file:
+        changed = {name: file[name] for name in file.files}
+    changed["observations"][:, 1] = 0.1
+    changed["observations"][changed["terminals"] > 0, 1] = 9.0
+    np.savez_compressed(path, **changed)
+    describe(tmp_path, task.dataset, "generated", 0)
+    assert recorded_facts(description_path(tmp_path, task.dataset))["constant_dimensions"] == [1]
+    assert load(task, tmp_path).constant_dimensions == [1]
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """The folder of a task `mine` whose dataset has a constant column."""
+    registered(tmp_path, observations=VECTOR, actions=BOUNDED)
+    given = arrays(40)
+    given["observations"][:, 2] = 0.1
+    np.savez(tmp_path / "a.npz", **given)
+    return tmp_path
+
+
+def test_describing_data_of_ones_own_names_constant_dimensions(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, config = str(mine / "data"), str(CONFIG)
+    assert main(["data", "describe", "mine", "--out", out, "--config-dir", config]) == 0
+    assert (
+        "observation dimensions that do not vary: 2 (always 0.1); training divides them by 1" in capsys.readouterr().out
+    )
+    assert json.loads((mine / "data" / "mine.json").read_text())["constant_dimensions"] == [2]
+
+
+def trained(mine: Path) -> RunFolder:
+    job = Job(METHOD, "mine", "offline", (0,), mine / "data", mine / "results", CONFIG)
+    train(job, Execution(torch.device("cpu"), workers=0, progress=False))
+    return job.run(0)
+
+
+def test_plan_and_verify_know_the_run_that_training_made(mine: Path) -> None:
+    task = find_task("mine", CONFIG)
+    describe_own(task, mine / "data")
+    run = trained(mine)
+    manifest = run.manifest()
+    assert manifest["dataset"]["constant_dimensions"] == [2]
+    policy = json.loads((run.own / "policy" / "policy.json").read_text())
+    assert policy["observation_std"][2] == 1.0
+    config = read_configuration(None, CONFIG) | {"data_dir": str(mine / "data")}
+    of_earlier_versions = json.loads((mine / "data" / "mine.json").read_text())
+    del of_earlier_versions["constant_dimensions"]
+    for text in (None, json.dumps(of_earlier_versions)):
+        if text:
+            (mine / "data" / "mine.json").write_text(text)
+        outlooks = Outlooks(config, mine / "results", mine / "lock.json")
+        outlook = outlooks.of(find_run(config, CONFIG, METHOD, "mine", "offline"), 0)
+        assert (outlook.identity, outlook.fate) == (manifest["identity"], Fate.FINISHED)
+        assert verify(mine / "results", CONFIG, mine / "data").findings == []
+
+
+def test_a_run_of_before_is_trained_anew_and_the_plan_says_why(mine: Path) -> None:
+    task = find_task("mine", CONFIG)
+    describe_own(task, mine / "data")
+    run = trained(mine)
+    manifest = run.manifest()
+    facts = {key: value for key, value in manifest["dataset"].items() if key != "constant_dimensions"}
+    before = describe_run(run, manifest["agent"], manifest["settings"], facts, None)
+    (run.own / "manifest.json").write_text(json.dumps(manifest | before))
+    config = read_configuration(None, CONFIG) | {"data_dir": str(mine / "data")}
+    outlooks = Outlooks(config, mine / "results", mine / "lock.json")
+    outlook = outlooks.of(find_run(config, CONFIG, METHOD, "mine", "offline"), 0)
+    assert (outlook.fate, outlook.reason) == (Fate.RETRAINED, "constant dimensions as before -> [2]")
+    assert trained(mine).manifest()["identity"] == manifest["identity"]
+    assert (run.own.with_name(f"run.{before['identity']}") / "evaluation.json").exists()
+
+
+# --- what float32 loses -----------------------------------------------------------------------------------------------
+
+
+def with_column(mine: Path, column: np.ndarray) -> None:
+    given = arrays(len(column))
+    given["observations"] = given["observations"].astype(column.dtype)
+    given["observations"][:, 1] = column
+    np.savez(mine / "a.npz", **given)
+
+
+DRAWN = np.random.default_rng(0).normal(size=60)
+
+
+@pytest.mark.parametrize("column", [1e6 + 0.1 * DRAWN, 1.8e9 + DRAWN, 1.0 + 1e-7 * DRAWN], ids=["far", "time", "near"])
+def test_variation_that_float32_loses_is_refused(mine: Path, column: np.ndarray) -> None:
+    with_column(mine, column)
+    with pytest.raises(UserError, match=re.escape("lost alike: dimensions 1\n  Subtract the offset")) as caught:
+        load(find_task("mine"), mine)
+    assert "a.npz: networks see observations as float32, which has" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        1e4 + 0.1 * DRAWN,
+        (1e6 + 0.1 * DRAWN).astype(np.float32),  # as the file has it: nothing is lost by reading it
+        1e6 + (DRAWN > 0),  # float32 holds both numbers
+        0.3 + 1e-16 * np.sign(DRAWN),  # rounding
+        1e-9 * DRAWN,
+    ],
+    ids=["near", "float32", "whole", "rounding", "small"],
+)
+def test_variation_that_float32_holds_is_taken(mine: Path, column: np.ndarray) -> None:
+    with_column(mine, column)
+    found = load(find_task("mine"), mine).observations[:, 1]
+    np.testing.assert_array_equal(found, np.delete(column.astype(np.float32), [2, 59]))
