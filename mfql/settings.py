@@ -143,6 +143,21 @@ def steps_of(settings: Mapping[str, Any], stage: str) -> int:
     return int(settings["offline_steps"]) + 1 - int(settings.get("first_update", 1))
 
 
+def later_facts(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run is known by that is no setting and came after runs were finished; None where it is as those had it.
+
+    Args:
+        described: a manifest, or what `describe_run` describes of a run.
+    """
+    simulation = described.get("simulation_version", 1)
+    # Observations that are not normalised are divided by 1 in every dimension, as they always were.
+    normalised = described["settings"].get("observation_statistics") != "none"
+    return {
+        "simulation_version": simulation if simulation > 1 else None,
+        "constant_dimensions": (described["dataset"].get("constant_dimensions") or None) if normalised else None,
+    }
+
+
 def require(key: str, value: Any, condition: bool, expected: str) -> None:
     """Refuse a setting unless the condition holds."""
     if not condition:

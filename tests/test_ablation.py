@@ -210,6 +210,7 @@ def test_an_unfinished_run_is_named_and_nothing_is_drawn(tmp_path: Path, capsys:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_ablations_are_trained_and_drawn_with_their_cost(finished_runs: Workplace, tmp_path: Path):
     """One over an axis and one side by side; the others are trained by `make check-science`."""
     place = Workplace(tmp_path)
@@ -254,6 +255,7 @@ def test_the_list_and_the_plan_count_an_ablations_runs(capsys: pytest.CaptureFix
     assert "report               2" in capsys.readouterr().out  # asked for twice, made once
 
 
+@pytest.mark.slow
 def test_a_panels_command_has_the_configuration_that_was_given(tmp_path: Path):
     project, plan = clone(tmp_path / "mfql"), "results/mine/ablations/alpha/plan.json"
     own = (project.folder / "tests" / "miniature.yaml").read_text().replace("name: miniature", "name: mine")

@@ -111,6 +111,7 @@ def test_prepared_parameters_are_the_same_function_in_float64():
     torch.testing.assert_close(agent.policy(prepared, observations, noise, times), expected, rtol=0, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_products_in_bf16_move_the_weights_as_float32_ones_do():
     """Within the rounding of bf16, 2^-8 a product; weights, moments and what is logged stay float32."""
     moved = {}
@@ -217,6 +218,7 @@ def run_updates(seeds: list[int], steps: int, options: MFQLSettings = SMALL):
     return agent, state
 
 
+@pytest.mark.slow
 def test_a_seed_trains_alike_alone_and_among_others():
     scaled = replace(SMALL, offline_steps=200, critic_learning_rate=3e-3, policy_learning_rate=3e-3)
     _, start = make([3], scaled)
@@ -374,6 +376,7 @@ def test_other_purposes_and_indices_draw_other_numbers():
     assert len({tuple(value.flatten().tolist()) for value in values}) == 4
 
 
+@pytest.mark.slow
 def test_behaviour_cloning_moves_the_policy_towards_one_action():
     options = FlowBCSettings(
         offline_steps=400, online_steps=0, discount=0.9, batch_size=32, time_steps=5, policy_hidden=16, policy_blocks=1,

@@ -107,12 +107,14 @@ def measured():
     return measure(CONTEXT, parts, quick=False)
 
 
+@pytest.mark.slow
 def test_results_follow_their_schema(measured):
     result = json.loads(json.dumps(measured[0]))
     jsonschema.validate(result, SCHEMA)
     assert {one["part"] for one in result["measurements"]} >= {"update", "seeds", "acting", "methods", "plan"}
 
 
+@pytest.mark.slow
 def test_every_method_that_one_trains_with_is_measured(measured):
     methods = {one["case"]["method"] for one in measured[0]["measurements"] if one["part"] == "methods"}
     files = {path.stem for path in CONTEXT.config_dir.glob("methods/*.yaml")}
@@ -167,6 +169,7 @@ def test_a_part_that_fails_costs_no_other(checkout, capfd):
     assert "failed: the released code ended" in result["left_out"][0]["needs"]
 
 
+@pytest.mark.slow
 def test_an_empty_job_of_the_scheduler_is_timed():
     import shutil
     import sys
@@ -180,6 +183,7 @@ def test_differences_are_taken_round_by_round():
     assert Values((5.0, 7.0)).less(Values((1.0, 4.0))) == Values((4.0, 3.0))
 
 
+@pytest.mark.slow
 def test_a_profile_names_operations_by_their_share():
     result = profiled(CONTEXT, compiled=False, precision="float32")
     operations = result["steps"]["eager"]["operations"]

@@ -224,6 +224,7 @@ def test_every_group_of_claims_is_there_and_every_target_is_of_the_workflow() ->
                 assert f"{target}:" in own or f"{target}:" in (ROOT / "Snakefile").read_text(), target
 
 
+@pytest.mark.slow
 def test_the_workflow_makes_every_table_that_the_claims_read(tmp_path: Path) -> None:
     project = clone(tmp_path / "mfql")
     (project.folder / "tests" / "data").mkdir()
@@ -239,6 +240,7 @@ def test_the_workflow_makes_every_table_that_the_claims_read(tmp_path: Path) -> 
     assert sum(map(int, by_stage.values())) == counted
 
 
+@pytest.mark.slow
 def test_another_configuration_is_refused_before_anything_is_trained(tmp_path: Path, capsys) -> None:
     project = clone(tmp_path / "mfql")
     message = "the claims are about the runs of the configuration reduced, not of paper"
@@ -248,6 +250,7 @@ def test_another_configuration_is_refused_before_anything_is_trained(tmp_path: P
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_errors_against_released_code_are_those_of_the_code_as_it_is(tmp_path: Path) -> None:
     project = clone(tmp_path / "mfql")
     agent, out = project.folder / "mfql/agents/new.py", "results/reduced/claims/parity.csv"

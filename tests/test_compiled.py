@@ -47,6 +47,7 @@ def trained(*, compiled: bool) -> tuple[TrainState, TrainState]:
     return before, state
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a processor needs g++")
 def test_a_hundred_compiled_updates_equal_eager_ones():
     before, eager = trained(compiled=False)

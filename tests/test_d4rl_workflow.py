@@ -17,6 +17,8 @@ from mfql.cli import main
 from tests.d4rl_files import write_rollouts
 from tests.test_workflow import NOTHING_TO_DO, ROOT, Project, clone
 
+pytestmark = pytest.mark.slow  # They share a workflow that is run.
+
 TASK = "antmaze-umaze-v2"
 METHOD = "small"
 SETTINGS = """

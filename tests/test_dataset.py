@@ -78,6 +78,7 @@ def put_at_goal(env: Isolated) -> None:
         base.post_step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [TASK.name, "cube-single-play-singletask-task2-v0", "cube-double-play-singletask-v0"])
 def test_the_environment_rewards_and_ends_as_the_dataset_is_relabelled(task):
     from ogbench.relabel_utils import relabel_dataset

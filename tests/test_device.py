@@ -13,6 +13,7 @@ from mfql.training.device import choose_device
 HOLD = "from mfql.training.device import free_index; print(free_index(2), flush=True); input()"
 
 
+@pytest.mark.slow
 def test_processes_take_different_gpus_and_free_them_when_killed(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 

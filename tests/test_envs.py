@@ -198,6 +198,7 @@ def play(pool: EnvPool, steps: int) -> np.ndarray:
     return np.stack(shown)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_workers():
     shown = []
     for workers in (0, 1, 2, 9):
@@ -291,6 +292,7 @@ def test_a_pool_of_an_unknown_task_is_a_users_error(workers):
         EnvPool("pointmaze-huge-navigate-singletask-task1-v0", 2, workers)
 
 
+@pytest.mark.slow
 def test_workers_import_no_torch_and_exit_when_the_parent_is_killed():
     script = (
         "import time, torch; from mfql.envs.vector import EnvPool\n"
@@ -313,6 +315,7 @@ def test_workers_import_no_torch_and_exit_when_the_parent_is_killed():
     assert not alive
 
 
+@pytest.mark.slow
 def test_closing_a_pool_ends_its_workers_and_frees_its_descriptors():
     EnvPool(POINT, 1, 1).close()
     gc.collect()

@@ -169,6 +169,7 @@ def test_what_is_known_of_the_project_is_known_beside_an_extension(extended: Pat
         raw_settings("rwx", "point", "offline")
 
 
+@pytest.mark.slow
 def test_reports_are_made_anew_with_an_extensions_tables(lab: Path, tmp_path: Path) -> None:
     for name in ("mfql", "mylab"):
         shutil.copytree(lab / name, tmp_path / name)

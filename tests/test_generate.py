@@ -54,6 +54,7 @@ def made(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_two_workers_write_the_same_bytes_as_one(made, tmp_path):
     generate(POINT, tmp_path, episodes=3, workers=2, progress=False)
     names = sorted(path.name for path in made.iterdir())
@@ -90,6 +91,7 @@ def test_an_episode_does_not_depend_on_how_many_there_are(made, tmp_path):
         np.testing.assert_array_equal(whole[name][:1001], fewer[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["scene-play-v0", "cube-single-noisy-v0"])
 def test_an_episode_does_not_depend_on_those_before_it(dataset):
     first = episode(dataset)

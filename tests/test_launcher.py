@@ -59,6 +59,7 @@ def call(environment: dict[str, str], project: Path, *command: str) -> subproces
     )
 
 
+@pytest.mark.slow
 def test_the_workflow_is_planned_with_the_slurm_profile(
     launcher: dict[str, str], project: Path, tmp_path: Path
 ) -> None:

@@ -258,6 +258,7 @@ def test_remembered_errors_move_towards_those_of_the_batch_where_it_has_the_time
     torch.testing.assert_close(terms.state["time_errors"], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["flow_bc", "mfql"])
 def test_adaptive_times_train_alike_alone_and_among_other_seeds(kind):
     remembered = {}

@@ -48,6 +48,7 @@ def test_every_method_has_a_miniature():
     assert {"mfql", "flow_bc", *BASELINES} <= set(AGENTS.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_trains_and_acts_offline_and_online(data, method):
     for stage in STAGES[method]:
@@ -62,6 +63,7 @@ def test_a_method_trains_and_acts_offline_and_online(data, method):
     assert result["starts_from"] == (STAGES[method][-2] if len(STAGES[method]) > 1 else None)
 
 
+@pytest.mark.slow
 def test_a_stage_that_a_method_lacks_is_refused_by_name(data):
     done = data.call(data.arguments("rlpd-miniature", "offline", [0]))
     assert done.returncode == 2
@@ -87,6 +89,7 @@ def project(data, tmp_path: Path) -> Project:
     return clone(tmp_path / "mfql")
 
 
+@pytest.mark.slow
 def test_one_launch_plans_every_method_and_a_method_without_an_offline_part_trains(project):
     everywhere = [f"results/runs/{method}/{TASK}/seed0/online/evaluation.json" for method in METHODS]
     planned = project.miniature("-n", *everywhere)

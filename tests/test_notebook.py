@@ -36,6 +36,7 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_cell_runs(results: Path) -> None:
     outputs = [str(cell.get("outputs")) for cell in run_notebook(results)["cells"]]
     assert "image/png" in outputs[6]  # the learning curves

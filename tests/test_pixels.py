@@ -184,6 +184,7 @@ def data(rendering, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_loaded_rows_are_ogbenchs_with_the_frames_before_them(data):
     import ogbench
 
@@ -199,6 +200,7 @@ def test_loaded_rows_are_ogbenchs_with_the_frames_before_them(data):
     np.testing.assert_array_equal(loaded.next_observations[following], loaded.observations[following + 1])
 
 
+@pytest.mark.slow
 def test_rendering_is_chosen_even_after_mujoco_was_imported(rendering):
     program = f"import mujoco; from mfql.envs.make import make_env; make_env({TASK!r}).close(); print('rendered')"
     without = {name: value for name, value in os.environ.items() if name not in ("MUJOCO_GL", "DISPLAY")}
@@ -206,6 +208,7 @@ def test_rendering_is_chosen_even_after_mujoco_was_imported(rendering):
     assert done.stdout == "rendered\n", done.stderr
 
 
+@pytest.mark.slow
 def test_environments_that_share_a_model_show_what_one_alone_shows(rendering):
     alone = make_env(TASK)
     first, second = make_envs(TASK, 2)
@@ -221,6 +224,7 @@ def test_environments_that_share_a_model_show_what_one_alone_shows(rendering):
         env.close()
 
 
+@pytest.mark.slow
 def test_a_pixel_task_trains_and_evaluates_end_to_end(data, tmp_path, monkeypatch):
     monkeypatch.setattr(gymnasium.spec("visual-cube-single-singletask-task1-v0"), "max_episode_steps", 6)
     config = tmp_path / "config"

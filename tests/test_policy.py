@@ -30,8 +30,9 @@ from mfql.evaluation.evaluate import evaluate
 from mfql.evaluation.policy import Actor, Policy, load_policy, save_policy
 from mfql.extensions import VARIABLE, extend
 from mfql.settings import build_settings, raw_settings
+from mfql.tasks import SCORED_EVALUATIONS
 from mfql.training.loop import Execution
-from mfql.training.train import COUNTED, Job, train
+from mfql.training.train import Job, train
 from tests.plain_loop import played
 from tests.test_extend import BOUNDED, FILES, VECTOR, Odd, arrays, registered
 from tests.training_runs import ROOT
@@ -434,7 +435,7 @@ def test_training_notes_what_a_policy_is_used_with(tmp_path: Path, metric: str) 
     result = json.loads((run.own / "evaluation.json").read_text())
     score = noted["score"]
     assert (score["value"], score["metric"], score["steps"]) == (result["score"], metric, [2, 3, 4])
-    assert score["episodes"] == COUNTED["last_three"] * 5
+    assert score["episodes"] == SCORED_EVALUATIONS["last_three"] * 5
     if metric == "success":
         assert (score["value"], score["high"]) == (100.0, 100.0)
         # Wilson: n / (n + z^2).

@@ -297,6 +297,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return results, (results / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_every_published_method_stands_beside_ours(study: tuple[Path, str]) -> None:
     table = pd.read_csv(study[0] / "verdict/benchmark.csv", keep_default_na=False)
     own = table[(table["task"] == CUBE[0]) & (table["stage"] == "offline")]
@@ -452,6 +453,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_figure_is_svg_and_png_beside_its_data(drawn: Path) -> None:
     for name in figures.FIGURES:
         root = ElementTree.parse(drawn / f"{name}.svg").getroot()
@@ -531,6 +533,7 @@ def mfql(*arguments: object) -> None:
     parsed.func(parsed)
 
 
+@pytest.mark.slow
 def test_the_commands_lead_from_runs_to_the_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [*write_quickstart(tmp_path), tmp_path / "runs/mfql" / TASK / "seed9/offline/evaluation.json"]
     (tmp_path / "runs.txt").write_text("".join(f"{file}\n" for file in files))
@@ -554,6 +557,7 @@ def test_the_commands_lead_from_runs_to_the_summary(tmp_path: Path, capsys: pyte
     assert printed.rstrip().endswith(str(page))
 
 
+@pytest.mark.slow
 def test_one_command_reports_what_a_configuration_has_finished(tmp_path: Path, capsys) -> None:
     results = tmp_path / "results"
     write_quickstart(results)
@@ -599,6 +603,7 @@ def test_nothing_is_written_where_the_report_fails(tmp_path: Path) -> None:
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_the_package_needs_no_torch() -> None:
     code = "import sys, mfql.report.html, mfql.report.cli, mfql.report.formats; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

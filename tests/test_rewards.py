@@ -102,6 +102,7 @@ def test_a_negative_delay_is_refused_by_name():
         replace(PLAIN, reward_delay=-1).check()
 
 
+@pytest.mark.slow
 def test_online_rows_are_rewarded_late_and_scores_are_the_tasks(finished_runs: Workplace, tmp_path: Path):
     place = Workplace(tmp_path)
     for name in ("data", "config"):

@@ -415,6 +415,7 @@ def test_a_setting_that_goes_into_a_command_is_a_name_or_a_number(change: dict[s
     assert not Draft202012Validator(schema).is_valid(configuration | change)
 
 
+@pytest.mark.slow
 def test_a_path_of_the_configuration_is_no_command(tmp_path: Path) -> None:
     """Folders may have any name; Snakemake runs real shells here, which must quote them."""
     project = clone(tmp_path / "mfql")

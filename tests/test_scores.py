@@ -135,6 +135,7 @@ SETTINGS = {"discount": 0.98, "batch_size": 256}
         ({"training_version": [2, 1]}, "training version"),
         ({"dataset": {"name": "other", "sha256": "cd" * 32}}, "dataset"),
         ({"simulation_version": 2}, "simulation version: 1 .*; 2 "),
+        ({"settings": SETTINGS | {"replay_rows": 2_000_000}}, "setting replay_rows: 0 .*; 2000000 "),
     ],
 )
 def test_runs_of_other_settings_data_or_training_are_not_averaged(tmp_path: Path, other: dict, named: str) -> None:
@@ -143,6 +144,12 @@ def test_runs_of_other_settings_data_or_training_are_not_averaged(tmp_path: Path
     files.append(write_run(tmp_path, [90.0], seed=2, **manifest | other, finished="2025-01-02T00:00:00+0000"))
     with pytest.raises(UserError, match=named):
         collect(files)
+
+
+def test_runs_from_before_a_setting_are_averaged_with_those_that_have_its_value_of_then(tmp_path: Path) -> None:
+    files = [write_run(tmp_path, [50.0], settings=SETTINGS)]
+    files.append(write_run(tmp_path, [90.0], seed=1, settings=SETTINGS | {"replay_rows": 0}, simulation_version=1))
+    assert values(collect(files), "score") == [50.0, 90.0]
 
 
 def test_a_partial_collection_has_the_newest_kind_of_runs_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

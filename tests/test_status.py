@@ -78,6 +78,7 @@ def status(place: Workplace, *arguments: str, program: tuple[str, ...] = ("-m", 
 WITHOUT_TORCH = ("-c", "import sys; sys.modules['torch'] = None; from mfql.cli import main; sys.exit(main())")
 
 
+@pytest.mark.slow
 def test_every_kind_of_run_is_told_while_one_goes_on_and_after_it_was_killed(place):
     process = start(place, "goes-on")
     try:

@@ -133,6 +133,7 @@ def test_average_velocities_are_compared_with_the_exact_ones(tiny, tmp_path):
     assert "field_error" in set(pd.read_csv(tmp_path / "sampled" / "metrics.csv")["metric"])
 
 
+@pytest.mark.slow
 def test_a_study_becomes_panels_with_its_numbers_and_command(tiny, tmp_path):
     for method in read_study(tiny, "all").methods:
         assert train(tiny, method, tmp_path / "runs" / method) == 0
@@ -153,6 +154,7 @@ def test_a_study_becomes_panels_with_its_numbers_and_command(tiny, tmp_path):
     assert counts.loc[counts["label"] == "exact", "count"].sum() == 200
 
 
+@pytest.mark.slow
 def test_cost_and_errors_over_a_setting_are_drawn(tiny, tmp_path):
     for study, panel, column in (("cost", "cost", "milliseconds"), ("data", "data_size", "data_size")):
         for method in read_study(tiny, study).methods:
@@ -242,6 +244,7 @@ def test_the_configuration_that_is_shipped_is_sound(size):
             assert panel in ("samples", "training", "cost") or hasattr(trainings[0].settings, panel)
 
 
+@pytest.mark.slow
 def test_the_workflow_trains_each_method_once_for_its_studies():
     command = [sys.executable, "-m", "snakemake", "-n", "toy", "--configfile", "config/quickstart.yaml", "--forceall"]
     done = subprocess.run([*command, "--nolock"], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -53,6 +53,7 @@ def assert_equal_runs(one: Path, other: Path) -> None:
         assert torch.equal(value, second[name]), name
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_an_episode_a_checkpoint_and_an_evaluation_ends_as_if_undisturbed(place):
     start = place.folder / "killed" / "runs" / METHOD / TASK
     for seed in (0, 1):
@@ -70,6 +71,7 @@ def test_a_run_killed_in_an_episode_a_checkpoint_and_an_evaluation_ends_as_if_un
         assert_equal_runs(place.run(METHOD, seed, "online"), place.run(METHOD, seed, "online", "killed"))
 
 
+@pytest.mark.slow
 def test_a_run_asked_to_end_saves_and_asks_to_be_continued(place):
     start = place.folder / "asked" / "runs" / METHOD / TASK / "seed0"
     shutil.copytree(place.run(METHOD, 0, "pretrain").parent, start / "pretrain")
@@ -112,6 +114,7 @@ def released(place) -> Workplace:
     return place
 
 
+@pytest.mark.slow
 def test_updates_numbered_from_0_are_one_more_and_the_policy_is_evaluated_at_step_0(released):
     run = released.run("released", 0, "pretrain", "released")
     result = json.loads((run / "evaluation.json").read_text())
@@ -133,6 +136,7 @@ def noted(events: list[str], function):
     return wrapped
 
 
+@pytest.mark.slow
 def test_as_released_an_online_row_enters_before_the_update_and_a_continued_run_ends_as_if_undisturbed(
     released, monkeypatch
 ):
@@ -169,6 +173,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(place, tmp_path)
     assert checkpoints.usable() == {}
 
 
+@pytest.mark.slow
 def test_a_finished_seed_is_restored_and_only_the_missing_one_trains(place):
     shutil.copytree(place.folder / "results", place.folder / "grown")
     trained = place.run(METHOD, 0, "pretrain", "grown")
@@ -182,6 +187,7 @@ def test_a_finished_seed_is_restored_and_only_the_missing_one_trains(place):
     assert (place.run(METHOD, 2, "pretrain", "grown") / "policy" / "policy.json").exists()
 
 
+@pytest.mark.slow
 def test_a_seed_has_the_same_draws_alone_and_scores_for_any_number_of_workers(place):
     for workers in ("1", "2", "5"):
         place.train(METHOD, "pretrain", [1], f"workers{workers}", "--workers", workers)
@@ -193,6 +199,7 @@ def test_a_seed_has_the_same_draws_alone_and_scores_for_any_number_of_workers(pl
     assert packed["identity"] == alone["identity"]
 
 
+@pytest.mark.slow
 def test_a_diverging_seed_ends_alone_and_the_job_succeeds(place):
     """A rate of 10^9 breaks every seed at once; the one that breaks alone is made so by a start of its own."""
     place.method("explodes", f"inherits: {METHOD}\ncritic_learning_rate: 1.0e+6\n")
@@ -203,6 +210,7 @@ def test_a_diverging_seed_ends_alone_and_the_job_succeeds(place):
     assert 0 <= result["diverged_at"] < 60
 
 
+@pytest.mark.slow
 def test_one_seed_of_three_diverges_and_the_others_are_scored(place):
     """The pretrained state of one seed is given a broken critic; online, it ends at once and the others go on."""
     shutil.copytree(place.folder / "results", place.folder / "broken")
@@ -227,6 +235,7 @@ def test_one_seed_of_three_diverges_and_the_others_are_scored(place):
     assert "1 of 6 runs diverged" in report_of(place, "broken", "online")
 
 
+@pytest.mark.slow
 def test_online_training_may_have_settings_that_its_start_had_not(place):
     """Its own alpha; state that its start has and it has not, and the other way round; another line of the log."""
     place.method(
@@ -274,6 +283,7 @@ def report_of(place: Workplace, results: str, stage: str) -> str:
     return page.read_text()
 
 
+@pytest.mark.slow
 def test_changed_settings_move_the_earlier_run_aside(place):
     place.method("mine", f"inherits: {METHOD}\n")
     place.train("mine", "pretrain", [0], "aside")
@@ -287,6 +297,7 @@ def test_changed_settings_move_the_earlier_run_aside(place):
     assert (kept / "evaluation.json").read_bytes() == earlier
 
 
+@pytest.mark.slow
 def test_a_dataset_that_changed_under_a_finished_run_is_refused(place):
     other = Workplace.make(place.folder / "other")
     shutil.copytree(place.folder / "results", other.folder / "results")
@@ -301,6 +312,7 @@ def test_a_dataset_that_changed_under_a_finished_run_is_refused(place):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_is_refused(place):
     from mfql.files import locked
 
@@ -311,6 +323,7 @@ def test_a_folder_in_use_is_refused(place):
     assert "in use by process" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_method_is_refused(place):
     place.method("another", f"inherits: {METHOD}\n")
     source = place.run(METHOD, 0, "pretrain")
@@ -321,6 +334,7 @@ def test_a_checkpoint_of_another_method_is_refused(place):
     assert "is of method mfql-miniature, not another" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -353,6 +367,7 @@ def test_a_policy_is_used_in_two_lines(place):
         policy(np.zeros(3))
 
 
+@pytest.mark.slow
 def test_evaluate_scores_a_run_anew_and_alike_each_time(place, tmp_path):
     run = str(place.run(METHOD, 0, "online").parent)
     for name, workers in (("a", "0"), ("b", "2")):
@@ -362,6 +377,7 @@ def test_evaluate_scores_a_run_anew_and_alike_each_time(place, tmp_path):
     assert json.loads((tmp_path / "a").read_text())["episodes"] == 2
 
 
+@pytest.mark.slow
 def test_every_declaration_of_the_interface_is_honoured(place):
     """A method outside the package: extra fields, a share of online rows, its own stages, two updates a step."""
     place.method("declares", f"agent: {ROOT / 'tests' / 'declaring_agent.py'}\n" + DECLARING)
@@ -401,6 +417,7 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_policy_is_filmed_or_the_message_says_what_rendering_needs(place, tmp_path):
     run, video, strip = str(place.run(METHOD, 0, "online").parent), tmp_path / "video.gif", tmp_path / "strip.png"
     arguments = ["evaluate", run, "--episodes", "1", "--out", str(tmp_path / "a.json"), "--video", str(video)]

@@ -92,6 +92,7 @@ def finished(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Proj
 # --- before anything runs ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_default_configuration_lists_the_whole_paper_without_data(project: Project) -> None:
     printed = subprocess.run(
         [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules"],
@@ -123,15 +124,18 @@ def test_default_configuration_lists_the_whole_paper_without_data(project: Proje
     }
 
 
+@pytest.mark.slow
 def test_linter_has_nothing_to_say(project: Project) -> None:
     assert "Congratulations" in project.snakemake("--lint")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["quickstart", "laptop"])
 def test_smaller_configurations_plan(project: Project, name: str) -> None:
     assert "report" in project.snakemake("-n", "--configfile", f"config/{name}.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "option"),
     [
@@ -146,6 +150,7 @@ def test_datasets_are_fetched_from_where_the_configuration_says(project: Project
     assert f"mfql data fetch cube-single-play-v0 --out data{option} > " in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -164,6 +169,7 @@ def test_faulty_configuration_is_named(project: Project, change: str, named: str
     assert "Traceback" not in printed
 
 
+@pytest.mark.slow
 def test_faulty_task_table_is_named(project: Project) -> None:
     table = project.folder / "config/tasks.csv"
     table.write_text(table.read_text().replace(",success,", ",succes,", 1))
@@ -172,12 +178,14 @@ def test_faulty_task_table_is_named(project: Project) -> None:
     assert "Traceback" not in printed
 
 
+@pytest.mark.slow
 def test_unknown_run_is_named(project: Project) -> None:
     printed = project.snakemake("-n", evaluation(0, method="mfqll"), fails=True)
     assert "unknown method 'mfqll'" in printed
     assert "Traceback" not in printed
 
 
+@pytest.mark.slow
 def test_paper_does_not_start_without_a_gpu_and_names_the_smaller_configurations(project: Project) -> None:
     printed = project.snakemake(fails=True)
     assert "paper, all: 764 runs, 0 of them finished" in printed

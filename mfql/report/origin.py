@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from mfql.files import identity_of
-from mfql.settings import LATER
+from mfql.settings import LATER, later_facts
 
 Manifest = Mapping[str, Any]
 # An aspect in which runs differ -> its values -> the runs that have it.
@@ -117,11 +117,11 @@ def _settings(manifest: Manifest) -> dict[str, Any]:
 
 def _data(manifest: Manifest) -> dict[str, str]:
     """What a task is learned from and scored in."""
-    dataset = manifest["dataset"]
+    dataset, later = manifest["dataset"], later_facts(manifest)
     return {
         "dataset": f"{dataset['name']} {dataset['sha256'][:16]}",
-        "simulation version": str(manifest.get("simulation_version", 1)),
-        "constant dimensions": str(dataset.get("constant_dimensions") or "none"),
+        "simulation version": str(later["simulation_version"] or 1),
+        "constant dimensions": str(later["constant_dimensions"] or "none"),
     }
 
 

@@ -20,7 +20,7 @@ import psutil
 
 from mfql.errors import UserError
 from mfql.files import identity_of, read_json, sha256, write_json
-from mfql.settings import LATER, agent_file, identified, training_version
+from mfql.settings import LATER, agent_file, identified, later_facts, training_version
 from mfql.tasks import simulation_version
 from mfql.training.checkpoint import Checkpoints
 
@@ -200,19 +200,8 @@ def identity_in(described: Mapping[str, Any]) -> str:
             "dataset": described["dataset"]["sha256"],
             "parent": parent and parent["identity"],
         }
-        | {name: value for name, value in _later(described).items() if value is not None}
+        | {name: value for name, value in later_facts(described).items() if value is not None}
     )
-
-
-def _later(described: Mapping[str, Any]) -> dict[str, Any]:
-    """What came after runs were finished, None where it is as all of those had it: so that they stay finished."""
-    simulation = described.get("simulation_version", 1)
-    # Observations that are not normalised are divided by 1 in every dimension, as they always were.
-    normalised = described["settings"].get("observation_statistics") != "none"
-    return {
-        "simulation_version": simulation if simulation > 1 else None,
-        "constant_dimensions": (described["dataset"].get("constant_dimensions") or None) if normalised else None,
-    }
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -230,7 +219,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     for key in sorted(was.keys() | wanted.keys()):
         if was.get(key) != wanted.get(key):
             found.append(f"{key} {was.get(key, 'unset')} -> {wanted.get(key, 'unset')}")
-    earlier, later = _later(before), _later(now)
+    earlier, later = later_facts(before), later_facts(now)
     found += [
         f"{name.replace('_', ' ')} {earlier[name] or 'as before'} -> {later[name] or 'as before'}"
         for name in later
