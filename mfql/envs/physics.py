@@ -124,7 +124,7 @@ def correct_env(base: Any) -> None:
 
 
 def described(task: str) -> dict[str, Any]:
-    """What simulates a task, for a run's manifest: `mujoco`, its version, and `corrected`, what its models have changed.
+    """What simulates a task, for a run's manifest: `mujoco`, its version, and `corrected`, what its models got.
 
     Raises:
         UserError: as of `correct`.
