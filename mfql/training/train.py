@@ -14,6 +14,7 @@ from typing import Any
 
 from mfql.agents.interface import Agent, count_parameters, load_agent
 from mfql.data.dataset import Dataset, load
+from mfql.data.description import check_simulation
 from mfql.errors import UserError, unknown
 from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, acting_seconds, save_policy
 from mfql.files import identity_of, json_text, locked, sha256, write_json, write_whole
@@ -83,6 +84,7 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wai
             locks.enter_context(locked(job.run(seed).lock, wait=math.inf if wait else 0.0))
         locks.enter_context(_failure_recorded([job.run(seed) for seed in job.seeds]))
         locks.enter_context(memory_errors_for_people())
+        check_simulation(job.data, task.dataset)
         dataset = load(task, job.data)
         if settings.reward == "goal" and dataset.masks.all():
             print(f"{job.method} {job.task}: no row of {dataset.name} ends in success, so that every reward is 0")
