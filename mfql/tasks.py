@@ -106,8 +106,12 @@ SOURCED = ("alpha", "num_candidates", "time_steps")
 
 # What MuJoCo does otherwise than it did for the datasets, and by their names the tasks whose models have it.
 # `mfql/envs/physics.py` corrects it, and a test holds these names against the models. A launcher has no MuJoCo.
-CONTACT_MARGINS = "contact margins"
-_DIFFERENCES = {CONTACT_MARGINS: re.compile(r"(visual-)?ant(maze|soccer)-|(pen|hammer|door|relocate)-")}
+CONTACT_MARGINS, SATURATED_DRIVES, CONVEX_CONTACTS = "contact margins", "saturated drives", "convex contacts"
+_DIFFERENCES = {
+    CONTACT_MARGINS: re.compile(r"(visual-)?ant(maze|soccer)-|(pen|hammer|door|relocate)-"),
+    SATURATED_DRIVES: re.compile(r"(visual-)?(cube|scene|puzzle)-"),
+    CONVEX_CONTACTS: re.compile(r"(visual-)?(cube|scene|puzzle)-|(pen|hammer|door)-"),
+}
 
 
 def is_visual(name: str) -> bool:

@@ -130,6 +130,7 @@ def test_files_hold_the_official_arrays_and_a_true_description(made):
         assert description["rows"] == {"train": len(train["actions"]), "val": len(val["actions"])}
     assert description["sha256"] == {split: sha256(path) for split, path in paths.items()}
     expected = {"dataset": POINT, "source": "generated", "episodes": 3, "val_episodes": 1, "steps": 1001, "seed": 0}
+    expected["simulation_version"] = 1
     assert {name: description[name] for name in expected} == expected
     assert set(description["versions"]) == {"mfql", "ogbench", "mujoco", "numpy"}
 

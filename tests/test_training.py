@@ -14,6 +14,7 @@ import torch
 
 from mfql.agents.update import Updater
 from mfql.cli import EXIT_CONTINUE
+from mfql.data.description import check_simulation
 from mfql.errors import UserError
 from mfql.evaluation.policy import load_policy
 from mfql.training.checkpoint import Checkpoints, load_tensors
@@ -310,6 +311,26 @@ def test_a_dataset_that_changed_under_a_finished_run_is_refused(place):
     assert done.returncode == 2
     assert "changed under" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("version", [None, 1, 3])
+def test_data_generated_in_another_physics_are_refused_before_they_are_read(version, place, tmp_path):
+    task, dataset = "cube-single-play-singletask-task2-v0", "cube-single-play-v0"
+    described = {"source": "generated"} | ({"simulation_version": version} if version else {})
+    (tmp_path / f"{dataset}.json").write_text(json.dumps(described))
+    done = place.call([*place.arguments(METHOD, "offline", [0], task=task), "--data", str(tmp_path)])
+    assert done.returncode == 2
+    assert f"{dataset} in {tmp_path} was generated with simulation version {version or 1}, today's is 2" in done.stderr
+    assert f"Remove {tmp_path / dataset}.json" in done.stderr
+
+
+def test_data_that_were_downloaded_or_are_of_this_physics_are_not(tmp_path):
+    for described in ({"source": "downloaded"}, {"source": "generated", "simulation_version": 2}):
+        (tmp_path / "cube-single-play-v0.json").write_text(json.dumps(described))
+        check_simulation(tmp_path, "cube-single-play-v0")
+    check_simulation(tmp_path, "scene-play-v0")
+    (tmp_path / "pointmaze-medium-navigate-v0.json").write_text('{"source": "generated"}')
+    check_simulation(tmp_path, "pointmaze-medium-navigate-v0")
 
 
 @pytest.mark.slow

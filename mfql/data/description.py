@@ -15,7 +15,7 @@ import numpy as np
 from mfql.data.constant import constant_dimensions_of
 from mfql.errors import UserError
 from mfql.files import read_json, sha256, write_json
-from mfql.tasks import is_visual, registered_tasks
+from mfql.tasks import is_visual, registered_tasks, simulation_version
 
 T = TypeVar("T")
 
@@ -56,7 +56,8 @@ def describe(folder: str | Path, dataset: str, source: str, seed: int | None) ->
     paths = split_paths(folder, dataset)
     lengths = {split: _read(_episode_lengths, path) for split, path in paths.items()}
     constant = [] if is_visual(dataset) else _read(constant_dimensions_of, paths["train"])
-    write_description(folder, dataset, source, seed, lengths, constant)
+    simulated = {"simulation_version": simulation_version(dataset)} if source == "generated" else {}
+    write_description(folder, dataset, source, seed, lengths, constant, **simulated)
 
 
 def write_description(
@@ -147,6 +148,22 @@ def verify(folder: str | Path, dataset: str) -> tuple[str, str]:
                 f"{REPLACE} If you replaced the data on purpose, delete {path.name}.",
             )
     return source, found["train"]
+
+
+def check_simulation(folder: str | Path, dataset: str) -> None:
+    """Refuse data that were generated in another physics than their policies would be evaluated in.
+
+    Raises:
+        UserError: their simulation version is not that of the dataset's tasks.
+    """
+    path = description_path(folder, dataset)
+    described = read_json(path) if path.exists() else {}
+    before, now = described.get("simulation_version", 1), simulation_version(dataset)
+    if described.get("source") == "generated" and before != now:
+        raise UserError(
+            f"{dataset} in {path.parent} was generated with simulation version {before}, today's is {now}",
+            f"Remove {path} and generate the dataset again; docs/physics.md says what changed.",
+        )
 
 
 def _read(read: Callable[[Path], T], path: Path) -> T:

@@ -60,10 +60,9 @@ def make_env(task_name: str, render: bool = False) -> Isolated:
     def make() -> gymnasium.Env:
         import ogbench
 
-        env = ogbench.make_env_and_datasets(task_name, env_only=True, disable_env_checker=True)
-        return StackedFrames(env) if is_visual(task_name) else env
+        return ogbench.make_env_and_datasets(task_name, env_only=True, disable_env_checker=True)
 
-    return isolated(make, task_name)
+    return isolated(make, task_name, StackedFrames if is_visual(task_name) else None)
 
 
 def make_envs(task_name: str, count: int) -> list[Isolated]:
@@ -84,12 +83,16 @@ def make_envs(task_name: str, count: int) -> list[Isolated]:
     return [first, *(first.twin() for _ in range(count - 1))]
 
 
-def isolated(make: Callable[[], gymnasium.Env], name: str) -> Isolated:
+def isolated(
+    make: Callable[[], gymnasium.Env], name: str, wrapper: Callable[[gymnasium.Env], gymnasium.Env] | None = None
+) -> Isolated:
     """The environment that `make` returns, with random generators and solver state of its own, and the data's physics.
 
     Args:
         make: creates an OGBench environment (a gymnasium environment with its wrappers).
         name: the task's or environment's name.
+        wrapper: wraps it; not in `make`, because a wrapper that asks for its observations has it compile its model,
+            which must be corrected before.
 
     Raises:
         UserError: gymnasium knows no environment of that name, it shows pixels and cannot render them, or its physics
@@ -101,8 +104,9 @@ def isolated(make: Callable[[], gymnasium.Env], name: str) -> Isolated:
         if is_visual(name):
             choose_renderer()
         with _tidy_making():
-            env = Isolated(make())
-            correct_env(env.base)
+            bare = make()
+            correct_env(bare.unwrapped)
+            env = Isolated(wrapper(bare) if wrapper else bare)
             if is_visual(name):
                 env.reset(seed=0)  # Renders; OpenGL's loaders fail in many ways, none of which says what to do.
             return env

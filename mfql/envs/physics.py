@@ -1,8 +1,9 @@
 """Models as the datasets' MuJoCo simulated them; what later releases do otherwise is corrected where models are made.
 
-Until MuJoCo 3.4 the margin of two geoms' contact, the distance at which it begins, was the larger of the geoms' two;
-since 3.5 it is their sum. OGBench's and D4RL's ant and Adroit's hand have margins, and their data are from before.
-Whether there is anything to correct is found out by what the installed MuJoCo does, not by its version.
+Margins of two geoms' contact: until MuJoCo 3.4 the larger of the geoms' two, since 3.5 their sum. Drives at the limit
+of their force: until 3.4 the implicit integrators kept the damping of their feedback, since 3.5 they leave it out.
+Cylinders and meshes: until 3.7 they touched in one point, since 3.8 in several. OGBench's and D4RL's data are from
+before. Whether there is anything to correct is found out by what the installed MuJoCo does, not by its version.
 """
 
 from __future__ import annotations
@@ -14,57 +15,125 @@ import mujoco
 import numpy as np
 
 from mfql.errors import UserError
-from mfql.tasks import CONTACT_MARGINS, simulation_differences
+from mfql.tasks import CONTACT_MARGINS, CONVEX_CONTACTS, SATURATED_DRIVES, simulation_differences
 
 _LARGER, _SUM = "larger", "sum"
+_KEPT, _LEFT_OUT = "kept", "left out"
+_ONE, _SEVERAL = "one", "several"
 # Two overlapping spheres whose margins, 3 cm and 1 cm, tell the rules apart.
 _PROBE = """<mujoco><worldbody>
   <geom type="sphere" size="0.1" margin="0.03"/>
   <body pos="0.15 0 0"><freejoint/><geom type="sphere" size="0.1" margin="0.01"/></body>
 </worldbody></mujoco>"""
+# Two masses, each at rest and driven by as much as its drive may: one is limited at the drive, one behind a tendon.
+_DRIVES = """<mujoco>
+  <option timestep="0.01" gravity="0 0 0" integrator="implicitfast"/>
+  <worldbody>
+    <body><joint name="direct" type="slide"/><geom size="0.1" mass="1"/></body>
+    <body pos="0 1 0"><joint name="behind" type="slide" actuatorfrcrange="-1 1"/><geom size="0.1" mass="1"/></body>
+  </worldbody>
+  <tendon><fixed name="drive"><joint joint="behind" coef="1"/></fixed></tendon>
+  <actuator>
+    <general joint="direct" biastype="affine" gainprm="10" biasprm="0 0 -100" forcerange="-1 1"/>
+    <general tendon="drive" biastype="affine" gainprm="10" biasprm="0 0 -100"/>
+  </actuator>
+</mujoco>"""
+# A cylinder that stands 1 mm deep in a box.
+_STANDING = """<mujoco><worldbody>
+  <geom type="box" size="0.1 0.1 0.1"/>
+  <body pos="0 0 0.199"><freejoint/><geom type="cylinder" size="0.05 0.1"/></body>
+</worldbody></mujoco>"""
 _ROUNDING = 1e-12  # metres
+_REMEDY = "Install a MuJoCo that this project was tested with (pyproject.toml names the release)."
+# Kinds of geoms whose contacts a general algorithm finds, and those that can touch them in more than one point.
+_CONVEX = [int(mujoco.mjtGeom.mjGEOM_CYLINDER), int(mujoco.mjtGeom.mjGEOM_MESH)]
+_BROAD = [int(mujoco.mjtGeom.mjGEOM_CAPSULE), int(mujoco.mjtGeom.mjGEOM_BOX), *_CONVEX]
 
 
 def correct(model: mujoco.MjModel) -> None:
     """Give a newly compiled model the physics of the datasets, in place; twice would be once too often.
 
+    What a drive does at its limit is another matter: `correct_drives`.
+
     Raises:
-        UserError: this MuJoCo combines margins in a way that is not known, or no margins of single geoms add up to
-            what each pair of them had.
+        UserError: this MuJoCo does what the correction is of in a way that is not known, or no margins of single geoms
+            add up to what each pair of them had.
     """
     if model.geom_margin.any() and margin_rule() == _SUM:
         _correct_margins(model)
+    if _touches_broadly(model) and convex_rule() == _SEVERAL:
+        # No model file of OGBench or D4RL asks for more than one point, which is also all that their MuJoCo gave.
+        model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_MULTICCD)
+
+
+def correct_drives(root: Any) -> None:
+    """Have the limits of a model's drives act at their joints, behind fixed tendons; in place, before it is compiled.
+
+    There the implicit integrators keep the damping of a drive's feedback at the limit. A joint of one drive, whose gear
+    is 1, gets the same force: clamp(f) c = clamp(f c), with c its share in the tendon. Names, order and meaning of
+    actuators and joints stay.
+
+    Args:
+        root: `dm_control.mjcf`'s element of the whole model, with drives of joints and of fixed tendons.
+
+    Raises:
+        UserError: this MuJoCo moves drives at their limits in a way that is not known.
+    """
+    limits = {drive: _attribute(drive, "forcerange") for drive in root.find_all("actuator")}
+    limits = {drive: limit for drive, limit in limits.items() if limit is not None}
+    if not limits or drive_rule() == _KEPT:
+        return
+    for drive, limit in limits.items():
+        if drive.joint is not None:
+            joint = drive.joint
+            tendon = root.tendon.add("fixed", name=f"drive_{joint.full_identifier.replace('/', '_')}")
+            tendon.add("joint", joint=joint, coef=1.0)
+            del drive.joint
+            drive.tendon = tendon
+        for share in drive.tendon.joint:
+            share.joint.actuatorfrclimited = "true"
+            share.joint.actuatorfrcrange = np.sort(np.asarray(limit) * share.coef)
+        drive.forcelimited = "false"
 
 
 def correct_env(base: Any) -> None:
-    """Correct the model of an OGBench environment: the present one, and each that it compiles in a later reset.
+    """Correct the model of an OGBench environment: the present one, or each that it compiles in a reset.
 
     Args:
-        base: newly made and unwrapped; one of the manipulation suite changes its class.
+        base: newly made and unwrapped; one of the manipulation suite, which has no model yet, changes its class.
 
     Raises:
         UserError: as of `correct`.
     """
     kind = type(base)
-    if hasattr(kind, "post_compilation"):
+    if not hasattr(kind, "post_compilation"):
+        correct(base.model)
+        return
 
-        def post_compilation(self: Any) -> None:
-            kind.post_compilation(self)
-            correct(self.model)
+    def build_mjcf_model(self: Any) -> Any:
+        root = kind.build_mjcf_model(self)
+        correct_drives(root)
+        return root
 
-        base.__class__ = type(kind.__name__, (kind,), {"post_compilation": post_compilation})
-        if base._never_compiled:
-            return
-    correct(base.model)
+    def post_compilation(self: Any) -> None:
+        kind.post_compilation(self)
+        correct(self.model)
+
+    hooks = {"build_mjcf_model": build_mjcf_model, "post_compilation": post_compilation}
+    base.__class__ = type(kind.__name__, (kind,), hooks)
 
 
 def described(task: str) -> dict[str, Any]:
-    """What simulates a task, for a run's manifest: `mujoco`, its version, and `corrected`, what `correct` changes.
+    """What simulates a task, for a run's manifest: `mujoco`, its version, and `corrected`, what its models got.
 
     Raises:
         UserError: as of `correct`.
     """
-    here = {CONTACT_MARGINS: lambda: margin_rule() == _SUM}
+    here = {
+        CONTACT_MARGINS: lambda: margin_rule() == _SUM,
+        SATURATED_DRIVES: lambda: drive_rule() == _LEFT_OUT,
+        CONVEX_CONTACTS: lambda: convex_rule() == _SEVERAL,
+    }
     corrected = [name for name in simulation_differences(task) if here[name]()]
     return {"mujoco": mujoco.__version__, "corrected": corrected}
 
@@ -87,8 +156,72 @@ def margin_rule() -> str:
     raise UserError(
         f"MuJoCo {mujoco.__version__} makes of the margins {one:g} and {other:g} of two geoms {found} for their "
         "contact: neither the larger nor the sum, so that its contacts are not those of the datasets",
-        "Install a MuJoCo that this project was tested with (pyproject.toml names the release).",
+        _REMEDY,
     )
+
+
+@cache
+def drive_rule() -> str:
+    """Whether the installed MuJoCo's implicit integrators damp a drive at the limit of its force: `kept`, `left out`.
+
+    Raises:
+        UserError: neither, or not behind a tendon, where `correct_drives` has it damped.
+    """
+    model = mujoco.MjModel.from_xml_string(_DRIVES)
+    data = mujoco.MjData(model)
+    data.ctrl[:] = 1.0
+    mujoco.mj_step(model, data)
+    step, damping = model.opt.timestep, -float(model.actuator_biasprm[0, 2])
+    # Of 1 kg and 1 N: (m + h kv) v = h f, or m v = h f.
+    damped, free = step / (1.0 + step * damping), step
+    for rule, direct in ((_KEPT, damped), (_LEFT_OUT, free)):
+        if np.abs(data.qvel - (direct, damped)).max() < _ROUNDING:
+            return rule
+    raise UserError(
+        f"MuJoCo {mujoco.__version__} moves two drives at their limits by {data.qvel.tolist()} m/s, neither of the "
+        f"pairs ({damped:g}, {damped:g}) and ({free:g}, {damped:g}), so that its arm is not that of the datasets",
+        _REMEDY,
+    )
+
+
+@cache
+def convex_rule() -> str:
+    """In how many points the installed MuJoCo has a cylinder stand on a box: `one` or `several`.
+
+    Raises:
+        UserError: in none, or in several that cannot be made one.
+    """
+    flag = int(getattr(mujoco.mjtDisableBit, "mjDSBL_MULTICCD", 0))
+    found = []
+    for flags in (0, flag):
+        model = mujoco.MjModel.from_xml_string(_STANDING)
+        model.opt.disableflags |= flags
+        data = mujoco.MjData(model)
+        mujoco.mj_forward(model, data)
+        found.append(data.ncon)
+    if found[1] == 1:
+        return _ONE if found[0] == 1 else _SEVERAL
+    raise UserError(
+        f"MuJoCo {mujoco.__version__} has a cylinder stand on a box in {found[0]} points, {found[1]} without multiccd: "
+        "not in one, so that its contacts are not those of the datasets",
+        _REMEDY,
+    )
+
+
+def _attribute(drive: Any, name: str) -> Any:
+    """An actuator's own attribute, or that of the nearest of its default classes; None where neither has it."""
+    value = getattr(drive, name)
+    default = drive.root.default if drive.dclass is None else drive.dclass
+    while value is None and default.tag == "default":
+        value = getattr(getattr(default, drive.tag), name)
+        default = default.parent
+    return value
+
+
+def _touches_broadly(model: mujoco.MjModel) -> bool:
+    """Whether a cylinder or mesh can collide with what can touch it in more than one point."""
+    meeting = _meeting(model, model.geom_type, int(mujoco.mjtGeom.mjNGEOMTYPES))
+    return bool(meeting[np.ix_(_CONVEX, _BROAD)].any())
 
 
 def _correct_margins(model: mujoco.MjModel) -> None:

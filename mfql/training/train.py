@@ -14,6 +14,7 @@ from typing import Any
 
 from mfql.agents.interface import Agent, count_parameters, load_agent
 from mfql.data.dataset import Dataset, load
+from mfql.data.description import check_simulation
 from mfql.envs.usage import usage_of
 from mfql.errors import UserError
 from mfql.evaluation.interval import wilson
@@ -86,6 +87,7 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wai
             locks.enter_context(locked(job.run(seed).lock, wait=math.inf if wait else 0.0))
         locks.enter_context(_failure_recorded([job.run(seed) for seed in job.seeds]))
         locks.enter_context(memory_errors_for_people())
+        check_simulation(job.data, task.dataset)
         dataset = load(task, job.data)
         if settings.reward == "goal" and dataset.masks.all():
             print(f"{job.method} {job.task}: no row of {dataset.name} ends in success, so that every reward is 0")
