@@ -1,10 +1,42 @@
-"""Which Pythons `make test` finds."""
+"""Which Pythons `make test` finds, and which build of torch `make` installs."""
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.pythons import pythons
+
+ROOT = Path(__file__).parents[1]
+
+
+def planned(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """What `make install` would run for an environment that is not there yet."""
+    command = ["make", "--dry-run", "install", f"VENV={folder / 'venv'}", *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ([], "pip --disable-pip-version-check --quiet install  --requirement containers/torch.txt"),
+        (["TORCH=cpu"], "--torch-backend cpu --requirement containers/torch.txt"),
+        (["TORCH_INDEX=mirror"], "install --index-url mirror --requirement containers/torch.txt"),
+    ],
+)
+def test_torch_comes_from_where_one_says(tmp_path: Path, options: list[str], named: str) -> None:
+    done = planned(tmp_path, *options)
+    assert done.returncode == 0, done.stderr
+    assert named in done.stdout
+    assert done.stdout.count("containers/torch.txt") == 1
+
+
+def test_a_build_of_torch_and_an_index_of_it_are_not_both_taken(tmp_path: Path) -> None:
+    done = planned(tmp_path, "TORCH=cpu", "TORCH_INDEX=mirror")
+    assert done.returncode != 0
+    assert "TORCH=cpu and TORCH_INDEX=mirror both say where torch comes from" in done.stderr
 
 
 def interpreter(place: Path, prints: str = "", status: int = 0) -> Path:
