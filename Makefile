@@ -28,11 +28,12 @@ key = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
 RUNTIME := $(VENV)/.installed-$(call key,pyproject.toml containers/requirements.lock containers/torch.txt)
 DEVELOPMENT := $(VENV)/.installed-dev-$(call key,pyproject.toml containers/requirements-dev.lock)
 LAUNCHER_INSTALLED := $(LAUNCHER)/.installed-$(call key,pyproject.toml containers/requirements-launcher.lock)
-TORCH_INSTALLED := $(VENV)/.torch-$(call key,containers/torch.txt)$(addprefix -,$(TORCH))$(if \
+TORCH_PINNED := $(VENV)/.torch-$(call key,containers/torch.txt)
+TORCH_INSTALLED := $(TORCH_PINNED)$(addprefix -,$(TORCH))$(if \
 	$(TORCH_INDEX),-$(shell echo '$(TORCH_INDEX)' | cksum | cut -d ' ' -f 1))
 
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
-RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 
 .DEFAULT_GOAL := help
 .PHONY: help install launcher quickstart test test-pythons test-quick lint types bench check-data check-science check-methods check-browser check-golden update lock lock-cuda image image-docker sbom check-image check-slurm test-site clean
@@ -56,14 +57,16 @@ ifeq ($(origin PYTHON),file)
 	@$(MAKE) --no-print-directory test-pythons
 endif
 
-# uv installs there what pip does in .venv: it keeps one copy of what the environments have in common.
+# uv installs there what pip does in .venv: it keeps one copy of what the environments have in common. torch's build is that
+# of .venv, where TORCH named it.
 test-pythons: $(DEVELOPMENT)  ## the quick part of the tests on every supported Python of the machine but that of .venv
 	@own=$$($(VENV)/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); tested=; \
 	for python in $$($(VENV)/bin/python tests/pythons.py); do \
 		release=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 		[ "$$release" != "$$own" ] || continue; \
 		$(MAKE) --no-print-directory test-quick PYTHON="$$python" VENV="$(VENV)-$$release" \
-			PIP="VIRTUAL_ENV=$(CURDIR)/$(VENV)-$$release $(CURDIR)/$(VENV)/bin/uv pip --quiet" || exit; \
+			$(if $(TORCH)$(TORCH_INDEX),,$(patsubst $(TORCH_PINNED)-%,TORCH=%,$(wildcard $(TORCH_PINNED)-[a-z]*))) \
+			PIP="VIRTUAL_ENV=$(abspath $(VENV))-$$release $(abspath $(VENV))/bin/uv pip --quiet" || exit; \
 		tested="$$tested $$release"; \
 	done; \
 	echo "Python $$own: all tests;$${tested:+ quick part:$$tested;} looked for 3.11, 3.12 and 3.13"
@@ -179,14 +182,16 @@ $(VENV)/.requirements-$(call key,containers/requirements.lock): | $(VENV)/bin/py
 	$(PIP) install --no-deps --require-hashes --requirement containers/requirements.lock
 	@touch $@
 
-# pip knows no builds of torch by name; uv does.
+# pip knows no builds of torch by name; uv does, and takes the old one away only when it has the new one.
 $(TORCH_INSTALLED): | $(VENV)/.requirements-$(call key,containers/requirements.lock)
-	$(if $(TORCH)$(TORCH_INDEX),$(PIP) uninstall --yes torch && rm -f $(VENV)/.torch-*)
 ifneq ($(TORCH),)
-	sed -n '/^uv==/,/ # via/p' containers/requirements-dev.lock > $@.uv
-	$(PIP) install --no-deps --require-hashes --requirement $@.uv && rm $@.uv
-	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --torch-backend $(TORCH) --requirement containers/torch.txt
+	sed -n '/^uv==/,/ # via/p' containers/requirements-dev.lock > $(VENV)/uv.lock
+	$(PIP) install --no-deps --require-hashes --requirement $(VENV)/uv.lock
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --torch-backend $(TORCH) --reinstall-package torch \
+		--requirement containers/torch.txt
+	@rm -f $(VENV)/.torch-*
 else
+	$(if $(TORCH_INDEX),$(PIP) uninstall --yes torch && rm -f $(VENV)/.torch-*)
 	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --requirement containers/torch.txt
 endif
 	@touch $@

@@ -83,16 +83,29 @@ def test_a_column_is_constant_over_all_blocks(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, -3e4, 1e-20])
-@pytest.mark.parametrize("kind", ["valid", "padded", "none"])
-def test_a_constant_dimension_is_divided_by_one(constant: float, kind: str) -> None:
+def test_a_constant_dimension_is_divided_by_one(constant: float) -> None:
     rows = np.random.default_rng(0).normal(2.0, 3.0, (1000, 2)).astype(np.float32)
     rows[:, 1] = constant
-    found = normaliser(rows, kind)
-    assert found.std[1] == 1.0
-    # What an environment shows there counts as far as it is from the data's value, and by no more.
-    seen = found(np.array([[2.0, constant], [2.0, np.float32(constant) + 0.5]], np.float32))
-    assert seen[1, 1] - seen[0, 1] == pytest.approx(0.5, rel=1e-2)
-    assert abs(seen[0, 1]) <= abs(constant)
+    for kind, expected in (("valid", 0.0), ("none", np.float32(constant))):
+        found = normaliser(rows, kind)
+        assert found.std[1] == 1.0
+        # What an environment shows there counts as far as it is from the data's value, and by no more.
+        seen = found(np.array([[2.0, constant], [2.0, np.float32(constant) + 0.5]], np.float32))
+        assert seen[0, 1] == expected
+        assert seen[1, 1] - seen[0, 1] == pytest.approx(0.5, rel=1e-2)
+
+
+@pytest.mark.parametrize(("rows", "constant"), [(50, 7.0), (50, -3e4), (50, 0.0), (100, 7.0), (200, 7.0)])
+def test_beside_zero_rows_a_constant_other_than_0_varies(
+    rows: int, constant: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mfql.training.memory._PADDED_ROWS", 100)
+    found = normaliser(np.full((rows, 1), constant, np.float32), "padded")
+    # The released code's buffer, zero rows and all, written out in float64.
+    buffer = np.concatenate([np.full(rows, constant), np.zeros(max(0, 100 - rows))])
+    assert found.mean[0] == pytest.approx(buffer.mean())
+    assert found.std[0] == pytest.approx(buffer.std() or 1.0)
+    assert found(np.full((1, 1), constant, np.float32))[0, 0] in (pytest.approx(np.sign(constant)), 0.0)
 
 
 def test_other_dimensions_are_divided_as_they_were() -> None:

@@ -143,8 +143,8 @@ class Normaliser:
     def of(cls, dataset: Dataset, statistics: str) -> Normaliser:
         """From a dataset's `valid` rows, or those `padded` with zero rows as the released code does; `none`: as is.
 
-        A dimension that does not vary over the valid rows is divided by 1, whatever its zero rows are: what an
-        environment shows there later would else count by how near to 0 the constant is.
+        A dimension that does not vary over the rows that count is divided by 1. Beside zero rows, one that is always
+        the same number other than 0 does vary.
         """
         constant = dataset.observation_std == 0.0
         mean, std = dataset.observation_mean.astype(np.float64), dataset.observation_std.astype(np.float64)
@@ -152,6 +152,7 @@ class Normaliser:
             mean, std = np.zeros_like(mean), np.ones_like(std)
         if statistics == "padded":
             share = min(1.0, len(dataset) / _PADDED_ROWS)
+            constant &= (share == 1.0) | (dataset.observation_mean == 0.0)
             square = share * (std**2 + mean**2)
             mean = share * mean
             std = np.sqrt(np.maximum(square - mean**2, 0.0))  # Rounding may leave less than nothing.
