@@ -5,9 +5,9 @@
 #
 # Seen: an actuator at its `forcerange` leaves the implicit integrators' matrix in 3.5.0: OGBench's UR5e wrist, at rest
 # with its target 1 rad away, is 2.7 times as fast after 2 ms. A limit at the joint (`actuatorfrcrange`) kept it in the
-# matrix until 3.17.0, in 4.0.0 only where the actuator drives through a fixed tendon. A box pressed on a box reports its
-# whole depth from 3.4.0 on, before half of it. Cylinders touch boxes in several points from 3.8.0 on; `mjDSBL_MULTICCD`
-# has them touch in one.
+# matrix until 3.17.0, in 4.0.0 only where the actuator drives through a fixed tendon. A box pressed on a box reports
+# its whole depth from 3.4.0 on, before half of it. Cylinders touch boxes in several points from 3.8.0 on; in one again
+# with `mjDSBL_MULTICCD`.
 set -euo pipefail
 
 folder=$(mktemp -d)
@@ -34,7 +34,7 @@ def wrist(*edits):
     data = mujoco.MjData(model)
     data.ctrl[model.actuator("wrist_1").id] = 1.0
     mujoco.mj_step(model, data)
-    return round(data.joint("wrist_1_joint").qvel[0], 4)
+    return round(float(data.joint("wrist_1_joint").qvel[0]), 4)
 
 
 def at_joint(spec, actuator, joint):
