@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
+import mujoco
+import numpy as np
 import pytest
 import torch
 
+from benchmarks import ant_physics
 from benchmarks.acting import NOT_MEASURED
 from benchmarks.goals import GOALS, goal_rows
 from benchmarks.job import Context, Effort, Job
@@ -22,6 +25,7 @@ from benchmarks.run import measure
 from benchmarks.speed import write_speed
 from benchmarks.tables import BEGIN, END, section, write_docs
 from benchmarks.timing import Budget, Values, take_turns
+from mfql.envs.d4rl import package_folder
 from mfql.errors import UserError
 from mfql.plan.cost import MeasuredSpeed, find_speed
 
@@ -236,3 +240,22 @@ def test_a_page_without_markers_is_refused_and_kept(tmp_path):
 @pytest.mark.parametrize(("value", "text"), [(1600.0, "1,600"), (0.01234, "0.0123"), (12345.6, "12,346"), (0.0, "0")])
 def test_numbers_have_three_digits_and_no_exponent(value, text):
     assert number(value) == text
+
+
+def walked(phase: float, heading: float) -> np.ndarray:
+    """Where the gait takes the ant in 60 steps without walls or steering, [2]."""
+    model = mujoco.MjModel.from_xml_path(str(package_folder() / "locomotion" / "assets" / "ant.xml"))
+    data = mujoco.MjData(model)
+    for step in range(60):
+        now = phase + step * ant_physics.FREQUENCY * ant_physics.SECONDS
+        action = ant_physics.gait(now, heading, data.qpos[7:], data.qvel[6:])
+        data.ctrl[:] = action * model.actuator_ctrlrange[:, 1]
+        mujoco.mj_step(model, data, nstep=5)
+    return data.qpos[:2]
+
+
+@pytest.mark.parametrize(("phase", "heading"), [(0.0, 0.0), (0.3, 0.7), (2.0, -2.5)])
+def test_a_gait_turned_by_90_degrees_walks_the_way_turned_by_90_degrees(phase, heading):
+    x, y = walked(phase, heading)
+    assert np.hypot(x, y) > 4.0
+    np.testing.assert_allclose(walked(phase + np.pi, heading + np.pi / 2), [-y, x], atol=1e-9)
