@@ -426,7 +426,7 @@ def test_training_notes_what_a_policy_is_used_with(tmp_path: Path, metric: str) 
     train(job, Execution(CPU, workers=0, progress=False))
     run = job.run(0)
     noted, manifest = json.loads((run.own / "policy" / "policy.json").read_text()), run.manifest()
-    for entry in ("method", "agent", "task", "seed", "stage", "identity", "settings", "code", "packages"):
+    for entry in ("method", "agent", "task", "seed", "stage", "identity", "settings", "code", "packages", "physics"):
         assert noted[entry] == manifest[entry]
     assert noted["dataset"] == {key: manifest["dataset"][key] for key in ("name", "source", "sha256")}
     assert (noted["action_low"], noted["action_high"]) == ([0.0, -2.0], [1.0, 4.0])
