@@ -139,7 +139,42 @@ def test_a_folder_copied_from_an_extension_needs_it_no_more(point: Path, monkeyp
     assert played(policy, policy.make_env(), 3) == found
     noted = policy.description["environment"]
     assert noted["env_id"] == "point:mylab/Point-v0"
-    assert noted["registered_by"] == str(point / "mylab" / "point.py")
+    assert (noted["registered_by"], noted["folder"]) == ("point", "mylab")
+    assert str(point) not in (point / "policy" / "policy.json").read_text()
+    for workers in (0, 2):
+        evaluate(point / "policy", 3, point / "alone.json", None, workers=workers)
+        assert (point / "alone.json").read_text() == (point / "found.json").read_text()
+
+
+def test_a_module_of_no_importable_package_is_found_in_an_extension_alone(
+    point: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever path a description has: code of a folder that nobody named is not imported."""
+    policy = write(point / "policy", "point")
+    environment = json.loads((policy / "policy.json").read_text())["environment"]
+    edited(policy, environment=environment | {"folder": str(point / "mylab")})
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(point / "mylab")])
+    monkeypatch.delitem(sys.modules, "point")
+    monkeypatch.setenv(VARIABLE, "")
+    with pytest.raises(UserError, match="cannot be imported: No module named 'point'") as caught:
+        load_policy(policy).make_env()
+    assert "mfql --extension DIR" in str(caught.value)
+    (point / "other").mkdir()
+    shutil.copy(point / "mylab" / "point.py", point / "other")
+    monkeypatch.setenv(VARIABLE, str(point / "other"))
+    assert load_policy(policy).make_env().observation_space.shape == (4,)
+
+
+def test_a_policy_without_its_extension_is_scored_by_the_row_that_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = "mine,Odd-v0,a.npz,normalized_return,10,0,20\n"
+    registered(tmp_path, row, observations=VECTOR, actions=BOUNDED)
+    expected = evaluate(write(tmp_path / "policy", "mine"), 2, tmp_path / "found.json", None, workers=0)
+    monkeypatch.setenv(VARIABLE, "")
+    found = evaluate(tmp_path / "policy", 2, tmp_path / "found.json", None, workers=0)
+    assert found == expected
+    assert found["normalized_return"] == pytest.approx(5 * found["return"])
 
 
 def test_an_episode_takes_one_observation_at_a_time_and_none_beyond_the_last(tmp_path: Path) -> None:
