@@ -456,6 +456,9 @@ def test_a_policy_of_an_earlier_version_gets_the_bounds_of_its_extension_or_is_r
     observations = np.random.default_rng(0).normal(size=(20, 3))
     now = load_policy(write(tmp_path / "policy", "mine"))(observations)
     assert np.array_equal(load_policy(as_before(tmp_path / "policy"))(observations), now)
+    registered(tmp_path, observations=VECTOR, actions=Box(-1.0, 1.0, (3,)))
+    with pytest.raises(UserError, match="action_dim: 2, and the environment of the task mine here has 3 actions"):
+        load_policy(tmp_path / "policy")
     monkeypatch.setenv(VARIABLE, "")
     with pytest.raises(UserError, match="the task mine is none of OGBench, D4RL or an extension here") as caught:
         load_policy(tmp_path / "policy")

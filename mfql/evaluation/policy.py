@@ -451,10 +451,14 @@ def _known_units(task: str, size: int, path: Path) -> ActionUnits:
         from mfql.envs.make import make_env
 
         env = make_env(task)
-        try:
-            return env.units
-        finally:
-            env.close()
+        env.close()
+        if env.units.low.shape != (size,):
+            raise UserError(
+                f"{path}: action_dim: {size}, and the environment of the task {task} here has"
+                f" {len(env.units.low)} actions",
+                "Name the extension that the policy was trained with.",
+            )
+        return env.units
     if not (task in d4rl.TASKS or "singletask" in task.split("-")):
         raise UserError(
             f"{path} is of an earlier version, which did not note the bounds of actions, and the task {task} is none of"
