@@ -103,11 +103,15 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     )
     fetch.set_defaults(func=_fetch)
     describe = data.add_parser(
-        "describe", help="check a dataset of your own against its environment, and note its sha256"
+        "describe", help="check a task's dataset against its environment, say what it holds, and describe it"
     )
-    describe.add_argument("task", help="a task of an extension's table")
+    describe.add_argument("task", help="a task of the task table, or of an extension's")
     describe.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="gets TASK.json; the data stay in place"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="has a fetched or generated dataset; gets its .json, as of one of your own, which stays in place",
     )
     describe.add_argument("--config-dir", type=Path, default=Path("config"))
     describe.set_defaults(func=_describe)
@@ -140,13 +144,20 @@ def _fetch(options: argparse.Namespace) -> None:
 
 
 def _describe(options: argparse.Namespace) -> None:
+    from mfql.data.dataset import load
+    from mfql.data.description import describe_anew, split_paths
     from mfql.data.own import describe_own, summary
     from mfql.tasks import find_task
 
     task = find_task(options.task, options.config_dir)
-    if task.registered is None:
-        raise UserError(f"{task.name} is a task of {task.suite}", "mfql data fetch, or generate, brings its dataset.")
-    print(summary(describe_own(task, options.out)))
+    if task.registered is not None:
+        print(summary(describe_own(task, options.out)))
+        return
+    dataset = load(task, options.out)
+    describe_anew(options.out, task.dataset)
+    splits = {"train": dataset, "val": dataset.val}
+    # D4RL's validation rows are some of its training rows.
+    print(summary({split: splits[split] for split in split_paths(options.out, task.dataset)}))
 
 
 def _replay(options: argparse.Namespace) -> None:

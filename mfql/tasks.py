@@ -23,14 +23,15 @@ class Registered:
     Args:
         env_id: as `gymnasium.make` takes it, such as `Pendulum-v1`, or `MODULE:ID` for one that a module registers.
         data: path of the dataset's file, or `minari:ID`.
-        folder: of the task table that names it; modules in it can be imported.
+        folder: of the task table that names it; modules in it can be imported. None of one that a policy describes:
+            those of the extensions' folders can.
         max_episode_steps: steps after which an episode is truncated; None leaves it to the environment.
         score_low, score_high: the returns that stand for a normalised return of 0 and 100; None for other metrics.
     """
 
     env_id: str
     data: str
-    folder: Path
+    folder: Path | None
     max_episode_steps: int | None
     score_low: float | None
     score_high: float | None

@@ -191,6 +191,75 @@ def test_a_description_of_ogbenchs_layout_says_what_loading_finds(tmp_path: Path
     assert load(task, tmp_path).constant_dimensions == [1]
 
 
+def described_by_hand(task: str, folder: Path) -> int:
+    return main(["data", "describe", task, "--out", str(folder), "--config-dir", str(CONFIG)])
+
+
+def test_describing_generated_data_names_constant_dimensions_and_keeps_how_they_were_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mfql.data.generate import generate
+
+    task = find_task("pointmaze-medium-navigate-singletask-task1-v0", CONFIG)
+    file = generate(task.dataset, tmp_path, episodes=2, seed=5, progress=False)
+    with np.load(file) as given:
+        changed = {name: given[name] for name in given.files}
+    changed["observations"][:, 1] = 0.1
+    np.savez_compressed(file, **changed)
+    describe(tmp_path, task.dataset, "generated", 5)
+    path = description_path(tmp_path, task.dataset)
+    written = json.loads(path.read_text())
+    assert (written["constant_dimensions"], written["seed"]) == ([1], 5)
+    made = {"simulation_version": 1, "versions": {"mfql": "0.0"}}
+    earlier = {name: value for name, value in written.items() if name != "constant_dimensions"} | made
+    path.write_text(json.dumps(earlier))
+    assert described_by_hand(task.name, tmp_path) == 0
+    assert json.loads(path.read_text()) == written | made
+    out = capsys.readouterr().out
+    assert f"train: {written['rows']['train'] - 2} transitions, 2 trajectories of 1000 to 1000 steps" in out
+    assert "val: " in out
+    assert "  observations [2], actions [2]" in out
+    assert "observation dimensions that do not vary: 1 (always 0.1); training divides them by 1" in out
+
+
+def test_describing_refuses_files_of_which_nobody_knows_the_source_or_that_are_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mfql.data.generate import generate
+
+    task = find_task("pointmaze-medium-navigate-singletask-task1-v0", CONFIG)
+    files = generate(task.dataset, tmp_path, episodes=1, progress=False)
+    path = description_path(tmp_path, task.dataset)
+    text = path.read_text()
+    path.unlink()
+    assert described_by_hand(task.name, tmp_path) == 2
+    assert "nothing says where the files of pointmaze-medium-navigate-v0 come from" in capsys.readouterr().err
+    path.write_text(text.replace(json.loads(text)["sha256"]["train"], 64 * "0"))
+    before = path.read_text()
+    assert described_by_hand(task.name, tmp_path) == 2
+    assert f"{files} is not the file that" in capsys.readouterr().err
+    assert path.read_text() == before
+
+
+def test_describing_d4rls_file_counts_its_rows_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import h5py
+
+    task = find_task("pen-human-v1", CONFIG)
+    path = write_rollouts(tmp_path, task.name, episodes=2, steps=6)
+    with h5py.File(path, "r+") as file:
+        file["observations"][:, 5] = 0.1
+    describe(tmp_path, task.name, "downloaded", None)
+    described = description_path(tmp_path, task.name)
+    written = json.loads(described.read_text())
+    described.write_text(json.dumps({name: value for name, value in written.items() if name != "constant_dimensions"}))
+    assert described_by_hand(task.name, tmp_path) == 0
+    assert json.loads(described.read_text()) == written
+    out = capsys.readouterr().out
+    assert f"train: {len(load(task, tmp_path))} transitions, 2 trajectories" in out
+    assert "5 (always 0.1)" in out
+    assert "val: " not in out
+
+
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
     """The folder of a task `mine` whose dataset has a constant column."""

@@ -23,8 +23,9 @@ from mfql.agents.encoders import ImpalaEncoder
 from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.parameters import Layout
 from mfql.agents.update import initial_state, views_of
+from mfql.cli import main
 from mfql.data.dataset import load
-from mfql.data.description import describe, split_paths
+from mfql.data.description import describe, description_path, split_paths
 from mfql.data.generate import collect_episode, find_recipe
 from mfql.data.pixels import stacked_indices
 from mfql.envs.make import make_env, make_envs, reset_env
@@ -182,6 +183,18 @@ def data(rendering, tmp_path_factory) -> Path:
         np.savez_compressed(path, **{name: np.concatenate([one[name] for one in episodes]) for name in episodes[0]})
     describe(folder, DATASET, "generated", 0)
     return folder
+
+
+@pytest.mark.slow
+def test_described_images_are_counted_and_no_dimensions_of_theirs_are_named(data, capsys):
+    path = description_path(data, DATASET)
+    before = path.read_text()
+    assert main(["data", "describe", TASK, "--out", str(data), "--config-dir", str(ROOT / "config")]) == 0
+    assert path.read_text() == before
+    out = capsys.readouterr().out
+    assert "train: " in out
+    assert "  observations [64, 64, 9], actions [5]" in out
+    assert "do not vary" not in out
 
 
 @pytest.mark.slow

@@ -139,7 +139,42 @@ def test_a_folder_copied_from_an_extension_needs_it_no_more(point: Path, monkeyp
     assert played(policy, policy.make_env(), 3) == found
     noted = policy.description["environment"]
     assert noted["env_id"] == "point:mylab/Point-v0"
-    assert noted["registered_by"] == str(point / "mylab" / "point.py")
+    assert (noted["registered_by"], noted["folder"]) == ("point", "mylab")
+    assert str(point) not in (point / "policy" / "policy.json").read_text()
+    for workers in (0, 2):
+        evaluate(point / "policy", 3, point / "alone.json", None, workers=workers)
+        assert (point / "alone.json").read_text() == (point / "found.json").read_text()
+
+
+def test_a_module_of_no_importable_package_is_found_in_an_extension_alone(
+    point: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever path a description has: code of a folder that nobody named is not imported."""
+    policy = write(point / "policy", "point")
+    environment = json.loads((policy / "policy.json").read_text())["environment"]
+    edited(policy, environment=environment | {"folder": str(point / "mylab")})
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != str(point / "mylab")])
+    monkeypatch.delitem(sys.modules, "point")
+    monkeypatch.setenv(VARIABLE, "")
+    with pytest.raises(UserError, match="cannot be imported: No module named 'point'") as caught:
+        load_policy(policy).make_env()
+    assert "mfql --extension DIR" in str(caught.value)
+    (point / "other").mkdir()
+    shutil.copy(point / "mylab" / "point.py", point / "other")
+    monkeypatch.setenv(VARIABLE, str(point / "other"))
+    assert load_policy(policy).make_env().observation_space.shape == (4,)
+
+
+def test_a_policy_without_its_extension_is_scored_by_the_row_that_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = "mine,Odd-v0,a.npz,normalized_return,10,0,20\n"
+    registered(tmp_path, row, observations=VECTOR, actions=BOUNDED)
+    expected = evaluate(write(tmp_path / "policy", "mine"), 2, tmp_path / "found.json", None, workers=0)
+    monkeypatch.setenv(VARIABLE, "")
+    found = evaluate(tmp_path / "policy", 2, tmp_path / "found.json", None, workers=0)
+    assert found == expected
+    assert found["normalized_return"] == pytest.approx(5 * found["return"])
 
 
 def test_an_episode_takes_one_observation_at_a_time_and_none_beyond_the_last(tmp_path: Path) -> None:
@@ -339,20 +374,44 @@ def test_weights_of_another_policy_are_refused_in_a_folder_copied_alone(tmp_path
     ("changes", "said"),
     [
         ({"observation_mean": [0.0]}, "observation_mean is not one finite number for each of 2"),
-        ({"observation_std": [1.0, None]}, "observation_std is not one finite number for each of 2"),
-        ({"observation_std": [1.0, "a"]}, "observation_std is not one finite number for each of 2"),
+        ({"observation_mean": [0.0, float("nan")]}, "observation_mean is not one finite number for each of 2"),
+        ({"observation_mean": [0.0, 10**400]}, "observation_mean[1]: 1000"),
+        ({"observation_std": [1.0, None]}, "observation_std[1]: None is not of type 'number'"),
+        ({"observation_std": [1.0, "a"]}, "observation_std[1]: 'a' is not of type 'number'"),
         ({"observation_std": [1.0, 0.0]}, "observation_std is not above 0 everywhere"),
         ({"observation_shape": [3]}, "not torch.float32"),
-        ({"observation_shape": [2, 2]}, "are no sizes"),
+        ({"observation_shape": [2, 2]}, "observation_shape: [2, 2] is neither [D] nor [H, W, C]"),
+        ({"observation_shape": [2.0]}, "observation_shape[0]: 2.0 is not of type 'integer'"),
+        ({"observation_shape": [3, 3, 3]}, "[3, 3, 3], action_dim 2 and the settings: images of 3 x"),
+        ({"observation_shape": [10**12]}, "not torch.float32 [1000000000"),
         ({"action_dim": 3}, "not torch.float32"),
-        ({"action_dim": ...}, "says nothing of action_dim"),
-        ({"agent": ...}, "says nothing of agent"),
-        ({"settings": []}, "says nothing of settings"),
+        ({"action_dim": 10**9}, "not torch.float32 ["),
+        ({"action_dim": True}, "action_dim: True is not of type 'integer'"),
+        ({"action_dim": 0}, "action_dim: 0 is less than the minimum of 1"),
+        ({"action_dim": ...}, "'action_dim' is a required property"),
+        ({"agent": ...}, "'agent' is a required property"),
+        ({"seed": ...}, "'seed' is a required property"),
+        ({"seed": "3"}, "seed: '3' is not of type 'integer'"),
+        ({"task": ...}, "'task' is a required property"),
+        ({"task": 5}, "task: 5 is not of type 'string'"),
+        ({"identity": ...}, "'identity' is a required property"),
+        ({"settings": []}, "settings: [] is not of type 'object'"),
+        ({"environment": [1]}, "environment: [1] is not of type 'object'"),
+        ({"environment": {"env_id": "X"}}, "environment: 'metric' is a dependency of 'env_id'"),
+        ({"environment": {"suite": "gymnasium"}}, "environment: 'env_id' is a required property"),
+        ({"observation_layout": [[1]]}, "observation_layout[0]: [1] is too short"),
+        ({"observation_layout": [["a", 2]]}, "observation_layout[0][0]: 'a' is not of type 'array'"),
+        ({"observation_layout": [[["a"], 3]]}, "observation_layout: its parts do not add up to observations of [2]"),
+        ({"weights_sha256": 5}, "weights_sha256: 5 is not of type 'string'"),
         ({"action_low": [-1.0]}, "are no bounds of 2 actions"),
         ({"action_low": [2.0, 2.0]}, "are no bounds of 2 actions"),
-        ({"action_high": ...}, "does not say the bounds and the type of actions"),
-        ({"action_dtype": "float33"}, "does not say the bounds and the type of actions"),
-        ({"agent": "no_such", "agent_file": "/lab/no_such.py"}, "unknown agent 'no_such'; it was trained with /lab/no"),
+        ({"action_low": ["a", 1.0]}, "action_low[0]: 'a' is not of type 'number'"),
+        ({"action_high": ...}, "'action_high' is a dependency of 'action_low'"),
+        ({"actions_rescaled": ...}, "'actions_rescaled' is a dependency of 'action_low'"),
+        ({"actions_rescaled": "no"}, "actions_rescaled: 'no' is not of type 'boolean'"),
+        ({"action_dtype": "U3"}, "action_dtype: 'U3' does not match"),
+        ({"action_dtype": "float33"}, "action_dtype: 'float33' does not match"),
+        ({"agent": "no_such", "agent_file": "no_such.py"}, "unknown agent 'no_such'; it was trained with no_such.py"),
     ],
 )  # fmt: skip
 def test_a_description_that_does_not_fit_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -397,6 +456,9 @@ def test_a_policy_of_an_earlier_version_gets_the_bounds_of_its_extension_or_is_r
     observations = np.random.default_rng(0).normal(size=(20, 3))
     now = load_policy(write(tmp_path / "policy", "mine"))(observations)
     assert np.array_equal(load_policy(as_before(tmp_path / "policy"))(observations), now)
+    registered(tmp_path, observations=VECTOR, actions=Box(-1.0, 1.0, (3,)))
+    with pytest.raises(UserError, match="action_dim: 2, and the environment of the task mine here has 3 actions"):
+        load_policy(tmp_path / "policy")
     monkeypatch.setenv(VARIABLE, "")
     with pytest.raises(UserError, match="the task mine is none of OGBench, D4RL or an extension here") as caught:
         load_policy(tmp_path / "policy")
@@ -426,7 +488,7 @@ def test_training_notes_what_a_policy_is_used_with(tmp_path: Path, metric: str) 
     train(job, Execution(CPU, workers=0, progress=False))
     run = job.run(0)
     noted, manifest = json.loads((run.own / "policy" / "policy.json").read_text()), run.manifest()
-    for entry in ("method", "agent", "task", "seed", "stage", "identity", "settings", "code", "packages"):
+    for entry in ("method", "agent", "task", "seed", "stage", "identity", "settings", "code", "packages", "physics"):
         assert noted[entry] == manifest[entry]
     assert noted["dataset"] == {key: manifest["dataset"][key] for key in ("name", "source", "sha256")}
     assert (noted["action_low"], noted["action_high"]) == ([0.0, -2.0], [1.0, 4.0])

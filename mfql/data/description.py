@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 SPLITS = ("train", "val")
 REPLACE = "Generate or fetch the dataset again."
+# What a description says of how files were made, beside source and seed.
+_OF_MAKING = ("simulation_version", "versions")
 
 
 def split_paths(folder: str | Path, dataset: str) -> dict[str, Path]:
@@ -53,11 +55,36 @@ def describe(folder: str | Path, dataset: str, source: str, seed: int | None) ->
         source: `generated` or `downloaded`.
         seed: that they were generated with; None for a download.
     """
+    simulated = {"simulation_version": simulation_version(dataset)} if source == "generated" else {}
+    _describe_files(folder, dataset, source, seed, **simulated)
+
+
+def describe_anew(folder: str | Path, dataset: str) -> None:
+    """Write the description of fetched or generated files again, as of today's version.
+
+    What the files do not tell stays as it was described: source, seed, and what they were made with.
+
+    Raises:
+        UserError: there is no description, without which nobody knows where the files come from; or the files are not
+            those described.
+    """
+    path = description_path(folder, dataset)
+    if not path.exists():
+        raise UserError(
+            f"{path} does not exist, so that nothing says where the files of {dataset} come from",
+            "mfql data fetch, or generate, brings the dataset and describes it.",
+        )
+    verify(folder, dataset)
+    before = read_json(path)
+    kept = {name: before[name] for name in _OF_MAKING if name in before}
+    _describe_files(folder, dataset, before["source"], before.get("seed"), **kept)
+
+
+def _describe_files(folder: str | Path, dataset: str, source: str, seed: int | None, **more: Any) -> None:
     paths = split_paths(folder, dataset)
     lengths = {split: _read(_episode_lengths, path) for split, path in paths.items()}
     constant = [] if is_visual(dataset) else _read(constant_dimensions_of, paths["train"])
-    simulated = {"simulation_version": simulation_version(dataset)} if source == "generated" else {}
-    write_description(folder, dataset, source, seed, lengths, constant, **simulated)
+    write_description(folder, dataset, source, seed, lengths, constant, **more)
 
 
 def write_description(
@@ -75,7 +102,7 @@ def write_description(
         folder, dataset, source, seed: as of `describe`.
         lengths: rows of each episode, by split.
         constant: the dimensions of observations that do not vary over the training rows.
-        more: further entries.
+        more: further entries, or others than today's `versions`.
     """
     found = np.unique(np.concatenate(list(lengths.values())))
     write_json(

@@ -14,7 +14,7 @@ import numpy as np
 
 from mfql.data.constant import constant_dimensions
 from mfql.data.d4rl import last_trajectories, read_arrays, transitions
-from mfql.data.dataset import ACTION_LIMIT, Dataset, Transitions, observation_statistics
+from mfql.data.dataset import ACTION_LIMIT, Dataset, StackedImages, Transitions, observation_statistics
 from mfql.data.description import description_path, split_paths, verify, write_description
 from mfql.errors import UserError
 from mfql.files import read_json
@@ -145,7 +145,10 @@ def own_paths(task: Task) -> dict[str, Path]:
 
 
 def summary(splits: Mapping[str, Transitions]) -> str:
-    """What a dataset holds, for people; last, the observation dimensions that do not vary over the training rows."""
+    """What a dataset holds, for people; last, the observation dimensions that do not vary over the training rows.
+
+    Of images, which are not divided by their deviation, there are none.
+    """
     lines = []
     for split, rows in splits.items():
         ends = np.flatnonzero(rows.terminals > 0)
@@ -154,13 +157,14 @@ def summary(splits: Mapping[str, Transitions]) -> str:
         lengths = ends - starts + 1
         lines += [
             f"{split}: {len(rows)} transitions, {len(ends)} trajectories of {lengths.min()} to {lengths.max()} steps",
-            f"  observations [{rows.observations.shape[1]}], actions [{rows.actions.shape[1]}], of which"
+            f"  observations {list(rows.observations.shape[1:])}, actions [{rows.actions.shape[1]}], of which"
             f" {np.mean(np.abs(rows.actions) > 0.99):.1%} lie at a bound",
             f"  sum of rewards of a trajectory: {returns.min():.4g} to {returns.max():.4g}, mean {returns.mean():.4g}",
             f"  {np.mean(rows.masks[ends] == 0):.1%} of the trajectories end in a step with mask 0",
         ]
-    observations = np.asarray(splits["train"].observations)
-    constant = [f"{column} (always {observations[0, column]:.4g})" for column in constant_dimensions(observations)]
+    observations = splits["train"].observations
+    columns = [] if isinstance(observations, StackedImages) else constant_dimensions(observations)
+    constant = [f"{column} (always {observations[0, column]:.4g})" for column in columns]
     if constant:
         lines.append(f"observation dimensions that do not vary: {', '.join(constant)}; training divides them by 1")
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from gymnasium import spaces
 
 from mfql.envs.units import ActionUnits
 from mfql.errors import UserError
+from mfql.extensions import extensions
 from mfql.tasks import Registered, Task
 
 # The keys that lead to each part of a Dict of observations, and its size.
@@ -147,15 +148,19 @@ def flat_observations(observations: Any, space: spaces.Space) -> np.ndarray:
 
 
 def _make(own: Registered, where: str, render: bool) -> gymnasium.Env:
-    if str(own.folder) not in sys.path:
-        sys.path.append(str(own.folder))  # A module beside the task table may register the environment.
+    # A module beside the task table may register the environment.
+    beside = extensions() if own.folder is None else [own.folder]
+    sys.path += [str(folder) for folder in beside if str(folder) not in sys.path]
     options: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
     try:
         return gymnasium.make(own.env_id, max_episode_steps=own.max_episode_steps, disable_env_checker=True, **options)
     except ModuleNotFoundError as error:
         raise UserError(
             f"{where} cannot be imported: {error}",
-            f"Install the package, or put the module into {own.folder}; MODULE:ID names what registers the ID.",
+            f"Install the package, or put the module into {own.folder}; MODULE:ID names what registers the ID."
+            if own.folder
+            else "Install the package, or name the extension whose folder has the module: MFQL_EXTENSIONS=DIR in the"
+            " environment, or mfql --extension DIR.",
         ) from error
     except gymnasium.error.Error as error:
         raise UserError(

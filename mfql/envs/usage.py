@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 
 from mfql.envs import d4rl
-from mfql.envs.make import Isolated, make_env
+from mfql.envs.make import Isolated, make_env, make_envs
 from mfql.envs.pixels import FRAMES
 from mfql.envs.registered import make_registered
 from mfql.tasks import Registered, Task, is_visual, registered_tasks
@@ -66,21 +64,20 @@ def _environment(task_name: str, env: Isolated) -> dict[str, Any]:
 def _own(task: Task) -> dict[str, Any]:
     own = task.registered
     assert own is not None  # The task is one of those that have an environment of their own.
-    module = own.env_id.partition(":")[0] if ":" in own.env_id else None
-    found = module and importlib.util.find_spec(module.partition(".")[0])
     return {
         **{column: getattr(own, column) for column in _ROW},
         "metric": task.metric,
-        "folder": str(own.folder),
-        "registered_by": found.origin if found else None,
+        # Names alone: where they lay on the machine that trained says nothing elsewhere, and is nobody's business.
+        "folder": own.folder.name if own.folder else None,
+        "registered_by": own.env_id.partition(":")[0] if ":" in own.env_id else None,
     }
 
 
 def make_used(description: Mapping[str, Any], render: bool = False) -> Isolated:
     """The environment that a policy was trained for, as `policy.json` describes it.
 
-    A task of one's own needs no extension: the row is in the description. The module that registers its environment
-    must be importable, or lie in the folder of the extension that is noted there.
+    A task of one's own needs no table: the row is in the description. The module that registers its environment must
+    be importable, or lie in the folder of an extension.
 
     Args:
         description: what `policy.json` holds.
@@ -89,21 +86,35 @@ def make_used(description: Mapping[str, Any], render: bool = False) -> Isolated:
     Raises:
         UserError: it cannot be made here.
     """
-    task, used = description["task"], description.get("environment", {})
-    if "env_id" not in used or task in registered_tasks():
-        return make_env(task, render)
-    row = {column: used[column] for column in _ROW}
-    own = Registered(data="", folder=Path(used["folder"]), **row)
-    described = Task(
-        name=task,
+    described = described_task(description)
+    return make_env(description["task"], render) if described is None else Isolated(make_registered(described, render))
+
+
+def make_all_used(description: Mapping[str, Any], count: int) -> list[Isolated]:
+    """`count` of those environments, for one thread.
+
+    Raises:
+        UserError: as of `make_used`.
+    """
+    if described_task(description) is None:
+        return make_envs(description["task"], count)
+    return [make_used(description) for _ in range(count)]
+
+
+def described_task(description: Mapping[str, Any]) -> Task | None:
+    """The task of one's own that a `policy.json` describes; None for one that is known here by its name."""
+    name, used = description["task"], description.get("environment", {})
+    if "env_id" not in used or name in registered_tasks():
+        return None
+    return Task(
+        name=name,
         suite="own",
-        environment=task,
-        dataset=task,
+        environment=name,
+        dataset=name,
         metric=used["metric"],
         score_rule="last",
         online=False,
         settings={},
         settings_source="untuned",
-        registered=own,
+        registered=Registered(data="", folder=None, **{column: used[column] for column in _ROW}),
     )
-    return Isolated(make_registered(described, render))

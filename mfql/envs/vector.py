@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from mfql.envs.make import make_envs, reset_env
+from mfql.envs.make import reset_env
+from mfql.envs.usage import make_all_used
 from mfql.errors import UserError
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -49,7 +50,8 @@ class EnvPool:
     and `step_wait`: copy what must outlast a step.
 
     Args:
-        task_name: an OGBench single task, a D4RL task, or one of an extension.
+        task: the name of an OGBench single task, a D4RL task, or one of an extension; or a policy's description, whose
+            task no extension here need have.
         num_envs: environments in the pool.
         workers: worker processes, of which at most `num_envs` are started; 0 steps in the calling process.
 
@@ -66,7 +68,7 @@ class EnvPool:
         WorkerError: an environment cannot be made.
     """
 
-    def __init__(self, task_name: str, num_envs: int, workers: int) -> None:
+    def __init__(self, task: str | Mapping[str, Any], num_envs: int, workers: int) -> None:
         if num_envs < 1 or workers < 0:
             raise ValueError(f"a pool of {num_envs} environments and {workers} workers")
         self.num_envs = num_envs
@@ -74,7 +76,7 @@ class EnvPool:
         self._local: _Slice | None = None
         self._workers: list[_Worker] = []
         try:
-            self._arrays = self._start(task_name, min(workers, num_envs))
+            self._arrays = self._start(_used(task), min(workers, num_envs))
         except BaseException:
             self.close()
             raise
@@ -85,16 +87,16 @@ class EnvPool:
         self.success = self._arrays["success"]
         self.action_dim = self._arrays["actions"].shape[1]
 
-    def _start(self, task_name: str, workers: int) -> dict[str, np.ndarray]:
+    def _start(self, used: dict[str, Any], workers: int) -> dict[str, np.ndarray]:
         """Make the environments, and the arrays that their owners write."""
         if workers == 0:
-            self._local = _Slice(task_name, 0, self.num_envs)
+            self._local = _Slice(used, 0, self.num_envs)
             self._local.arrays = self._local.layout.arrays(self.num_envs)
             return self._local.arrays
         bounds = [self.num_envs * i // workers for i in range(workers + 1)]
         with tempfile.TemporaryFile(dir=_SHARED_FOLDER) as shared:
             for first, last in pairwise(bounds):
-                self._workers.append(_Worker(task_name, first, last, shared.fileno()))
+                self._workers.append(_Worker(used, first, last, shared.fileno()))
             answers = [worker.receive() for worker in self._workers]
             layout = _Layout(**json.loads(answers[0]))
             shared.truncate(layout.place(self.num_envs)[1])
@@ -171,6 +173,13 @@ class EnvPool:
             worker.send(command)
 
 
+def _used(task: str | Mapping[str, Any]) -> dict[str, Any]:
+    """What `make_all_used` needs of a description, small enough for a command line."""
+    if isinstance(task, str):
+        return {"task": task}
+    return {"task": task["task"], "environment": task.get("environment", {})}
+
+
 @dataclass(frozen=True)
 class _Layout:
     """What decides the size and place of a pool's arrays."""
@@ -208,10 +217,10 @@ class _Layout:
 class _Slice:
     """The environments `first` to `last - 1` of a pool, in this process."""
 
-    def __init__(self, task_name: str, first: int, last: int) -> None:
-        self.task_name = task_name
+    def __init__(self, used: dict[str, Any], first: int, last: int) -> None:
+        self.task_name = used["task"]
         self.indices = range(first, last)
-        self.envs = make_envs(task_name, len(self.indices))
+        self.envs = make_all_used(used, len(self.indices))
         space = self.envs[0].observation_space
         pixels = space.dtype == np.uint8
         self.layout = _Layout(
@@ -267,11 +276,11 @@ class _Slice:
 class _Worker:
     """A worker process, as its parent sees it."""
 
-    def __init__(self, task_name: str, first: int, last: int, shared: int) -> None:
-        self.name = f"environments {first} to {last - 1} of {task_name}"
+    def __init__(self, used: dict[str, Any], first: int, last: int, shared: int) -> None:
+        self.name = f"environments {first} to {last - 1} of {used['task']}"
         ours, theirs = socket.socketpair()
         with theirs:
-            arguments = [task_name, *map(str, (first, last, theirs.fileno(), shared))]
+            arguments = [json.dumps(used), *map(str, (first, last, theirs.fileno(), shared))]
             path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
             # A scheduler sends SIGTERM to every process of a job. It is for the parent, which saves and ends its
             # workers: in these, which inherit the mask, it stays blocked.
@@ -323,10 +332,10 @@ class _Worker:
         self.process.wait()
 
 
-def _serve(task_name: str, first: int, last: int, connection: Connection, shared: int) -> None:
+def _serve(used: dict[str, Any], first: int, last: int, connection: Connection, shared: int) -> None:
     """The worker's life: make its environments, then answer turns until the parent's end of the socket closes."""
     try:
-        environments = _Slice(task_name, first, last)
+        environments = _Slice(used, first, last)
         connection.send_bytes(json.dumps(asdict(environments.layout)).encode())
         num_envs = int(connection.recv_bytes())
         environments.arrays = environments.layout.arrays(num_envs, mmap.mmap(shared, 0))
@@ -343,5 +352,5 @@ def _serve(task_name: str, first: int, last: int, connection: Connection, shared
 
 
 if __name__ == "__main__":
-    _name, _first, _last, _socket, _shared = sys.argv[1:]
-    _serve(_name, int(_first), int(_last), Connection(int(_socket)), int(_shared))
+    _used_by, _first, _last, _socket, _shared = sys.argv[1:]
+    _serve(json.loads(_used_by), int(_first), int(_last), Connection(int(_socket)), int(_shared))

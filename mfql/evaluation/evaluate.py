@@ -14,6 +14,7 @@ from PIL import Image
 from mfql.envs.make import reset_env
 from mfql.envs.pixels import NO_RENDERER, choose_renderer
 from mfql.envs.scores import score_range
+from mfql.envs.usage import described_task
 from mfql.envs.vector import EnvPool
 from mfql.errors import UserError
 from mfql.evaluation.policy import Policy, load_policy
@@ -49,7 +50,7 @@ def evaluate(
         choose_renderer()
     policy = load_policy(run)
     description = policy.description
-    with EnvPool(description["task"], episodes, workers) as pool:
+    with EnvPool(description, episodes, workers) as pool:
         found = run_episodes(
             policy.actor,
             policy.actor.agent.act_draw(),
@@ -62,7 +63,7 @@ def evaluate(
     result = {
         **{key: description[key] for key in ("method", "task", "seed", "stage", "identity")},
         "episodes": episodes,
-        **found.summary(0, score_range(description["task"])),
+        **found.summary(0, score_range(description["task"], described_task(description))),
         "each": {
             "seed": [start_seed(episode_key(description["seed"], episode), SCORING) for episode in range(episodes)],
             "success": found.success[0].tolist(),

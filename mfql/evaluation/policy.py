@@ -19,16 +19,16 @@ from mfql.draws import DrawStream
 from mfql.envs import d4rl
 from mfql.envs.units import ActionUnits
 from mfql.errors import UserError
+from mfql.evaluation.description import COPY, DESCRIPTION, read_description
 from mfql.evaluation.rollout import SCORING, SCORING_EPISODES, episode_key, start_seed
 from mfql.files import read_json, sha256, write_json, write_whole
-from mfql.settings import build_settings
+from mfql.settings import Settings, build_settings
 from mfql.tasks import registered_tasks
 
 if TYPE_CHECKING:
     from mfql.envs.make import Isolated
 
-WEIGHTS, DESCRIPTION = "policy.safetensors", "policy.json"
-_COPY = "Copy both files again from the run's folder run/policy."
+WEIGHTS = "policy.safetensors"
 
 
 class Actor:
@@ -316,10 +316,10 @@ def load_policy(folder: str | Path, *, seed: int = 0, device: str = "cpu") -> Po
     """
     path = _policy_folder(Path(folder))
     _refuse_altered(path)
-    description = _description(path)
+    description = _described(path)
     kind = _agent(description, path)
     settings = build_settings(kind.settings_type, description["settings"], str(path / DESCRIPTION))
-    agent = kind(settings, tuple(description["observation_shape"]), description["action_dim"])
+    agent = _made(kind, settings, description, path)
     arrays = _arrays(path)
     flat = {name: _flat(agent, name, arrays, path) for name in agent.act_groups()}
     if arrays:
@@ -366,30 +366,9 @@ def _agent(description: dict[str, Any], folder: Path) -> type[Agent]:
         ) from error
 
 
-_NEEDED = {
-    "agent": str,
-    "settings": dict,
-    "observation_shape": list,
-    "action_dim": int,
-    "observation_mean": list,
-    "observation_std": list,
-}
-
-
-def _description(folder: Path) -> dict[str, Any]:
-    """What `policy.json` holds, with what acting needs, of the right kinds; its weights are those that it knows."""
-    path = folder / DESCRIPTION
-    description = read_json(path)
-    if not isinstance(description, dict):
-        raise UserError(f"{path} is no description of a policy", _COPY)
-    for name, kind in _NEEDED.items():
-        if not isinstance(description.get(name), kind):
-            raise UserError(f"{path} says nothing of {name}, or nothing that fits: {description.get(name)!r}", _COPY)
-    shape = description["observation_shape"]
-    if len(shape) not in (1, 3) or not all(
-        isinstance(size, int) and size > 0 for size in (*shape, description["action_dim"])
-    ):
-        raise UserError(f"{path}: observations of {shape} and {description['action_dim']} actions are no sizes", _COPY)
+def _described(folder: Path) -> dict[str, Any]:
+    """What `policy.json` holds; the weights beside it are those that it knows."""
+    description = read_description(folder)
     expected = description.get("weights_sha256")
     if expected is not None and (folder / WEIGHTS).is_file() and (found := sha256(folder / WEIGHTS)) != expected:
         raise _unfit(folder, f"its sha256 is {found[:16]}..., that of the described weights {expected[:16]}...")
@@ -397,7 +376,7 @@ def _description(folder: Path) -> dict[str, Any]:
 
 
 def _unfit(folder: Path, what: str) -> UserError:
-    return UserError(f"{folder / WEIGHTS} does not hold the weights of {DESCRIPTION} beside it: {what}", _COPY)
+    return UserError(f"{folder / WEIGHTS} does not hold the weights of {DESCRIPTION} beside it: {what}", COPY)
 
 
 def _arrays(folder: Path) -> dict[str, Tensor]:
@@ -407,20 +386,38 @@ def _arrays(folder: Path) -> dict[str, Tensor]:
         raise _unfit(folder, str(error)) from error
 
 
+def _made(kind: type[Agent], settings: Settings, description: dict[str, Any], folder: Path) -> Agent:
+    shape, actions = tuple(description["observation_shape"]), description["action_dim"]
+    try:
+        return kind(settings, shape, actions)
+    except ValueError as error:
+        raise UserError(
+            f"{folder / DESCRIPTION}: no networks are made of observation_shape {list(shape)}, action_dim"
+            f" {actions} and the settings: {error}",
+            COPY,
+        ) from error
+
+
 def _flat(agent: Agent, group: str, arrays: dict[str, Tensor], folder: Path) -> Tensor:
-    """The flat parameters `[1, P]` of a group, whose arrays are taken out of those given."""
+    """The flat parameters `[1, P]` of a group, whose arrays are taken out of those given.
+
+    They are compared with what is described before memory is taken for that.
+    """
     layout = agent.groups[group.removeprefix("target_")].layout
-    flat = torch.zeros(1, layout.width)
-    for name, view in layout.views(flat).items():
+    found = {}
+    for name, parameter in layout.parameters.items():
         array = arrays.pop(f"{group}.{name}", None)
         if array is None:
             raise _unfit(folder, f"{group}.{name} is absent")
-        expected = list(view.shape[1:])
+        expected = list(parameter.shape)
         if list(array.shape) != expected or array.dtype != torch.float32:
             raise _unfit(folder, f"{group}.{name} is {array.dtype} {list(array.shape)}, not torch.float32 {expected}")
         if not array.isfinite().all():
             raise _unfit(folder, f"{group}.{name} has numbers that are not finite")
-        view.copy_(array)
+        found[name] = array
+    flat = torch.zeros(1, layout.width)
+    for name, view in layout.views(flat).items():
+        view.copy_(found[name])
     return flat
 
 
@@ -429,15 +426,12 @@ def _statistics(agent: Agent, description: dict[str, Any], folder: Path) -> tupl
     size = agent.observation_shape[0] if len(agent.observation_shape) == 1 else 1
     found = []
     for name in ("observation_mean", "observation_std"):
-        try:
-            values = np.array(description[name], dtype=np.float32)
-        except (TypeError, ValueError):
-            values = np.empty(0, np.float32)
+        values = np.array(description[name], dtype=np.float32)
         if values.shape != (size,) or not np.isfinite(values).all():
-            raise UserError(f"{folder / DESCRIPTION}: {name} is not one finite number for each of {size}", _COPY)
+            raise UserError(f"{folder / DESCRIPTION}: {name} is not one finite number for each of {size}", COPY)
         found.append(values)
     if not (found[1] > 0).all():
-        raise UserError(f"{folder / DESCRIPTION}: observation_std is not above 0 everywhere", _COPY)
+        raise UserError(f"{folder / DESCRIPTION}: observation_std is not above 0 everywhere", COPY)
     return found[0], found[1]
 
 
@@ -445,27 +439,27 @@ def _units(description: dict[str, Any], folder: Path) -> ActionUnits:
     """The units of the policy's actions, as noted, or as the task is known to have them."""
     path, size = folder / DESCRIPTION, description["action_dim"]
     if "actions_rescaled" not in description:
-        return _known_units(description.get("task"), size, path)
-    try:
-        low, high = (np.array(description[name], dtype=np.float64) for name in ("action_low", "action_high"))
-        dtype = str(np.dtype(description["action_dtype"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} does not say the bounds and the type of actions: {error}", _COPY) from error
+        return _known_units(description["task"], size, path)
+    low, high = (np.array(description[name], dtype=np.float64) for name in ("action_low", "action_high"))
     if low.shape != (size,) or high.shape != (size,) or not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
-        raise UserError(f"{path}: action_low and action_high are no bounds of {size} actions", _COPY)
-    return ActionUnits(low, high, dtype, bool(description["actions_rescaled"]))
+        raise UserError(f"{path}: action_low and action_high are no bounds of {size} actions", COPY)
+    return ActionUnits(low, high, description["action_dtype"], description["actions_rescaled"])
 
 
-def _known_units(task: str | None, size: int, path: Path) -> ActionUnits:
-    if task is not None and task in registered_tasks():
+def _known_units(task: str, size: int, path: Path) -> ActionUnits:
+    if task in registered_tasks():
         from mfql.envs.make import make_env
 
         env = make_env(task)
-        try:
-            return env.units
-        finally:
-            env.close()
-    if task is None or not (task in d4rl.TASKS or "singletask" in task.split("-")):
+        env.close()
+        if env.units.low.shape != (size,):
+            raise UserError(
+                f"{path}: action_dim: {size}, and the environment of the task {task} here has"
+                f" {len(env.units.low)} actions",
+                "Name the extension that the policy was trained with.",
+            )
+        return env.units
+    if not (task in d4rl.TASKS or "singletask" in task.split("-")):
         raise UserError(
             f"{path} is of an earlier version, which did not note the bounds of actions, and the task {task} is none of"
             " OGBench, D4RL or an extension here",

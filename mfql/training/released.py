@@ -9,6 +9,7 @@ import torch
 from mfql.agents.flax import load_checkpoint
 from mfql.agents.interface import load_agent
 from mfql.data.dataset import load
+from mfql.envs.physics import described
 from mfql.envs.usage import usage_of
 from mfql.evaluation.policy import Actor, save_policy
 from mfql.files import identity_of, sha256
@@ -49,6 +50,7 @@ def import_released(
     description = {"method": method, "agent": name, "task": task, "seed": seed, "stage": stage}
     description |= {"identity": identity_of(["released", sha256(file)]), "settings": settings.as_dict()}
     facts = {key: getattr(dataset, key) for key in ("name", "source", "sha256", "constant_dimensions")}
-    description |= policy_origin(name, facts, provenance(torch.device("cpu"), name)) | {"score": None} | usage_of(task)
+    session = provenance(torch.device("cpu"), name) | {"physics": described(task)}
+    description |= policy_origin(name, facts, session) | {"score": None} | usage_of(task)
     actor = Actor(agent, flat, statistics.mean, statistics.std, torch.device("cpu"))
     save_policy(out, actor, 0, description)

@@ -336,20 +336,22 @@ def _result(run: RunFolder, trainer: Trainer, row: int, manifest: dict[str, Any]
 
 
 def policy_origin(agent: str, dataset: dict[str, Any], session: dict[str, Any]) -> dict[str, Any]:
-    """What `policy.json` says of data, code and packages.
+    """What `policy.json` says of data, code, packages and physics.
 
     Args:
-        agent: the method's code; `agent_file` is its file, where that is none of the project's.
+        agent: the method's code; `agent_file` is its file's name, where that is none of the project's. Where the file
+            lay says nothing elsewhere, and is nobody's business.
         dataset: as a manifest has it; its `constant_dimensions` are those of observations that were divided by 1.
-        session: with `code` and `packages`, as of `provenance`.
+        session: with `code` and `packages`, as of `provenance`, and `physics`, as of `mfql.envs.physics.described`.
     """
     file = agent_file(agent)
     return {
-        "agent_file": None if file.parent == agent_file("mfql").parent else str(file),
+        "agent_file": None if file.parent == agent_file("mfql").parent else file.name,
         "dataset": {key: dataset[key] for key in ("name", "source", "sha256")},
         "constant_dimensions": dataset.get("constant_dimensions", []),
         "code": session["code"],
         "packages": session["packages"],
+        "physics": session["physics"],
     }
 
 
