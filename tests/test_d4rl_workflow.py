@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -112,6 +113,20 @@ def test_by_the_released_protocol_a_d4rl_run_never_stops_early(small: Small) -> 
         assert any(later <= earlier for earlier, later in pairwise(returns))
         log = (small.results / f"runs/{RELEASED}/{TASK}/seed{seed}/offline/run/metrics.csv").read_text()
         assert log.splitlines()[-1].startswith("20,")
+
+
+def test_replays_that_do_not_say_of_which_physics_they_are_are_made_anew(small: Small, tmp_path: Path) -> None:
+    project = small.project.copy(tmp_path / "mfql")
+    name = f"results/miniature/replay/{TASK}.json"
+    # As an earlier version left both: the result, and Snakemake's record of a rule without parameters.
+    replay, record = project.folder / name, project.folder / ".snakemake/metadata" / b64encode(name.encode()).decode()
+    for path, changed in ((replay, {"dataset": ..., "simulation_version": ...}), (record, {"params": []})):
+        known = json.loads(path.read_text()) | changed
+        path.write_text(json.dumps({key: value for key, value in known.items() if value is not ...}))
+    project.snakemake("replay", "--configfile", "small.yaml")
+    found = json.loads(replay.read_text())
+    assert (found["dataset"], found["simulation_version"]) == (TASK, 2)
+    assert NOTHING_TO_DO in project.snakemake("-n", "replay", "--configfile", "small.yaml")
 
 
 def test_replays_of_the_configurations_datasets_are_one_table_which_the_report_shows(small: Small) -> None:

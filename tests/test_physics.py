@@ -335,6 +335,24 @@ def test_unknown_rules_of_drives_and_of_points_are_refused(probe, rule, change, 
         rule.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("probe", "rule", "task"),
+    [
+        ("_PROBE", physics.margin_rule, "ogbench/antmaze-large"),
+        ("_DRIVES", physics.drive_rule, "ogbench/cube-double"),
+        ("_STANDING", physics.convex_rule, "ogbench/cube-double"),
+    ],
+)
+def test_a_probe_that_mujoco_does_not_take_is_no_misspelt_name(probe, rule, task, monkeypatch):
+    monkeypatch.setattr(physics, probe, getattr(physics, probe).replace("size=", "extent="))
+    rule.cache_clear()
+    try:
+        with pytest.raises(UserError, match=r"(?s)MuJoCo .* cannot simulate .*extent.*Install"):
+            reset_env(make_env(TASKS[task]), 0)
+    finally:
+        rule.cache_clear()
+
+
 def contact_margins(model: mujoco.MjModel) -> dict[tuple[int, int], float]:
     """The margin of each contact in the model's first state."""
     data = mujoco.MjData(model)

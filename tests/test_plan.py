@@ -366,3 +366,50 @@ def test_a_fate_is_told_from_the_folder(runs):
     assert folder.fate(manifest | {"identity": "other"}) is Fate.RETRAINED
     other = manifest | {"identity": "other", "dataset": manifest["dataset"] | {"sha256": "b" * 64}}
     assert folder.fate(other) is Fate.REFUSED
+
+
+@pytest.mark.parametrize(("source", "fate"), [("generated", Fate.RETRAINED), ("downloaded", Fate.REFUSED)])
+def test_other_data_are_on_purpose_where_they_were_generated_in_an_earlier_physics(runs, source, fate):
+    folder = runs.leave(0)
+    manifest = folder.manifest()
+    data = manifest["dataset"] | {"source": source}
+    del manifest["simulation_version"]  # As in a manifest from before there was one.
+    (folder.own / "manifest.json").write_text(json.dumps(manifest | {"dataset": data}))
+    wanted = {"identity": "other", "dataset": data | {"sha256": "b" * 64}}
+    assert folder.fate(manifest | wanted | {"simulation_version": 2}) is fate
+    assert folder.fate(manifest | wanted | {"simulation_version": 1}) is Fate.REFUSED
+
+
+CUBE, CUBE_DATA = "cube-single-play-singletask-task1-v0", "cube-single-play-v0"
+ONE_CUBE = {
+    "offline": {"methods": [METHOD], "tasks": [CUBE]},
+    "online": NONE,
+    "datasets": {CUBE_DATA: {"source": "generate", "episodes": 100, "seed": 0}},
+}
+
+
+def test_data_of_an_earlier_physics_are_generated_anew_beside_them(plan, runs):
+    (runs.data / f"{CUBE_DATA}.json").write_text(json.dumps({"source": "generated", "sha256": {"train": "a" * 64}}))
+    printed = plan("offline", **ONE_CUBE)
+    assert jobs(printed) == {"jobs": 2, "data generated": 1, "offline": 1}
+    assert f"generated anew: {CUBE_DATA}: simulation version 1 -> 2; earlier data stay in {runs.data}\n" in printed
+    assert "3 runs: 3 new" in printed
+
+
+def test_data_of_another_physics_in_the_place_of_todays_are_refused_as_in_training(plan, runs):
+    folder = runs.data.with_name(f"{runs.data.name}-simulation2")
+    folder.mkdir()
+    (folder / f"{CUBE_DATA}.json").write_text(json.dumps({"source": "generated", "sha256": {"train": "a" * 64}}))
+    printed = plan("offline", **ONE_CUBE)
+    assert f"3 refused: {CUBE_DATA} in {folder} was generated with simulation version 1, today's is 2" in printed
+    assert "data generated" not in printed
+
+
+def test_replays_of_another_physics_are_made_anew(plan, runs):
+    folder = runs.results / "quickstart" / "replay"
+    folder.mkdir(parents=True)
+    for name in (f"{TASK}.json", "panel.json"):
+        (folder / name).write_text("{}")
+    assert jobs(plan("replay", **ONE_METHOD)) == {"jobs": 2, "replay": 2}
+    (folder / f"{TASK}.json").write_text('{"simulation_version": 1}')
+    assert jobs(plan("replay", **ONE_METHOD)) == {"jobs": 0}

@@ -125,6 +125,32 @@ def test_default_configuration_lists_the_whole_paper_without_data(project: Proje
 
 
 @pytest.mark.slow
+def test_generated_data_of_an_earlier_physics_are_made_anew_and_others_are_not(project: Project) -> None:
+    cube = "cube-single-play-singletask-task1-v0"
+    wanted = {"methods": ["mfql-miniature"], "tasks": [TASK, cube]}
+    changes = {
+        "offline": wanted,
+        "online": {"methods": [], "tasks": []},
+        "datasets": {"cube-single-play-v0": {"source": "generate", "episodes": 2, "seed": 0}},
+    }
+    (project.folder / "cube.json").write_text(json.dumps(changes))
+    for name in ("pointmaze-medium-navigate-v0", "cube-single-play-v0"):
+        path = project.folder / f"data/episodes2-seed0/{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"source": "generated"}')
+    for seed in range(4):  # Newer than the data, and so finished.
+        path = project.folder / evaluation(seed)
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    printed = project.snakemake("-n", "offline", "--configfile", "tests/miniature.yaml", "cube.json")
+    assert dict(re.findall(r"^(\w+) +(\d+)$", printed, re.MULTILINE)) == {
+        "generate": "1", "train_offline_0_3": "1", "offline": "1", "total": "3"
+    }  # fmt: skip
+    assert "mfql data generate cube-single-play-v0 --out data/episodes2-seed0-simulation2 " in printed
+    assert f"--task {cube} --stage offline --seeds 0 1 2 3 --data data/episodes2-seed0-simulation2 " in printed
+
+
+@pytest.mark.slow
 def test_linter_has_nothing_to_say(project: Project) -> None:
     assert "Congratulations" in project.snakemake("--lint")
 

@@ -17,7 +17,7 @@ from mfql.data.dataset import check_arrays
 from mfql.data.description import REPLACE, split_paths
 from mfql.errors import UserError
 from mfql.files import sha256
-from mfql.tasks import Task
+from mfql.tasks import Task, simulation_version
 
 if TYPE_CHECKING:
     from mfql.envs.d4rl_simulation import Simulation
@@ -66,7 +66,7 @@ def replay(task: Task, folder: str | Path, rows: int) -> dict[str, Any]:
             teleported.
 
     Returns:
-        task, dataset, sha256 of the file, mujoco (version), rows, and `discrepancy`: of `positions` and `velocities` of
+        task, dataset, sha256 of the file, mujoco (version), simulation_version, rows, and `discrepancy`: of `positions` and `velocities` of
         the joints, of Adroit's `observations` and `rewards`, and of the `button_states` of OGBench's scene and puzzles,
         the median, the 95th percentile and the maximum over rows of the root mean square difference over a row's
         entries; `moved` is the median of the same for a simulator in which nothing moves. Adroit's `recording` has no
@@ -107,6 +107,7 @@ def replay(task: Task, folder: str | Path, rows: int) -> dict[str, Any]:
         "dataset": task.dataset,
         "sha256": sha256(path),
         "mujoco": mujoco.__version__,
+        "simulation_version": simulation_version(task.name),
         "rows": len(chosen),
         "discrepancy": {name: _summary(np.array(pairs)) for name, pairs in found.items()},
     }

@@ -104,14 +104,12 @@ def isolated(
         if is_visual(name):
             choose_renderer()
         with _tidy_making():
-            bare = make()
+            bare = _made(make, name)
             correct_env(bare.unwrapped)
             env = Isolated(wrapper(bare) if wrapper else bare)
             if is_visual(name):
                 env.reset(seed=0)  # Renders; OpenGL's loaders fail in many ways, none of which says what to do.
             return env
-    except (gymnasium.error.UnregisteredEnv, ValueError) as error:
-        raise UserError(f"OGBench has no environment for {name!r}: {error}", "Check the name's spelling.") from error
     except UserError:
         raise
     except Exception as error:
@@ -120,6 +118,14 @@ def isolated(
         raise UserError(
             f"{name} cannot be rendered with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')!r}: {error}", NO_RENDERER
         ) from error
+
+
+def _made(make: Callable[[], gymnasium.Env], name: str) -> gymnasium.Env:
+    """What `make` returns; an error of what is made of it later says nothing of the name."""
+    try:
+        return make()
+    except (gymnasium.error.UnregisteredEnv, ValueError) as error:
+        raise UserError(f"OGBench has no environment for {name!r}: {error}", "Check the name's spelling.") from error
 
 
 def reset_env(env: gymnasium.Env, seed: int) -> tuple[np.ndarray, dict[str, Any]]:

@@ -8,6 +8,7 @@ before. Whether there is anything to correct is found out by what the installed 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -145,9 +146,7 @@ def margin_rule() -> str:
     Raises:
         UserError: neither.
     """
-    model = mujoco.MjModel.from_xml_string(_PROBE)
-    data = mujoco.MjData(model)
-    mujoco.mj_forward(model, data)
+    model, data = _simulated(_PROBE, mujoco.mj_forward)
     one, other = model.geom_margin
     found = [contact.includemargin for contact in data.contact]
     for rule, expected in ((_LARGER, max(one, other)), (_SUM, one + other)):
@@ -167,10 +166,7 @@ def drive_rule() -> str:
     Raises:
         UserError: neither, or not behind a tendon, where `correct_drives` has it damped.
     """
-    model = mujoco.MjModel.from_xml_string(_DRIVES)
-    data = mujoco.MjData(model)
-    data.ctrl[:] = 1.0
-    mujoco.mj_step(model, data)
+    model, data = _simulated(_DRIVES, mujoco.mj_step, control=1.0)
     step, damping = model.opt.timestep, -float(model.actuator_biasprm[0, 2])
     # Of 1 kg and 1 N: (m + h kv) v = h f, or m v = h f.
     damped, free = step / (1.0 + step * damping), step
@@ -192,13 +188,7 @@ def convex_rule() -> str:
         UserError: in none, or in several that cannot be made one.
     """
     flag = int(getattr(mujoco.mjtDisableBit, "mjDSBL_MULTICCD", 0))
-    found = []
-    for flags in (0, flag):
-        model = mujoco.MjModel.from_xml_string(_STANDING)
-        model.opt.disableflags |= flags
-        data = mujoco.MjData(model)
-        mujoco.mj_forward(model, data)
-        found.append(data.ncon)
+    found = [_simulated(_STANDING, mujoco.mj_forward, disabled=flags)[1].ncon for flags in (0, flag)]
     if found[1] == 1:
         return _ONE if found[0] == 1 else _SEVERAL
     raise UserError(
@@ -206,6 +196,27 @@ def convex_rule() -> str:
         "not in one, so that its contacts are not those of the datasets",
         _REMEDY,
     )
+
+
+def _simulated(
+    xml: str, advance: Callable[[Any, Any], None], control: float = 0.0, disabled: int = 0
+) -> tuple[mujoco.MjModel, mujoco.MjData]:
+    """A small model with these controls and disabling flags, and its data after `advance`.
+
+    Raises:
+        UserError: the installed MuJoCo cannot compile or advance it.
+    """
+    try:
+        model = mujoco.MjModel.from_xml_string(xml)
+        model.opt.disableflags |= disabled
+        data = mujoco.MjData(model)
+        data.ctrl[:] = control
+        advance(model, data)
+    except (ValueError, mujoco.FatalError, mujoco.UnexpectedError) as error:
+        raise UserError(
+            f"MuJoCo {mujoco.__version__} cannot simulate a small model that is to tell its physics: {error}", _REMEDY
+        ) from error
+    return model, data
 
 
 def _attribute(drive: Any, name: str) -> Any:

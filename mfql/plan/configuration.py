@@ -14,7 +14,7 @@ from mfql.declared import declared_settings
 from mfql.errors import UserError
 from mfql.extensions import extend
 from mfql.settings import checkpoint_stage, steps_of
-from mfql.tasks import Task, find_task, seeds_in_job, seeds_of_task, select_tasks
+from mfql.tasks import Task, find_task, seeds_in_job, seeds_of_task, select_tasks, simulation_version
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,22 @@ def pack_of(config: Mapping[str, Any], run: Run, seed: int) -> tuple[int, ...]:
     return next((pack for pack in packs if seed in pack), (seed,))
 
 
-def dataset_folder(config: Mapping[str, Any], dataset: str) -> Path:
-    """Where a dataset lies: generated ones by their size, so that sizes do not mix."""
+def generated_in(dataset: str, made: Mapping[str, Any], simulation: int | None = None) -> str:
+    """The folder, in that of the data, of a dataset that is generated: by size and physics, so that these do not mix.
+
+    Args:
+        made: its entry of the configuration, `episodes` and `seed`.
+        simulation: its simulation version; None is today's. Version 1 is not named.
+    """
+    version = simulation_version(dataset) if simulation is None else simulation
+    return f"episodes{made['episodes']}-seed{made['seed']}{f'-simulation{version}' if version > 1 else ''}"
+
+
+def dataset_folder(config: Mapping[str, Any], dataset: str, simulation: int | None = None) -> Path:
+    """Where a dataset lies; of one that is generated, that of a simulation version, None of today's."""
     made = config["datasets"].get(dataset, {"source": "fetch"})
     folder = Path(config["data_dir"])
-    return folder / f"episodes{made['episodes']}-seed{made['seed']}" if made["source"] == "generate" else folder
+    return folder / generated_in(dataset, made, simulation) if made["source"] == "generate" else folder
 
 
 def asked_runs(config: Mapping[str, Any], config_dir: Path, stage: str) -> list[Run]:

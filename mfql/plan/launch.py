@@ -15,7 +15,8 @@ from mfql.data.generate import find_recipe
 from mfql.envs import d4rl
 from mfql.plan.configuration import Run, asked_runs, dataset_folder, find_run, pack_of
 from mfql.plan.outlook import Outlook, Outlooks
-from mfql.tasks import registered_tasks, replayed
+from mfql.files import read_json
+from mfql.tasks import registered_tasks, replayed, simulation_version
 from mfql.training.run import Fate, go_on_together
 
 STAGES = ("fetch", "generate", "describe", "offline", "pretrain", "online", "evaluation", "report", "replay")
@@ -79,6 +80,7 @@ class Launch:
     Attributes:
         training: the training jobs that the targets rest on, needed or not.
         datasets: those that are not there, with `fetch`, `generate` or, of one's own, `describe`.
+        anew: why those are generated that are there in an earlier physics.
         counts: jobs by stage.
         beside: core-seconds of what is no training: evaluations, films, collecting data.
         unknown: targets that are not counted.
@@ -90,6 +92,7 @@ class Launch:
     outlooks: Outlooks
     training: dict[tuple[Any, ...], TrainingJob] = field(default_factory=dict)
     datasets: dict[str, str] = field(default_factory=dict)
+    anew: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STAGES, 0))
     beside: float = 0.0
     unknown: list[str] = field(default_factory=list)
@@ -170,8 +173,16 @@ class Launch:
             self.datasets[dataset] = made["source"]
             self.counts[made["source"]] += 1
             if made["source"] == "generate":
+                self._note_earlier(dataset)
                 self.beside += made["episodes"] * find_recipe(dataset).steps * STEP_SECONDS
         return missing
+
+    def _note_earlier(self, dataset: str) -> None:
+        now = simulation_version(dataset)
+        for before in range(1, now):
+            folder = dataset_folder(self.config, dataset, before)
+            if description_path(folder, dataset).exists():
+                self.anew.append(f"{dataset}: simulation version {before} -> {now}; earlier data stay in {folder}")
 
     def _evaluate(self, run: Run, seed: int, name: str) -> bool:
         """Count a file that is made from a finished policy, or the training alone; returns whether it would be made."""
@@ -206,7 +217,7 @@ class Launch:
         folder = self._results / self.config["name"] / "replay"
         tasks = {run.task.name: run.task for stage in ("offline", "online") for run, _ in self._asked(stage)}
         made = [
-            self._need_dataset(tasks[name].dataset) or not (folder / f"{name}.json").exists()
+            self._need_dataset(tasks[name].dataset) or not _replayed_as_now(folder / f"{name}.json", name)
             for name in replayed(tasks.values())
         ]
         self.counts["replay"] += sum(made) + (any(made) or not (folder / "panel.json").exists())
@@ -245,6 +256,11 @@ class Launch:
     @property
     def _results(self) -> Path:
         return self.outlooks.results
+
+
+def _replayed_as_now(file: Path, task: str) -> bool:
+    """Whether a replay is there, and of the task's present physics; earlier ones do not say of which they are."""
+    return file.exists() and read_json(file).get("simulation_version") == simulation_version(task)
 
 
 def _rule_of(inside: str) -> str | None:

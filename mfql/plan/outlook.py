@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mfql.data.checksums import recorded
-from mfql.data.description import description_path, identifying, recorded_facts, split_paths
+from mfql.data.description import check_simulation, description_path, identifying, recorded_facts, split_paths
 from mfql.errors import UserError
 from mfql.plan.configuration import Run, dataset_folder
 from mfql.training.run import Fate, RunFolder, changes, describe_run
@@ -66,6 +66,7 @@ class Outlooks:
         start = None if run.start is None else Run(run.method, run.task, run.start, run.seeds, run.config_dir)
         parent = None if start is None else self.of(start, folder.seed)
         try:
+            check_simulation(dataset_folder(self.config, run.task.dataset), run.task.dataset)
             manifest = folder.manifest()
             described, used = self.data(run.task.dataset), manifest["dataset"] if manifest else {}
             sha256 = described.get("sha256") or used.get("sha256", "")

@@ -46,6 +46,7 @@ def job_lines(launch: Launch) -> list[str]:
             runs_of_stage = f"  {sum(runs.values())} runs: {what}" if what else ""
             lines.append(f"  {name:<16}{launch.counts[stage]:>6}{runs_of_stage}")
     lines.insert(0, f"  {'jobs':<16}{sum(launch.counts.values()):>6}  tuning apart")
+    lines += [f"  generated anew: {reason}" for reason in launch.anew]
     if launch.unknown:
         lines.append(f"  not counted: {', '.join(launch.unknown)}")
     return lines

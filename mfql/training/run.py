@@ -121,7 +121,10 @@ class RunFolder:
         if manifest is not None and manifest["identity"] != wanted["identity"]:
             before, now = manifest["dataset"], wanted["dataset"]
             other_data = before["name"] == now["name"] and before["sha256"] != now["sha256"]
-            return Fate.REFUSED if other_data else Fate.RETRAINED
+            # Generated data change on purpose with what simulates them; downloaded ones never do.
+            simulated_anew = manifest.get("simulation_version", 1) != wanted["simulation_version"]
+            generated_anew = before.get("source") == "generated" and simulated_anew
+            return Fate.REFUSED if other_data and not generated_anew else Fate.RETRAINED
         if self.finished():
             return Fate.FINISHED
         return Fate.CONTINUED if self.checkpoints.steps() else Fate.NEW

@@ -18,8 +18,9 @@ from mfql.claims.claims import needed_files, read_claims, require_configuration
 from mfql.errors import UserError
 from mfql.files import sha256
 from mfql.extensions import extend, tables
+from mfql.plan.configuration import generated_in
 from mfql.settings import checkpoint_stage, raw_settings, settings_hash, steps_of
-from mfql.tasks import find_task, registered_tasks, replayed, seeds_of_task, select_tasks
+from mfql.tasks import find_task, registered_tasks, replayed, seeds_of_task, select_tasks, simulation_version
 from mfql.tuning.grid import tuning_runs
 
 # `.venv/bin/snakemake` finds `.venv/bin/mfql` whether or not the environment is activated.
@@ -124,7 +125,7 @@ def dataset_of(wildcards):
     """The checksum file of the dataset that the task is trained on: fetched, or generated as the configuration says."""
     dataset = for_people(find_task, wildcards.task).dataset
     made = config["datasets"].get(dataset, {"source": "fetch"})
-    folder = f"{DATA}/episodes{made['episodes']}-seed{made['seed']}" if made["source"] == "generate" else DATA
+    folder = f"{DATA}/{generated_in(dataset, made)}" if made["source"] == "generate" else DATA
     return f"{folder}/{dataset}.json"
 
 

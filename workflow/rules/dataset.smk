@@ -47,16 +47,19 @@ rule fetch:
         f"mfql data fetch {{wildcards.dataset}} --out {{params.folder:q}}{fetch_source()} > {{log}} 2>&1"
 
 
+# The physics is told by the folder and is no parameter: Snakemake does not look at a training job's own parameters in a launch that
+# makes its `ancient` dataset over again, but trains on one that was not there.
 rule generate:
     output:
-        f"{DATA}/episodes{{episodes}}-seed{{data_seed}}/{{dataset}}.json",
+        f"{DATA}/episodes{{episodes}}-seed{{data_seed}}{{simulation}}/{{dataset}}.json",
     log:
-        "logs/data/episodes{episodes}-seed{data_seed}/{dataset}.log",
+        "logs/data/episodes{episodes}-seed{data_seed}{simulation}/{dataset}.log",
     benchmark:
-        "logs/data/episodes{episodes}-seed{data_seed}/{dataset}.tsv"
+        "logs/data/episodes{episodes}-seed{data_seed}{simulation}/{dataset}.tsv"
     wildcard_constraints:
         episodes=r"\d+",
         data_seed=r"\d+",
+        simulation=r"(-simulation\d+)?",
     params:
         folder=subpath(output[0], parent=True),
     threads: 64
@@ -81,6 +84,8 @@ rule replay_dataset:
         f"logs/{EXPERIMENT}/replay/{{task}}.tsv"
     params:
         data=subpath(input[0], parent=True),
+        # Replays of another physics, and those that do not say of which, are made anew.
+        simulation=lambda wildcards: simulation_version(wildcards.task),
     resources:
         gpu=0,
         mem_mb=lambda wildcards, attempt: attempt * 8000,
