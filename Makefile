@@ -36,7 +36,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install launcher quickstart test test-pythons test-quick lint types bench check-data check-science check-methods check-browser check-golden update lock lock-cuda image image-docker sbom check-image check-slurm test-site clean
+.PHONY: help install launcher quickstart test test-pythons test-quick lint types bench check-data check-physics check-science check-methods check-browser check-golden update lock lock-cuda image image-docker sbom check-image check-slurm test-site clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ bench: $(RUNTIME)  ## how fast it is on this machine, beside the goals; 12 minut
 
 check-data: $(DEVELOPMENT)  ## generated datasets against what the official scripts produce; minutes
 	$(RUN) python tests/check_generator.py --workers 2
+
+check-physics: $(RUNTIME)  ## the tables of docs/physics.md: models against recorded steps of an earlier MuJoCo; half a minute
+	$(RUN) python tests/check_physics.py
 
 check-science: $(DEVELOPMENT)  ## every ablation at a miniature's size, trained and drawn; minutes
 	$(RUN) python tests/check_science.py

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import mujoco
@@ -15,29 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfql.data import generate as generating
-from mfql.envs import d4rl, d4rl_adroit, d4rl_antmaze, physics
+from mfql.envs import d4rl, physics
 from mfql.envs.d4rl import package_folder
 from mfql.envs.make import Isolated, make_env, make_envs, reset_env
 from mfql.envs.pixels import choose_renderer
 from mfql.envs.vector import EnvPool
 from mfql.errors import UserError
 from mfql.tasks import known_tasks, simulation_differences, simulation_version
+from tests.check_physics import PLAYED, TASKS, errors, model_of, play, record, recorded, table
 
-# Single steps of the project's models, recorded with MuJoCo 3.3.2, ogbench 1.2.2 and d4rl 1.1. Of each scene SCENE/qpos
-# (qvel, act, ctrl, warmstart) before, next_qpos after SCENE/substeps of mj_step.
-RECORDED = Path(__file__).parent / "data" / "steps.npz"
-# States of episodes that the play collector acts in, where drives are at their limits; their steps by the same
-# MuJoCo 3.3.2. SCENE/damping is that of the joints at the time.
-PLAYED = Path(__file__).parent / "data" / "play_steps.npz"
-# Of OGBench's scenes a task that has it.
-TASKS = {
-    "ogbench/antmaze-large": "antmaze-large-navigate-singletask-task1-v0",
-    "ogbench/antsoccer-arena": "antsoccer-arena-navigate-singletask-task4-v0",
-    "ogbench/humanoidmaze-medium": "humanoidmaze-medium-navigate-singletask-task1-v0",
-    "ogbench/cube-double": "cube-double-play-singletask-task2-v0",
-    "ogbench/scene": "scene-play-singletask-task2-v0",
-    "ogbench/puzzle-4x4": "puzzle-4x4-play-singletask-task4-v0",
-}
 # 95 % of the root mean square error over qpos (m, rad) stays below; a step moves 0.03 to 0.2.
 BOUNDS = {
     "ogbench/antmaze-large": 5e-4,
@@ -58,39 +43,20 @@ UNTOUCHED = ["ogbench/humanoidmaze-medium", "ogbench/cube-double"]
 PLAYED_BOUNDS = {"ogbench/cube-double": 1e-5, "ogbench/scene": 1e-5, "ogbench/puzzle-4x4": 5e-5}
 
 
-@cache
-def recorded(path: Path = RECORDED) -> dict[str, dict[str, np.ndarray]]:
-    found: dict[str, dict[str, np.ndarray]] = {}
-    with np.load(path) as arrays:
-        for key in arrays.files:
-            if key.count("/") == 2:
-                scene, name = key.rsplit("/", 1)
-                found.setdefault(scene, {})[name] = arrays[key]
-    return found
-
-
-def model_of(scene: str) -> mujoco.MjModel:
-    """As the project simulates the scene."""
-    if scene in TASKS:
-        env = make_env(TASKS[scene])
-        reset_env(env, 0)
-        return env.base.model
-    name = scene.removeprefix("d4rl/")
-    return d4rl_antmaze.compile_model(name).model if name == "umaze" else d4rl_adroit.compile_model(name)
-
-
 def error(model: mujoco.MjModel, rows: dict[str, np.ndarray], quantile: float = 0.95) -> float:
     """The quantile over recorded steps of the root mean square error over qpos."""
-    data, found = mujoco.MjData(model), []
-    for row in range(len(rows["qpos"])):
-        mujoco.mj_resetData(model, data)
-        if "damping" in rows:
-            model.dof_damping[:] = rows["damping"][row]
-        data.qpos[:], data.qvel[:], data.act[:] = rows["qpos"][row], rows["qvel"][row], rows["act"][row]
-        data.ctrl[:], data.qacc_warmstart[:] = rows["ctrl"][row], rows["warmstart"][row]
-        mujoco.mj_step(model, data, nstep=int(rows["substeps"]))
-        found.append(np.sqrt(np.mean((data.qpos - rows["next_qpos"][row]) ** 2)))
-    return float(np.quantile(found, quantile))
+    return float(np.quantile(errors(model, rows), quantile))
+
+
+def test_what_is_recorded_here_is_reproduced_and_the_table_says_so(tmp_path, capsys):
+    scene = "ogbench/scene"
+    record(tmp_path / "steps.npz", [scene], play, 40)
+    assert recorded(tmp_path / "steps.npz")[scene].keys() >= recorded(PLAYED)[scene].keys()
+    table(tmp_path / "steps.npz", {"corrected": (), "uncorrected": ("drive_rule",)})
+    # Drives are at their limits.
+    shown = capsys.readouterr().out.splitlines()[-1].split("|")
+    median, high = map(float, shown[2].split(","))
+    assert median <= high < 1e-9 < 1e-5 < float(shown[3].split(",")[1])
 
 
 def without_correction(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ from mfql.plan.cost import evaluations_in
 from mfql.plan.launch import TrainingJob
 from mfql.settings import LATER, STAGES, Settings, raw_settings
 from mfql.tables import as_scalar
-from mfql.tasks import Task, find_task, load_tasks, scored
+from mfql.tasks import Task, find_task, known_tasks, load_tasks, scored
 from mfql.training.memory import Memory
 from mfql.training.stopping import no_longer_improves
 from tests.training_runs import Workplace
@@ -280,6 +280,14 @@ def test_a_moved_alpha_counts_in_the_update_of_the_look_as_released(timing, fact
     Updater(agent, state, 1e9)(batch, draws)
     assert state.own["alpha"].item() == pytest.approx(7.0 * 1.2, rel=1e-6)
     assert state.own["alpha_moves"].item() == 1.0
+
+
+@pytest.mark.parametrize("stage", ["offline", "pretrain", "online"])
+def test_no_released_task_takes_the_minimum_whose_ranking_and_loss_would_be_other_than_released(stage):
+    found = {
+        declared_settings("mfql-released", task, stage, CONFIG)[1].as_dict()["q_agg"] for task in known_tasks(CONFIG)
+    }
+    assert found == {"mean"}
 
 
 def test_a_launch_counts_the_first_update_and_its_evaluation():

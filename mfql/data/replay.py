@@ -66,13 +66,13 @@ def replay(task: Task, folder: str | Path, rows: int) -> dict[str, Any]:
             teleported.
 
     Returns:
-        task, dataset, sha256 of the file, mujoco (version), simulation_version, rows, and `discrepancy`: of `positions` and `velocities` of
-        the joints, of Adroit's `observations` and `rewards`, and of the `button_states` of OGBench's scene and puzzles,
-        the median, the 95th percentile and the maximum over rows of the root mean square difference over a row's
-        entries; `moved` is the median of the same for a simulator in which nothing moves. Adroit's `recording` has no
-        step in it: there it is the observation of the recorded state that is compared with the one recorded beside it,
-        and tells whether the two belong together. AntMaze's rewards are left out: its files do not tell for which goal
-        they are.
+        task, dataset, sha256 of the file, mujoco (version), simulation_version, rows, and `discrepancy`: of `positions`
+        and `velocities` of the joints, of Adroit's `observations` and `rewards`, and of the `button_states` of
+        OGBench's scene and puzzles, the median, the 95th percentile and the maximum over rows of the root mean square
+        difference over a row's entries; `moved` is the median of the same for a simulator in which nothing moves.
+        Adroit's `recording` has no step in it: there it is the observation of the recorded state that is compared with
+        the one recorded beside it, and tells whether the two belong together. AntMaze's rewards are left out: its files
+        do not tell for which goal they are.
 
     Raises:
         UserError: a task of one's own, or a file that is absent, damaged, or without recorded states.

@@ -13,9 +13,9 @@ from mfql.claims.claims import needed_files, read_claims, require_configuration
 from mfql.data.description import description_path
 from mfql.data.generate import find_recipe
 from mfql.envs import d4rl
+from mfql.files import read_json
 from mfql.plan.configuration import Run, asked_runs, dataset_folder, find_run, pack_of
 from mfql.plan.outlook import Outlook, Outlooks
-from mfql.files import read_json
 from mfql.tasks import registered_tasks, replayed, simulation_version
 from mfql.training.run import Fate, go_on_together
 
