@@ -422,7 +422,8 @@ def test_candidates_are_ranked_by_the_protocols_critics_and_an_exported_policy_h
     assert torch.equal(agent.act(parameters, observations, noise), by[ranking])
     statistics = np.zeros(3, np.float32), np.ones(3, np.float32)
     units = {"action_low": [-1, -1], "action_high": [1, 1], "action_dtype": "float32", "actions_rescaled": False}
-    description = {"agent": "mfql", "settings": agent.settings.as_dict(), **units}
+    run = {"method": method, "agent": "mfql", "task": HUMANOID, "seed": 0, "stage": "offline", "identity": "0" * 16}
+    description = {**run, "settings": agent.settings.as_dict(), **units}
     save_policy(tmp_path, Actor(agent, flat, *statistics, CPU), 0, description)
     assert {name.partition(".")[0] for name in load_file(tmp_path / "policy.safetensors")} == {"policy", ranking}
     policy = load_policy(tmp_path)

@@ -97,7 +97,8 @@ def as_policy(folder: Path, content: bytes) -> Callable[[], Any]:
     fixture = Fixture(load_fixture(FIXTURE))
     sizes = np.zeros(11, np.float32)
     actor = Actor(fixture.agent, fixture.state.flat, sizes, sizes + 1, torch.device("cpu"))
-    save_policy(folder, actor, 0, {"agent": "mfql", "task": TASK, "settings": fixture.agent.settings.as_dict()})
+    run = {"method": "mfql", "agent": "mfql", "task": TASK, "seed": 0, "stage": "offline", "identity": "0" * 16}
+    save_policy(folder, actor, 0, run | {"settings": fixture.agent.settings.as_dict()})
     load_policy(folder)
     (folder / "policy.safetensors").write_bytes(content)
     return lambda: load_policy(folder)
