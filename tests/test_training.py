@@ -324,13 +324,25 @@ def test_data_generated_in_another_physics_are_refused_before_they_are_read(vers
     assert f"Remove {tmp_path / dataset}.json" in done.stderr
 
 
-def test_data_that_were_downloaded_or_are_of_this_physics_are_not(tmp_path):
-    for described in ({"source": "downloaded"}, {"source": "generated", "simulation_version": 2}):
-        (tmp_path / "cube-single-play-v0.json").write_text(json.dumps(described))
-        check_simulation(tmp_path, "cube-single-play-v0")
-    check_simulation(tmp_path, "scene-play-v0")
-    (tmp_path / "pointmaze-medium-navigate-v0.json").write_text('{"source": "generated"}')
-    check_simulation(tmp_path, "pointmaze-medium-navigate-v0")
+@pytest.mark.parametrize(
+    ("dataset", "described", "refused"),
+    [
+        ("cube-single-play-v0", {"source": "generated", "simulation_version": 1}, True),
+        ("cube-single-play-v0", {"source": "generated", "simulation_version": 2}, False),
+        ("cube-single-play-v0", {"source": "downloaded"}, False),
+        ("scene-play-v0", None, False),
+        ("pointmaze-medium-navigate-v0", {"source": "generated"}, False),
+    ],
+)
+def test_data_are_refused_only_if_they_were_generated_in_another_physics(dataset, described, refused, tmp_path):
+    if described is not None:
+        (tmp_path / f"{dataset}.json").write_text(json.dumps(described))
+    try:
+        check_simulation(tmp_path, dataset)
+    except UserError:
+        assert refused
+    else:
+        assert not refused
 
 
 @pytest.mark.slow
