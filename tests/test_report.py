@@ -18,7 +18,7 @@ from fake_results import TASK, write_final, write_quickstart, write_run, write_s
 
 from mfql.cli import main
 from mfql.errors import UserError
-from mfql.report import aggregate, figures, formats, published
+from mfql.report import aggregate, bootstrap, figures, formats, published
 from mfql.report.answer import answer
 from mfql.report.cli import add_commands
 from mfql.report.cost import cost as cost_of
@@ -76,7 +76,7 @@ class Page(HTMLParser):
 def few_repetitions() -> Iterator[None]:
     """No test here looks at a bootstrap's numbers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(aggregate, "REPETITIONS", 50)
+        patch.setattr(bootstrap, "REPETITIONS", 50)
         yield
 
 

@@ -1,23 +1,22 @@
 """What the scores amount to over tasks: mean, interquartile mean, performance profile, probability of improvement.
 
-The statistics and their stratified bootstrap over (task, seed) are rliable's (Agarwal et al. 2021, "Deep Reinforcement
-Learning at the Edge of the Statistical Precipice"). A mean over tasks takes, at either end, the wider of that bootstrap
-and of the rule for means (`mfql.report.intervals`): with few seeds the bootstrap is too narrow however many the tasks.
+The statistics and their stratified bootstrap (`mfql.report.bootstrap`) are those of Agarwal et al. (2021, "Deep
+Reinforcement Learning at the Edge of the Statistical Precipice"). A mean over tasks takes, at either end, the wider of
+that bootstrap and of the rule for means (`mfql.report.intervals`): with few seeds the bootstrap is too narrow however
+many the tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from rliable import library, metrics
 
 from mfql.files import write_whole
+from mfql.report.bootstrap import Array, bootstrap, mean_and_iqm, probability_of_improvement, shares_above
 from mfql.report.cost import cost
 from mfql.report.curves import curves
 from mfql.report.intervals import Group, Interval, weighted
@@ -34,13 +33,10 @@ from mfql.report.tasks import (
     split,
 )
 
-REPETITIONS = 2000
 FEW_SEEDS = 5  # with fewer, the report marks a bootstrap's interval as too narrow
 PROFILE_POINTS = 101
 IMPROVEMENT_COLUMNS = ["stage", "unit", "method", "baseline", "tasks", "seeds", "difference", "low", "high"]
 IMPROVEMENT_COLUMNS += ["probability", "probability_low", "probability_high"]
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -133,11 +129,11 @@ def improvement(scores: pd.DataFrame) -> pd.DataFrame:
             shares = np.repeat([1, -1], len(compared.tasks)) / len(compared.tasks)
             difference = bounded(weighted(groups, shares.tolist()), compared.unit, "difference")
             pairs = _packed(compared.groups[method], compared.groups[baseline])
-            probability = _bootstrap(pairs, _probability_of_improvement)[:, 0]
-            fewest = min(len(group.values) for group in groups)
+            seeds = [len(group.values) for group in groups]
+            probability = bootstrap(pairs, probability_of_improvement, extent=max(seeds))[:, 0]
             ends = (difference.value, difference.low, difference.high)
             rows.append(
-                (compared.stage, compared.unit, method, baseline, len(compared.tasks), fewest, *ends, *probability)
+                (compared.stage, compared.unit, method, baseline, len(compared.tasks), min(seeds), *ends, *probability)
             )
     return in_order(pd.DataFrame(rows, columns=IMPROVEMENT_COLUMNS))
 
@@ -153,12 +149,8 @@ def profiles(scores: pd.DataFrame) -> pd.DataFrame:
         everything = np.concatenate([group.values for groups in compared.groups.values() for group in groups])
         thresholds = np.linspace(min(0.0, everything.min()), max(100.0, everything.max()), PROFILE_POINTS)
 
-        def shares_above(*packs: Array, thresholds: Array = thresholds) -> Array:
-            by_task = [(pack[:, :, None] > thresholds).mean(axis=0) for pack in packs]
-            return np.concatenate(by_task).mean(axis=0)
-
         for method, groups in compared.groups.items():
-            value, low, high = _bootstrap(_packed(groups), shares_above)
+            value, low, high = bootstrap(_packed(groups), shares_above(thresholds), extent=PROFILE_POINTS)
             frame = pd.DataFrame({"threshold": thresholds, "value": value, "low": low, "high": high})
             frame = frame.assign(stage=compared.stage, unit=compared.unit, method=method, tasks=len(compared.tasks))
             frames.append(frame)
@@ -188,30 +180,9 @@ def write(scores: pd.DataFrame, folder: str | Path) -> dict[str, pd.DataFrame]:
 
 def _mean_and_iqm(groups: list[Group]) -> dict[str, Interval]:
     """Mean and interquartile mean over tasks, one group a task; the latter cuts floor(n / 4) of n runs at each end."""
-    ends = _bootstrap(_packed(groups), _rliable_mean_and_iqm)
+    ends = bootstrap(_packed(groups), mean_and_iqm)
     mean, iqm = (Interval(*map(float, ends[:, i])) for i in range(2))
     return {"mean": weighted(groups, [1 / len(groups)] * len(groups)).widest(mean), "iqm": iqm}
-
-
-def _rliable_mean_and_iqm(*packs: Array) -> Array:
-    """[2]: rliable's mean and interquartile mean of packs [n, tasks], where n differs between packs."""
-    # rliable wants a rectangle [runs, tasks]: each task's runs are repeated to a common number, so that tasks weigh
-    # the same.
-    height = np.lcm.reduce([len(pack) for pack in packs])
-    rectangle = np.hstack([np.repeat(pack, height // len(pack), axis=0) for pack in packs])
-    return np.array([metrics.aggregate_mean(rectangle), metrics.aggregate_iqm(rectangle)])
-
-
-def _probability_of_improvement(*packs: Array) -> Array:
-    """[1]: the probability that the packs [n, tasks] at even places improve on those that follow them.
-
-    The number of `rliable.metrics.probability_of_improvement`, without the p-value that is most of that one's time.
-    """
-    wins = []
-    for x, y in zip(packs[::2], packs[1::2], strict=True):
-        above, equal = x[:, None] > y[None], x[:, None] == y[None]
-        wins.append((above + 0.5 * equal).mean(axis=(0, 1)))
-    return np.array([np.concatenate(wins).mean()])
 
 
 def _packed(*methods: list[Group]) -> list[Array]:
@@ -228,25 +199,3 @@ def _packed(*methods: list[Group]) -> list[Array]:
         for column, group in zip(own, task, strict=True):
             column.append(group.values)
     return [np.stack(column, axis=1) for own in packs.values() for column in own]
-
-
-def _bootstrap(packs: list[Array], statistic: Callable[..., Array]) -> Array:
-    """[3, ...]: value, low and high of a statistic of packs [n, tasks], by rliable's bootstrap, stratified by task.
-
-    The ends are NaN where a task has a single run, which resampling would show without spread.
-    """
-    with _seeded():
-        value, ends = library.get_interval_estimates({"": packs}, statistic, reps=REPETITIONS)
-    single = min(len(pack) for pack in packs) < 2
-    return np.vstack([value[""], np.full_like(ends[""], np.nan) if single else ends[""]])
-
-
-@contextmanager
-def _seeded() -> Iterator[None]:
-    """Seed numpy's global generator and put it back after: rliable 1.2 draws from it and ignores `random_state`."""
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(0)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002

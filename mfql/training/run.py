@@ -28,7 +28,7 @@ from mfql.training.checkpoint import Checkpoints
 if TYPE_CHECKING:
     import torch
 
-_PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ogbench", "safetensors", "pandas", "rliable", "snakemake")
+_PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ogbench", "safetensors", "pandas", "snakemake")
 _TRAINING_CODE = ("agents", "data", "envs", "evaluation", "training", "draws.py", "settings.py", "tasks.py")
 
 # What a container image says of itself: digest, version and revision; containers/digest.py writes it.

@@ -26,7 +26,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from mfql.files import write_json
-from mfql.report import aggregate, benchmark, figures, formats, published, verdict_tables
+from mfql.report import aggregate, benchmark, bootstrap, figures, formats, published, verdict_tables
 from mfql.report.html import Options, read_tables, write_report
 from mfql.report.panels import Text, write_panel
 from mfql.report.scores import collect
@@ -53,7 +53,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(run / "video.json", {"episodes": 1})
     scores = collect(files)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(aggregate, "REPETITIONS", 20)
+        patch.setattr(bootstrap, "REPETITIONS", 20)
         tables = aggregate.write(scores, folder / "aggregate")
     formats.write(tables, folder / "aggregate")
     figures.write(tables, folder / "aggregate")
