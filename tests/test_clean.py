@@ -10,7 +10,7 @@ import yaml
 
 from mfql import load_policy
 from mfql.cli import main
-from mfql.files import locked
+from mfql.locks import locked
 from tests.training_runs import DATASET, SHORT, TASK, Workplace
 
 KEPT = {"manifest.json", "evaluation.json", "metrics.csv", "policy.safetensors", "policy.json"}

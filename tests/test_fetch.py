@@ -24,7 +24,8 @@ from mfql.data.description import description_path, split_paths, verify
 from mfql.data.fetch import fetch
 from mfql.envs.d4rl import dataset_url
 from mfql.errors import UserError
-from mfql.files import locked, sha256
+from mfql.files import sha256
+from mfql.locks import locked
 
 NAME = "antmaze-large-navigate-v0"
 FILE = f"{NAME}.npz"

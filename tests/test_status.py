@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -135,7 +134,7 @@ def test_a_job_that_failed_before_it_had_a_folder_is_told_by_its_log(place):
 def test_a_run_on_another_host_runs_until_its_lock_is_no_longer_renewed(place):
     run = place.folder / "results" / "runs" / "waits" / TASK / "seed1" / "offline"
     run.mkdir(parents=True)
-    (run / "lock").write_text(json.dumps({"host": "elsewhere", "processes": "", "pid": 1, "started": 0.0}))
+    (run / "lock").write_text("filelock/2\npid=1\nhost=elsewhere\nmode=lease\ntoken=0\nduration=120.0\n")
     assert "by process 1 on elsewhere" in status(place, str(run))["running"][0]
     os.utime(run / "lock", (0, time.time() - 7200))
     assert "killed; the same command continues it" in status(place, str(run))["interrupted"][0]

@@ -347,7 +347,7 @@ def test_data_are_refused_only_if_they_were_generated_in_another_physics(dataset
 
 @pytest.mark.slow
 def test_a_folder_in_use_is_refused(place):
-    from mfql.files import locked
+    from mfql.locks import locked
 
     run = place.run(METHOD, 0, "pretrain")
     with locked(run.parent / "lock"):

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mfql.errors import UserError
-from mfql.files import locked, read_json, sha256, write_json
+from mfql.files import read_json, sha256, write_json
+from mfql.locks import locked
 
 _WAIT = 60.0  # seconds for another fetch that is writing its record, which takes milliseconds
 

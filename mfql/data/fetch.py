@@ -14,7 +14,8 @@ from mfql.data.checksums import Checksum, record, recorded
 from mfql.data.description import describe, description_path, split_paths
 from mfql.data.download import REMEDY, RETRIES, Part, download, require_space
 from mfql.errors import UserError
-from mfql.files import locked, read_json
+from mfql.files import read_json
+from mfql.locks import locked
 
 _ARRAYS = {
     ".npz": {"observations", "actions", "terminals"},

@@ -13,7 +13,8 @@ from mfql.data.dataset import ACTION_LIMIT, StackedImages, Transitions
 from mfql.data.description import REPLACE
 from mfql.envs.pixels import FRAMES
 from mfql.errors import UserError
-from mfql.files import locked, write_whole
+from mfql.files import write_whole
+from mfql.locks import locked
 from mfql.tasks import Task
 
 if TYPE_CHECKING:

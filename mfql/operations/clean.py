@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from mfql.errors import UserError
-from mfql.files import InUse, holder, locked
+from mfql.locks import InUse, holder, locked
 from mfql.operations.runs import name_of, runs_in
 from mfql.plan.configuration import find_run, planned_runs, read_configuration
 from mfql.plan.outlook import Outlooks

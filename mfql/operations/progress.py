@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mfql.errors import UserError
-from mfql.files import holder, read_json
+from mfql.files import read_json
+from mfql.locks import OwnerRecord, holder, named
 from mfql.settings import steps_of
 from mfql.training.run import RunFolder
 
@@ -109,10 +110,10 @@ def _ended(run: RunFolder, result: dict[str, Any], log: Path | None) -> Standing
     return Standing(run, State.FINISHED, result["steps"], result["steps"], log=log)
 
 
-def _running(run: RunFolder, manifest: dict[str, Any] | None, lock: dict[str, Any], log: Path | None) -> Standing:
+def _running(run: RunFolder, manifest: dict[str, Any] | None, lock: OwnerRecord, log: Path | None) -> Standing:
     step, moment = _last_mark(run)
     began, first = _session(manifest)
-    note = f"by process {lock['pid']} on {lock['host']}"
+    note = f"by {named(lock)}"
     return Standing(run, State.RUNNING, step or 0, _steps(manifest), _rate(step, moment, first, began), note, log)
 
 

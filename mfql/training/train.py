@@ -19,7 +19,8 @@ from mfql.envs.usage import usage_of
 from mfql.errors import UserError
 from mfql.evaluation.interval import wilson
 from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, acting_seconds, save_policy
-from mfql.files import identity_of, json_text, locked, sha256, write_json, write_whole
+from mfql.files import identity_of, json_text, sha256, write_json, write_whole
+from mfql.locks import locked
 from mfql.settings import (
     Settings,
     agent_file,
@@ -83,8 +84,8 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wai
         execution = replace(execution, compiled=repays_compiling(execution.device, updates))
     set_precision(settings.precision, execution.device)
     with ExitStack() as locks:
-        for seed in sorted(job.seeds):
-            locks.enter_context(locked(job.run(seed).lock, wait=math.inf if wait else 0.0))
+        own = [job.run(seed).lock for seed in sorted(job.seeds)]
+        locks.enter_context(locked(*own, wait=math.inf if wait else 0.0))
         locks.enter_context(_failure_recorded([job.run(seed) for seed in job.seeds]))
         locks.enter_context(memory_errors_for_people())
         check_simulation(job.data, task.dataset)

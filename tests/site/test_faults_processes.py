@@ -21,7 +21,7 @@ import pytest
 import torch
 
 import mfql.data.fetch as fetching
-from mfql import files
+from mfql import locks
 from mfql.data.description import split_paths
 from mfql.envs import vector
 from tests.site.faults import (
@@ -204,26 +204,23 @@ def test_of_two_fetches_of_one_dataset_the_second_refuses(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "holder",
-    [
-        {"host": socket.gethostname(), "pid": 2**22 + 1, "started": 1.0},
-        {"host": socket.gethostname(), "pid": 1, "started": 1.0},
-        {"host": "elsewhere", "pid": 1, "started": 1.0},
-        None,
-    ],
+    ("host", "pid"),
+    [(socket.gethostname(), 2**22 + 1), (socket.gethostname(), 1), ("elsewhere", 1), (None, 0)],
     ids=["ended", "number reused", "another host", "empty"],
 )
 @pytest.mark.parametrize("hours", [0, 5], ids=["", "clock ahead"])
-def test_a_stale_lock_delays_a_run_and_no_more(holder: dict[str, Any] | None, hours: int, runs: Runs) -> None:
+def test_a_stale_lock_delays_a_run_and_no_more(host: str | None, pid: int, hours: int, runs: Runs) -> None:
     results = runs.place.folder / "stale"
     shutil.copytree(runs.own("pretrain").parent, runs.own("pretrain", "stale").parent)
     lock = runs.own("pretrain", "stale").parent / "lock"
-    lock.write_text(json.dumps(holder) if holder else "")
+    # As filelock writes it.
+    lease = f"filelock/2\npid={pid}\nhost={host}\nmode=lease\ntoken={'0' * 32}\nduration=1.5\nstart=1\n"
+    lock.write_text(lease if host else "")
     date = time.time() + 3600 * hours
     os.utime(lock, (date, date))
     try:
         # Two minutes, shortened.
-        status, said = call(runs.arguments("pretrain", "stale"), lambda: setattr(files, "_LEASE", 1.0))
+        status, said = call(runs.arguments("pretrain", "stale"), lambda: vars(locks).update(_LEASE=1.5, _BEAT=0.5))
         assert status == 0, said
         assert "restored" in said
         assert not lock.exists()

@@ -1,0 +1,149 @@
+"""Locks on folders in use: a file of filelock's that names its holder, who renews its date.
+
+A lease rather than a lock of the operating system, which network file systems lack or keep for a client that is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psutil
+from filelock import LeaseCompromise, LeaseSettingsMismatch, OwnerRecord, SoftFileLease, Timeout
+
+from mfql.errors import UserError
+from mfql.files import writing
+
+__all__ = ["InUse", "OwnerRecord", "holder", "locked", "named"]
+
+# Seconds between two signs of life of a lock's holder, and without one until its lock may be taken over: longer than a
+# network file system shows old dates.
+_BEAT, _LEASE = 20.0, 120.0
+# The clocks of two machines may differ: what only asks for a holder allows for more.
+_SILENCE = 600.0
+# Between two looks at a lock that is held: at first, and at most, since it may be held for days on a network.
+_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
+# A process that lost its lock ends as one that was asked to end (sysexits' EX_TEMPFAIL).
+_EXIT_LOST = 75
+
+
+class InUse(UserError):
+    """Another process holds a lock."""
+
+
+@contextmanager
+def locked(*paths: str | Path, wait: float = 0.0) -> Iterator[None]:
+    """Hold lock files while the block runs, so that no second process writes in their folders.
+
+    The holder renews their dates every 20 seconds. The lock of one on this machine that no longer lives is taken over
+    at once. One on another machine, or in another container, is watched: its locks are taken over, all at once, if two
+    minutes pass by the clock here in which it renews nothing. A process that stood still for so long and finds a lock
+    taken ends at once and writes nothing more.
+
+    Args:
+        paths: the lock files, absent before and after.
+        wait: seconds to wait for another process to release each.
+
+    Raises:
+        InUse: another process holds a folder.
+        UserError: one cannot be written.
+    """
+    leases = [_lease(Path(path)) for path in paths]
+    with ExitStack() as held:
+        for later in range(len(leases)):
+            if not _take(leases[later]):
+                for other in leases[later + 1 :]:
+                    _look(other)  # From now on it counts for how long that one's holder is silent.
+                _wait_for(leases[later], wait)
+            held.callback(leases[later].release)
+        yield
+
+
+def holder(path: str | Path) -> OwnerRecord | None:
+    """The process (`hostname` and `pid`) that holds a lock; None where none does.
+
+    One that cannot be looked up from here counts as holding it unless the lock was not renewed for ten minutes.
+    """
+    owner = SoftFileLease(path, lease_duration=_LEASE).owner
+    if owner is None or (owner.hostname == _here() and not psutil.pid_exists(owner.pid)):
+        return None
+    with suppress(FileNotFoundError):
+        return owner if time.time() - Path(path).stat().st_mtime < _SILENCE else None
+    return None
+
+
+@cache
+def _here() -> str:
+    """What filelock calls this machine and its set of processes, which in a container are others."""
+    with TemporaryDirectory() as folder, SoftFileLease(Path(folder, "lock")) as lease:
+        owner = lease.owner
+    return owner.hostname if owner else ""
+
+
+def _lease(path: Path) -> SoftFileLease:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return SoftFileLease(path, lease_duration=_LEASE, heartbeat_interval=_BEAT, on_compromise=_end)
+
+
+def _take(lease: SoftFileLease) -> bool:
+    """Whether the lock is now this process's."""
+    with writing(lease.lock_file):
+        try:
+            lease.acquire(blocking=False)
+        except Timeout:
+            return False
+        except LeaseSettingsMismatch as error:
+            raise _in_use(lease) from error
+    return True
+
+
+def _look(lease: SoftFileLease) -> None:
+    if _take(lease):
+        lease.release()
+
+
+def _wait_for(lease: SoftFileLease, wait: float) -> None:
+    """Take a lock that another process holds when that releases it, or turns out to be dead."""
+    path, began, told = Path(lease.lock_file), time.monotonic(), wait == 0.0
+    seen, pause = _renewed(path), _PAUSE
+    while not _take(lease):
+        owner, waited = lease.owner, time.monotonic() - began
+        lives = (owner is not None and owner.hostname == _here()) or _renewed(path) not in (seen, None)
+        if not lives and owner is None and waited >= _LEASE:
+            # Empty: its holder was killed before it wrote its name, or could not on a full disk. filelock keeps it.
+            lease.force_break()
+        if lives and waited >= wait:
+            raise _in_use(lease)
+        if lives and not told:
+            print(f"mfql: {path.parent} is in use by {named(owner)}; waiting for it", file=sys.stderr, flush=True)
+            told = True
+        time.sleep(pause)
+        pause = min(1.5 * pause, _LONGEST_PAUSE)
+
+
+def _renewed(path: Path) -> int | None:
+    with suppress(FileNotFoundError), open(path) as file:  # Opened, since a network file system then asks its server.
+        return os.fstat(file.fileno()).st_mtime_ns
+    return None
+
+
+def _end(lost: LeaseCompromise) -> None:
+    said = f"this process stood still, and {lost.lock_file} is another's now ({lost.reason})"
+    print(f"mfql: {said}; it ends and writes nothing more", file=sys.stderr, flush=True)
+    os._exit(_EXIT_LOST)
+
+
+def _in_use(lease: SoftFileLease) -> InUse:
+    return InUse(f"{Path(lease.lock_file).parent} is in use by {named(lease.owner)}", "Wait for it, or end it.")
+
+
+def named(owner: OwnerRecord | None) -> str:
+    """A lock's holder in words; None stands for one that is just writing its name."""
+    return f"process {owner.pid} on {owner.hostname.partition('?')[0]}" if owner else "another process"
