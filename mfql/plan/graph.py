@@ -7,6 +7,7 @@ all that it has, so that what is taken of it stands in one place, which tests ho
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from mfql.errors import UserError
 # Executors that start jobs on this machine, or none at all.
 _HERE = (None, "local", "dryrun", "touch")
 # Lines that are no complaint of Snakemake's.
-_TOLD = ("Using ", "Config file ", "Assuming unrestricted ", "host: ", "Building DAG of jobs")
+_TOLD = re.compile(r"Using |Config file .* is extended|Assuming unrestricted |host: |Building DAG of jobs")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Job:
     Args:
         output: its files.
         needed: whether a launch runs it; of the others the files are there and in order.
-        asks: how much of each pooled resource it takes at its first attempt; of jobs on this machine nothing.
+        asks: how much of each pooled resource it takes at its first attempt.
     """
 
     rule: str
@@ -45,7 +46,7 @@ class Queue:
     """How a profile fills a cluster's queue.
 
     Args:
-        jobs: that it holds at once at most.
+        jobs: that it holds at once at most; `sys.maxsize` for any number.
         pools: the resources that its jobs share, and how much there is of each.
     """
 
@@ -91,36 +92,37 @@ def hand_over(workflow: Any, config: Mapping[str, Any]) -> None:
     _read[:] = [(workflow, config)]
 
 
-def graph_of(workflow: Any, config: Mapping[str, Any], remote: bool) -> Graph:
+def graph_of(workflow: Any, config: Mapping[str, Any], nodes: int | None) -> Graph:
     """The graph of a workflow whose jobs Snakemake has found.
 
     Args:
         workflow: as the Snakefile sees it.
-        remote: whether jobs go to a cluster.
+        nodes: jobs at once on a cluster, `sys.maxsize` for any number; None where they run on this machine.
     """
     dag, settings = workflow.dag, workflow.dag_settings
-    queue = _queue(workflow) if remote else None
+    queue = None if nodes is None else Queue(nodes, _pools(workflow))
     asked = [*(sorted(settings.targets) or ["all"])]
     asked += [f"until {name}" for name in sorted(settings.until)]
     asked += [f"without {name}" for name in sorted(settings.omit_from)]
     jobs = []
     for job in dag.jobs:
         needed = dag.needrun(job)
-        pools = queue.pools if queue is not None and needed and not job.is_local else ()
+        pools = queue.pools if queue is not None and needed else ()
         asks = {name: float(value) for name in pools if isinstance(value := job.resources.get(name), int | float)}
         jobs.append(Job(job.rule.name, dict(job.wildcards_dict), tuple(map(str, job.output)), needed, asks))
     return Graph(" ".join(asked), config, tuple(jobs), queue, Path.cwd())
 
 
-def _queue(workflow: Any) -> Queue:
+def _pools(workflow: Any) -> dict[str, float]:
     """Snakemake shares a resource out among all jobs of a cluster, unless its scope is `local`: then it limits each."""
+    # Sizes are limited by `mem_mb` and have a scope as `mem`, in later releases of Snakemake 9.
+    local = {name for scoped in workflow.resource_scopes.locals for name in (scoped, f"{scoped}_mb", f"{scoped}_mib")}
     limits = {name: getattr(limit, "value", limit) for name, limit in workflow.global_resources.items()}
-    pools = {
+    return {
         name: float(limit)
         for name, limit in limits.items()
-        if name not in ("_cores", "_nodes") and limit is not None and not workflow.resource_scopes.is_local(name)
+        if limit is not None and name not in ("_cores", "_nodes", *local)
     }
-    return Queue(workflow.resource_settings.nodes or sys.maxsize, pools)
 
 
 def ask(arguments: Sequence[str]) -> Graph:
@@ -133,27 +135,31 @@ def ask(arguments: Sequence[str]) -> Graph:
     from snakemake.cli import args_to_api, parse_args
 
     _read.clear()
-    said = io.StringIO()
+    said, environment = io.StringIO(), dict(os.environ)
     try:
         with redirect_stdout(said), redirect_stderr(said):
             # With just these two Snakemake finds the jobs and prints none of them.
             parser, options = parse_args([*arguments, "--dry-run", "--quiet", "rules", "progress"])
-            remote = options.executor not in _HERE
+            # Read before the dry run takes their place.
+            nodes = None if options.executor in _HERE else (options.jobs or sys.maxsize)
             agreed = args_to_api(options, parser)
     except SystemExit as ended:  # The Snakefile's own message, or that of an unknown option.
         raise _refusal(ended.code if isinstance(ended.code, str) else said.getvalue()) from None
     except Exception as error:
         raise _refusal(f"{said.getvalue()}\n{error}") from error
+    finally:  # What Snakefile and profile set is for jobs.
+        os.environ.clear()
+        os.environ.update(environment)
     if not agreed or not _read:
         raise _refusal(said.getvalue())
     (workflow, config), *_ = _read
-    return graph_of(workflow, config, remote)
+    return graph_of(workflow, config, nodes)
 
 
 def _refusal(said: str) -> UserError:
     """The error that says what Snakemake said last."""
     found = [line.rstrip() for line in said.rpartition("Building DAG of jobs...")[2].splitlines() if line.strip()]
-    lines = [line for line in found if not line.startswith(_TOLD)] or ["snakemake finds no jobs and says nothing"]
+    lines = [line for line in found if not _TOLD.match(line)] or ["snakemake finds no jobs and says nothing"]
     # A usage or a traceback ends with what was wrong.
     if any(line.startswith(("usage: ", "Traceback ")) for line in lines):
         lines = lines[-1:]

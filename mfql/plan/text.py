@@ -81,7 +81,7 @@ def queue_lines(graph: Graph) -> list[str]:
     queue, needed = graph.queue, graph.needed
     if queue is None:
         return []
-    most = "any number" if queue.jobs == sys.maxsize else f"{queue.jobs}"
+    most = "any number of" if queue.jobs == sys.maxsize else f"at most {queue.jobs}"
     lines = [f"  {most} jobs in the queue at once, by the profile's `jobs`"]
     for resource, size in queue.pools.items():
         largest = max(needed, key=lambda job: job.asks.get(resource, 0.0), default=None)

@@ -226,7 +226,8 @@ def judged_tables(wildcards):
 
 def announce():
     """Print what this launch is about to run and takes on this machine, and stop where that is years."""
-    if for_people(tell, graph_of(workflow, config, remote=workflow.non_local_exec)):
+    nodes = workflow.resource_settings.nodes if workflow.non_local_exec else None
+    if for_people(tell, graph_of(workflow, config, nodes)):
         sys.exit("Nothing was started.")
 
 
