@@ -78,7 +78,15 @@ def jobs(printed: str) -> dict[str, int]:
 
 def test_jobs_are_counted_by_stage(plan):
     printed = plan()
-    expected = {"data generated": 1, "offline": 2, "pretrain": 1, "online": 1, "evaluation": 9, "report": 5, "target": 1}
+    expected = {
+        "data generated": 1,
+        "offline": 2,
+        "pretrain": 1,
+        "online": 1,
+        "evaluation": 9,
+        "report": 5,
+        "target": 1,
+    }
     assert jobs(printed) == expected | {"jobs": 20}
 
 
