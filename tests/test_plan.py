@@ -147,6 +147,7 @@ def test_a_full_size_configuration_stops_without_a_gpu_and_names_the_smaller_one
         (("claims",), "the claims are about the runs of the configuration reduced, not of paper"),
         (("--profile", "elsewhere"), "elsewhere"),
         (("--snakemake", "--nonsense"), "unrecognized arguments: --nonsense"),
+        (("--snakemake", "--list"), "looks for no jobs"),
     ],
 )
 def test_what_snakemake_refuses_is_named_without_a_traceback(project, capsys, arguments, named):

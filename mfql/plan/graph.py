@@ -150,16 +150,18 @@ def ask(arguments: Sequence[str]) -> Graph:
     finally:  # What Snakefile and profile set is for jobs.
         os.environ.clear()
         os.environ.update(environment)
-    if not agreed or not _read:
+    workflow, config = _read[0] if _read else (None, {})
+    if not agreed:
         raise _refusal(said.getvalue())
-    (workflow, config), *_ = _read
+    if workflow is None or workflow.dag is None:
+        raise UserError("snakemake looks for no jobs here", "Leave out options that make it list or do something else.")
     return graph_of(workflow, config, nodes)
 
 
 def _refusal(said: str) -> UserError:
     """The error that says what Snakemake said last."""
     found = [line.rstrip() for line in said.rpartition("Building DAG of jobs...")[2].splitlines() if line.strip()]
-    lines = [line for line in found if not _TOLD.match(line)] or ["snakemake finds no jobs and says nothing"]
+    lines = [line for line in found if not _TOLD.match(line)] or ["snakemake refuses, and says nothing"]
     # A usage or a traceback ends with what was wrong.
     if any(line.startswith(("usage: ", "Traceback ")) for line in lines):
         lines = lines[-1:]
