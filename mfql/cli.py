@@ -197,6 +197,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         "--wait", action="store_true", help="for another process that trains one of these runs, and take its result"
     )
     train.add_argument("--no-progress", action="store_true")
+    train.add_argument("--allow-cpu", action="store_true", help="go on without a GPU however long it takes")
     train.set_defaults(func=_train)
 
 
@@ -205,16 +206,16 @@ def _train(options: argparse.Namespace) -> int:
 
     try:
         with asked_to_end():
-            _train_job(options)
+            return _train_job(options)
     except Interrupted:
         print("mfql: asked to end; the state is saved, the same command continues", file=sys.stderr)
         return EXIT_CONTINUE
-    return 0
 
 
-def _train_job(options: argparse.Namespace) -> None:
+def _train_job(options: argparse.Namespace) -> int:
     import torch
 
+    from mfql.plan import EXIT_WANTS_GPU, training_wants_gpu
     from mfql.training.device import choose_device
     from mfql.training.loop import Execution
     from mfql.training.train import Job, train
@@ -233,6 +234,8 @@ def _train_job(options: argparse.Namespace) -> None:
         options.results,
         options.config_dir,
     )
+    if device.type == "cpu" and not options.allow_cpu and training_wants_gpu(**vars(job)):
+        return EXIT_WANTS_GPU
     execution = Execution(
         device,
         options.workers,
@@ -241,6 +244,7 @@ def _train_job(options: argparse.Namespace) -> None:
         not options.no_progress,
     )
     train(job, execution, choose_compiling=options.compile == "auto", wait=options.wait)
+    return 0
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
@@ -342,10 +346,29 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
     plan.add_argument(
         "targets", nargs="*", metavar="TARGET", help="as given to snakemake, such as offline; default: all"
     )
-    plan.add_argument("--configfile", type=Path, help="laid over config.yaml, as snakemake lays it")
-    plan.add_argument("--config-dir", type=Path, default=Path("config"))
-    plan.add_argument("--results", type=Path, default=Path("results"))
-    plan.add_argument("--speed", type=Path, default=Path("results/speed.json"), metavar="FILE", help="measured speed")
+    plan.add_argument(
+        "--configfile",
+        type=Path,
+        action="append",
+        default=[],
+        help="laid over config.yaml, as snakemake lays it; may be repeated",
+    )
+    for option, metavar, what in (
+        ("--config", "KEY=VALUE", "changes to the configuration"),
+        ("--until", "TARGET", "rules or files to stop at"),
+        ("--omit-from", "TARGET", "rules or files to leave out, with all that rests on them"),
+    ):
+        plan.add_argument(option, nargs="+", action="extend", default=[], metavar=metavar, help=f"{what}: of snakemake")
+    for option in ("--profile", "--workflow-profile"):
+        plan.add_argument(option, type=Path, metavar="DIR", help="of snakemake: how many jobs run at once by it")
+    plan.add_argument(
+        "--snakemake",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="OPTION",
+        help="comes last: all that follows is handed on, such as --forcerun scores",
+    )
+    plan.add_argument("--speed", type=Path, metavar="FILE", help="measured speed; default: results/speed.json")
     plan.add_argument("--gpus", type=_count(0), help="to plan for; default: those of this machine")
     plan.add_argument("--allow-cpu", action="store_true", help="go on without a GPU however long it takes")
     plan.add_argument("--verbose", action="store_true", help="name each run, and what becomes of it")

@@ -239,16 +239,19 @@ def test_ablations_are_trained_and_drawn_with_their_cost(finished_runs: Workplac
 # --- the workflow and its plan ----------------------------------------------------------------------------------------
 
 
-def test_the_list_and_the_plan_count_an_ablations_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    configfile = ["--configfile", str(ROOT / "tests/miniature.yaml"), "--config-dir", str(CONFIG)]
+def test_the_list_and_the_plan_count_an_ablations_runs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(clone(tmp_path / "mfql").folder)
+    configfile = ["--configfile", "tests/miniature.yaml"]
     assert main(["ablation", "list", *configfile]) == 0
     listed = dict(line.split()[:2] for line in capsys.readouterr().out.splitlines())
     assert set(listed) == set(NAMES)
-    plan = ["plan", "ablation_protocol", *configfile, "--results", str(tmp_path), "--gpus", "1"]
+    plan = ["plan", "ablation_protocol", *configfile, "--gpus", "1"]
     assert main(plan) == 0
     printed = capsys.readouterr().out
     assert f"ablation_protocol: {listed['protocol']} runs" in printed
-    # Eight points on three tasks, a job each; the plan and the figure.
+    # Eight points on three tasks, a job each; the list and the figure.
     assert "offline             24  96 runs: 96 new" in printed
     assert "report               2" in printed
     assert main([*plan[:2], "ablation_protocol", *plan[2:]]) == 0

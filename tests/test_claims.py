@@ -241,12 +241,13 @@ def test_the_workflow_makes_every_table_that_the_claims_read(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_another_configuration_is_refused_before_anything_is_trained(tmp_path: Path, capsys) -> None:
+def test_another_configuration_is_refused_before_anything_is_trained(tmp_path: Path, capsys, monkeypatch) -> None:
     project = clone(tmp_path / "mfql")
     message = "the claims are about the runs of the configuration reduced, not of paper"
     for target in ("claims", "results/paper/claims/panel.json"):
         assert message in project.snakemake("-n", target, fails=True)
-    assert main(["plan", "claims", "--config-dir", str(CONFIG), "--gpus", "1"]) == 2
+    monkeypatch.chdir(project.folder)
+    assert main(["plan", "claims", "--gpus", "1"]) == 2
     assert message in capsys.readouterr().err
 
 

@@ -23,6 +23,7 @@ from mfql.plan.configuration import find_run
 from mfql.plan.cost import MeasuredSpeed, find_speed, operations_of
 from mfql.plan.sizes import dataset_bytes
 from mfql.training.run import Fate, RunFolder, changes, describe_run, go_on_together
+from tests.test_workflow import clone
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "config"
@@ -34,10 +35,19 @@ NONE = {"methods": [], "tasks": []}
 
 
 @pytest.fixture
-def config(tmp_path):
+def project(tmp_path, monkeypatch) -> Path:
+    """A working copy, without results, and the folder in which `mfql plan` is asked."""
+    folder = clone(tmp_path / "mfql").folder
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return folder
+
+
+@pytest.fixture
+def config(project):
     def write(**changes) -> str:
-        content = yaml.safe_load((CONFIG / "quickstart.yaml").read_text()) | {"data_dir": str(tmp_path / "data")}
-        path = tmp_path / "config.yaml"
+        content = yaml.safe_load((CONFIG / "quickstart.yaml").read_text())
+        path = project / "changed.yaml"
         path.write_text(yaml.safe_dump(content | changes))
         return str(path)
 
@@ -45,21 +55,11 @@ def config(tmp_path):
 
 
 @pytest.fixture
-def plan(config, tmp_path, monkeypatch, capsys):
+def plan(config, capsys):
     """Plan the quickstart with these changes; returns what is printed."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
-    def run(*arguments: str, status: int = 0, config_dir: Path = CONFIG, **changes) -> str:
-        path = config(**changes)
-        places = (
-            "--config-dir",
-            str(config_dir),
-            "--results",
-            str(tmp_path / "results"),
-            "--speed",
-            str(tmp_path / "speed"),
-        )
-        assert main(["plan", "--configfile", path, *places, *arguments]) == status
+    def run(*arguments: str, status: int = 0, **changes) -> str:
+        assert main(["plan", *arguments, "--speed", "speed", "--configfile", config(**changes)]) == status
         captured = capsys.readouterr()
         return captured.out + captured.err
 
@@ -78,15 +78,22 @@ def jobs(printed: str) -> dict[str, int]:
 
 def test_jobs_are_counted_by_stage(plan):
     printed = plan()
-    expected = {"data generated": 1, "offline": 2, "pretrain": 1, "online": 1, "evaluation": 9, "report": 5}
-    assert jobs(printed) == expected | {"jobs": 19}
-    assert "tuning apart" in printed
+    expected = {
+        "data generated": 1,
+        "offline": 2,
+        "pretrain": 1,
+        "online": 1,
+        "evaluation": 9,
+        "report": 5,
+        "target": 1,
+    }
+    assert jobs(printed) == expected | {"jobs": 20}
 
 
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        ("offline", {"data generated": 1, "offline": 2}),
+        ("offline", {"data generated": 1, "offline": 2, "target": 1}),
         (
             f"results/runs/{METHOD}/{TASK}/seed1/online/evaluation.json",
             {"data generated": 1, "pretrain": 1, "online": 1},
@@ -109,10 +116,6 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert (len(done.stdout.splitlines()), done.stdout.splitlines()[-1], done.stderr) == (2, "0", "")
 
 
-def test_a_target_that_is_not_planned_is_named(plan):
-    assert "not counted: tune" in plan("tune")
-
-
 def test_a_reused_offline_run_counts_once():
     paper = {"methods": ["mfql"], "tasks": [LARGE]}
     runs = planned_runs({"offline": paper, "online": paper, "seeds": [0]}, CONFIG)
@@ -132,14 +135,38 @@ def test_a_full_size_configuration_stops_without_a_gpu_and_names_the_smaller_one
     assert "2 GPU" in plan("--gpus", "2", **changes)
 
 
-def test_an_unreadable_configuration_is_named(tmp_path, capsys):
-    assert main(["plan", "--configfile", str(tmp_path / "absent.yaml"), "--config-dir", str(CONFIG)]) == 2
-    assert "absent.yaml" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--configfile", "absent.yaml"), "absent.yaml"),
+        (("--configfile", "Snakefile"), "not valid JSON or YAML"),
+        (("--config", "seeds=three"), "seeds: 'three' is not of type 'array'\n  config/README.md explains each entry."),
+        (("nonsense",), "No rule to produce nonsense"),
+        (("--until", "nonsense"), "No rule to produce nonsense"),
+        (("results/runs/mfqll/scene-play-singletask-task2-v0/seed7/offline/evaluation.json",), "'mfqll'"),
+        (("claims",), "the claims are about the runs of the configuration reduced, not of paper"),
+        (("--profile", "elsewhere"), "elsewhere"),
+        (("--snakemake", "--nonsense"), "unrecognized arguments: --nonsense"),
+        (("--snakemake", "--list"), "looks for no jobs"),
+    ],
+)
+def test_what_snakemake_refuses_is_named_without_a_traceback(project, capsys, arguments, named):
+    assert main(["plan", *arguments]) == 2
+    said = capsys.readouterr()
+    assert named in said.err
+    assert "Traceback" not in said.err
+    assert not said.out
 
 
-def test_a_machine_without_torch_plans(config, tmp_path):
+def test_a_folder_without_a_workflow_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan"]) == 2
+    assert "No Snakefile found" in capsys.readouterr().err
+
+
+def test_a_machine_without_torch_plans(config):
     command = "import sys; sys.modules['torch'] = None; from mfql.cli import main; sys.exit(main(sys.argv[1:]))"
-    arguments = ["plan", "--configfile", config(), "--config-dir", str(CONFIG), "--results", str(tmp_path)]
+    arguments = ["plan", "--configfile", config()]
     done = subprocess.run([sys.executable, "-c", command, *arguments], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "offline" in done.stdout
@@ -167,11 +194,11 @@ def speed_file(folder: Path, **changes) -> Path:
     return path
 
 
-def test_hours_come_from_measured_speed_where_there_is_some(plan, tmp_path):
+def test_hours_come_from_measured_speed_where_there_is_some(plan, project):
     paper = {"methods": ["mfql"], "tasks": [LARGE]}
     changes = {"offline": paper, "online": NONE, "datasets": {}}
     assert "rule of thumb" in plan("offline", "--gpus", "1", **changes)
-    speed_file(tmp_path)
+    speed_file(project)
     printed = plan("offline", "--gpus", "1", **changes)
     assert "measured on NVIDIA H100 on 2026-11-22 by `make bench`" in printed
     assert "matrix products" in plan("offline", "--allow-cpu", **changes)
@@ -189,8 +216,8 @@ def test_more_seeds_never_take_less_time(seeds, more):
 
 
 @pytest.mark.parametrize("measurements", [3, [{"device": "cuda"}], [{"device": "cuda", "stage": "later"}]])
-def test_a_faulty_file_of_measured_speed_is_named(plan, tmp_path, measurements):
-    speed_file(tmp_path, measurements=measurements)
+def test_a_faulty_file_of_measured_speed_is_named(plan, project, measurements):
+    speed_file(project, measurements=measurements)
     assert "no file of measured speed" in plan("--gpus", "1", status=2)
 
 
@@ -198,18 +225,14 @@ def test_speed_of_another_device_is_not_used(tmp_path):
     assert not isinstance(find_speed(speed_file(tmp_path), gpus=0), MeasuredSpeed)
 
 
-def test_recorded_sizes_are_used_and_files_in_place_are_no_download(plan, tmp_path):
+def test_recorded_sizes_are_used_and_files_in_place_are_no_download(plan, project):
     lock = {f"{DATASET}{split}.npz": {"bytes": size, "sha256": "0" * 64} for split, size in (("", 7e9), ("-val", 1e9))}
-    places = tmp_path / "places"
-    places.mkdir()
-    for path in CONFIG.iterdir():
-        (places / path.name).symlink_to(path)
-    (places / "datasets.lock.json").write_text(json.dumps(lock))
-    published = {"datasets": {DATASET: {"source": "fetch"}}, "config_dir": places}
+    (project / "config" / "datasets.lock.json").write_text(json.dumps(lock))
+    published = {"datasets": {DATASET: {"source": "fetch"}}}
     assert "8 GB to download" in plan("offline", **published)
     assert "8 GB to take from /some/folder" in plan("offline", **published, datasets_from="/some/folder")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / f"{DATASET}.npz").touch()
+    (project / "data").mkdir()
+    (project / "data" / f"{DATASET}.npz").touch()
     printed = plan("offline", **published)
     assert "1 GB to download" in printed
     assert "estimated from" not in printed
@@ -243,8 +266,8 @@ def test_settings_whose_defaults_are_computed_are_read_from_the_running_file(tmp
 class Folder:
     """Run folders as the trainer leaves them."""
 
-    def __init__(self, tmp_path: Path) -> None:
-        self.results, self.data = tmp_path / "results", tmp_path / "data" / "episodes100-seed0"
+    def __init__(self, project: Path) -> None:
+        self.results, self.data = project / "results", project / "data" / "episodes100-seed0"
         self.data.mkdir(parents=True)
         self.describe_data("a" * 64)
 
@@ -270,8 +293,8 @@ class Folder:
 
 
 @pytest.fixture
-def runs(tmp_path):
-    return Folder(tmp_path)
+def runs(project):
+    return Folder(Path())
 
 
 ONE_METHOD = {"offline": {"methods": [METHOD], "tasks": [TASK]}, "online": NONE}
@@ -391,7 +414,7 @@ ONE_CUBE = {
 def test_data_of_an_earlier_physics_are_generated_anew_beside_them(plan, runs):
     (runs.data / f"{CUBE_DATA}.json").write_text(json.dumps({"source": "generated", "sha256": {"train": "a" * 64}}))
     printed = plan("offline", **ONE_CUBE)
-    assert jobs(printed) == {"jobs": 2, "data generated": 1, "offline": 1}
+    assert jobs(printed) == {"jobs": 3, "data generated": 1, "offline": 1, "target": 1}
     assert f"generated anew: {CUBE_DATA}: simulation version 1 -> 2; earlier data stay in {runs.data}\n" in printed
     assert "3 runs: 3 new" in printed
 
@@ -403,13 +426,3 @@ def test_data_of_another_physics_in_the_place_of_todays_are_refused_as_in_traini
     printed = plan("offline", **ONE_CUBE)
     assert f"3 refused: {CUBE_DATA} in {folder} was generated with simulation version 1, today's is 2" in printed
     assert "data generated" not in printed
-
-
-def test_replays_of_another_physics_are_made_anew(plan, runs):
-    folder = runs.results / "quickstart" / "replay"
-    folder.mkdir(parents=True)
-    for name in (f"{TASK}.json", "panel.json"):
-        (folder / name).write_text("{}")
-    assert jobs(plan("replay", **ONE_METHOD)) == {"jobs": 2, "replay": 2}
-    (folder / f"{TASK}.json").write_text('{"simulation_version": 1}')
-    assert jobs(plan("replay", **ONE_METHOD)) == {"jobs": 0}

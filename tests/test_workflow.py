@@ -109,18 +109,19 @@ def test_default_configuration_lists_the_whole_paper_without_data(project: Proje
     assert counts["train_offline_pixels"] == "20"
     assert {"evaluate", "scores", "aggregate", "report"} <= counts.keys()
     assert not (project.folder / "data").exists()
-    # `mfql plan` counts the same jobs; the target itself is none.
+    # `mfql plan` counts the same jobs.
     plan = [sys.executable, "-m", "mfql.cli", "plan", "--gpus", "1"]
     planned = subprocess.run(plan, cwd=project.folder, capture_output=True, text=True, timeout=300, check=True).stdout
     by_stage = dict(re.findall(r"^  (\w+(?: \w+)?) +(\d+)(?:  .*)?$", planned, re.MULTILINE))
     assert by_stage == {
-        "jobs": str(int(counts["total"]) - int(counts["all"])),
+        "jobs": counts["total"],
         "data fetched": counts["fetch"],
         "offline": str(int(counts["train_offline_0_7"]) + int(counts["train_offline_pixels"]) - 10),
         "pretrain": "10",
         "online": counts["train_online_0_7"],
         "evaluation": counts["evaluate"],
         "report": "5",
+        "target": counts["all"],
     }
 
 

@@ -1,88 +1,168 @@
 """`mfql plan`: what a launch would run, what it takes on this machine, and what it trains anew and why.
 
-Hours and bytes are estimates; jobs and runs are counted by the rules that the workflow and the trainer follow. This
-package needs no torch, so that a login node can plan.
+Jobs are Snakemake's own (`graph.py`), runs are judged as the trainer judges them (`outlook.py`); hours and bytes are
+estimates. This package needs no torch, so that a login node can plan.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
-from mfql.plan.configuration import planned_runs, read_configuration
-from mfql.plan.cost import find_speed, hours_of, visible_gpus
-from mfql.plan.launch import Launch
+from mfql.errors import UserError
+from mfql.plan.configuration import find_run, planned_runs, read_configuration
+from mfql.plan.cost import Hours, find_speed, hours_of, visible_gpus
+from mfql.plan.graph import Graph, ask
+from mfql.plan.launch import Launch, TrainingJob
 from mfql.plan.outlook import Outlooks
 from mfql.plan.sizes import data_of, result_bytes
-from mfql.plan.text import job_lines, run_lines, size_lines, time_lines
+from mfql.plan.text import job_lines, queue_lines, run_lines, size_lines, time_lines
 from mfql.training.run import Fate
 
-__all__ = ["EXIT_WANTS_GPU", "Request", "plan", "planned_runs", "read_configuration"]
+__all__ = ["EXIT_WANTS_GPU", "Request", "plan", "planned_runs", "read_configuration", "tell", "training_wants_gpu"]
 
 EXIT_WANTS_GPU = 3
-# Hours without a GPU from which a configuration is refused, unless one insists.
+# Hours without a GPU from which a launch or a training is refused, unless one insists.
 _MOST_CPU_HOURS = 48.0
 _SMALLER = "config/quickstart.yaml takes minutes, config/laptop.yaml half an hour."
+_CONFIG, _RESULTS, _SPEED = Path("config"), Path("results"), Path("speed.json")
+_LOCK = "datasets.lock.json"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to plan.
+    """What to plan, in Snakemake's words.
 
     Args:
-        configfile: laid over `config_dir/config.yaml`; None for that one alone.
-        targets: of Snakemake: `all`, `offline`, `online`, `replay`, `ablations`, `ablation_NAME`, or files; none stands
-            for `all`.
-        results: folder that has `runs/`.
-        speed: file of measured speed, if there.
-        gpus: to plan for; None counts those of this machine.
+        targets: rules or files; none stands for `all`.
+        configfile: laid over `config/config.yaml` and over each other, in this order.
+        config: changes to it, as `KEY=VALUE`.
+        until: rules or files to stop at; omit_from: to leave out with all that rests on them.
+        profile, workflow_profile: folders with Snakemake's options.
+        snakemake: further options, handed on as they are.
+        speed: file of measured speed, if there; None for `results/speed.json`.
+        gpus: to plan for; None counts those of this machine, or what a cluster's queue holds at once.
         allow_cpu: go on without a GPU however long it takes.
         verbose: name each run.
     """
 
-    configfile: Path | None = None
     targets: Sequence[str] = ()
-    config_dir: Path = Path("config")
-    results: Path = Path("results")
-    speed: Path = Path("results/speed.json")
+    configfile: Sequence[Path] = ()
+    config: Sequence[str] = ()
+    until: Sequence[str] = ()
+    omit_from: Sequence[str] = ()
+    profile: Path | None = None
+    workflow_profile: Path | None = None
+    snakemake: Sequence[str] = ()
+    speed: Path | None = None
     gpus: int | None = None
     allow_cpu: bool = False
     verbose: bool = False
 
+    @property
+    def arguments(self) -> list[str]:
+        """Of Snakemake."""
+        several = {
+            "--configfile": [str(path) for path in self.configfile],
+            "--config": self.config,
+            "--until": self.until,
+            "--omit-from": self.omit_from,
+            "--profile": [str(self.profile)] if self.profile else [],
+            "--workflow-profile": [str(self.workflow_profile)] if self.workflow_profile else [],
+        }
+        given = [word for option, values in several.items() if values for word in (option, *values)]
+        return [*self.targets, *given, *self.snakemake]
+
 
 def plan(request: Request) -> int:
-    """Print what a launch takes.
+    """Ask Snakemake what a launch would run, and print what that takes.
 
     Returns:
-        0, or `EXIT_WANTS_GPU` where a full-size configuration meets a machine without a GPU.
+        As of `tell`.
 
     Raises:
-        UserError: a configuration, task table, method, lock file or file of measured speed that is faulty.
+        UserError: Snakemake refuses the targets or the configuration; or as of `tell`.
     """
-    config = read_configuration(request.configfile, request.config_dir)
-    lock = request.config_dir / "datasets.lock.json"
-    launch = Launch(config, request.config_dir, request.targets, Outlooks(config, request.results, lock))
-    gpus = visible_gpus() if request.gpus is None else request.gpus
+    for path in request.configfile:
+        if not path.is_file():
+            raise UserError(f"cannot read {path}: there is no such file", "Give one such as config/quickstart.yaml.")
+    graph = ask(request.arguments)
+    speed = None if request.speed is None else request.speed.absolute()
+    with chdir(graph.folder):
+        return tell(graph, speed, request.gpus, request.allow_cpu, request.verbose)
+
+
+def tell(
+    graph: Graph, speed: Path | None = None, gpus: int | None = None, allow_cpu: bool = False, verbose: bool = False
+) -> int:
+    """Print what a launch takes; the arguments are those of `Request`.
+
+    Returns:
+        0, or `EXIT_WANTS_GPU` where work of GPU size meets a machine without a GPU.
+
+    Raises:
+        UserError: a task table, method, lock file or file of measured speed that is faulty.
+    """
+    config, lock = graph.config, _CONFIG / _LOCK
+    launch = Launch(graph, _CONFIG, Outlooks(config, _RESULTS, lock))
+    gpus = _gpus(graph) if gpus is None else gpus
     cores = os.cpu_count() or 1
-    speed = find_speed(request.speed, gpus)
-    hours = hours_of(launch.jobs, launch.beside, speed, config["threads"], gpus, cores)
+    known = find_speed(speed or _RESULTS / _SPEED, gpus)
+    hours = hours_of([*launch.jobs, *launch.toys], launch.beside, known, config["threads"], gpus, cores)
     results = sum(
         result_bytes(job.run, sum(seen.fate is not Fate.FINISHED for seen in job.outlooks)) for job in launch.jobs
     )
-    runs = sum(len(job.outlooks) for job in launch.training.values())
-    finished = sum(seen.fate is Fate.FINISHED for job in launch.training.values() for seen in job.outlooks)
-    print(f"{config['name']}, {' '.join(request.targets) or 'all'}: {runs} runs, {finished} of them finished")
+    runs = sum(len(job.outlooks) for job in launch.training)
+    finished = sum(seen.fate is Fate.FINISHED for job in launch.training for seen in job.outlooks)
+    print(f"{config['name']}, {graph.asked}: {runs} runs, {finished} of them finished")
     for line in (
         *job_lines(launch),
-        *size_lines(data_of(launch.datasets, config, lock), results, config, request.results),
-        *time_lines(hours, speed.source, gpus, cores),
-        *run_lines(launch, request.verbose),
+        *queue_lines(graph),
+        *size_lines(data_of(launch.datasets, config, lock), results, config, _RESULTS),
+        *time_lines(hours, known.source, gpus, cores),
+        *run_lines(launch, verbose),
     ):
         print(line)
-    if not gpus and hours.elapsed > _MOST_CPU_HOURS and not request.allow_cpu:
-        print(f"This configuration wants a GPU, and this machine has none. {_SMALLER}")
-        print("To go on all the same: --config allow_cpu=true")
-        return EXIT_WANTS_GPU
-    return 0
+    sys.stdout.flush()
+    allowed = allow_cpu or config["allow_cpu"]
+    return EXIT_WANTS_GPU if _wants_gpu(hours, gpus, allowed, "--config allow_cpu=true") else 0
+
+
+def _gpus(graph: Graph) -> int:
+    """GPUs to count with: of a cluster one for each training job that its queue holds at once."""
+    if graph.queue is None:
+        return visible_gpus()
+    return min((graph.queue.at_once(job) for job in graph.needed), default=graph.queue.jobs)
+
+
+def _wants_gpu(hours: Hours, gpus: int, allowed: bool, option: str) -> bool:
+    """Whether something is too long for a machine without a GPU; says so, and how to insist."""
+    if gpus or allowed or hours.elapsed <= _MOST_CPU_HOURS:
+        return False
+    print(f"This configuration wants a GPU, and this machine has none. {_SMALLER}")
+    print(f"To go on all the same: {option}", flush=True)
+    return True
+
+
+def training_wants_gpu(
+    method: str, task: str, stage: str, seeds: Sequence[int], data: Path, results: Path, config_dir: Path
+) -> bool:
+    """Whether `mfql train` without a GPU is of the size that a launch refuses; says so, with the hours.
+
+    Raises:
+        UserError: an unknown method, task or setting, or a file of measured speed that is faulty.
+    """
+    config = {"seeds": seeds, "pixel_seeds": seeds, "datasets": {}, "data_dir": str(data)}
+    run = find_run(config, config_dir, method, task, stage)
+    outlooks = Outlooks(config, results, config_dir / _LOCK)
+    job = TrainingJob(run, tuple(outlooks.of(run, seed) for seed in seeds), needed=True)
+    cores = os.cpu_count() or 1
+    speed = find_speed(results / _SPEED, gpus=0)
+    hours = hours_of([job], 0.0, speed, cores, 0, cores)
+    if hours.elapsed > _MOST_CPU_HOURS:
+        print("\n".join(time_lines(hours, speed.source, 0, cores)))
+    return _wants_gpu(hours, 0, False, "--allow-cpu")

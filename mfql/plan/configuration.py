@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from mfql.declared import declared_settings
 from mfql.errors import UserError
 from mfql.extensions import extend
 from mfql.settings import checkpoint_stage, steps_of
-from mfql.tasks import Task, find_task, seeds_in_job, seeds_of_task, select_tasks, simulation_version
+from mfql.tasks import Task, find_task, seeds_of_task, select_tasks, simulation_version
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,10 @@ def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
-def pack_of(config: Mapping[str, Any], run: Run, seed: int) -> tuple[int, ...]:
-    """The seeds that share a job with this one, itself included; one that the configuration does not name is alone."""
-    size, ordered = seeds_in_job(config, run.task.name), sorted(run.seeds)
-    packs = [tuple(ordered[start : start + size]) for start in range(0, len(ordered), size)]
-    return next((pack for pack in packs if seed in pack), (seed,))
+def packs(seeds: Iterable[int], size: int) -> list[list[int]]:
+    """The seeds as they share jobs, so many a job."""
+    ordered = sorted(map(int, seeds))
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
 def generated_in(dataset: str, made: Mapping[str, Any], simulation: int | None = None) -> str:

@@ -1,40 +1,61 @@
-"""The jobs that a launch of the workflow would run for its targets, counted as Snakemake counts them."""
+"""The jobs of a launch, as Snakemake counts them, with what becomes of each seed and what it takes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mfql.ablation.grid import plan_of, read_ablations
-from mfql.claims.claims import needed_files, read_claims, require_configuration
 from mfql.data.description import description_path
 from mfql.data.generate import find_recipe
 from mfql.envs import d4rl
-from mfql.files import read_json
-from mfql.plan.configuration import Run, asked_runs, dataset_folder, find_run, pack_of
+from mfql.plan.configuration import Run, dataset_folder
+from mfql.plan.graph import Graph, Job
 from mfql.plan.outlook import Outlook, Outlooks
-from mfql.tasks import registered_tasks, replayed, simulation_version
+from mfql.tasks import Task, find_task, simulation_version
+from mfql.toy.studies import method_values, read_configuration, training_settings
 from mfql.training.run import Fate, go_on_together
 
-STAGES = ("fetch", "generate", "describe", "offline", "pretrain", "online", "evaluation", "report", "replay")
-# The files of `results/NAME/`, which are also the names of their rules, each with those that it is made from.
-_REPORT = {
-    "list_runs": ("runs.txt", ()),
-    "scores": ("scores.csv", ("list_runs",)),
-    "aggregate": ("aggregate/tasks.csv", ("scores",)),
-    "verdict": ("verdict/verdict.csv", ("scores",)),
-    "report": ("report.html", ("scores", "aggregate", "verdict")),
-}
-_RUN_FILE = re.compile(
-    r"results/runs/(?P<method>[^/]+)/(?P<task>[^/]+)/seed(?P<seed>\d+)/(?P<stage>offline|pretrain|online)"
-    r"/(?P<name>evaluation\.json|final\.json|video\.gif|video\.json|strip\.png)"
+STAGES = (
+    "fetch",
+    "generate",
+    "describe",
+    "offline",
+    "pretrain",
+    "online",
+    "toy",
+    "evaluation",
+    "report",
+    "replay",
+    "other",
+    "target",
 )
-
-_FILM = re.compile(r"video\.gif|strip\.png")  # written with video.json by one job
-
+# The stage of a rule, for people. Training rules have that of their wildcard; a rule without files is a target.
+_STAGE_OF = {
+    "fetch": "fetch",
+    "generate": "generate",
+    "describe": "describe",
+    "evaluate": "evaluation",
+    "video": "evaluation",
+    "train_toy": "toy",
+    "replay_dataset": "replay",
+    "replay_table": "replay",
+    "list_runs": "report",
+    "scores": "report",
+    "aggregate": "report",
+    "verdict": "report",
+    "report": "report",
+    "plan_ablation": "report",
+    "list_tuning_runs": "report",
+    "choose_settings": "report",
+    "parity": "report",
+    "judge_claims": "report",
+}
+_PANELS = ("ablation_", "toy_")
+_TRAINING = ("train_offline_", "train_online_")
+_SEED = re.compile(r"/seed(\d+)/")
 
 # One environment step of one worker, and steps of a typical OGBench episode.
 STEP_SECONDS, _EPISODE_STEPS = 0.0007, 500
@@ -69,201 +90,121 @@ class TrainingJob:
         return [(len(group), self.run.steps - (next(iter(group.values())) or 0)) for group in groups]
 
 
+# The toy has no row in the task table: no data, no environment.
+_TOY = Task("toy", "toy", "toy", "", "", "last", False, {}, "")
+
+
+@dataclass(frozen=True)
+class ToyRun(Run):
+    """A method of the toy at a size."""
+
+    size: str
+
+    @classmethod
+    def of(cls, method: str, size: str, config_dir: Path) -> ToyRun:
+        """The training of a method at a size of `config_dir/toy.yaml`, of all its seeds."""
+        file = config_dir / "toy.yaml"
+        seeds = method_values(read_configuration(file), method, size, str(file)).get("seeds") or []
+        return cls(method, _TOY, "offline", tuple(seeds), config_dir, size)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Every setting, defaults included; its looks at samples run no episodes."""
+        file = self.config_dir / "toy.yaml"
+        settings, _ = training_settings(read_configuration(file), self.method, self.size, str(file))
+        return settings.as_dict() | {"eval_episodes": 0}
+
+
+@dataclass(frozen=True)
+class ToyJob(TrainingJob):
+    """A training of the toy, all of its seeds together."""
+
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """As of any training; what is known exactly is not trained."""
+        return [(len(self.run.seeds), self.run.steps)] if self.run.settings["policy"] == "flow" else []
+
+
+def stage_of(job: Job) -> str:
+    """What a job is counted as: one of `STAGES`."""
+    if not job.output:
+        return "target"
+    if job.rule.startswith(_TRAINING):
+        return job.wildcards["stage"]
+    return _STAGE_OF.get(job.rule, "report" if job.rule.startswith(_PANELS) else "other")
+
+
 @dataclass
 class Launch:
     """What a launch would run.
 
     Args:
-        targets: as given to Snakemake; none stands for `all`.
+        graph: Snakemake's jobs.
         outlooks: what becomes of the runs.
 
     Attributes:
         training: the training jobs that the targets rest on, needed or not.
+        toys: trainings of the toy that would run.
         datasets: those that are not there, with `fetch`, `generate` or, of one's own, `describe`.
         anew: why those are generated that are there in an earlier physics.
         counts: jobs by stage.
         beside: core-seconds of what is no training: evaluations, films, collecting data.
-        unknown: targets that are not counted.
     """
 
-    config: Mapping[str, Any]
+    graph: Graph
     config_dir: Path
-    targets: Iterable[str]
     outlooks: Outlooks
-    training: dict[tuple[Any, ...], TrainingJob] = field(default_factory=dict)
+    training: list[TrainingJob] = field(default_factory=list)
+    toys: list[ToyJob] = field(default_factory=list)
     datasets: dict[str, str] = field(default_factory=dict)
     anew: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STAGES, 0))
     beside: float = 0.0
-    unknown: list[str] = field(default_factory=list)
-    _made: dict[Path, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for target in list(self.targets) or ["all"]:
-            self._ask(target)
+        for job in self.graph.jobs:
+            stage = stage_of(job)
+            self.counts[stage] += job.needed
+            if job.rule.startswith(_TRAINING):
+                self.training.append(self._training(job))
+            elif job.needed:
+                self._note(stage, job)
 
     @property
     def jobs(self) -> list[TrainingJob]:
         """The training jobs that would run."""
-        return [job for job in self.training.values() if job.needed]
+        return [job for job in self.training if job.needed]
 
-    def _ask(self, target: str) -> None:
-        folder = f"results/{self.config['name']}/"
-        inside = target.removeprefix(folder)
-        if target == "all":
-            self._ask_for_all()
-        elif target in ("offline", "online"):
-            for run, seed in self._asked(target):
-                self._train(run, seed)
-        elif target == "replay":
-            self._replay()
-        elif target == "ablations":
-            for name in read_ablations(self.config_dir):
-                self._ablation(name)
-        elif target.startswith("ablation_"):
-            self._ablation(target.removeprefix("ablation_"))
-        elif target == "claims":
-            self._claims()
-        elif target in _REPORT:
-            self._report(target)
-        elif found := _RUN_FILE.fullmatch(target):
-            run = find_run(self.config, self.config_dir, found["method"], found["task"], found["stage"])
-            self._evaluate(run, int(found["seed"]), _FILM.sub("video.json", found["name"]))
-        elif inside != target and (rule := _rule_of(inside)):
-            self._report(rule)
-        else:
-            self.unknown.append(target)
+    def _training(self, job: Job) -> TrainingJob:
+        seeds = tuple(sorted(int(_SEED.search(path)[1]) for path in job.output))  # type: ignore[index]
+        run = self._run(job, seeds)
+        return TrainingJob(run, tuple(self.outlooks.of(run, seed) for seed in seeds), job.needed)
 
-    def _ask_for_all(self) -> None:
-        for run, seed in [*self._asked("offline"), *self._asked("online")]:
-            self._train(run, seed)
-            if self.config["final_episodes"]:
-                self._evaluate(run, seed, "final.json")
-        for video in self.config["videos"]:
-            self._ask(f"results/runs/{video}/video.gif")
-        self._report("report")
+    def _run(self, job: Job, seeds: tuple[int, ...]) -> Run:
+        method, task, stage = (job.wildcards[name] for name in ("method", "task", "stage"))
+        return Run(method, find_task(task, self.config_dir), stage, seeds, self.config_dir)
 
-    def _asked(self, stage: str) -> list[tuple[Run, int]]:
-        return [(run, seed) for run in asked_runs(self.config, self.config_dir, stage) for seed in run.seeds]
-
-    def _train(self, run: Run, seed: int) -> bool:
-        """Count the job that trains a seed, unless nothing is left to do; returns whether it would run."""
-        pack = pack_of(self.config, run, seed)
-        key = (run.method, run.task.name, run.stage, pack)
-        if key not in self.training:
-            outlooks = tuple(self.outlooks.of(run, each) for each in pack)
-            needed = any(outlook.fate is not Fate.FINISHED or not outlook.delivered for outlook in outlooks)
-            if run.start is not None:
-                start = find_run(self.config, self.config_dir, run.method, run.task.name, run.start)
-                starts = [self._train(start, each) for each in pack]
-                needed |= any(starts)
-            self.training[key] = TrainingJob(run, outlooks, needed)
-            if needed:
-                self.counts[run.stage] += 1
-                self._need_dataset(run.task.dataset)
-        return self.training[key].needed
-
-    def _need_dataset(self, dataset: str) -> bool:
-        folder = dataset_folder(self.config, dataset)
-        missing = not description_path(folder, dataset).exists()
-        if missing and dataset not in self.datasets:
-            made: Mapping[str, Any] = self.config["datasets"].get(dataset, {"source": "fetch"})
-            if dataset in registered_tasks():
-                made = {"source": "describe"}
-            self.datasets[dataset] = made["source"]
-            self.counts[made["source"]] += 1
-            if made["source"] == "generate":
+    def _note(self, stage: str, job: Job) -> None:
+        """What a job that is no training takes, as far as that is more than a moment."""
+        if stage in ("fetch", "generate", "describe"):
+            dataset = job.wildcards["dataset"]
+            self.datasets[dataset] = stage
+            if stage == "generate":
                 self._note_earlier(dataset)
-                self.beside += made["episodes"] * find_recipe(dataset).steps * STEP_SECONDS
-        return missing
+                self.beside += int(job.wildcards["episodes"]) * find_recipe(dataset).steps * STEP_SECONDS
+        elif stage == "evaluation":
+            episodes = self.graph.config["final_episodes"] if job.rule == "evaluate" else 1
+            run = Run(
+                job.wildcards["method"], find_task(job.wildcards["task"], self.config_dir), "", (), self.config_dir
+            )
+            self.beside += episode_seconds(run, episodes)
+        elif stage == "toy":
+            toy = ToyRun.of(job.wildcards["method"], job.wildcards["size"], self.config_dir)
+            self.toys.append(ToyJob(toy, (), needed=True))
 
     def _note_earlier(self, dataset: str) -> None:
         now = simulation_version(dataset)
         for before in range(1, now):
-            folder = dataset_folder(self.config, dataset, before)
+            folder = dataset_folder(self.graph.config, dataset, before)
             if description_path(folder, dataset).exists():
                 self.anew.append(f"{dataset}: simulation version {before} -> {now}; earlier data stay in {folder}")
-
-    def _evaluate(self, run: Run, seed: int, name: str) -> bool:
-        """Count a file that is made from a finished policy, or the training alone; returns whether it would be made."""
-        trained = self._train(run, seed)
-        path = self.outlooks.of(run, seed).folder.folder / name
-        if name != "evaluation.json" and (trained or not path.exists()) and path not in self._made:
-            self._made[path] = True
-            self.counts["evaluation"] += 1
-            self.beside += episode_seconds(run, self.config["final_episodes"] if name == "final.json" else 1)
-        return path in self._made
-
-    def _report(self, rule: str) -> bool:
-        """Count a rule of the report and those before it; returns whether it would run."""
-        file, sources = _REPORT[rule]
-        path = self._results / self.config["name"] / file
-        if path not in self._made:
-            made_anew = [self._report(source) for source in sources]
-            if rule == "scores":
-                asked = [*self._asked("offline"), *self._asked("online")]
-                made_anew += [self._train(*one) for one in asked]
-                if self.config["final_episodes"]:
-                    made_anew += [self._evaluate(*one, "final.json") for one in asked]
-            if rule == "report":
-                for video in self.config["videos"]:
-                    self._ask(f"results/runs/{video}/video.gif")
-            self._made[path] = any(made_anew) or not path.exists()
-            self.counts["report"] += self._made[path]
-        return self._made[path]
-
-    def _replay(self) -> None:
-        """One file for each of the configuration's datasets of OGBench and D4RL, and their table."""
-        folder = self._results / self.config["name"] / "replay"
-        tasks = {run.task.name: run.task for stage in ("offline", "online") for run, _ in self._asked(stage)}
-        made = [
-            self._need_dataset(tasks[name].dataset) or not _replayed_as_now(folder / f"{name}.json", name)
-            for name in replayed(tasks.values())
-        ]
-        self.counts["replay"] += sum(made) + (any(made) or not (folder / "panel.json").exists())
-
-    def _ablation(self, name: str) -> None:
-        """The runs of an ablation, its list of them, and its figure."""
-        folder = self._results / self.config["name"] / "ablations" / name
-        trained = [
-            self._train(find_run(self.config, self.config_dir, point["method"], point["task"], "offline"), seed)
-            for point in plan_of(name, self.config, self.config_dir)["points"]
-            for seed in point["seeds"]
-        ]
-        made = {"plan.json": not (folder / "plan.json").exists()}
-        made["panel.json"] = any(trained) or not (folder / "panel.json").exists()
-        for file, needed in made.items():
-            if folder / file not in self._made:  # Another target may have asked for it.
-                self._made[folder / file] = needed
-                self.counts["report"] += needed
-
-    def _claims(self) -> None:
-        """The tables that the paper's claims are judged by, those of the toy not counted, and their judging."""
-        claims = read_claims(self.config_dir)
-        require_configuration(claims, self.config["name"])
-        folder = self._results / self.config["name"]
-        for file in [*needed_files(claims), "claims/panel.json"]:
-            top, name, *_ = Path(file).parts
-            if top == "ablations":
-                self._ablation(name)
-            elif top == "claims":
-                self.counts["report"] += not (folder / file).exists()
-            elif rule := _rule_of(file):
-                self._report(rule)
-            else:
-                self.unknown.append(file)
-
-    @property
-    def _results(self) -> Path:
-        return self.outlooks.results
-
-
-def _replayed_as_now(file: Path, task: str) -> bool:
-    """Whether a replay is there, and of the task's present physics; earlier ones do not say of which they are."""
-    return file.exists() and read_json(file).get("simulation_version") == simulation_version(task)
-
-
-def _rule_of(inside: str) -> str | None:
-    """The rule of a file in `results/NAME/`."""
-    top = inside.partition("/")[0]
-    return next((rule for rule, (file, _) in _REPORT.items() if file.partition("/")[0] == top), None)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mfql.plan.cost import Hours
-from mfql.plan.launch import Launch
+from mfql.plan.graph import Graph
+from mfql.plan.launch import Launch, TrainingJob
 from mfql.plan.outlook import Outlook
 from mfql.plan.sizes import Data
 from mfql.training.run import Fate
@@ -21,9 +23,12 @@ _STAGES = {
     "offline": "offline",
     "pretrain": "pretrain",
     "online": "online",
+    "toy": "toy",
     "evaluation": "evaluation",
     "report": "report",
     "replay": "replay",
+    "other": "other",
+    "target": "target",
 }
 _FATES = {
     Fate.NEW: "new",
@@ -32,6 +37,7 @@ _FATES = {
     Fate.REFUSED: "refused",
     Fate.FINISHED: "finished",
 }
+_LEFT = "left alone"
 # Groups of reasons that are named without --verbose, and runs of each.
 _SHOWN_GROUPS, _SHOWN_RUNS = 8, 2
 
@@ -45,14 +51,12 @@ def job_lines(launch: Launch) -> list[str]:
         if launch.counts[stage]:
             runs_of_stage = f"  {sum(runs.values())} runs: {what}" if what else ""
             lines.append(f"  {name:<16}{launch.counts[stage]:>6}{runs_of_stage}")
-    lines.insert(0, f"  {'jobs':<16}{sum(launch.counts.values()):>6}  tuning apart")
+    lines.insert(0, f"  {'jobs':<16}{sum(launch.counts.values()):>6}")
     lines += [f"  generated anew: {reason}" for reason in launch.anew]
-    if launch.unknown:
-        lines.append(f"  not counted: {', '.join(launch.unknown)}")
     return lines
 
 
-def size_lines(data: Data, results: float, config: dict[str, Any], folder: Path) -> list[str]:
+def size_lines(data: Data, results: float, config: Mapping[str, Any], folder: Path) -> list[str]:
     """Gigabytes to bring and to keep, and the room that there is."""
     lines = []
     if data.fetched:
@@ -70,6 +74,27 @@ def size_lines(data: Data, results: float, config: dict[str, Any], folder: Path)
 
 def _gigabytes(size: float) -> str:
     return f"{size / 1e9:.2g} GB" if size < 1e11 else f"{size / 1e9:,.0f} GB"
+
+
+def queue_lines(graph: Graph) -> list[str]:
+    """How many jobs a cluster's queue holds at once by the profile, and which of its resources hold back more."""
+    queue, needed = graph.queue, graph.needed
+    if queue is None:
+        return []
+    most = "any number of" if queue.jobs == sys.maxsize else f"at most {queue.jobs}"
+    lines = [f"  {most} jobs in the queue at once, by the profile's `jobs`"]
+    for resource, size in queue.pools.items():
+        largest = max(needed, key=lambda job: job.asks.get(resource, 0.0), default=None)
+        if largest is None or resource not in largest.asks:
+            continue
+        fitting = queue.at_once(largest, resource)
+        if fitting < min(queue.jobs, sum(resource in job.asks for job in needed)):
+            lines += [
+                f"  THE PROFILE POOLS {resource}: all jobs in the queue share {size:,.0f}, and {largest.rule} asks for"
+                f" {largest.asks[resource]:,.0f}: {fitting} at once",
+                f"    To limit each job, not their sum, the profile needs set-resource-scopes: {{{resource}: local}}",
+            ]
+    return lines
 
 
 def time_lines(hours: Hours, source: str, gpus: int, cores: int) -> list[str]:
@@ -94,9 +119,13 @@ def _duration(hours: float) -> str:
 
 def run_lines(launch: Launch, verbose: bool) -> list[str]:
     """Which runs go on from where, and which are trained anew or refused and why; with `verbose`, each run."""
-    seen = [outlook for job in launch.training.values() for outlook in job.outlooks]
     if verbose:
-        return [f"  {_FATES[one.fate]:<14}{one.folder.folder}{_because(one)}" for one in seen]
+        return [
+            f"  {_said(job, one):<14}{one.folder.folder}{_because(one)}"
+            for job in launch.training
+            for one in job.outlooks
+        ]
+    seen = [outlook for job in launch.jobs for outlook in job.outlooks]
     lines = []
     for fate in (Fate.CONTINUED, Fate.RETRAINED, Fate.REFUSED):
         groups: dict[str, list[Outlook]] = {}
@@ -111,7 +140,15 @@ def run_lines(launch: Launch, verbose: bool) -> list[str]:
     held = sum(len(job.outlooks) for job in launch.jobs if job.refused) - sum(one.fate is Fate.REFUSED for one in seen)
     if held:
         lines.append(f"  {held} more share a job with one that is refused, and wait for it")
+    left = [one for job in launch.training for one in job.outlooks if _said(job, one) == _LEFT]
+    if left:
+        lines.append(f"  {len(left)} {_LEFT} that are not as configured: mfql verify ({_some(left)})")
     return lines
+
+
+def _said(job: TrainingJob, one: Outlook) -> str:
+    """What becomes of a seed; of files that Snakemake holds for in order nothing, whatever the run beside them says."""
+    return _FATES[one.fate] if job.needed or one.fate is Fate.FINISHED else _LEFT
 
 
 def _because(one: Outlook) -> str:

@@ -15,7 +15,7 @@ import yaml
 from mfql.declared import declared_class
 from mfql.errors import UserError, unknown
 from mfql.files import identity_of
-from mfql.settings import build_settings, identified, split_method, training_version
+from mfql.settings import Settings, build_settings, identified, split_method, training_version
 
 # Whose network and losses the toy trains.
 AGENT = "flow_bc"
@@ -64,8 +64,10 @@ def method_values(document: Mapping[str, Any], method: str, size: str, where: st
     return {**document["sizes"][size], **document["methods"][base], **changed}
 
 
-def training_identity(document: Mapping[str, Any], method: str, size: str, where: str) -> str:
-    """Changes with all that changes a training's numbers: settings with their defaults, seeds, declared versions.
+def training_settings(
+    document: Mapping[str, Any], method: str, size: str, where: str
+) -> tuple[Settings, list[int] | None]:
+    """A training's settings with their defaults, of the class `ToySettings`, and its seeds as the file has them.
 
     Raises:
         UserError: there is no such method or size, or a setting is unknown or of a wrong type.
@@ -73,8 +75,17 @@ def training_identity(document: Mapping[str, Any], method: str, size: str, where
     values = method_values(document, method, size, where)
     seeds = values.pop("seeds", None)
     own = declared_class(Path(__file__).with_name("settings.py"), "ToySettings")
-    settings = build_settings(own, values, f"{where}: {method} at size {size}").as_dict()
-    return identity_of([identified(settings), seeds, training_version(AGENT)])
+    return build_settings(own, values, f"{where}: {method} at size {size}"), seeds
+
+
+def training_identity(document: Mapping[str, Any], method: str, size: str, where: str) -> str:
+    """Changes with all that changes a training's numbers: settings with their defaults, seeds, declared versions.
+
+    Raises:
+        UserError: as of `training_settings`.
+    """
+    settings, seeds = training_settings(document, method, size, where)
+    return identity_of([identified(settings.as_dict()), seeds, training_version(AGENT)])
 
 
 def read_configuration(path: str | Path) -> dict[str, Any]:

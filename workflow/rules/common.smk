@@ -1,12 +1,9 @@
 """What the rules share: the configured runs, and where each file lies."""
 
-import json
 import os
 import re
 import shlex
-import subprocess
 import sys
-import tempfile
 from glob import glob
 
 import pandas as pd
@@ -18,7 +15,9 @@ from mfql.claims.claims import needed_files, read_claims, require_configuration
 from mfql.errors import UserError
 from mfql.files import sha256
 from mfql.extensions import extend, tables
-from mfql.plan.configuration import generated_in
+from mfql.plan import tell
+from mfql.plan.configuration import generated_in, packs
+from mfql.plan.graph import graph_of, hand_over
 from mfql.settings import checkpoint_stage, raw_settings, settings_hash, steps_of
 from mfql.tasks import find_task, registered_tasks, replayed, seeds_of_task, select_tasks, simulation_version
 from mfql.tuning.grid import tuning_runs
@@ -71,12 +70,6 @@ def command_of(target):
     here = os.path.join(os.getcwd(), "")
     files = [shlex.quote(str(path).removeprefix(here)) for path in workflow.overwrite_configfiles]
     return " ".join(["snakemake", target, *(["--configfile", *files] if files else [])])
-
-
-def packs(seeds, size):
-    """The seeds as they share jobs."""
-    ordered = sorted(map(int, seeds))
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
 def pack_name(seeds):
@@ -232,14 +225,11 @@ def judged_tables(wildcards):
 
 
 def announce():
-    """Print what this launch would run and takes on this machine, and stop where that is years."""
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        json.dump(config, file)
-        file.flush()
-        targets = sorted(workflow.dag_settings.targets)
-        command = ["mfql", "plan", *targets, "--configfile", file.name, *(["--allow-cpu"] if config["allow_cpu"] else [])]
-        if workflow.non_local_exec:  # The machine that launches need have no GPU; a cluster gives each job one.
-            command += ["--gpus", str(workflow.resource_settings.nodes)]
-        if subprocess.run(command).returncode:
-            sys.exit("Nothing was started.")
+    """Print what this launch is about to run and takes on this machine, and stop where that is years."""
+    nodes = workflow.resource_settings.nodes if workflow.non_local_exec else None
+    if for_people(tell, graph_of(workflow, config, nodes)):
+        sys.exit("Nothing was started.")
 
+
+# `mfql plan` asks for the jobs once Snakemake has found them.
+hand_over(workflow, config)

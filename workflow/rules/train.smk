@@ -33,7 +33,8 @@ for name, stages in [("train_offline", "offline|pretrain"), ("train_online", "on
                 mem_mb=lambda wildcards, attempt: attempt * 12000,
                 runtime=training_minutes,
             shell:
+                # A launch was judged as a whole before it began: --allow-cpu.
                 # `exec`: a scheduler's SIGTERM must not end a shell that waits for the trainer, which saves and goes.
                 f"exec mfql{EXTENSIONS} train --method {{wildcards.method}} --task {{wildcards.task}} --stage {{wildcards.stage}}"
                 " --seeds {params.seeds} --data {params.data:q} --results results"
-                " --threads {threads} --workers {threads} --wait > {log} 2>&1"
+                " --threads {threads} --workers {threads} --wait --allow-cpu > {log} 2>&1"

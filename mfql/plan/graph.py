@@ -1,0 +1,173 @@
+"""Snakemake's own graph of jobs: what a launch is about to run, and what a dry run finds.
+
+Both are read from the `workflow` that the Snakefile sees, by `graph_of` alone: Snakemake documents that name and not
+all that it has, so that what is taken of it stands in one place, which tests hold against the table of a dry run.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mfql.errors import UserError
+
+# Executors that start jobs on this machine, or none at all.
+_HERE = (None, "local", "dryrun", "touch")
+# Lines that are no complaint of Snakemake's.
+_TOLD = re.compile(r"Using |Config file .* is extended|Assuming unrestricted |host: |Building DAG of jobs")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of the graph.
+
+    Args:
+        output: its files.
+        needed: whether a launch runs it; of the others the files are there and in order.
+        asks: how much of each pooled resource it takes at its first attempt.
+    """
+
+    rule: str
+    wildcards: Mapping[str, str]
+    output: tuple[str, ...]
+    needed: bool
+    asks: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Queue:
+    """How a profile fills a cluster's queue.
+
+    Args:
+        jobs: that it holds at once at most; `sys.maxsize` for any number.
+        pools: the resources that its jobs share, and how much there is of each.
+    """
+
+    jobs: int
+    pools: Mapping[str, float]
+
+    def at_once(self, job: Job, resource: str | None = None) -> int:
+        """How many such jobs it holds at once, by all that limits it or by one resource; one at least."""
+        pools = self.pools if resource is None else {resource: self.pools[resource]}
+        fitting = [int(size // job.asks[name]) for name, size in pools.items() if job.asks.get(name)]
+        return max(1, min([self.jobs, *fitting]))
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The jobs that targets rest on.
+
+    Args:
+        asked: the targets, and what confines them, as people say it.
+        config: the configuration as the workflow has it, all files and changes laid over each other.
+        queue: of the cluster that jobs go to; None if they run here.
+        folder: that the workflow works in.
+    """
+
+    asked: str
+    config: Mapping[str, Any]
+    jobs: tuple[Job, ...]
+    queue: Queue | None
+    folder: Path
+
+    @property
+    def needed(self) -> list[Job]:
+        """The jobs that a launch runs."""
+        return [job for job in self.jobs if job.needed]
+
+
+# The workflow of this process and its configuration, from the Snakefile that was read last.
+_read: list[tuple[Any, Mapping[str, Any]]] = []
+
+
+def hand_over(workflow: Any, config: Mapping[str, Any]) -> None:
+    """Called by the Snakefile, which alone is given its `workflow`."""
+    _read[:] = [(workflow, config)]
+
+
+def graph_of(workflow: Any, config: Mapping[str, Any], nodes: int | None) -> Graph:
+    """The graph of a workflow whose jobs Snakemake has found.
+
+    Args:
+        workflow: as the Snakefile sees it.
+        nodes: jobs at once on a cluster, `sys.maxsize` for any number; None where they run on this machine.
+    """
+    dag, settings = workflow.dag, workflow.dag_settings
+    queue = None if nodes is None else Queue(nodes, _pools(workflow))
+    asked = [*(sorted(settings.targets) or ["all"])]
+    asked += [f"until {name}" for name in sorted(settings.until)]
+    asked += [f"without {name}" for name in sorted(settings.omit_from)]
+    jobs = []
+    for job in dag.jobs:
+        needed = dag.needrun(job)
+        pools = queue.pools if queue is not None and needed else ()
+        asks = {name: float(value) for name in pools if isinstance(value := job.resources.get(name), int | float)}
+        jobs.append(Job(job.rule.name, dict(job.wildcards_dict), tuple(map(str, job.output)), needed, asks))
+    return Graph(" ".join(asked), config, tuple(jobs), queue, Path.cwd())
+
+
+def _pools(workflow: Any) -> dict[str, float]:
+    """Snakemake shares a resource out among all jobs of a cluster, unless its scope is `local`: then it limits each."""
+    # Sizes are limited by `mem_mb` and have a scope as `mem`, in later releases of Snakemake 9.
+    local = {name for scoped in workflow.resource_scopes.locals for name in (scoped, f"{scoped}_mb", f"{scoped}_mib")}
+    limits = {name: getattr(limit, "value", limit) for name, limit in workflow.global_resources.items()}
+    return {
+        name: float(limit)
+        for name, limit in limits.items()
+        if limit is not None and name not in ("_cores", "_nodes", *local)
+    }
+
+
+def ask(arguments: Sequence[str]) -> Graph:
+    """What `snakemake` finds to do with these arguments, by a dry run in this process.
+
+    Raises:
+        UserError: Snakemake refuses them, or the configuration; says what it said.
+    """
+    # Snakemake takes a second to import: those that do not ask should not wait for it.
+    from snakemake.cli import args_to_api, parse_args
+
+    _read.clear()
+    said, environment = io.StringIO(), dict(os.environ)
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            # With just these two Snakemake finds the jobs and prints none of them.
+            parser, options = parse_args([*arguments, "--dry-run", "--quiet", "rules", "progress"])
+            # Read before the dry run takes their place.
+            nodes = None if options.executor in _HERE else (options.jobs or sys.maxsize)
+            agreed = args_to_api(options, parser)
+    except SystemExit as ended:  # The Snakefile's own message, or that of an unknown option.
+        raise _refusal(ended.code if isinstance(ended.code, str) else said.getvalue()) from None
+    except Exception as error:
+        raise _refusal(f"{said.getvalue()}\n{error}") from error
+    finally:  # What Snakefile and profile set is for jobs.
+        os.environ.clear()
+        os.environ.update(environment)
+    workflow, config = _read[0] if _read else (None, {})
+    if not agreed:
+        raise _refusal(said.getvalue())
+    if workflow is None or workflow.dag is None:
+        raise UserError("snakemake looks for no jobs here", "Leave out options that make it list or do something else.")
+    return graph_of(workflow, config, nodes)
+
+
+def _refusal(said: str) -> UserError:
+    """The error that says what Snakemake said last."""
+    found = [line.rstrip() for line in said.rpartition("Building DAG of jobs...")[2].splitlines() if line.strip()]
+    lines = [line for line in found if not _TOLD.match(line)] or ["snakemake refuses, and says nothing"]
+    # A usage or a traceback ends with what was wrong.
+    if any(line.startswith(("usage: ", "Traceback ")) for line in lines):
+        lines = lines[-1:]
+    message, *rest = (re.sub(r"^(\S+: error|Error): ", "", line) for line in lines)
+    if message.endswith(":") and rest:
+        message = f"{message} {rest.pop(0)}"
+    return UserError(
+        message, "\n".join(rest).strip() or "`snakemake -n` with the same targets and options says the same."
+    )
