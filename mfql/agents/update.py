@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mfql.agents.balance import combined
-from mfql.agents.interface import Agent, Batch, Draws, Group, Parameters
+from mfql.agents.interface import Agent, Batch, Draws, Group, Losses, Parameters
 from mfql.errors import UserError
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
@@ -156,6 +156,20 @@ def _jacobians(objectives: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Te
     return {name: torch.stack(of_group, 1) for name, of_group in zip(leaves, zip(*rows, strict=True), strict=True)}
 
 
+def losses_of(
+    agent: Agent, flat: Mapping[str, Tensor], batch: Batch, draws: Draws, own: Mapping[str, Tensor]
+) -> Losses:
+    """The agent's losses of flat parameters, in the precision of its settings; TF32 is a switch of the device's."""
+    return agent.losses(views_of(agent, in_precision(agent, flat)), batch, draws, own)
+
+
+def in_precision(agent: Agent, flat: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Flat parameters as the losses see them: rounded where the settings ask for bf16."""
+    if agent.settings.precision != "bf16":
+        return flat
+    return {name: array.bfloat16() for name, array in flat.items()}
+
+
 class Updater:
     """Updates a state in place.
 
@@ -185,10 +199,8 @@ class Updater:
             self.state.logged = {name: torch.zeros_like(value) for name, value in info.items() if value.dim() == 1}
         self._step(found, loss, {name: value.detach() for name, value in info.items()})
 
-    def _losses_of(self, flat: Mapping[str, Tensor], batch: Batch, draws: Draws, own: Mapping[str, Tensor]) -> Any:
-        if self.agent.settings.precision == "bf16":
-            flat = {name: array.bfloat16() for name, array in flat.items()}
-        return self.agent.losses(views_of(self.agent, flat), batch, draws, own)
+    def _losses_of(self, flat: Mapping[str, Tensor], batch: Batch, draws: Draws, own: Mapping[str, Tensor]) -> Losses:
+        return losses_of(self.agent, flat, batch, draws, own)
 
     @torch.no_grad()
     def _apply(self, found: Mapping[str, Tensor], loss: Tensor, info: Mapping[str, Tensor]) -> None:
