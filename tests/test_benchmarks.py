@@ -15,7 +15,7 @@ import torch
 from benchmarks import ant_physics
 from benchmarks.acting import NOT_MEASURED
 from benchmarks.goals import GOALS, goal_rows
-from benchmarks.job import Context, Effort, Job
+from benchmarks.job import MINIATURE, Context, Job
 from benchmarks.processes import _empty_job
 from benchmarks.products import Product, ProductsAlone, record
 from benchmarks.profile import profiled
@@ -31,8 +31,6 @@ from mfql.plan.cost import MeasuredSpeed, find_speed
 
 CPU = torch.device("cpu")
 SCHEMA = json.loads((Path(__file__).parents[1] / "benchmarks" / "schema.json").read_text())
-SMALL = {"policy_hidden": 8, "policy_blocks": 1, "critic_hidden": (16, 16), "batch_size": 16, "time_steps": 10}
-MINIATURE = Effort(Budget(2, 0.0), Budget(2, 0.0), 100, (1, 2), 2, False, 5, 3, 2, 1, 1, SMALL)
 CONTEXT = Context(MINIATURE, CPU)
 
 CHECKOUT = """

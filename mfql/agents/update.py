@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -179,17 +180,21 @@ class Updater:
         value_limit: a seed whose mean value `q` exceeds this in magnitude has diverged, as has one whose loss is not
             finite.
         compiled: compile losses and optimiser; needs a C++ compiler, and an agent that is `compilable`.
+        backend: what compiles them, by torch's name for it; `aot_eager` traces them and runs them as they are.
 
     Raises:
         ValueError: `compiled`, and the agent cannot be.
     """
 
-    def __init__(self, agent: Agent, state: TrainState, value_limit: float, *, compiled: bool = False) -> None:
+    def __init__(
+        self, agent: Agent, state: TrainState, value_limit: float, *, compiled: bool = False, backend: str = "inductor"
+    ) -> None:
         if compiled and not agent.compilable:
             raise ValueError("an update whose objectives are weighed on the processor cannot be compiled")
         self.agent, self.state, self.value_limit = agent, state, value_limit
-        self._losses: Callable = torch.compile(self._losses_of, dynamic=False) if compiled else self._losses_of
-        self._step: Callable = torch.compile(self._apply, dynamic=False) if compiled else self._apply
+        compile_ = partial(torch.compile, dynamic=False, backend=backend)
+        self._losses: Callable = compile_(self._losses_of) if compiled else self._losses_of
+        self._step: Callable = compile_(self._apply) if compiled else self._apply
 
     def __call__(self, batch: Batch, draws: Draws) -> None:
         """One update on a batch with its draws."""
