@@ -106,7 +106,8 @@ def _profile_tables(result: Document) -> list[str]:
             [f"`{one['operation'][:60]}`", number(one["calls"]), number(one["milliseconds"]), number(one["percent"])]
             for one in step["operations"]
         ]
-        lines += [f"### {result['precision']}, {mode}: {number(step['milliseconds'])} ms a step, unprofiled", ""]
+        of = f"{result['precision']}, {mode}, seeds {result['seeds']}"
+        lines += [f"### {of}: {number(step['milliseconds'])} ms a step, unprofiled", ""]
         lines += [table(["operation", "calls a step", "ms a step", "%"], rows), ""]
     return lines
 
