@@ -36,7 +36,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install launcher quickstart test test-pythons test-quick lint types bench check-data check-physics check-science check-methods check-browser check-golden update lock lock-cuda image image-docker sbom check-image check-slurm test-site clean
+.PHONY: help install launcher quickstart test test-pythons test-quick lint types bench check-gpu check-data check-physics check-science check-methods check-browser check-golden update lock lock-cuda image image-docker sbom check-image check-slurm test-site clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ types: $(DEVELOPMENT)  ## static types
 
 bench: $(RUNTIME)  ## how fast it is on this machine, beside the goals; 12 minutes (docs/benchmarks.md)
 	$(RUN) python -m benchmarks run
+
+check-gpu: $(RUNTIME)  ## what to run first on a GPU, called again until it is through (MINUTES=10 a call, DEVICE=cpu in small)
+	$(RUN) python -m benchmarks check --device $(or $(DEVICE),cuda) $(addprefix --minutes ,$(MINUTES))
 
 check-data: $(DEVELOPMENT)  ## generated datasets against what the official scripts produce; minutes
 	$(RUN) python tests/check_generator.py --workers 2

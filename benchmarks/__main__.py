@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,9 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(func=_run)
     check = commands.add_parser("check", help="what to run first on a GPU; called again it goes on where it ended")
     check.add_argument("--out", type=Path, metavar="DIR", help="default: benchmarks/results/check-DEVICE")
-    check.add_argument(
-        "--minutes", type=float, metavar="M", help="that this call may take; default: as long as it takes"
-    )
+    check.add_argument("--minutes", type=float, metavar="M", help="that this call may take; default: no limit")
     check.add_argument("--size", choices=SIZES, help="default: full on a GPU; a processor does small alone")
     check.add_argument("--parts", nargs="+", default=[], metavar="PART", help="default: all")
     check.set_defaults(func=_check)

@@ -40,6 +40,7 @@ class Effort:
         scheduled: empty jobs that Snakemake runs.
         changes: of the paper's settings.
         largest: rows of the dataset and of a seed's tail, of the job that needs most memory.
+        suites: that are evaluated; None are all.
     """
 
     budget: Budget
@@ -55,6 +56,7 @@ class Effort:
     scheduled: int
     changes: Mapping[str, Any] = field(default_factory=dict)
     largest: tuple[int, int] = (1_000, 1_000)
+    suites: tuple[str, ...] | None = None
 
 
 FULL = Effort(
@@ -65,7 +67,9 @@ FULL = Effort(
 QUICK = Effort(Budget(3, 0.1), Budget(2, 0.1), 10_000, (1, 2), 2, False, 50, 10, 2, 1, 2)
 _TINY = {"policy_hidden": 8, "policy_blocks": 1, "critic_hidden": (16, 16), "batch_size": 16, "time_steps": 10}
 # For tests: everything runs, nothing is measured.
-MINIATURE = Effort(Budget(2, 0.0), Budget(2, 0.0), 100, (1, 2), 2, False, 5, 3, 2, 1, 1, _TINY)
+MINIATURE = Effort(
+    Budget(2, 0.0), Budget(2, 0.0), 100, (1, 2), 2, False, 5, 3, 2, 1, 1, _TINY, suites=("OGBench pointmaze",)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

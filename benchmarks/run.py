@@ -89,16 +89,19 @@ def _kept_going(name: str, part: Part, context: Context) -> Found:
 @contextmanager
 def compiled_code_in(folder: Path | None) -> Iterator[None]:
     """Within the block torch keeps compiled code in a folder; None is a new one, which goes with the block."""
-    name = "TORCHINDUCTOR_CACHE_DIR"
-    before = os.environ.get(name)
     with tempfile.TemporaryDirectory() as new:
-        os.environ[name] = str(folder.resolve()) if folder else new
+        place = folder.resolve() if folder else Path(new)
+        # torch sets the second one itself at the first kernel that Triton compiles, and then keeps it.
+        named = {"TORCHINDUCTOR_CACHE_DIR": place, "TRITON_CACHE_DIR": place / "triton"}
+        before = {name: os.environ.get(name) for name in named}
+        os.environ.update({name: str(path) for name, path in named.items()})
         try:
             yield
         finally:
-            del os.environ[name]
-            if before is not None:
-                os.environ[name] = before
+            for name, value in before.items():
+                del os.environ[name]
+                if value is not None:
+                    os.environ[name] = value
 
 
 def _update(jobs: Jobs, reference: Reference | None, context: Context) -> Found:

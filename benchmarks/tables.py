@@ -30,7 +30,7 @@ _TITLES = {
     "reference": "Against the released JAX code",
     "quickstart": "Quickstart",
     "machine": "The machine",
-    "parity": "Parity with the released code's numbers: the largest error, a millionth each",
+    "parity": "Parity with the released code's numbers: the largest error, in millionths",
     "steps": "Every method's step in other forms than eager on this device: how far apart they end",
     "killed": "Killed and continued",
     "task": "One task at the paper's size: means over seeds, from the least to the largest",

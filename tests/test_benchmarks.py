@@ -144,7 +144,6 @@ def test_environments_step_online_and_in_evaluation(monkeypatch):
     from benchmarks import environments
 
     monkeypatch.setattr(environments, "ONLINE", {"pointmaze": environments.ONLINE["pointmaze"]})
-    monkeypatch.setattr(environments, "EVALUATED", {"pointmaze": environments.ONLINE["pointmaze"]})
     result, _ = measure(CONTEXT, ["online", "evaluation"], quick=True)
     found = {(one["part"], one["quantity"], one["case"]["seeds"]) for one in result["measurements"]}
     assert {("online", "steps", 1), ("online", "seed-steps", 2), ("evaluation", "times one at a time", 1)} <= found

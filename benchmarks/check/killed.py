@@ -67,9 +67,8 @@ def killed(check: Check) -> Outcome:
 
 
 def _process(folder: Path, check: Check, step: int) -> subprocess.CompletedProcess[str]:
-    command = ["-m", "benchmarks.check.killed", str(folder), check.device.type, check.size.name, str(step)]
-    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(check.compiled_code.resolve())}
-    return subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
+    command = ["-m", "benchmarks.check.killed", str(folder.resolve()), check.device.type, check.size.name, str(step)]
+    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
 
 
 def _run(folder: Path) -> RunFolder:

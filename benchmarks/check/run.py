@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-import shlex
 import sys
 import time
 import traceback
@@ -19,7 +18,7 @@ from benchmarks.check import killed, machine, parity, speed, steps, task
 from benchmarks.check.part import SIMULATOR, Check, Outcome, Part
 from benchmarks.goals import Document
 from benchmarks.job import FULL
-from benchmarks.results import ROOT, Found, LeftOut, Measurement, document, number
+from benchmarks.results import ROOT, Found, LeftOut, Measurement, command, document, number
 from benchmarks.run import compiled_code_in
 from benchmarks.tables import goals_table, part_tables
 from mfql.cli import EXIT_CONTINUE
@@ -79,7 +78,7 @@ def run(check: Check, wanted: Sequence[str]) -> int:
     for name in failed:
         print(f"check: {name} failed: {'; '.join((records[name] or {})['failures'])}", file=sys.stderr)
     if left:
-        print(f"check: time is up. Left: {', '.join(left)}. This goes on:\n  {_command()}", file=sys.stderr)
+        print(f"check: time is up. Left: {', '.join(left)}. This goes on:\n  {command()}", file=sys.stderr)
     return 1 if failed else EXIT_CONTINUE if left else 0
 
 
@@ -98,7 +97,7 @@ def _run(check: Check, wanted: Sequence[Part]) -> list[str]:
             continue
         # One part at least is begun by each call, whatever it is expected to take.
         needed = 60 * part.minutes if check.size.effort is FULL else 0.0
-        if (begun and check.seconds_left() < needed) or (check.seconds_left() <= 0 and begun):
+        if begun and check.seconds_left() < needed:
             return [one.name for one in wanted[position:] if not _done(check, one)]
         begun = True
         print(f"check: {part.name}", flush=True)
@@ -181,7 +180,3 @@ def _records(check: Check) -> Iterator[dict[str, Any]]:
         record = _record(check, part)
         if record is not None:
             yield record
-
-
-def _command() -> str:
-    return shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])

@@ -9,8 +9,9 @@ from benchmarks.check.part import Check, Outcome
 from benchmarks.goals import Document, missed
 from benchmarks.job import FULL
 from benchmarks.profile import profiled
-from benchmarks.results import ROOT, LeftOut, Measurement
+from benchmarks.results import ROOT, Found, LeftOut, Measurement
 from benchmarks.speed import write_speed
+from mfql.errors import UserError
 
 
 def measured(check: Check, *parts: str) -> Outcome:
@@ -25,12 +26,20 @@ def measured(check: Check, *parts: str) -> Outcome:
         path = speed_file(check)
         write_speed(path, found, check.context)
         print(f"  written: {path}")
-        outcome.found += [Measurement(**one) for one in bench.paper_hours(check.context, path)]
+        outcome.found += _paper_hours(check, path)
     return outcome
 
 
 def _failed(one: Measurement | LeftOut) -> bool:
     return isinstance(one, LeftOut) and one.needs.startswith(bench.FAILED)
+
+
+def _paper_hours(check: Check, path: Path) -> Found:
+    """The hours of the paper by that speed; the plan may need what a machine for measuring lacks."""
+    try:
+        return [Measurement(**one) for one in bench.paper_hours(check.context, path)]
+    except (UserError, ImportError) as error:
+        return [LeftOut("the hours of the paper", f"`mfql plan`: {str(error).splitlines()[0]}")]
 
 
 def speed_file(check: Check) -> Path:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.check.part import Check, Outcome
 from benchmarks.results import ROOT, Found, Measurement
 from mfql.data.description import description_path
@@ -35,7 +37,7 @@ def task(check: Check) -> Outcome:
             return Outcome(left=f"{_DATASET} is still to be generated, which takes {_DATA_SECONDS / 60:.0f} minutes")
         episodes = [] if check.size.episodes is None else ["--episodes", str(check.size.episodes)]
         workers = str(len(os.sched_getaffinity(0)))
-        done = _mfql("data", "generate", _DATASET, "--out", str(data), "--workers", workers, *episodes)
+        done = _mfql("data", "generate", _DATASET, "--out", str(data.resolve()), "--workers", workers, *episodes)
         if done.wait():
             return Outcome(failures=[f"mfql data generate {_DATASET} ended with status {done.returncode}"])
     status = _train(check, data)
@@ -51,10 +53,12 @@ def _train(check: Check, data: Path) -> int:
     if check.seconds_left() < 2 * _SAVING_SECONDS:
         return _CONTINUES
     seeds = [str(seed) for seed in range(check.size.seeds)]
+    results = str((check.out / "results").resolve())
     training = _mfql(
         "train", "--method", check.size.method, "--task", TASK, "--stage", _STAGE, "--seeds", *seeds,
-        "--data", str(data), "--results", str(check.out / "results"), "--device", check.device.type,
-        "--checkpoint-seconds", "60",
+        "--data", str(data.resolve()), "--results", results, "--device", check.device.type,
+        "--threads", str(torch.get_num_threads()), "--checkpoint-seconds", "60",
+        "--wait",  # A trainer may live on that an earlier call began.
     )  # fmt: skip
     left = check.seconds_left() - _SAVING_SECONDS
     try:
