@@ -7,6 +7,7 @@
 # PYTHON=python3.12      the interpreter that .venv is made with (3.11 to 3.13), and the only one that is tested
 # TORCH=cpu              the build of torch: cpu, cu126, cu130, ..., or auto by the driver; without it, what pip takes: README.md
 # TORCH_INDEX=URL        instead, the package index that torch comes from, such as a mirror of a build's
+# WHEELS=wheels          without a package index: this machine's packages, torch too, and what `make wheels` made (docs/benchmarks.md)
 # CORES=4                cores that the quickstart may use
 # CUDA=13.0              an image for NVIDIA's GPUs; BASE, SITE, ...: docs/containers.md
 
@@ -17,6 +18,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(
 CORES ?= all
 TORCH ?=
 TORCH_INDEX ?=
+WHEELS ?=
 ifneq ($(and $(TORCH),$(TORCH_INDEX)),)
 $(error TORCH=$(TORCH) and TORCH_INDEX=$(TORCH_INDEX) both say where torch comes from. Give one of them)
 endif
@@ -27,6 +29,9 @@ export BASE BOOTSTRAP CUDA DEBIAN_MIRROR DEBIAN_SECURITY_MIRROR ENGINE ENGINE_FL
 key = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
 RUNTIME := $(VENV)/.installed-$(call key,pyproject.toml containers/requirements.lock containers/torch.txt)
 DEVELOPMENT := $(VENV)/.installed-dev-$(call key,pyproject.toml containers/requirements-dev.lock)
+ifneq ($(WHEELS),)
+RUNTIME := $(VENV)/.installed-wheels-$(shell ls $(WHEELS) | cksum | cut -d ' ' -f 1)
+endif
 LAUNCHER_INSTALLED := $(LAUNCHER)/.installed-$(call key,pyproject.toml containers/requirements-launcher.lock)
 TORCH_PINNED := $(VENV)/.torch-$(call key,containers/torch.txt)
 TORCH_INSTALLED := $(TORCH_PINNED)$(addprefix -,$(TORCH))$(if \
@@ -36,7 +41,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install launcher quickstart test test-pythons test-quick lint types bench check-data check-physics check-science check-methods check-browser check-golden update lock lock-cuda image image-docker sbom check-image check-slurm test-site clean
+.PHONY: help install launcher quickstart test test-pythons test-quick lint types bench check-gpu check-data check-physics check-science check-methods check-browser check-golden update lock lock-cuda wheels image image-docker sbom check-image check-slurm test-site clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
@@ -85,6 +90,9 @@ types: $(DEVELOPMENT)  ## static types
 
 bench: $(RUNTIME)  ## how fast it is on this machine, beside the goals; 12 minutes (docs/benchmarks.md)
 	$(RUN) python -m benchmarks run
+
+check-gpu: $(RUNTIME)  ## what to run first on a GPU, called again until it is through (MINUTES=10 a call, DEVICE=cpu in small)
+	$(RUN) python -m benchmarks check --device $(or $(DEVICE),cuda) $(addprefix --minutes ,$(MINUTES))
 
 check-data: $(DEVELOPMENT)  ## generated datasets against what the official scripts produce; minutes
 	$(RUN) python tests/check_generator.py --workers 2
@@ -138,6 +146,9 @@ lock: $(DEVELOPMENT)  ## write the lock files (UPGRADE=--upgrade renews every ve
 lock-cuda: $(DEVELOPMENT)  ## lock torch for another CUDA, for images (CUDA=12.6)
 	$(LOCK_TORCH) --torch-backend cu$(subst .,,$(CUDA)) --output-file containers/torch-cu$(subst .,,$(CUDA)).lock > /dev/null
 
+wheels: | $(VENV)/bin/python  ## what a machine without a package index lacks, to be brought along (FOR=3.12, its Python)
+	$(VENV)/bin/python containers/wheels.py $(or $(FOR),3.12) wheels
+
 image:  ## the Apptainer image containers/mfql.sif (CUDA=13.0 for GPUs; docs/containers.md: mirrors)
 	containers/build.sh apptainer
 
@@ -169,10 +180,21 @@ $(VENV)/bin/python $(LAUNCHER)/bin/python:
 		echo "$(PYTHON) cannot make virtual environments. Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(@:/bin/python=)
 
+ifneq ($(WHEELS),)
+# No pip is needed in it. PYTHON may be that of an environment itself, whose packages its own environments do not see.
+$(RUNTIME):
+	"$(PYTHON)" -m venv --system-site-packages --without-pip $(VENV)
+	"$(PYTHON)" -c 'import site; print(*site.getsitepackages(), sep="\n")' > \
+		"$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/machine.pth"
+	"$(PYTHON)" -m pip --python $(VENV)/bin/python --quiet install --no-index --no-deps $(WHEELS)/*.whl
+	"$(PYTHON)" -m pip --python $(VENV)/bin/python --quiet install --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
+else
 # The locks are complete, so pip resolves nothing (--no-deps). torch follows them and finds its dependencies in place.
 $(RUNTIME): | $(TORCH_INSTALLED)
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
+endif
 
 $(LAUNCHER_INSTALLED): | $(LAUNCHER)/bin/python
 	$(LAUNCHER)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes \

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from benchmarks.check.part import SIZES, Check
+from benchmarks.check.run import parts, run
 from benchmarks.job import FULL, QUICK, Context
 from benchmarks.profile import profiled
 from benchmarks.reference import Reference
@@ -16,7 +19,7 @@ from benchmarks.results import ROOT, LeftOut, Measurement
 from benchmarks.run import DEFAULT_PARTS, FAILED, PARTS, measure, paper_hours
 from benchmarks.speed import write_speed
 from benchmarks.tables import goals_table, section, write_docs
-from mfql.errors import UserError
+from mfql.errors import UserError, unknown
 from mfql.files import read_json, write_json
 from mfql.training.device import choose_device
 
@@ -34,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,12 +56,18 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--reference-python", default=sys.executable, metavar="FILE", help="an interpreter that has jax")
     run.add_argument("--reference-set", nargs="+", default=[], metavar="KEY=VALUE", help="changes of its configuration")
     run.set_defaults(func=_run)
+    check = commands.add_parser("check", help="what to run first on a GPU; called again it goes on where it ended")
+    check.add_argument("--out", type=Path, metavar="DIR", help="default: benchmarks/results/check-DEVICE")
+    check.add_argument("--minutes", type=float, metavar="M", help="that this call may take; default: no limit")
+    check.add_argument("--size", choices=SIZES, help="default: full on a GPU; a processor does small alone")
+    check.add_argument("--parts", nargs="+", default=[], metavar="PART", help="default: all")
+    check.set_defaults(func=_check)
     profile = commands.add_parser("profile", help="where the time of a step goes, by operation")
     profile.add_argument("--eager", action="store_true", help="leave out the compiled step, which takes a minute")
     profile.add_argument("--precision", choices=("float32", "tf32", "bf16"), default="float32")
     profile.add_argument("--out", type=Path, metavar="FILE", help="default: benchmarks/results/profile-DEVICE.json")
     profile.set_defaults(func=_profile)
-    for command in (run, profile):
+    for command in (run, check, profile):
         command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     docs = commands.add_parser("docs", help="write the tables of results files into a page")
     docs.add_argument("results", nargs="+", type=Path, metavar="FILE")
@@ -93,6 +104,20 @@ def _run(options: argparse.Namespace) -> int:
     if failed:
         print(f"benchmarks: failed, see above: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
+    device = _prepare(options.device)
+    size = SIZES[options.size or ("full" if device.type == "cuda" else "small")]
+    if device.type == "cpu" and size.name == "full":
+        raise UserError("--size full on a processor would take weeks", "Leave it out, or use --device cuda.")
+    checked = Check(device, size, options.out or _RESULTS / f"check-{device.type}", deadline)
+    known = [part.name for part in parts(checked)]
+    for name in options.parts:
+        if name not in known:
+            raise unknown("part", name, known)
+    return run(checked, options.parts)
 
 
 def _profile(options: argparse.Namespace) -> int:

@@ -61,10 +61,11 @@ def acting(context: Context) -> Found:
 def all_methods(config_dir: Path) -> dict[str, Agent]:
     """The agent of every method in `config/methods` with an update of its own, at the sizes of an ant's maze."""
     names = sorted(path.stem for path in (config_dir / "methods").glob("*.yaml"))
-    return {name: _agent(name, config_dir) for name in names if not name.endswith(NOT_MEASURED)}
+    return {name: agent_of(name, config_dir) for name in names if not name.endswith(NOT_MEASURED)}
 
 
-def _agent(method: str, config_dir: Path) -> Agent:
+def agent_of(method: str, config_dir: Path) -> Agent:
+    """The agent of a method, at the sizes of an ant's maze."""
     kind = load_agent(raw_settings(method, _TASK, "online", config_dir)["agent"])
     raw = raw_settings(method, _TASK, kind.stages[0], config_dir)
     raw.pop("agent")

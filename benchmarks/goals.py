@@ -164,6 +164,14 @@ def goal_rows(results: Sequence[Document]) -> list[list[str]]:
     return [_row(goal, [result for result in results if not result["quick"]]) for goal in GOALS]
 
 
+def missed(result: Document) -> list[str]:
+    """The goals about a machine like that of a results file that were measured on it and missed."""
+    if result["quick"]:
+        return []
+    values = {goal: goal.look(result) for goal in GOALS if goal.fits(result)}
+    return [goal.text for goal, value in values.items() if value is not None and not goal.met(value)]
+
+
 def _row(goal: Goal, results: Sequence[Document]) -> list[str]:
     bound = f"{'≤' if goal.at_most else '≥'} {number(goal.bound)} {goal.unit}"
     for result in results:

@@ -39,6 +39,8 @@ class Effort:
         generated: episodes of a generated dataset.
         scheduled: empty jobs that Snakemake runs.
         changes: of the paper's settings.
+        largest: rows of the dataset and of a seed's tail, of the job that needs most memory.
+        suites: that are evaluated; None are all.
     """
 
     budget: Budget
@@ -53,10 +55,21 @@ class Effort:
     generated: int
     scheduled: int
     changes: Mapping[str, Any] = field(default_factory=dict)
+    largest: tuple[int, int] = (1_000, 1_000)
+    suites: tuple[str, ...] | None = None
 
 
-FULL = Effort(Budget(7, 1.0), Budget(3, 1.0), 100_000, (1, 2, 4, 8, 16), 8, True, 2_000, 50, 50, 10, 100)
+FULL = Effort(
+    # The last numbers are those of humanoidmaze and of the paper's online part.
+    Budget(7, 1.0), Budget(3, 1.0), 100_000, (1, 2, 4, 8, 16), 8, True, 2_000, 50, 50, 10, 100,
+    largest=(2_001_000, 1_000_000),
+)  # fmt: skip
 QUICK = Effort(Budget(3, 0.1), Budget(2, 0.1), 10_000, (1, 2), 2, False, 50, 10, 2, 1, 2)
+_TINY = {"policy_hidden": 8, "policy_blocks": 1, "critic_hidden": (16, 16), "batch_size": 16, "time_steps": 10}
+# For tests: everything runs, nothing is measured.
+MINIATURE = Effort(
+    Budget(2, 0.0), Budget(2, 0.0), 100, (1, 2), 2, False, 5, 3, 2, 1, 1, _TINY, suites=("OGBench pointmaze",)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,17 +99,26 @@ class Job:
         rows: of the dataset.
         compiled: compile the update, and on CUDA capture the step.
         capacity: rows of the online tail.
+        backend: what compiles it, as of `Updater`.
     """
 
     def __init__(
-        self, agent: Agent, seeds: int, rows: int, device: torch.device, *, compiled: bool = False, capacity: int = 0
+        self,
+        agent: Agent,
+        seeds: int,
+        rows: int,
+        device: torch.device,
+        *,
+        compiled: bool = False,
+        capacity: int = 0,
+        backend: str = "inductor",
     ) -> None:
         self.agent, self.device = agent, device
         self.seeds = list(range(seeds))
         self.state = initial_state(
             agent, [generator(torch.device("cpu"), seed, "initial") for seed in self.seeds], device
         )
-        self.updater = Updater(agent, self.state, float("inf"), compiled=compiled)
+        self.updater = Updater(agent, self.state, float("inf"), compiled=compiled, backend=backend)
         self.captured = compiled and device.type == "cuda"
         self.begin(rows, capacity)
 
@@ -104,7 +126,7 @@ class Job:
         """Go on from other rows with the same, possibly compiled, updates."""
         share = self.agent.online_share if capacity else None
         self.memory = Memory(
-            _random_rows(self.agent, rows),
+            random_rows(self.agent, rows),
             len(self.seeds),
             capacity,
             share,
@@ -134,7 +156,8 @@ class Job:
         return time.perf_counter() - began
 
 
-def _random_rows(agent: Agent, rows: int) -> dict[str, np.ndarray]:
+def random_rows(agent: Agent, rows: int) -> dict[str, np.ndarray]:
+    """So many rows as the agent's method takes them, standard normal observations and actions."""
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from benchmarks.results import command, describe_machine
 _STEPS, _WARM_UP, _ROWS = 10, 2, 15
 
 
-def profiled(context: Context, compiled: bool, precision: str) -> dict[str, Any]:
+def profiled(context: Context, compiled: bool, precision: str, seeds: int = 1) -> dict[str, Any]:
     """The largest operations of a step, eager and, if asked for, compiled, as a results file holds them."""
     return {
         "kind": "profile",
@@ -21,9 +21,10 @@ def profiled(context: Context, compiled: bool, precision: str) -> dict[str, Any]
         "command": command(),
         "machine": describe_machine(context.device),
         "precision": precision,
+        "seeds": seeds,
         "steps": {
             mode: operations_of(
-                Job(context.agent(precision=precision), 1, context.effort.rows, context.device, compiled=on)
+                Job(context.agent(precision=precision), seeds, context.effort.rows, context.device, compiled=on)
             )
             for mode, on in (("eager", False), ("compiled", True))
             if compiled or not on

@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks import acting, processes, update
 from benchmarks.job import Context, Job
+from benchmarks.memory import memory
 from benchmarks.reference import Reference, ReferenceUpdates
 from benchmarks.results import Found, LeftOut, Measurement, document
 
@@ -44,7 +45,11 @@ DEFAULT_PARTS = PARTS[:-1]
 
 
 def measure(
-    context: Context, parts: Sequence[str], quick: bool, reference: Reference | None = None
+    context: Context,
+    parts: Sequence[str],
+    quick: bool,
+    reference: Reference | None = None,
+    compiled_code: Path | None = None,
 ) -> tuple[dict[str, Any], Found]:
     """Measure parts.
 
@@ -52,6 +57,8 @@ def measure(
         parts: of `PARTS`.
         quick: mark the results as a smoke run.
         reference: the released code to measure beside the updates.
+        compiled_code: torch keeps compiled code there; None takes an empty folder, so that a first step shows what
+            compiling costs.
 
     Returns:
         the content of a results file, and what was found. A part that fails is left out, with the error as its reason.
@@ -61,7 +68,7 @@ def measure(
     absent = {part: [name for name in _NEEDED.get(part, ()) if not importlib.util.find_spec(name)] for part in wanted}
     found += [LeftOut(part, f"not installed: {', '.join(names)}") for part, names in absent.items() if names]
     present = [part for part in wanted if not absent[part]]
-    with _empty_cache():
+    with compiled_code_in(compiled_code):
         jobs: Jobs = {}
         every: dict[str, Part] = {**_APART, "update": partial(_update, jobs, reference), "plan": partial(_plan, jobs)}
         for part in present:
@@ -80,18 +87,21 @@ def _kept_going(name: str, part: Part, context: Context) -> Found:
 
 
 @contextmanager
-def _empty_cache() -> Iterator[None]:
-    """Within the block torch keeps compiled code in a new folder: a first step is to show what compiling costs."""
-    name = "TORCHINDUCTOR_CACHE_DIR"
-    before = os.environ.get(name)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ[name] = folder
+def compiled_code_in(folder: Path | None) -> Iterator[None]:
+    """Within the block torch keeps compiled code in a folder; None is a new one, which goes with the block."""
+    with tempfile.TemporaryDirectory() as new:
+        place = folder.resolve() if folder else Path(new)
+        # torch sets the second one itself at the first kernel that Triton compiles, and then keeps it.
+        named = {"TORCHINDUCTOR_CACHE_DIR": place, "TRITON_CACHE_DIR": place / "triton"}
+        before = {name: os.environ.get(name) for name in named}
+        os.environ.update({name: str(path) for name, path in named.items()})
         try:
             yield
         finally:
-            del os.environ[name]
-            if before is not None:
-                os.environ[name] = before
+            for name, value in before.items():
+                del os.environ[name]
+                if value is not None:
+                    os.environ[name] = value
 
 
 def _update(jobs: Jobs, reference: Reference | None, context: Context) -> Found:
@@ -134,7 +144,7 @@ _APART: Mapping[str, Part] = {
     "evaluation": _of_environments("evaluation"),
     "data": _of_environments("collecting"),
     "start": processes.start_up,
-    "memory": update.host_memory,
+    "memory": memory,
     "scheduler": processes.scheduler,
     "quickstart": processes.quickstart,
 }

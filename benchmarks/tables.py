@@ -29,6 +29,11 @@ _TITLES = {
     "plan": "Measured for `mfql plan`",
     "reference": "Against the released JAX code",
     "quickstart": "Quickstart",
+    "machine": "The machine",
+    "parity": "Parity with the released code's numbers: the largest error, in millionths",
+    "steps": "Every method's step in other forms than eager on this device: how far apart they end",
+    "killed": "Killed and continued",
+    "task": "One task at the paper's size: means over seeds, from the least to the largest",
 }
 
 
@@ -55,11 +60,12 @@ def section(result: Document) -> str:
         *(["**With --quick: a smoke run, no measurement.**"] if result.get("quick") else []),
         "",
     ]
-    parts = _profile_tables(result) if result["kind"] == "profile" else _part_tables(result)
+    parts = _profile_tables(result) if result["kind"] == "profile" else part_tables(result)
     return "\n".join([*lines, *parts])
 
 
-def _part_tables(result: Document) -> list[str]:
+def part_tables(result: Document) -> list[str]:
+    """The lines of the tables of a results file, and what was left out of it."""
     measured = result["measurements"]
     lines: list[str] = []
     for part in dict.fromkeys(one["part"] for one in measured):
@@ -100,7 +106,8 @@ def _profile_tables(result: Document) -> list[str]:
             [f"`{one['operation'][:60]}`", number(one["calls"]), number(one["milliseconds"]), number(one["percent"])]
             for one in step["operations"]
         ]
-        lines += [f"### {result['precision']}, {mode}: {number(step['milliseconds'])} ms a step, unprofiled", ""]
+        of = f"{result['precision']}, {mode}, seeds {result['seeds']}"
+        lines += [f"### {of}: {number(step['milliseconds'])} ms a step, unprofiled", ""]
         lines += [table(["operation", "calls a step", "ms a step", "%"], rows), ""]
     return lines
 

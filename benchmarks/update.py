@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
-from multiprocessing import get_context
-from pathlib import Path
-
 import torch
 
 from benchmarks.job import Context, Job
@@ -127,21 +121,3 @@ def host_synchronisations(context: Context) -> Found:
         torch.cuda.set_sync_debug_mode("default")
     case = {"of": _CHECKED_STEPS, "synchronisation": cause}
     return [Measurement.of("update", "steps without a host synchronisation", "steps", done, **case)]
-
-
-def host_memory(context: Context) -> Found:
-    """The largest resident size of a process that trains on the processor, in a process of its own."""
-    found: Found = []
-    for seeds in sorted({1, context.effort.packed}):
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            peak = pool.submit(_peak_of_updates, replace(context, device=torch.device("cpu")), seeds).result()
-        found.append(Measurement.of("memory", "peak of the process", "GB", peak, seeds=seeds, mode="eager"))
-    return found
-
-
-def _peak_of_updates(context: Context, seeds: int) -> float:
-    warnings.simplefilter("ignore")
-    Job(context.agent(), seeds, context.effort.rows, context.device).case(2)
-    # Not getrusage: what it gives a child process begins at its parent's peak.
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e9

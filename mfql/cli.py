@@ -332,13 +332,21 @@ _FIXTURES = [Path("tests/data/reference.npz"), Path("tests/data/baselines.npz")]
 def _add_parity(commands: argparse._SubParsersAction) -> None:
     parity = commands.add_parser("parity", help="compare the methods with fixtures of released code's numbers")
     parity.add_argument("files", metavar="FILE", type=Path, nargs="*", default=_FIXTURES, help="default: all of them")
+    parity.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu")
+    parity.add_argument(
+        "--precision",
+        choices=["float32", "tf32", "bf16"],
+        default="float32",
+        help="of ours: float32 is held to the bounds, of another it is said what it loses",
+    )
     parity.set_defaults(func=_parity)
 
 
 def _parity(options: argparse.Namespace) -> int:
-    from mfql.parity import report
+    from mfql.parity import Computed, report
+    from mfql.training.device import choose_device
 
-    return 0 if report(options.files) else 1
+    return 0 if report(options.files, Computed(choose_device(options.device), options.precision)) else 1
 
 
 def _add_plan(commands: argparse._SubParsersAction) -> None:

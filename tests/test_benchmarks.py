@@ -15,7 +15,7 @@ import torch
 from benchmarks import ant_physics
 from benchmarks.acting import NOT_MEASURED
 from benchmarks.goals import GOALS, goal_rows
-from benchmarks.job import Context, Effort, Job
+from benchmarks.job import MINIATURE, Context, Job
 from benchmarks.processes import _empty_job
 from benchmarks.products import Product, ProductsAlone, record
 from benchmarks.profile import profiled
@@ -31,8 +31,6 @@ from mfql.plan.cost import MeasuredSpeed, find_speed
 
 CPU = torch.device("cpu")
 SCHEMA = json.loads((Path(__file__).parents[1] / "benchmarks" / "schema.json").read_text())
-SMALL = {"policy_hidden": 8, "policy_blocks": 1, "critic_hidden": (16, 16), "batch_size": 16, "time_steps": 10}
-MINIATURE = Effort(Budget(2, 0.0), Budget(2, 0.0), 100, (1, 2), 2, False, 5, 3, 2, 1, 1, SMALL)
 CONTEXT = Context(MINIATURE, CPU)
 
 CHECKOUT = """
@@ -146,7 +144,6 @@ def test_environments_step_online_and_in_evaluation(monkeypatch):
     from benchmarks import environments
 
     monkeypatch.setattr(environments, "ONLINE", {"pointmaze": environments.ONLINE["pointmaze"]})
-    monkeypatch.setattr(environments, "EVALUATED", {"pointmaze": environments.ONLINE["pointmaze"]})
     result, _ = measure(CONTEXT, ["online", "evaluation"], quick=True)
     found = {(one["part"], one["quantity"], one["case"]["seeds"]) for one in result["measurements"]}
     assert {("online", "steps", 1), ("online", "seed-steps", 2), ("evaluation", "times one at a time", 1)} <= found

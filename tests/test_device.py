@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -34,8 +35,47 @@ def test_processes_take_different_gpus_and_free_them_when_killed(tmp_path, monke
         process.wait()
 
 
-def test_a_gpu_that_is_not_there_is_said(monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine by what its driver and torch say: its GPUs, the CUDA of torch's build, and why they are of no use."""
+
+    def pretend(gpus: int, cuda: str | None, said: str = "") -> None:
+        def refuse() -> None:
+            raise RuntimeError(said)
+
+        monkeypatch.setattr("mfql.training.device.visible_gpus", lambda: gpus)
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        monkeypatch.setattr("torch.version.cuda", cuda)
+        monkeypatch.setattr("torch.cuda.init", refuse)
+
+    return pretend
+
+
+def test_a_machine_without_a_gpu_trains_on_its_processor_unless_told_otherwise(machine, capsys):
+    machine(0, "13.0")
     assert choose_device("auto").type == "cpu"
-    with pytest.raises(UserError, match="no GPU"):
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match=r"sees no GPU, and the driver lists none\n.*use --device cpu"):
         choose_device("cuda")
+
+
+# As torch words it, where a build for CUDA 13.0 meets the driver of CUDA 12.4.
+TOO_OLD = "The NVIDIA driver on your system is too old (found version 12040). Please update your GPU driver by ..."
+
+
+@pytest.mark.parametrize(
+    ("cuda", "said", "why"),
+    [
+        (None, "Torch not compiled with CUDA enabled", r"is built without CUDA\n.*make TORCH=auto install"),
+        ("13.0", TOO_OLD, r"too old for torch .* CUDA 13\.0: it knows CUDA up to 12\.4\n.*make TORCH=auto install"),
+        ("13.0", "CUDA unknown error - this may be due to", r"cannot use it: CUDA unknown error.*\n.*nvidia-smi"),
+    ],
+)
+def test_a_gpu_that_torch_cannot_use_is_spoken_of_with_the_remedy(machine, capsys, cuda, said, why):
+    machine(1, cuda, said)
+    with pytest.raises(UserError, match=why):
+        choose_device("cuda")
+    assert choose_device("auto").type == "cpu"
+    assert re.search(why, capsys.readouterr().err)
+    assert choose_device("cpu").type == "cpu"
+    assert capsys.readouterr().err == ""

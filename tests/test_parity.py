@@ -29,6 +29,27 @@ def test_every_group_of_both_fixtures_is_within_its_bound(capsys, monkeypatch):
     assert {f"{method} {part}" for method in parity.METHODS for part in ("losses", "gradients")} <= printed
 
 
+def test_of_another_precision_it_is_said_what_it_loses_and_nothing_is_out_of_bounds(capsys):
+    computed = parity.Computed(torch.device("cpu"), "bf16")
+    assert parity.report([FIXTURE, BASELINES], computed)
+    worst, outside = parity.compare_all([FIXTURE, BASELINES], computed)
+    # bf16 has 8 bits: what passes through its products is off by more than float32's bound, what does not is not.
+    assert all(
+        comparison.error > 100 * parity.BOUND for comparison in worst.values() if "gradients" in comparison.group
+    )
+    assert worst["alpha"].within
+    assert len(outside) > 10
+    printed = capsys.readouterr().out
+    assert "OUT OF BOUNDS" not in printed
+    assert f"{worst['losses'].error:.2e}" in printed
+
+
+def test_parity_on_a_gpu_that_is_not_there_is_refused(capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(["parity", "--device", "cuda", str(FIXTURE)]) == 2
+    assert "--device cpu" in capsys.readouterr().err
+
+
 def test_every_array_of_the_baselines_is_compared_but_one():
     arrays = parity.load_fixture(BASELINES)
     compared = {comparison.array for comparison in parity.comparisons(arrays)}

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mfql.agents.balance import combined
-from mfql.agents.interface import Agent, Batch, Draws, Group, Parameters
+from mfql.agents.interface import Agent, Batch, Draws, Group, Losses, Parameters
 from mfql.errors import UserError
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
@@ -156,6 +157,20 @@ def _jacobians(objectives: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Te
     return {name: torch.stack(of_group, 1) for name, of_group in zip(leaves, zip(*rows, strict=True), strict=True)}
 
 
+def losses_of(
+    agent: Agent, flat: Mapping[str, Tensor], batch: Batch, draws: Draws, own: Mapping[str, Tensor]
+) -> Losses:
+    """The agent's losses of flat parameters, in the precision of its settings; TF32 is a switch of the device's."""
+    return agent.losses(views_of(agent, in_precision(agent, flat)), batch, draws, own)
+
+
+def in_precision(agent: Agent, flat: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Flat parameters as the losses see them: rounded where the settings ask for bf16."""
+    if agent.settings.precision != "bf16":
+        return flat
+    return {name: array.bfloat16() for name, array in flat.items()}
+
+
 class Updater:
     """Updates a state in place.
 
@@ -165,17 +180,21 @@ class Updater:
         value_limit: a seed whose mean value `q` exceeds this in magnitude has diverged, as has one whose loss is not
             finite.
         compiled: compile losses and optimiser; needs a C++ compiler, and an agent that is `compilable`.
+        backend: what compiles them, by torch's name for it; `aot_eager` traces them and runs them as they are.
 
     Raises:
         ValueError: `compiled`, and the agent cannot be.
     """
 
-    def __init__(self, agent: Agent, state: TrainState, value_limit: float, *, compiled: bool = False) -> None:
+    def __init__(
+        self, agent: Agent, state: TrainState, value_limit: float, *, compiled: bool = False, backend: str = "inductor"
+    ) -> None:
         if compiled and not agent.compilable:
             raise ValueError("an update whose objectives are weighed on the processor cannot be compiled")
         self.agent, self.state, self.value_limit = agent, state, value_limit
-        self._losses: Callable = torch.compile(self._losses_of, dynamic=False) if compiled else self._losses_of
-        self._step: Callable = torch.compile(self._apply, dynamic=False) if compiled else self._apply
+        compile_ = partial(torch.compile, dynamic=False, backend=backend)
+        self._losses: Callable = compile_(self._losses_of) if compiled else self._losses_of
+        self._step: Callable = compile_(self._apply) if compiled else self._apply
 
     def __call__(self, batch: Batch, draws: Draws) -> None:
         """One update on a batch with its draws."""
@@ -185,10 +204,8 @@ class Updater:
             self.state.logged = {name: torch.zeros_like(value) for name, value in info.items() if value.dim() == 1}
         self._step(found, loss, {name: value.detach() for name, value in info.items()})
 
-    def _losses_of(self, flat: Mapping[str, Tensor], batch: Batch, draws: Draws, own: Mapping[str, Tensor]) -> Any:
-        if self.agent.settings.precision == "bf16":
-            flat = {name: array.bfloat16() for name, array in flat.items()}
-        return self.agent.losses(views_of(self.agent, flat), batch, draws, own)
+    def _losses_of(self, flat: Mapping[str, Tensor], batch: Batch, draws: Draws, own: Mapping[str, Tensor]) -> Losses:
+        return losses_of(self.agent, flat, batch, draws, own)
 
     @torch.no_grad()
     def _apply(self, found: Mapping[str, Tensor], loss: Tensor, info: Mapping[str, Tensor]) -> None:

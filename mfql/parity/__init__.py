@@ -12,15 +12,18 @@ from pathlib import Path
 from mfql.errors import UserError
 from mfql.parity import baselines, reference
 from mfql.parity.baselines import METHODS, BaselineFixture
-from mfql.parity.comparison import Arrays, Comparison, read_arrays
+from mfql.parity.comparison import BOUND, HERE, Arrays, Comparison, Computed, read_arrays
 from mfql.parity.reference import Fixture
+from mfql.training.device import set_precision
 
 __all__ = [
     "BOUND",
     "METHODS",
     "BaselineFixture",
     "Comparison",
+    "Computed",
     "Fixture",
+    "compare_all",
     "comparisons",
     "load_fixture",
     "report",
@@ -47,26 +50,43 @@ def load_fixture(path: str | Path) -> Arrays:
     return arrays
 
 
-def comparisons(arrays: Arrays) -> Iterator[Comparison]:
+def comparisons(arrays: Arrays, computed: Computed = HERE) -> Iterator[Comparison]:
     """Every array of a fixture against ours."""
+    set_precision(computed.precision, computed.device)
     of_mfql = any(name.startswith("param:") for name in arrays)
-    return (Fixture if of_mfql else BaselineFixture)(arrays).compare()
+    return (Fixture if of_mfql else BaselineFixture)(arrays, computed).compare()
 
 
-def report(paths: Sequence[str | Path]) -> bool:
-    """Print the largest error of each group, name every array out of bounds, and tell whether all are within."""
+def compare_all(
+    paths: Sequence[str | Path], computed: Computed = HERE
+) -> tuple[dict[str, Comparison], list[Comparison]]:
+    """The comparison of the largest error of each group, by group, and all that are out of bounds."""
     worst: dict[str, Comparison] = {}
     outside: list[Comparison] = []
     for path in paths:
-        for comparison in comparisons(load_fixture(path)):
+        for comparison in comparisons(load_fixture(path), computed):
             if not comparison.within:
                 outside.append(comparison)
             known = worst.get(comparison.group)
             if known is None or not comparison.error / comparison.bound <= known.error / known.bound:
                 worst[comparison.group] = comparison
-    print(f"{'group':<16} {'largest error':>13} {'bound':>8}  array")
+    return worst, outside
+
+
+def report(paths: Sequence[str | Path], computed: Computed = HERE) -> bool:
+    """Print the largest error of each group, name every array out of bounds, and tell whether all are within.
+
+    The bounds are those of float32: of another precision it is said what it loses, and nothing is out of bounds.
+    """
+    judged = computed.precision == "float32"
+    worst, outside = compare_all(paths, computed)
+    print(f"{'group':<16} {'largest error':>13} {'bound' if judged else '':>8}  array")
     for group, comparison in worst.items():
-        print(f"{group:<16} {comparison.error:>13.2e} {comparison.bound:>8.0e}  {comparison.array}")
+        bound = f"{comparison.bound:.0e}" if judged else ""
+        print(f"{group:<16} {comparison.error:>13.2e} {bound:>8}  {comparison.array}")
+    if not judged:
+        print(f"{computed.precision}: the errors are what it loses; the bounds are those of float32")
+        return True
     for comparison in outside:
         print(f"OUT OF BOUNDS {comparison.array}: error {comparison.error:.3g}, bound {comparison.bound:g}")
     return not outside

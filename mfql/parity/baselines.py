@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mfql.agents.flax import as_released, load_released
 from mfql.agents.interface import Agent, Batch, Parameters, load_agent
-from mfql.agents.update import views_of
+from mfql.agents.update import in_precision, views_of
 from mfql.errors import UserError
-from mfql.parity.comparison import Arrays, Comparison, compare, critic_sizes, gradients_of, section
+from mfql.parity.comparison import HERE, Arrays, Comparison, Computed, compare, critic_sizes, gradients_of, section
 from mfql.settings import build_settings
 
 # Settings that the fixture's documentation gives in words alone.
@@ -119,9 +119,9 @@ _STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {"mean": Tensor.mean, "max"
 class BaselineFixture:
     """A fixture of one or more of `METHODS`, with our networks at its sizes and weights."""
 
-    def __init__(self, arrays: Arrays) -> None:
-        self.arrays = arrays
-        self.batch = _batched(section(arrays, "in:"))
+    def __init__(self, arrays: Arrays, computed: Computed = HERE) -> None:
+        self.arrays, self.computed = arrays, computed
+        self.batch = computed.placed(section(arrays, "in:"))
 
     def compare(self) -> Iterator[Comparison]:
         """Every output and gradient of every method in the fixture against ours."""
@@ -132,14 +132,16 @@ class BaselineFixture:
 
     def _compare(self, name: str, method: Method) -> Iterator[Comparison]:
         agent = self.agent(name)
-        flat = load_released(agent, section(self.arrays, f"{name}/param:"))
-        draws = _batched(section(self.arrays, f"{name}/draw:"))
+        released = load_released(agent, section(self.arrays, f"{name}/param:"))
+        flat = {group: array.to(self.computed.device) for group, array in released.items()}
+        draws = self.computed.placed(section(self.arrays, f"{name}/draw:"))
         ours = {method.draws[known]: value for known, value in draws.items()}
-        found, loss, info = gradients_of(agent, flat, self.batch, ours, agent.initial_state(1))
+        own = {part: value.to(self.computed.device) for part, value in agent.initial_state(1).items()}
+        found, loss, info = gradients_of(agent, flat, self.batch, ours, own)
         outputs = {known: _value(info, source) for known, source in method.outputs.items()} | {"total_loss": loss[0]}
         with torch.no_grad():
             for beginning, array in method.arrays.items():
-                values = array(agent, views_of(agent, flat), self.batch)
+                values = array(agent, views_of(agent, in_precision(agent, flat)), self.batch)
                 outputs |= {f"{beginning}_{kind}": of(values) for kind, of in _STATISTICS.items()}
         for known, reference in section(self.arrays, f"{name}/out:").items():
             if known in outputs:
@@ -162,6 +164,7 @@ class BaselineFixture:
         values = {
             "offline_steps": 1,
             "online_steps": 0,
+            "precision": self.computed.precision,
             "discount": _DISCOUNT,
             "batch_size": self.batch["actions"].shape[1],
             "actor_hidden": sizes[:-1],
@@ -174,10 +177,6 @@ class BaselineFixture:
 
 
 _OTHER_FIXTURE = "Give a fixture of the methods in mfql/parity/baselines.py."
-
-
-def _batched(arrays: Arrays) -> dict[str, Tensor]:
-    return {name: torch.as_tensor(value).unsqueeze(0) for name, value in arrays.items()}
 
 
 def _value(info: Mapping[str, Tensor], source: str | float) -> Tensor | np.ndarray:

@@ -5,18 +5,39 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from mfql.agents.interface import Agent, Batch, Draws, Losses
-from mfql.agents.update import gradients, views_of
+from mfql.agents.interface import Agent, Batch, Draws
+from mfql.agents.update import gradients, losses_of
 from mfql.errors import UserError
 
 BOUND = 2e-5
 
 Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Computed:
+    """How our side is computed.
+
+    Args:
+        device: where.
+        precision: as the settings have it: `float32`, `tf32` or `bf16`.
+    """
+
+    device: torch.device
+    precision: str
+
+    def placed(self, arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        """Arrays on the device, each with a leading axis of one seed."""
+        return {name: torch.as_tensor(value, device=self.device).unsqueeze(0) for name, value in arrays.items()}
+
+
+HERE = Computed(torch.device("cpu"), "float32")
 
 
 @dataclass(frozen=True)
@@ -47,7 +68,7 @@ def compare(
     Raises:
         UserError: it has another shape than ours.
     """
-    own = np.asarray(ours.detach() if isinstance(ours, torch.Tensor) else ours, dtype=np.float64)
+    own = np.asarray(ours.detach().double().cpu() if isinstance(ours, torch.Tensor) else ours, dtype=np.float64)
     expected = np.asarray(reference, dtype=np.float64)
     if own.shape != expected.shape:
         raise UserError(
@@ -86,10 +107,6 @@ def critic_sizes(weights: Arrays) -> tuple[tuple[int, ...], int]:
 def gradients_of(
     agent: Agent, flat: Mapping[str, torch.Tensor], batch: Batch, draws: Draws, own: Mapping[str, torch.Tensor]
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor, dict[str, torch.Tensor]]:
-    """Gradients of each group `[1, P]`, the loss `[1]` and what it logged, in float32."""
-
-    def losses(flat: Mapping[str, torch.Tensor], batch: Batch, draws: Draws, own: Mapping[str, torch.Tensor]) -> Losses:
-        return agent.losses(views_of(agent, flat), batch, draws, own)
-
-    found, loss, info = gradients(agent, flat, batch, draws, own, losses)
+    """Gradients of each group `[1, P]`, the loss `[1]` and what it logged, in the precision of the agent's settings."""
+    found, loss, info = gradients(agent, flat, batch, draws, own, partial(losses_of, agent))
     return found, loss, dict(info)

@@ -11,9 +11,19 @@ from mfql.agents.flax import as_released, load_released
 from mfql.agents.interface import Parameters
 from mfql.agents.meanflow import candidate_actions, flow_terms, raw_actions
 from mfql.agents.mfql import MFQL, MFQLSettings
-from mfql.agents.update import Updater, initial_state, views_of
+from mfql.agents.update import Updater, in_precision, initial_state, views_of
 from mfql.errors import UserError
-from mfql.parity.comparison import BOUND, Arrays, Comparison, compare, critic_sizes, gradients_of, section
+from mfql.parity.comparison import (
+    BOUND,
+    HERE,
+    Arrays,
+    Comparison,
+    Computed,
+    compare,
+    critic_sizes,
+    gradients_of,
+    section,
+)
 
 # Adam's first steps divide by gradients near zero, so that float32 rounding shows.
 CHANGE_BOUND = 1e-2
@@ -43,8 +53,8 @@ _CRITIC_RATE = 3e-4
 class Fixture:
     """A fixture with our networks at its sizes and weights."""
 
-    def __init__(self, arrays: Arrays) -> None:
-        self.arrays = arrays
+    def __init__(self, arrays: Arrays, computed: Computed = HERE) -> None:
+        self.arrays, self.computed = arrays, computed
         self.weights = self.section("param")
         batch = self.batch("in")
         kernel = self.weights["modules_actor_bc_flow/FeatureEmbed_0/Dense_0/kernel"]
@@ -53,6 +63,7 @@ class Fixture:
         settings = MFQLSettings(
             offline_steps=_OFFLINE_STEPS,
             online_steps=50_000,
+            precision=computed.precision,  # type: ignore[arg-type]
             discount=_DISCOUNT,
             batch_size=batch["actions"].shape[1],
             time_steps=_TIME_STEPS if self.on_grid() else _NO_GRID,
@@ -65,8 +76,9 @@ class Fixture:
             critic_learning_rate=_CRITIC_RATE,
         )
         self.agent = MFQL(settings, batch["observations"].shape[2:], batch["actions"].shape[-1])
-        self.state = initial_state(self.agent, [torch.Generator()], torch.device("cpu"))
-        self.state.flat = load_released(self.agent, self.weights)
+        self.state = initial_state(self.agent, [torch.Generator()], computed.device)
+        released = load_released(self.agent, self.weights)
+        self.state.flat = {name: array.to(computed.device) for name, array in released.items()}
         self.state.step.fill_(_FIRST_STEP)
 
     def section(self, prefix: str) -> Arrays:
@@ -80,7 +92,7 @@ class Fixture:
 
     def batch(self, prefix: str) -> dict[str, torch.Tensor]:
         """Batch and draws `[1, ...]`, under our names."""
-        arrays = {name: torch.as_tensor(value).unsqueeze(0) for name, value in self.section(prefix).items()}
+        arrays = self.computed.placed(self.section(prefix))
         # The middle of the interval that a method makes this grid time of.
         arrays["time"] = arrays["t"] - (0.5 / _TIME_STEPS if self.on_grid() else 0.0)
         arrays["noise_next"] = arrays["noise_next"].transpose(1, 2)
@@ -103,7 +115,7 @@ class Fixture:
 
     def _our_outputs(self) -> dict[str, torch.Tensor]:
         agent, batch = self.agent, self.batch("in")
-        parameters: Parameters = views_of(agent, self.state.flat)
+        parameters: Parameters = views_of(agent, in_precision(agent, self.state.flat))
         flow = flow_terms(
             agent.policy, parameters["policy"], batch["observations"], batch["actions"], batch, agent.settings
         )
@@ -167,12 +179,16 @@ class Fixture:
 
     def _schedule(self) -> Iterator[Comparison]:
         steps = self.arrays["sched:steps"]
-        ours = [self.agent.settings.policy_rate(torch.tensor(int(step))).item() for step in steps]
+        device = self.computed.device
+        ours = [self.agent.settings.policy_rate(torch.tensor(int(step), device=device)).item() for step in steps]
         yield compare("schedule", "sched:actor_lr", np.array(ours), self.arrays["sched:actor_lr"])
 
     def _alpha_trace(self) -> Iterator[Comparison]:
-        state, trace = self.agent.initial_state(1), []
+        device, trace = self.computed.device, []
+        state = {name: value.to(device) for name, value in self.agent.initial_state(1).items()}
         for loss in self.arrays["alpha:losses"]:
-            state = self.agent.adapt_alpha(state, torch.tensor([loss]), torch.tensor(True))
+            state = self.agent.adapt_alpha(
+                state, torch.tensor([loss], device=device), torch.tensor(True, device=device)
+            )
             trace.append(state["alpha"].item())
         yield compare("alpha", "alpha:alpha_after", np.array(trace), self.arrays["alpha:alpha_after"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from typing import IO
 import torch
 
 from mfql.errors import UserError
+from mfql.gpus import visible_gpus
 
 # Updates of a run from which a minute of compilation is little.
 _LONG_RUN = 20_000
@@ -25,15 +28,53 @@ _held: list[IO[str]] = []
 def choose_device(name: str) -> torch.device:
     """The device of a name: `cpu`, `cuda`, or `auto` for a GPU where there is one.
 
+    With `auto` a GPU that torch cannot use is spoken of before the processor is taken.
+
     Raises:
-        UserError: `cuda` where torch sees no GPU.
+        UserError: `cuda` where torch can use no GPU; it says why, and what to do.
     """
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise UserError("--device cuda, but torch sees no GPU", "Use --device cpu, or install torch's CUDA build.")
-    if name == "cpu" or not available:
+    if name == "cpu":
         return torch.device("cpu")
-    return torch.device("cuda", free_index(torch.cuda.device_count()))
+    if torch.cuda.is_available():
+        return torch.device("cuda", free_index(torch.cuda.device_count()))
+    gpus = visible_gpus()
+    if name == "cuda":
+        raise why_no_gpu(gpus)
+    if gpus:
+        print(f"mfql: goes on on the processor: {why_no_gpu(gpus)}", file=sys.stderr, flush=True)
+    return torch.device("cpu")
+
+
+def why_no_gpu(gpus: int) -> UserError:
+    """Why torch can use no GPU of a machine that has so many, and what to do."""
+    build = f"torch {torch.__version__}"
+    if not gpus:
+        return UserError(
+            f"--device cuda, but {build} sees no GPU, and the driver lists none",
+            "Run it on a machine with one of NVIDIA's GPUs, or use --device cpu. `nvidia-smi -L` lists what the driver "
+            "has; CUDA_VISIBLE_DEVICES, a container without --nv or --gpus, and a job without a GPU hide them.",
+        )
+    if torch.version.cuda is None:
+        return UserError(
+            f"the machine has a GPU, but {build} is built without CUDA",
+            "Install a build for CUDA: `make TORCH=auto install` takes the one that fits the driver (README.md).",
+        )
+    try:
+        torch.cuda.init()
+        said = "it does not say why"
+    except (RuntimeError, AssertionError) as error:
+        said = str(error).splitlines()[0]
+    built = f"{build}, which is built for CUDA {torch.version.cuda}"
+    if too_old := re.search(r"driver on your system is too old \(found version (\d+)\)", said):
+        known = int(too_old[1])  # As 12040, of a driver that knows CUDA up to 12.4.
+        return UserError(
+            f"NVIDIA's driver is too old for {built}: it knows CUDA up to {known // 1000}.{known % 1000 // 10}",
+            "Install the build that fits the driver, `make TORCH=auto install` (README.md), or a newer driver.",
+        )
+    return UserError(
+        f"the machine has a GPU, but {built}, cannot use it: {said}",
+        "`nvidia-smi` says whether the driver works and who else uses the GPU.",
+    )
 
 
 def repays_compiling(device: torch.device, updates: int) -> bool:

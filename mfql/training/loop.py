@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from mfql.agents.update import Updater, initial_state, views_of
 from mfql.data.dataset import Dataset, Transitions
 from mfql.draws import DrawStream, generator
 from mfql.envs.scores import score_metric, score_range
-from mfql.envs.vector import EnvPool
 from mfql.errors import UserError
 from mfql.evaluation.policy import Actor
 from mfql.evaluation.rollout import run_episodes
@@ -36,6 +35,10 @@ from mfql.training.rewards import OnlineRewards, with_rewards
 from mfql.training.run import RunFolder, machine
 from mfql.training.step import Step
 from mfql.training.stopping import no_longer_improves
+
+# Inside functions: a machine without a simulator has the loop, if not its environments.
+if TYPE_CHECKING:
+    from mfql.envs.vector import EnvPool
 
 # A seed whose mean value exceeds the largest possible return by this factor has diverged.
 _VALUE_MARGIN = 100.0
@@ -237,6 +240,8 @@ class Trainer:
 
     @contextmanager
     def _online_environments(self) -> Iterator[Environments]:
+        from mfql.envs.vector import EnvPool
+
         workers = min(len(self.seeds), self.execution.workers)
         with EnvPool(self.runs[0].task, len(self.seeds), workers) as pool:
             environments = Environments(
@@ -477,12 +482,14 @@ class _LazyPool:
     """The environments of evaluation, made at the first one and kept."""
 
     def __init__(self, task: str, settings: Any, execution: Execution, seeds: int) -> None:
-        self._make = lambda: EnvPool(task, seeds * settings.eval_episodes, execution.workers)
+        self._arguments = task, seeds * settings.eval_episodes, execution.workers
         self._pool: EnvPool | None = None
 
     def pool(self) -> EnvPool:
         """The pool, made if it is not there."""
-        self._pool = self._pool or self._make()
+        from mfql.envs.vector import EnvPool
+
+        self._pool = self._pool or EnvPool(*self._arguments)
         return self._pool
 
     def __enter__(self) -> _LazyPool:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from mfql.data.dataset import endless
 from mfql.draws import DrawStream, derived_seed
-from mfql.envs.vector import EnvPool
 from mfql.evaluation.policy import Actor
 from mfql.training.memory import Memory, Normaliser
 from mfql.training.rewards import OnlineRewards
+
+if TYPE_CHECKING:
+    from mfql.envs.vector import EnvPool
 
 
 @dataclass
