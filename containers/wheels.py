@@ -17,10 +17,25 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 _LOCK = Path(__file__).with_name("requirements.lock")
 # The simulator's packages with all that they import, and what installs this project. imageio is gymnasium's.
-_BROUGHT = """
-    absl-py cloudpickle dm-control dm-env dm-tree farama-notifications glfw gymnasium imageio lxml mujoco mujoco-core
-    mujoco-studio ogbench pyopengl setuptools websockets
-""".split()
+_BROUGHT = [
+    "absl-py",
+    "cloudpickle",
+    "dm-control",
+    "dm-env",
+    "dm-tree",
+    "farama-notifications",
+    "glfw",
+    "gymnasium",
+    "imageio",
+    "lxml",
+    "mujoco",
+    "mujoco-core",
+    "mujoco-studio",
+    "ogbench",
+    "pyopengl",
+    "setuptools",
+    "websockets",
+]
 _UNUSED = tuple(
     f"dm_control/{part}/"
     for part in ("blender", "composer", "entities", "locomotion", "manipulation", "suite", "third_party", "viewer")

@@ -22,7 +22,8 @@ from benchmarks.results import ROOT, Found, LeftOut, Measurement, command, docum
 from benchmarks.run import compiled_code_in
 from benchmarks.tables import goals_table, part_tables
 from mfql.cli import EXIT_CONTINUE
-from mfql.files import identity_of, locked, read_json, sha256, write_json
+from mfql.files import identity_of, read_json, sha256, write_json
+from mfql.locks import locked
 from mfql.training.run import machine as hardware
 
 FINISHED, FAILED, UNFINISHED, LEFT_OUT = "finished", "failed", "unfinished", "left out"
