@@ -25,7 +25,7 @@ Part = Callable[[Context], Found]
 FAILED = "failed"
 # What a part imports beside torch and numpy.
 _SIMULATOR = ("gymnasium", "mujoco", "ogbench")
-_NEEDED = {"online": _SIMULATOR, "evaluation": _SIMULATOR, "data": _SIMULATOR, "plan": _SIMULATOR}
+_NEEDED = {"online": _SIMULATOR, "evaluation": _SIMULATOR, "data": _SIMULATOR, "plan": (*_SIMULATOR, "jsonschema")}
 PARTS = (
     "update",
     "plan",

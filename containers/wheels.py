@@ -16,9 +16,11 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
 _LOCK = Path(__file__).with_name("requirements.lock")
-# The simulator's packages with all that they import, and what installs this project. imageio is gymnasium's.
+# The simulator's packages with all that they import (imageio is gymnasium's), what checks a policy's description, and
+# what installs this project.
 _BROUGHT = [
     "absl-py",
+    "attrs",
     "cloudpickle",
     "dm-control",
     "dm-env",
@@ -27,18 +29,32 @@ _BROUGHT = [
     "glfw",
     "gymnasium",
     "imageio",
+    "jsonschema",
+    "jsonschema-specifications",
     "lxml",
     "mujoco",
     "mujoco-core",
     "mujoco-studio",
     "ogbench",
     "pyopengl",
+    "referencing",
+    "rpds-py",
     "setuptools",
     "websockets",
 ]
 _UNUSED = tuple(
     f"dm_control/{part}/"
-    for part in ("blender", "composer", "entities", "locomotion", "manipulation", "suite", "third_party", "viewer")
+    for part in (
+        "blender",
+        "composer",
+        "entities",
+        "locomotion",
+        "manipulation",
+        "mujoco/testing",
+        "suite",
+        "third_party",
+        "viewer",
+    )
 )
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from zipfile import ZipFile
 
 import pytest
 import torch
@@ -92,3 +95,32 @@ def test_file_that_is_no_sif_is_refused_and_left_as_it_is(tmp_path: Path) -> Non
     assert done.returncode != 0
     assert "other.img is not a SIF file" in done.stderr
     assert path.read_bytes() == bytes(range(200))
+
+
+def _wheels() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("wheels", CONTAINERS / "wheels.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_wheel_that_is_brought_along_is_locked_with_its_hashes():
+    wheels = _wheels()
+    for name in wheels._BROUGHT:
+        first, *hashes = wheels.locked(name).splitlines()
+        assert first.startswith(f"{name}==")
+        assert hashes
+        assert all(line.lstrip().startswith("--hash=sha256:") for line in hashes)
+
+
+def test_a_wheel_cut_down_lacks_the_folders_in_its_content_and_in_its_record(tmp_path):
+    wheel = tmp_path / "one-1-py3-none-any.whl"
+    files = {"one/a.py": "1", "one/large/b.py": "2", "one-1.dist-info/RECORD": "one/a.py,,\none/large/b.py,,\n"}
+    with ZipFile(wheel, "w") as file:
+        for name, content in files.items():
+            file.writestr(name, content)
+    _wheels().without(wheel, ("one/large/",))
+    with ZipFile(wheel) as file:
+        assert file.namelist() == ["one/a.py", "one-1.dist-info/RECORD"]
+        assert file.read("one-1.dist-info/RECORD") == b"one/a.py,,\n"
+    assert list(tmp_path.iterdir()) == [wheel]

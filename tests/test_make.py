@@ -43,6 +43,15 @@ def test_a_build_of_torch_and_an_index_of_it_are_not_both_taken(tmp_path: Path) 
     assert "TORCH=cpu and TORCH_INDEX=mirror both say where torch comes from" in done.stderr
 
 
+def test_with_wheels_no_index_is_asked_for_anything(tmp_path: Path) -> None:
+    (tmp_path / "wheels").mkdir()
+    done = planned(tmp_path, f"WHEELS={tmp_path / 'wheels'}")
+    assert done.returncode == 0, done.stderr
+    installs = [line for line in done.stdout.splitlines() if "pip --python" in line]
+    assert len(installs) == 2
+    assert all("--no-index" in line for line in installs)
+
+
 def interpreter(place: Path, prints: str = "", status: int = 0) -> Path:
     """A program that answers as an interpreter would that is asked for its release."""
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ def parts(check: Check) -> list[Part]:
         Part("update", measured("update"), 4.0),
         Part("seeds", measured("seeds"), 5.0),
         Part("profile", lambda check: speed.profile(check, gathered(check)), 2.0),
-        Part("plan", measured("plan"), 3.0, SIMULATOR),
+        Part("plan", measured("plan"), 3.0, (*SIMULATOR, "jsonschema")),
         Part("acting", measured("acting"), 0.5),
         Part("memory", measured("memory"), 2.0),
         Part("online", measured("online"), 4.0, SIMULATOR),

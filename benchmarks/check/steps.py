@@ -39,6 +39,7 @@ class Form:
         compiled: the update is compiled, by this backend of torch; empty runs it as it is.
         captured: a CUDA graph a step.
         exact: the same kernels in the same order, so that nothing may differ.
+        part: of the updates that it is compared over, one in so many.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Form:
     compiled: str = ""
     captured: bool = False
     exact: bool = False
+    part: int = 1
 
 
 def forms(device: torch.device) -> list[Form]:
@@ -55,7 +57,8 @@ def forms(device: torch.device) -> list[Form]:
             # That of the trainer; the graph alone, which says whether it or the compiler is to blame; the processor.
             Form("compiled and captured", device, "inductor", captured=True),
             Form("captured", device, captured=True),
-            Form("eager on the processor", _CPU),
+            # A processor needs minutes for what a GPU does in seconds.
+            Form("eager on the processor", _CPU, part=10),
         ]
     # Traced as for compiling, but run with the same kernels: what a compiler takes half a minute a method for.
     return [Form("traced", device, "aot_eager", exact=True)]
@@ -84,14 +87,16 @@ def steps_of(method: str, check: Check) -> Outcome:
     agent = agent_of(method, check.context.config_dir)
     stages = [stage for stage in ("offline", "online") if stage in agent.stages]
     outcome = Outcome()
-    eager = dict(_ends(agent, Form("eager", check.device), stages, check.size.updates))
+    eager: dict[int, dict[str, End]] = {}
     for form in forms(check.device):
-        for stage, end in _ends(agent, form, stages, check.size.updates):
-            said = f"{method} {stage}, {form.name}"
-            outcome.failures += _compare(said, eager[stage], end, exact=form.exact)
-            case = {"method": method.partition("-")[0], "stage": stage, "updates": check.size.updates}
-            quantity = f"{form.name}, share of the way"
-            outcome.found.append(Measurement.of("steps", quantity, "", eager[stage].apart(end), **case))
+        updates = max(1, check.size.updates // form.part)
+        if updates not in eager:
+            eager[updates] = dict(_ends(agent, Form("eager", check.device), stages, updates))
+        for stage, end in _ends(agent, form, stages, updates):
+            said, beside = f"{method} {stage}, {form.name}", eager[updates][stage]
+            outcome.failures += _compare(said, beside, end, exact=form.exact)
+            case = {"method": method.partition("-")[0], "stage": stage, "form": form.name, "updates": updates}
+            outcome.found.append(Measurement.of("steps", "apart, share of the way", "", beside.apart(end), **case))
     return outcome
 
 

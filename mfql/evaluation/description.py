@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 
 from mfql.errors import UserError
@@ -89,10 +89,14 @@ def _is_whole(_: Any, value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-_VALIDATOR = jsonschema.validators.extend(
-    jsonschema.Draft202012Validator,
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_whole),
-)(_SCHEMA)
+@cache
+def _validator() -> Any:
+    # Inside a function: who trains and never reads a policy does without the package.
+    import jsonschema
+
+    kind = jsonschema.Draft202012Validator
+    whole = kind.TYPE_CHECKER.redefine("integer", _is_whole)
+    return jsonschema.validators.extend(kind, type_checker=whole)(_SCHEMA)
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -101,9 +105,11 @@ def read_description(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: it is absent or no JSON, or names the entry that is absent or does not fit.
     """
+    from jsonschema.exceptions import best_match
+
     path = folder / DESCRIPTION
     description = read_json(path)
-    fault = jsonschema.exceptions.best_match(_VALIDATOR.iter_errors(description))
+    fault = best_match(_validator().iter_errors(description))
     if fault is not None:
         entry = fault.json_path.removeprefix("$").removeprefix(".")
         raise UserError(f"{path}: {entry + ': ' if entry else ''}{_short(fault.message)}", COPY)
