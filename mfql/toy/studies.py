@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mfql.declared import declared_class
 from mfql.errors import UserError, unknown
 from mfql.files import identity_of
-from mfql.settings import build_settings, identified, split_method, training_version
+from mfql.placeholder import without_torch
+from mfql.settings import Settings, build_settings, identified, split_method, training_version
 
 # Whose network and losses the toy trains.
 AGENT = "flow_bc"
@@ -68,12 +69,16 @@ def training_identity(document: Mapping[str, Any], method: str, size: str, where
     """Changes with all that changes a training's numbers: settings with their defaults, seeds, declared versions.
 
     Raises:
-        UserError: there is no such method or size, or a setting is unknown or of a wrong type.
+        UserError: there is no such method or size, or a setting is unknown, of a wrong type or out of range.
     """
     values = method_values(document, method, size, where)
     seeds = values.pop("seeds", None)
-    own = declared_class(Path(__file__).with_name("settings.py"), "ToySettings")
-    settings = build_settings(own, values, f"{where}: {method} at size {size}").as_dict()
+
+    def checked() -> Settings:
+        kind = import_module("mfql.toy.settings").ToySettings
+        return build_settings(kind, values, f"{where}: {method} at size {size}")
+
+    settings = without_torch(checked).as_dict()
     return identity_of([identified(settings), seeds, training_version(AGENT)])
 
 
