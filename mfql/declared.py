@@ -1,175 +1,132 @@
-"""A method's settings with their defaults, read from its file without running it: a launcher need not have torch."""
+"""What a method's agent declares: its settings with their checks, its stages and its version, as the trainer has them.
+
+A launcher need not have torch: see `mfql.placeholder`.
+"""
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
-from dataclasses import dataclass, field, make_dataclass
+import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from mfql.settings import STAGES, Settings, agent_file, build_settings, declared_version, method_file, raw_settings
+from mfql.errors import UserError, unknown
+from mfql.placeholder import NeedsTorch, Placeholder, without_torch
+from mfql.settings import Settings, agent_file, build_settings, method_file, raw_settings, require
+from mfql.tasks import is_visual
 
-_PACKAGE = Path(__file__).parent
+if TYPE_CHECKING:
+    from mfql.agents.interface import Agent
+
+# Fields of a transition that a method may ask for beside the usual.
+EXTRA_FIELDS = ("next_actions", "mc_returns", "next_row_actions")
+# Of a pixel task's observations, whose image has 2^6 rows and columns; and sizes that stand for any other's.
+_IMAGES, _HALVINGS = (64, 64, 9), 6
+_OBSERVATIONS, _ACTION_DIM = (64,), 8
 
 
 def declared_settings(method: str, task: str, stage: str, config_dir: str | Path = "config") -> tuple[str, Settings]:
-    """The agent of a method and every setting of one task and stage, as a run has them.
-
-    A method's own checks of ranges are not run.
+    """The agent of a method and every setting of one task and stage: trainer, launcher and plan have them from here.
 
     Raises:
-        UserError: unknown method, task or stage, an unknown or missing setting, or a wrong type.
+        UserError: an unknown method, task or stage, or agent; an unknown or missing setting; a value of a wrong type,
+            out of range or without effect; or what is not to be had on this task or in this stage.
     """
     raw = raw_settings(method, task, stage, config_dir)
     agent = raw.pop("agent")
     where = f"method {method} ({method_file(method, config_dir)}), stage {stage}"
-    return agent, build_settings(settings_type(agent), raw, where)
+
+    def checked() -> Settings:
+        kind = agent_class(agent)
+        settings = build_settings(kind.settings_type, raw, where)
+        for key, value in vars(settings).items():
+            if isinstance(value, Placeholder):
+                raise NeedsTorch(f"the default of the setting {key} is {value.__name__}")
+        try:
+            require_trainable(kind, settings, task, stage)
+            require_trainable(_example(kind, settings, task), settings, task, stage)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        return settings
+
+    return agent, without_torch(checked)
 
 
-def settings_type(agent: str) -> type[Settings]:
-    """A settings class with the fields and defaults of the agent's own.
+def require_trainable(agent: Agent | type[Agent], settings: Settings, task: str, stage: str) -> None:
+    """Refuse what every setting allows by itself, but not this method on this task in this stage.
 
-    Where they cannot be read, because a default is computed or a base class is not in a file of this package, the
-    agent's file is run after all, which needs torch.
+    Args:
+        agent: of the settings, or its class, which may not know yet what its settings decide.
     """
-    path = agent_file(agent)
-    found = _read(path, path.read_text())
-    if found is not None:
-        return found
-    from mfql.agents.interface import load_agent
+    if stage == "online" and is_visual(task):
+        raise UserError(f"{task} is not trained online", "Pixel tasks have an offline stage alone.")
+    if is_visual(task):
+        channels = settings.encoder_channels
+        halved = f"of at most {_HALVINGS} stages, each of which halves the image"
+        require("encoder_channels", channels, len(channels) <= _HALVINGS, halved)
+        groups = [] if isinstance(agent, type) else list(agent.groups.values())
+        if groups and not any(name.startswith("encoder.") for group in groups for name in group.layout.parameters):
+            raise UserError(
+                f"{task} shows images, and this method has no encoder",
+                "Its agent's groups need `with_encoder` and its losses `encode`: mfql/agents/interface.py.",
+            )
+    if stage == "online" and settings.replay_rows and agent.online_share is not None:
+        raise UserError(
+            f"setting replay_rows is {settings.replay_rows}, which has no effect",
+            "This method draws rows of the dataset and online rows apart, and keeps both: leave it out.",
+        )
+    for name in agent.extra_fields:
+        if name not in EXTRA_FIELDS:
+            raise unknown("extra field", name, list(EXTRA_FIELDS))
 
-    return load_agent(agent).settings_type
+
+def _example(kind: type[Agent], settings: Settings, task: str) -> Agent | type[Agent]:
+    """An agent of these settings, which knows what they decide; its class, where the example cannot be made.
+
+    The trainer, which has the data's sizes and torch, makes it in any case.
+    """
+    try:
+        return kind(settings, _IMAGES if is_visual(task) else _OBSERVATIONS, _ACTION_DIM)
+    except Exception:
+        return kind
 
 
-def declared_class(path: Path, name: str) -> type[Settings]:
-    """A settings class of a file of this package, with the fields and defaults that it declares or inherits.
+def agent_class(agent: str) -> type[Agent]:
+    """The class of an agent; without torch one whose declarations can be used, and no more.
 
     Raises:
-        ValueError: they cannot be read without running the file.
+        UserError: there is no such agent, or its file cannot be run here.
     """
-    found = _build(list(_Source.of(path).lineage(name)))
-    if found is None:
-        raise ValueError(f"the defaults of {name} in {path} are computed, or a base of it is not in a file of mfql")
+    path = agent_file(agent)
+    return without_torch(lambda: _loaded(agent, path, path.read_text(), isinstance(sys.modules["torch"], Placeholder)))
+
+
+@cache
+def _loaded(agent: str, path: Path, code: str, placeholder: bool) -> type[Agent]:
+    """The class by `load_agent`, anew for other code, and when torch takes its placeholder's place."""
+    found: type[Agent] = import_module("mfql.agents.interface").load_agent(agent)
     return found
 
 
 def agent_stages(agent: str) -> tuple[str, ...]:
-    """The stages that an agent's class declares, or a base of it; all, where none does.
+    """The stages that an agent has.
 
     Raises:
-        UserError: there is no such agent.
+        UserError: there is no such agent, or its file cannot be run here.
     """
-    path = agent_file(agent)
-    return _stages(path, path.read_text())
+    return agent_class(agent).stages
 
 
-@cache
-def _stages(path: Path, code: str) -> tuple[str, ...]:
-    source = _Source(path, ast.parse(code))
-    for name in source.agents():
-        for _, cls in source.lineage(name):
-            for node in cls.body:
-                if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Tuple):
-                    target = node.targets[0] if isinstance(node, ast.Assign) else node.target
-                    if ast.unparse(target) == "stages":
-                        return tuple(map(str, ast.literal_eval(node.value)))
-    return STAGES
+def declared_version(agent: str) -> int:
+    """The training version of an agent: its own, raised by what those of the agents it is derived from exceed 1.
 
-
-def raised_by_bases(agent: str) -> int:
-    """By how much the declared training versions of the agents that an agent is derived from exceed 1, added up.
-
-    Where its bases cannot be read, because one is not in a file of this package, the agent's file is run after all,
-    which needs torch.
+    Of several classes of the agent's own file the one that is derived from the others counts.
 
     Raises:
-        UserError: there is no such agent.
+        UserError: there is no such agent, or its file cannot be run here.
     """
-    path = agent_file(agent)
-    found = _raised_by_bases(path, path.read_text())
-    if found is not None:
-        return found
-    from mfql.agents.interface import load_agent
-
-    versions = [vars(cls).get("training_version", 1) for cls in load_agent(agent).__mro__[1:]]
-    return sum(version - 1 for version in versions)
-
-
-@cache
-def _raised_by_bases(path: Path, code: str) -> int | None:
-    source = _Source(path, ast.parse(code))
-    for name in source.agents():
-        bases = {(origin.path, cls.name): cls for origin, cls in source.lineage(name) if origin.path != path}
-        return sum(declared_version(cls) - 1 for cls in bases.values())
-    return None
-
-
-@cache
-def _read(path: Path, code: str) -> type[Settings] | None:
-    source = _Source(path, ast.parse(code))
-    return next((_settings_of(source, name) for name in source.agents()), None)
-
-
-def _settings_of(source: _Source, agent: str) -> type[Settings] | None:
-    for origin, cls in source.lineage(agent):
-        for node in cls.body:
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "settings_type":
-                return _build(list(origin.lineage(ast.unparse(node.value))))
-    return None
-
-
-def _build(lineage: list[tuple[_Source, ast.ClassDef]]) -> type[Settings] | None:
-    """A dataclass of the fields of all classes between the first and `Settings`."""
-    names = [cls.name for _, cls in lineage]
-    if Settings.__name__ not in names:
-        return None
-    declared: dict[str, tuple[str, str] | tuple[str, str, Any]] = {}
-    for _, cls in reversed(lineage[: names.index(Settings.__name__)]):
-        for node in cls.body:
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                name, kind = node.target.id, ast.unparse(node.annotation)
-                if node.value is None:
-                    declared[name] = (name, kind)
-                    continue
-                try:
-                    declared[name] = (name, kind, field(default=ast.literal_eval(node.value)))
-                except ValueError:
-                    return None
-    made = make_dataclass(names[0], list(declared.values()), bases=(Settings,), frozen=True, kw_only=True)
-    # Where the annotations' names are looked up. Set afterwards: from Python 3.12 on `make_dataclass` puts its caller's
-    # module over one in `namespace`, and 3.11 has no argument for it.
-    made.__module__ = Settings.__module__
-    return made
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A parsed file of code."""
-
-    path: Path
-    tree: ast.Module
-
-    @classmethod
-    def of(cls, path: Path) -> _Source:
-        return cls(path, ast.parse(path.read_text()))
-
-    def agents(self) -> Iterator[str]:
-        """The names of the agents' classes in it."""
-        for node in self.tree.body:
-            if isinstance(node, ast.ClassDef) and any(cls.name == "Agent" for _, cls in self.lineage(node.name)):
-                yield node.name
-
-    def lineage(self, name: str) -> Iterator[tuple[_Source, ast.ClassDef]]:
-        """A class and its bases, as far as they are in files of this package, each with its file."""
-        for node in self.tree.body:
-            if isinstance(node, ast.ClassDef) and node.name == name:
-                yield self, node
-                for base in node.bases:
-                    yield from self.lineage(ast.unparse(base))
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mfql."):
-                for alias in node.names:
-                    if (alias.asname or alias.name) == name:
-                        module = _PACKAGE.joinpath(*str(node.module).split(".")[1:]).with_suffix(".py")
-                        yield from _Source.of(module).lineage(alias.name)
+    lineage = agent_class(agent).__mro__
+    own = [cls for cls in lineage if cls.__module__ == lineage[0].__module__]
+    versions = [vars(cls)["training_version"] for cls in own if "training_version" in vars(cls)] or [1]
+    return int(versions[0]) + sum(vars(cls).get("training_version", 1) - 1 for cls in lineage if cls not in own)

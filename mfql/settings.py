@@ -8,11 +8,9 @@ This module needs no torch, so that a launcher can compare settings on a machine
 
 from __future__ import annotations
 
-import ast
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -341,32 +339,16 @@ def settings_hash(method: str, task: str, stage: str, config_dir: str | Path = "
 
 
 def training_version(agent: str) -> list[int]:
-    """The declared versions of the shared training code and of a method's own, read from files without running them.
+    """The declared versions of the shared training code and of a method's own.
 
     What the agents that it is derived from are raised by is added to its own, so that a raise of theirs counts.
 
     Raises:
-        UserError: there is no such agent.
+        UserError: there is no such agent, or its file cannot be run here.
     """
-    from mfql.declared import raised_by_bases
+    from mfql.declared import declared_version
 
-    return [TRAINING_VERSION, _own_version(agent_file(agent).read_text()) + raised_by_bases(agent)]
-
-
-@cache
-def _own_version(code: str) -> int:
-    return declared_version(ast.parse(code))
-
-
-def declared_version(code: ast.AST) -> int:
-    """The training version that parsed code declares; 1 where it declares none."""
-    own = 1
-    for node in ast.walk(code):
-        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if any(isinstance(target, ast.Name) and target.id == "training_version" for target in targets):
-                own = int(str(node.value.value))
-    return own
+    return [TRAINING_VERSION, declared_version(agent)]
 
 
 def agent_file(agent: str) -> Path:

@@ -24,7 +24,7 @@ from mfql.claims.claims import GROUPS, read_claims
 from mfql.claims.evidence import Judged, Verdict, difference, judge, ratio
 from mfql.claims.parity import write_parity
 from mfql.cli import main
-from mfql.declared import settings_type
+from mfql.declared import agent_class
 from mfql.errors import UserError
 from mfql.evaluation.policy import Actor, load_policy, save_policy
 from mfql.files import write_json
@@ -333,7 +333,7 @@ def test_the_settings_that_troubleshooting_names_exist() -> None:
     page = (ROOT / "docs" / "troubleshooting.md").read_text()
     rows = [line.split("|") for line in page.splitlines() if line.startswith("| ") and line.count("|") == 5]
     named = {name for row in rows for name in re.findall(r"`(\w+)(?::[^`]*)?`", row[3])}
-    known = set(settings_type("mfql").__dataclass_fields__)
+    known = set(agent_class("mfql").settings_type.__dataclass_fields__)
     assert len(named) >= 12
     assert named - known <= {"online", "videos"}
 

@@ -6,18 +6,15 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
-from typing import get_type_hints
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mfql.agents.interface import load_agent
 from mfql.cli import main
-from mfql.declared import declared_settings, settings_type
+from mfql.declared import declared_settings
 from mfql.plan import EXIT_WANTS_GPU, planned_runs
 from mfql.plan.configuration import find_run
 from mfql.plan.cost import MeasuredSpeed, find_speed, operations_of
@@ -244,23 +241,6 @@ def test_an_estimated_size_is_near_that_of_the_file():
 
 
 # --- runs that are there ----------------------------------------------------------------------------------------------
-
-
-def test_a_methods_settings_are_read_without_running_its_file():
-    for method in (path.stem for path in (CONFIG / "methods").glob("*.yaml")):
-        agent, _ = declared_settings(method, TASK, "online", CONFIG)
-        read, real = settings_type(agent), load_agent(agent).settings_type
-        assert {field.name: field.default for field in fields(read)} == {
-            field.name: field.default for field in fields(real)
-        }
-        assert get_type_hints(read) == get_type_hints(real)
-
-
-def test_settings_whose_defaults_are_computed_are_read_from_the_running_file(tmp_path):
-    path = tmp_path / "computing.py"
-    text = (ROOT / "tests" / "declaring_agent.py").read_text()
-    path.write_text(text.replace('"""Settings of every method."""', "width: int = 2**5"))
-    assert {field.name: field.default for field in fields(settings_type(str(path)))}["width"] == 32
 
 
 class Folder:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from mfql import declared
 from mfql.agents.calql import CalQLSettings
 from mfql.agents.interface import load_agent
 from mfql.agents.mfql import MFQL, MFQLSettings
@@ -53,10 +51,14 @@ def config(tmp_path):
 BASE = "agent: mfql\nalpha: task\ndiscount: task\noffline_steps: task\nonline_steps: task\n"
 # A method's file as far as its settings are read from it.
 OWN_AGENT = """
+from dataclasses import dataclass
+from typing import ClassVar
+
 from mfql.agents.interface import Agent
 from mfql.settings import Settings
 
 
+@dataclass(frozen=True, kw_only=True)
 class MySettings(Settings):
     alpha: float
     width: int = 32
@@ -115,7 +117,6 @@ class Derived(MFQL):
 """
 
 
-# Its base is not found without running it.
 BY_MODULE = DERIVED_AGENT.replace("from mfql.agents.mfql import MFQL", "import mfql.agents.mfql as base").replace(
     "(MFQL)", "(base.MFQL)"
 )
@@ -126,15 +127,19 @@ def test_the_version_of_a_derived_agent_follows_that_of_its_base(derived, tmp_pa
     agent = tmp_path / "agent.py"
     agent.write_text(derived)
     assert training_version(str(agent)) == training_version("mfql")
-    shutil.copytree(Path(declared.__file__).parent, tmp_path / "mfql", ignore=shutil.ignore_patterns("__pycache__"))
-    base = tmp_path / "mfql" / "agents" / "mfql.py"
-    base.write_text(base.read_text().replace("class MFQL(Agent):", "class MFQL(Agent):\n    training_version = 3\n"))
-    monkeypatch.setattr(declared, "_PACKAGE", tmp_path / "mfql")
     monkeypatch.setattr(MFQL, "training_version", 3)
-    declared._raised_by_bases.cache_clear()
     raised = training_version(str(agent))
     agent.write_text(f"{derived}    training_version = 2\n")
     assert (raised, training_version(str(agent))) == ([TRAINING_VERSION, 3], [TRAINING_VERSION, 4])
+
+
+def test_of_classes_of_one_file_the_agents_own_version_counts(tmp_path):
+    agent = tmp_path / "agent.py"
+    mixin = "\n\nclass Base:\n    training_version = 5\n"
+    agent.write_text(OWN_AGENT + "    training_version = 2\n" + mixin)
+    assert training_version(str(agent)) == [TRAINING_VERSION, 2]
+    agent.write_text(OWN_AGENT.replace("class Mine(", mixin.strip() + "\n\n\nclass Mine(Base, "))
+    assert training_version(str(agent)) == [TRAINING_VERSION, 5]
 
 
 def test_the_hash_follows_a_default_in_the_methods_code(config, tmp_path):

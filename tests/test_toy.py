@@ -15,9 +15,7 @@ import torch
 import yaml
 
 from mfql.cli import main
-from mfql.declared import declared_class
 from mfql.report.panels import read_panels
-from mfql.settings import build_settings
 from mfql.toy import metrics, mixture, studies
 from mfql.toy.panels import differences
 from mfql.toy.settings import read_training
@@ -222,15 +220,6 @@ def test_a_training_is_another_with_other_seeds_or_versions(monkeypatch):
     monkeypatch.setattr(studies, "training_version", lambda agent: [1, 99])
     known.append(identity())
     assert len(set(known)) == 3
-
-
-def test_the_settings_that_a_launcher_reads_are_those_of_the_training():
-    path = ROOT / "config" / "toy.yaml"
-    read = declared_class(ROOT / "mfql" / "toy" / "settings.py", "ToySettings")
-    training = read_training(path, "residual", "reduced")
-    values = studies.method_values(studies.read_configuration(path), "residual", "reduced", str(path))
-    values.pop("seeds")
-    assert build_settings(read, values, "this test").as_dict() == training.settings.as_dict()
 
 
 @pytest.mark.parametrize("size", ["reduced", "paper"])

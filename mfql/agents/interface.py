@@ -12,6 +12,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Literal
@@ -223,11 +224,17 @@ def load_agent(name: str) -> type[Agent]:
     """The agent class of `mfql/agents/NAME.py`, of an extension's `agents/NAME.py`, or of a file given by its path.
 
     Raises:
-        UserError: there is no such file, or it does not define one agent.
+        UserError: there is no such file, it imports what is not installed, or it does not define one agent.
     """
     path = agent_file(name)
     is_ours = path.parent == Path(__file__).parent
-    module = importlib.import_module(f"mfql.agents.{path.stem}") if is_ours else _module_of(path)
+    try:
+        module = importlib.import_module(f"mfql.agents.{path.stem}") if is_ours else _module_of(path, path.read_text())
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{path} imports {error.name}, which is not installed here",
+            "Install it, or import it inside the functions that use it: a launcher and a dry run run the file too.",
+        ) from error
     agents = [
         value
         for value in vars(module).values()
@@ -238,8 +245,12 @@ def load_agent(name: str) -> type[Agent]:
     return agents[0]
 
 
-def _module_of(path: Path) -> ModuleType:
-    """The module of a file outside the package, registered by name: its dataclasses look their types up there."""
+@cache
+def _module_of(path: Path, code: str) -> ModuleType:
+    """The module of a file outside the package, run once as long as its code stays.
+
+    It is registered by name: its dataclasses look their types up there.
+    """
     name = f"mfql_agent_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None  # A .py file has a loader.

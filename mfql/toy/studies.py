@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mfql.declared import declared_class
 from mfql.errors import UserError, unknown
 from mfql.files import identity_of
+from mfql.placeholder import without_torch
 from mfql.settings import Settings, build_settings, identified, split_method, training_version
 
 # Whose network and losses the toy trains.
@@ -70,12 +71,16 @@ def training_settings(
     """A training's settings with their defaults, of the class `ToySettings`, and its seeds as the file has them.
 
     Raises:
-        UserError: there is no such method or size, or a setting is unknown or of a wrong type.
+        UserError: there is no such method or size, or a setting is unknown, of a wrong type or out of range.
     """
     values = method_values(document, method, size, where)
     seeds = values.pop("seeds", None)
-    own = declared_class(Path(__file__).with_name("settings.py"), "ToySettings")
-    return build_settings(own, values, f"{where}: {method} at size {size}"), seeds
+
+    def checked() -> Settings:
+        kind = import_module("mfql.toy.settings").ToySettings
+        return build_settings(kind, values, f"{where}: {method} at size {size}")
+
+    return without_torch(checked), seeds
 
 
 def training_identity(document: Mapping[str, Any], method: str, size: str, where: str) -> str:

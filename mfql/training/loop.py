@@ -20,7 +20,6 @@ from mfql.agents.update import Updater, initial_state, views_of
 from mfql.data.dataset import Dataset, Transitions
 from mfql.draws import DrawStream, generator
 from mfql.envs.scores import score_metric, score_range
-from mfql.errors import UserError
 from mfql.evaluation.policy import Actor
 from mfql.evaluation.rollout import run_episodes
 from mfql.settings import steps_of
@@ -134,11 +133,6 @@ class Trainer:
         stored = tuple(name for name in needed if name != NEXT_ROW_ACTIONS)
         share = self.agent.online_share if self.online else None
         replay_rows = self.settings.replay_rows if self.online else 0
-        if replay_rows and share is not None:
-            raise UserError(
-                f"setting replay_rows is {replay_rows}, which has no effect",
-                "This method draws rows of the dataset and online rows apart, and keeps both: leave it out.",
-            )
         return Memory(
             training_fields(rows, self.normaliser, stored, self.settings.discount),
             len(self.runs),

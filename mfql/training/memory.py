@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from mfql.data.dataset import Dataset, StackedImages, Transitions
-from mfql.errors import unknown
 from mfql.training.images import DeviceImages
 
 # The released code takes its statistics over a buffer of this many rows, those beyond the dataset zero.
@@ -167,15 +166,8 @@ class Normaliser:
 def training_fields(
     rows: Transitions, normaliser: Normaliser, extra_fields: tuple[str, ...], discount: float
 ) -> dict[str, np.ndarray | StackedImages]:
-    """The fields that a method trains on, observations normalised.
-
-    Raises:
-        UserError: the method asks for a field that no dataset has.
-    """
+    """The fields that a method trains on, observations normalised."""
     extra = {"next_actions": rows.next_actions, "mc_returns": lambda: rows.mc_returns(discount)}
-    for name in extra_fields:
-        if name not in extra:
-            raise unknown("extra field", name, [*extra, NEXT_ROW_ACTIONS])
     observations, following = (
         value if isinstance(value, StackedImages) else normaliser(value)
         for value in (rows.observations, rows.next_observations)

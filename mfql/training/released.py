@@ -7,13 +7,12 @@ from pathlib import Path
 import torch
 
 from mfql.agents.flax import load_checkpoint
-from mfql.agents.interface import load_agent
 from mfql.data.dataset import load
+from mfql.declared import agent_class, declared_settings
 from mfql.envs.physics import described
 from mfql.envs.usage import usage_of
 from mfql.evaluation.policy import Actor, save_policy
 from mfql.files import identity_of, sha256
-from mfql.settings import build_settings, raw_settings
 from mfql.tasks import find_task
 from mfql.training.memory import Normaliser
 from mfql.training.run import provenance
@@ -39,12 +38,9 @@ def import_released(
     Raises:
         UserError: the file is no such checkpoint or does not fit the method, or the dataset is not at hand.
     """
-    raw = raw_settings(method, task, stage, config_dir)
-    name = raw.pop("agent")
-    kind = load_agent(name)
-    settings = build_settings(kind.settings_type, raw, f"method {method}, stage {stage}")
+    name, settings = declared_settings(method, task, stage, config_dir)
     dataset = load(find_task(task, config_dir), data)
-    agent = kind(settings, dataset.observations.shape[1:], dataset.actions.shape[-1])
+    agent = agent_class(name)(settings, dataset.observations.shape[1:], dataset.actions.shape[-1])
     flat = load_checkpoint(agent, file)
     statistics = Normaliser.of(dataset, settings.observation_statistics)
     description = {"method": method, "agent": name, "task": task, "seed": seed, "stage": stage}

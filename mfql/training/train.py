@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mfql.agents.interface import Agent, count_parameters, load_agent
+from mfql.agents.interface import Agent, count_parameters
 from mfql.data.dataset import Dataset, load
 from mfql.data.description import check_simulation
+from mfql.declared import agent_class, declared_settings, require_trainable
 from mfql.envs.usage import usage_of
 from mfql.errors import UserError
 from mfql.evaluation.interval import wilson
@@ -24,14 +25,12 @@ from mfql.locks import locked
 from mfql.settings import (
     Settings,
     agent_file,
-    build_settings,
     checkpoint_stage,
     identified,
-    method_file,
     raw_settings,
     settings_source,
 )
-from mfql.tasks import Task, find_task, is_visual, scored
+from mfql.tasks import Task, find_task, scored
 from mfql.training.device import memory_errors_for_people, repays_compiling, set_precision
 from mfql.training.loop import Execution, Trainer
 from mfql.training.run import RunFolder, describe_run, go_on_together, machine, provenance
@@ -75,9 +74,7 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wai
         UserError: bad settings, data or folders; nothing is half-written.
         Interrupted: the job was asked to end; the same command continues it.
     """
-    kind, settings = _agent_and_settings(job, job.stage)
-    if job.stage == "online" and is_visual(job.task):
-        raise UserError(f"{job.task} is not trained online", "Pixel tasks have an offline stage alone.")
+    kind, settings = _agent_and_settings(job)
     task = find_task(job.task, job.config_dir)
     if choose_compiling:
         updates = settings.online_steps * kind.updates_per_step if job.stage == "online" else settings.offline_steps
@@ -122,11 +119,9 @@ def _failure_recorded(runs: list[RunFolder]) -> Iterator[None]:
         raise
 
 
-def _agent_and_settings(job: Job, stage: str) -> tuple[type[Agent], Settings]:
-    raw = raw_settings(job.method, job.task, stage, job.config_dir)
-    kind = load_agent(raw.pop("agent"))
-    where = f"method {job.method} ({method_file(job.method, job.config_dir)}), stage {stage}"
-    return kind, build_settings(kind.settings_type, raw, where)
+def _agent_and_settings(job: Job) -> tuple[type[Agent], Settings]:
+    agent, settings = declared_settings(job.method, job.task, job.stage, job.config_dir)
+    return agent_class(agent), settings
 
 
 def _manifest(
@@ -199,6 +194,7 @@ def _train_group(
 
     usage = usage_of(task.name)
     agent = kind(settings, dataset.observations.shape[1:], dataset.actions.shape[-1])
+    require_trainable(agent, settings, task.name, job.stage)
     execution = replace(execution, compiled=execution.compiled and agent.compilable)
     seeds = [seed for seed, _ in group]
     saved = [one for _, one in group if one is not None]
