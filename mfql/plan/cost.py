@@ -16,8 +16,6 @@ they grow in proportion, below the smallest they stay.
 from __future__ import annotations
 
 import math
-import os
-import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -216,18 +214,6 @@ def evaluations_in(job: TrainingJob, steps: int) -> int:
     settings, interval = job.run.settings, job.run.settings["eval_interval"]
     last = settings["online_steps" if job.run.stage == "online" else "offline_steps"]
     return last // interval - (last - steps) // interval + (last % interval > 0)
-
-
-def visible_gpus() -> int:
-    """GPUs that jobs may use, counted without torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return listed.stdout.count("GPU ") if listed.returncode == 0 else 0
 
 
 def _matmul_rate() -> float:

@@ -43,6 +43,13 @@ if config["allow_cpu"] in ("true", "false"):
 check(config, "config", "configuration")
 check(pd.read_csv("config/tasks.csv"), "tasks", "config/tasks.csv")
 
+# Snakemake shares such a resource out among the jobs in the queue, and adds it up over a group.
+if workflow.non_local_exec and "runtime" in workflow.global_resources and not workflow.resource_scopes.is_local("runtime"):
+    sys.exit(
+        "Error: the profile has `resources: runtime`, which is shared out among all jobs in the queue, so that few run at once.\n"
+        "  Call the most minutes that one job may ask for `max_runtime` instead."
+    )
+
 EXPERIMENT = f"results/{config['name']}"
 DATA = config["data_dir"]
 
@@ -155,10 +162,33 @@ def checkpoints_of(seeds):
     return checkpoints
 
 
+# What a job asks for that needs no GPU, or one. An empty model stands against the profile's `gpu_model`, a default of every
+# job: the SLURM plugin asks for GPUs wherever a model is named, and for one where nothing else is said.
+NO_GPU, ONE_GPU = {"gpu": 0, "gpu_model": ""}, {"gpu": 1}
+
+
+def within_limit(minutes, jobs=1):
+    """Minutes cut to the longest that the profile's cluster takes, where as many jobs of a submission follow one another.
+
+    The limit is no `runtime` in `resources`: Snakemake would share that out among all jobs in the queue.
+    """
+    limit = workflow.global_resources.get("max_runtime").value
+    return minutes if limit is None else min(minutes, limit // jobs)
+
+
+# How many jobs of a submission may follow one another where a profile groups them: evaluations on few cores, and a report's.
+EVALUATIONS, REPORT_STEPS = workflow.group_settings.group_components.get("evaluate", 1), 3
+
+
+def growing(minutes, jobs=1):
+    """Minutes of a scheduler, as much again for each retry; `jobs` as of `within_limit`."""
+    return lambda wildcards, attempt: within_limit(attempt * minutes, jobs)
+
+
 def training_minutes(wildcards, attempt):
     """What a scheduler may count on: an hour, and 30 ms a step on a GPU; as much again for each retry."""
     settings = for_people(raw_settings, wildcards.method, wildcards.task, wildcards.stage)
-    return attempt * (60 + round(steps_of(settings, wildcards.stage) * 0.03 / 60))
+    return within_limit(attempt * (60 + round(steps_of(settings, wildcards.stage) * 0.03 / 60)))
 
 
 def wanted(stage, name="evaluation.json"):
@@ -240,6 +270,8 @@ def announce():
         command = ["mfql", "plan", *targets, "--configfile", file.name, *(["--allow-cpu"] if config["allow_cpu"] else [])]
         if workflow.non_local_exec:  # The machine that launches need have no GPU; a cluster gives each job one.
             command += ["--gpus", str(workflow.resource_settings.nodes)]
+            if card := workflow.global_resources.get("gpu_memory").value:  # Its GPUs, as the profile says.
+                command += ["--gpu-memory", str(card)]
         if subprocess.run(command).returncode:
             sys.exit("Nothing was started.")
 
