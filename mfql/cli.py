@@ -378,6 +378,9 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
     )
     plan.add_argument("--speed", type=Path, metavar="FILE", help="measured speed; default: results/speed.json")
     plan.add_argument("--gpus", type=_count(0), help="to plan for; default: those of this machine")
+    plan.add_argument(
+        "--gpu-memory", type=float, metavar="GB", help="of one GPU, such as 24; default: that of this machine's"
+    )
     plan.add_argument("--allow-cpu", action="store_true", help="go on without a GPU however long it takes")
     plan.add_argument("--verbose", action="store_true", help="name each run, and what becomes of it")
     plan.set_defaults(func=_plan)

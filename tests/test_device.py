@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from mfql.errors import UserError
+from mfql.gpus import GPU, Devices
 from mfql.training.device import choose_device
 
 HOLD = "from mfql.training.device import free_index; print(free_index(2), flush=True); input()"
@@ -43,7 +44,7 @@ def machine(monkeypatch):
         def refuse() -> None:
             raise RuntimeError(said)
 
-        monkeypatch.setattr("mfql.training.device.visible_gpus", lambda: gpus)
+        monkeypatch.setattr("mfql.training.device.devices_here", lambda: Devices((GPU("H100", 80e9, "580.1"),) * gpus))
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
         monkeypatch.setattr("torch.version.cuda", cuda)
         monkeypatch.setattr("torch.cuda.init", refuse)

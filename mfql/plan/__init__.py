@@ -14,18 +14,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mfql.errors import UserError
+from mfql.gpus import devices_here
 from mfql.plan.configuration import find_run, planned_runs, read_configuration
-from mfql.plan.cost import Hours, find_speed, hours_of, visible_gpus
+from mfql.plan.cost import Hours, find_speed, hours_of
 from mfql.plan.graph import Graph, ask
 from mfql.plan.launch import Launch, TrainingJob
+from mfql.plan.memory import GIGABYTE, card_lines
 from mfql.plan.outlook import Outlooks
 from mfql.plan.sizes import data_of, result_bytes
 from mfql.plan.text import job_lines, queue_lines, run_lines, size_lines, time_lines
 from mfql.training.run import Fate
 
-__all__ = ["EXIT_WANTS_GPU", "Request", "plan", "planned_runs", "read_configuration", "tell", "training_wants_gpu"]
+__all__ = [
+    "EXIT_CARD_TOO_SMALL",
+    "EXIT_WANTS_GPU",
+    "Request",
+    "plan",
+    "planned_runs",
+    "read_configuration",
+    "tell",
+    "training_wants_gpu",
+]
 
-EXIT_WANTS_GPU = 3
+EXIT_WANTS_GPU, EXIT_CARD_TOO_SMALL = 3, 4
 # Hours without a GPU from which a launch or a training is refused, unless one insists.
 _MOST_CPU_HOURS = 48.0
 _SMALLER = "config/quickstart.yaml takes minutes, config/laptop.yaml half an hour."
@@ -46,6 +57,7 @@ class Request:
         snakemake: further options, handed on as they are.
         speed: file of measured speed, if there; None for `results/speed.json`.
         gpus: to plan for; None counts those of this machine, or what a cluster's queue holds at once.
+        gpu_memory: gigabytes of one of them; None is the memory of this machine's, or what a cluster's profile says.
         allow_cpu: go on without a GPU however long it takes.
         verbose: name each run.
     """
@@ -60,6 +72,7 @@ class Request:
     snakemake: Sequence[str] = ()
     speed: Path | None = None
     gpus: int | None = None
+    gpu_memory: float | None = None
     allow_cpu: bool = False
     verbose: bool = False
 
@@ -93,23 +106,34 @@ def plan(request: Request) -> int:
     graph = ask(request.arguments)
     speed = None if request.speed is None else request.speed.absolute()
     with chdir(graph.folder):
-        return tell(graph, speed, request.gpus, request.allow_cpu, request.verbose)
+        return tell(graph, speed, request.gpus, request.gpu_memory, request.allow_cpu, request.verbose)
 
 
 def tell(
-    graph: Graph, speed: Path | None = None, gpus: int | None = None, allow_cpu: bool = False, verbose: bool = False
+    graph: Graph,
+    speed: Path | None = None,
+    gpus: int | None = None,
+    gpu_memory: float | None = None,
+    allow_cpu: bool = False,
+    verbose: bool = False,
 ) -> int:
     """Print what a launch takes; the arguments are those of `Request`.
 
     Returns:
-        0, or `EXIT_WANTS_GPU` where work of GPU size meets a machine without a GPU.
+        0; `EXIT_WANTS_GPU` where work of GPU size meets a machine without a GPU, or with a torch that cannot use it;
+        `EXIT_CARD_TOO_SMALL` where a job's rows and weights alone are more than a card holds.
 
     Raises:
         UserError: a task table, method, lock file or file of measured speed that is faulty.
     """
     config, lock = graph.config, _CONFIG / _LOCK
     launch = Launch(graph, _CONFIG, Outlooks(config, _RESULTS, lock))
-    gpus = _gpus(graph) if gpus is None else gpus
+    # On a cluster, and where a number is given, the GPUs are not those of this machine.
+    here = devices_here() if gpus is None and graph.queue is None else None
+    gpus = here.usable if here else _at_once(graph) if gpus is None else gpus
+    card = gpu_memory or (graph.queue.gpu_memory if graph.queue else None)
+    memory = card * GIGABYTE if card else here and here.memory
+    on_card, too_small = card_lines(launch.jobs, config, memory) if memory else ([], False)
     cores = os.cpu_count() or 1
     known = find_speed(speed or _RESULTS / _SPEED, gpus)
     hours = hours_of([*launch.jobs, *launch.toys], launch.beside, known, config["threads"], gpus, cores)
@@ -124,26 +148,34 @@ def tell(
         *queue_lines(graph),
         *size_lines(data_of(launch.datasets, config, lock), results, config, _RESULTS),
         *time_lines(hours, known.source, gpus, cores),
+        *([f"  THE GPU IS NOT USED: {here.problem}"] if here and here.problem else []),
+        *on_card,
         *run_lines(launch, verbose),
     ):
         print(line)
     sys.stdout.flush()
-    allowed = allow_cpu or config["allow_cpu"]
-    return EXIT_WANTS_GPU if _wants_gpu(hours, gpus, allowed, "--config allow_cpu=true") else 0
+    if _wants_gpu(hours, gpus, allow_cpu or config["allow_cpu"], "--config allow_cpu=true", bool(here and here.gpus)):
+        return EXIT_WANTS_GPU
+    if too_small:
+        said = "A job's rows and weights alone are more than the card holds: it would end before its first step."
+        print(said, flush=True)
+        return EXIT_CARD_TOO_SMALL
+    return 0
 
 
-def _gpus(graph: Graph) -> int:
-    """GPUs to count with: of a cluster one for each training job that its queue holds at once."""
+def _at_once(graph: Graph) -> int:
+    """GPUs to count with on a cluster: one for each training job that its queue holds at once."""
     if graph.queue is None:
-        return visible_gpus()
+        return 0
     return min((graph.queue.at_once(job) for job in graph.needed), default=graph.queue.jobs)
 
 
-def _wants_gpu(hours: Hours, gpus: int, allowed: bool, option: str) -> bool:
+def _wants_gpu(hours: Hours, gpus: int, allowed: bool, option: str, has_one: bool = False) -> bool:
     """Whether something is too long for a machine without a GPU; says so, and how to insist."""
     if gpus or allowed or hours.elapsed <= _MOST_CPU_HOURS:
         return False
-    print(f"This configuration wants a GPU, and this machine has none. {_SMALLER}")
+    has = "cannot use its own" if has_one else "has none"
+    print(f"This configuration wants a GPU, and this machine {has}. {_SMALLER}")
     print(f"To go on all the same: {option}", flush=True)
     return True
 

@@ -27,7 +27,6 @@ import numpy as np
 
 from mfql.errors import UserError
 from mfql.files import read_json
-from mfql.gpus import visible_gpus as visible_gpus
 from mfql.plan.configuration import Run
 from mfql.plan.launch import STEP_SECONDS, TrainingJob, episode_seconds
 from mfql.tasks import is_visual

@@ -48,10 +48,12 @@ class Queue:
     Args:
         jobs: that it holds at once at most; `sys.maxsize` for any number.
         pools: the resources that its jobs share, and how much there is of each.
+        gpu_memory: gigabytes of one of its GPUs, where the profile says it.
     """
 
     jobs: int
     pools: Mapping[str, float]
+    gpu_memory: float | None = None
 
     def at_once(self, job: Job, resource: str | None = None) -> int:
         """How many such jobs it holds at once, by all that limits it or by one resource; one at least."""
@@ -100,7 +102,10 @@ def graph_of(workflow: Any, config: Mapping[str, Any], nodes: int | None) -> Gra
         nodes: jobs at once on a cluster, `sys.maxsize` for any number; None where they run on this machine.
     """
     dag, settings = workflow.dag, workflow.dag_settings
-    queue = None if nodes is None else Queue(nodes, _pools(workflow))
+    limits = _pools(workflow)
+    # No job asks for it: it is what a profile tells of the cluster.
+    gpu_memory = limits.pop("gpu_memory", None)
+    queue = None if nodes is None else Queue(nodes, limits, gpu_memory)
     asked = [*(sorted(settings.targets) or ["all"])]
     asked += [f"until {name}" for name in sorted(settings.until)]
     asked += [f"without {name}" for name in sorted(settings.omit_from)]

@@ -20,6 +20,8 @@ _COPIES, _CHECKPOINTS = 5, 2
 # What compression leaves of a file: of generated pointmaze, cube-single and scene 0.61, 0.86 and 0.71.
 _COMPRESSED = 0.8
 _IMAGE = 64 * 64 * 3
+# Three stacked images.
+IMAGE_SHAPE = (64, 64, 9)
 # Rows of published datasets that cannot be generated here, where they are not a million.
 _ROWS = {
     "humanoidmaze-medium": 2_001_000,
@@ -76,10 +78,11 @@ def data_of(datasets: Mapping[str, str], config: Mapping[str, Any], lock: Path) 
 
 def dataset_bytes(dataset: str, episodes: int | None = None) -> float:
     """An estimate of a dataset's files from rows and the sizes of arrays; `episodes` of one that is generated."""
-    return _rows(dataset, episodes) * _row_bytes(dataset) * _COMPRESSED
+    return dataset_rows(dataset, episodes) * _row_bytes(dataset) * _COMPRESSED
 
 
-def _rows(dataset: str, episodes: int | None) -> float:
+def dataset_rows(dataset: str, episodes: int | None) -> float:
+    """An estimate of its rows, the validation split's among them; `episodes` of one that is generated."""
     if dataset in d4rl.TASKS:
         return _ROWS.get(dataset.rpartition("-")[0], 1_000_000)
     recipe = recipes().get(dataset)
@@ -125,6 +128,12 @@ def _row(dataset: str) -> _Row:
     return next((row for name, row in _OGBENCH.items() if body.startswith(name)), _OGBENCH["puzzle-4x4"])
 
 
+def row_sizes(dataset: str) -> tuple[int, int]:
+    """Numbers of an observation and of an action."""
+    row = _row(dataset)
+    return row.observation, row.action
+
+
 def _row_bytes(dataset: str) -> int:
     row = _row(dataset)
     seen = _IMAGE if is_visual(dataset) else 4 * row.observation
@@ -133,7 +142,7 @@ def _row_bytes(dataset: str) -> int:
 
 def _unpacked(dataset: str) -> float:
     """Images are unpacked beside their file, to be read by row."""
-    return _rows(dataset, None) * _IMAGE if is_visual(dataset) else 0.0
+    return dataset_rows(dataset, None) * _IMAGE if is_visual(dataset) else 0.0
 
 
 def result_bytes(run: Run, seeds: int) -> float:

@@ -16,7 +16,7 @@ from typing import IO
 import torch
 
 from mfql.errors import UserError
-from mfql.gpus import visible_gpus
+from mfql.gpus import devices_here
 
 # Updates of a run from which a minute of compilation is little.
 _LONG_RUN = 20_000
@@ -37,7 +37,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cpu")
     if torch.cuda.is_available():
         return torch.device("cuda", free_index(torch.cuda.device_count()))
-    gpus = visible_gpus()
+    gpus = len(devices_here().gpus)
     if name == "cuda":
         raise why_no_gpu(gpus)
     if gpus:

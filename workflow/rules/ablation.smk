@@ -59,9 +59,9 @@ for name, ablation in ABLATIONS.items():
             folder=subpath(output[0], parent=True),
         threads: config["threads"]
         resources:
-            gpu=int(ablation.cost),
+            **(ONE_GPU if ablation.cost else NO_GPU),
             mem_mb=lambda wildcards, attempt: attempt * 4000,
-            runtime=60,
+            runtime=growing(60),
         shell:
             "mfql ablation draw {input.plan} --results results --out {params.folder} --threads {threads} > {log} 2>&1"
 

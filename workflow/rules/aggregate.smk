@@ -32,9 +32,9 @@ rule scores:
     benchmark:
         f"logs/{EXPERIMENT}/scores.tsv"
     resources:
-        gpu=0,
+        **NO_GPU,
         mem_mb=2000,
-        runtime=30,
+        runtime=growing(30, REPORT_STEPS),
     shell:
         "mfql scores --from-file {input.runs} --out {output} > {log} 2>&1"
 
@@ -59,8 +59,8 @@ rule aggregate:
     params:
         folder=subpath(output[0], parent=True),
     resources:
-        gpu=0,
+        **NO_GPU,
         mem_mb=4000,
-        runtime=60,
+        runtime=growing(60, REPORT_STEPS),
     shell:
         "mfql aggregate {input} --out {params.folder} > {log} 2>&1"

@@ -19,9 +19,9 @@ rule parity:
     benchmark:
         f"logs/{EXPERIMENT}/claims/parity.tsv"
     resources:
-        gpu=0,
+        **NO_GPU,
         mem_mb=2000,
-        runtime=30,
+        runtime=growing(30),
     shell:
         "mfql claims parity {input.fixtures} --out {output} > {log} 2>&1"
 
@@ -46,9 +46,9 @@ rule judge_claims:
         folder=subpath(output.panel, parent=True),
         command=command_of("claims"),
     resources:
-        gpu=0,
+        **NO_GPU,
         mem_mb=2000,
-        runtime=30,
+        runtime=growing(30),
     shell:
         "mfql claims judge {params.experiment} --out {params.folder} --command {params.command:q} 2>&1 | tee {log}"
 

@@ -148,10 +148,33 @@ def checkpoints_of(seeds):
     return checkpoints
 
 
+# What a job asks for that needs no GPU, or one. An empty model stands against the profile's `gpu_model`, a default of every
+# job: the SLURM plugin asks for GPUs wherever a model is named, and for one where nothing else is said.
+NO_GPU, ONE_GPU = {"gpu": 0, "gpu_model": ""}, {"gpu": 1}
+
+
+def within_limit(minutes, jobs=1):
+    """Minutes cut to the longest that the profile's cluster takes, where as many jobs of a submission follow one another.
+
+    The limit is no `runtime` in `resources`: Snakemake would share that out among all jobs in the queue.
+    """
+    limit = workflow.global_resources.get("max_runtime").value
+    return minutes if limit is None else min(minutes, limit // jobs)
+
+
+# How many jobs of a submission may follow one another where a profile groups them: evaluations on few cores, and a report's.
+EVALUATIONS, REPORT_STEPS = workflow.group_settings.group_components.get("evaluate", 1), 3
+
+
+def growing(minutes, jobs=1):
+    """Minutes of a scheduler, as much again for each retry; `jobs` as of `within_limit`."""
+    return lambda wildcards, attempt: within_limit(attempt * minutes, jobs)
+
+
 def training_minutes(wildcards, attempt):
     """What a scheduler may count on: an hour, and 30 ms a step on a GPU; as much again for each retry."""
     settings = for_people(raw_settings, wildcards.method, wildcards.task, wildcards.stage)
-    return attempt * (60 + round(steps_of(settings, wildcards.stage) * 0.03 / 60))
+    return within_limit(attempt * (60 + round(steps_of(settings, wildcards.stage) * 0.03 / 60)))
 
 
 def wanted(stage, name="evaluation.json"):

@@ -23,8 +23,8 @@ rule describe:
         folder=subpath(output[0], parent=True),
     resources:
         mem_mb=lambda wildcards, attempt: attempt * 8000,
-        gpu=0,
-        runtime=60,
+        **NO_GPU,
+        runtime=growing(60),
     shell:
         f"mfql{EXTENSIONS} data describe {{wildcards.dataset}} --out {{params.folder:q}} > {{log}} 2>&1"
 
@@ -40,8 +40,8 @@ rule fetch:
         folder=subpath(output[0], parent=True),
     resources:
         mem_mb=1000,
-        gpu=0,
-        runtime=240,
+        **NO_GPU,
+        runtime=growing(240),
     shell:
         # No parameter: what was fetched from elsewhere is the same, and not fetched again.
         f"mfql data fetch {{wildcards.dataset}} --out {{params.folder:q}}{fetch_source()} > {{log}} 2>&1"
@@ -65,8 +65,8 @@ rule generate:
     threads: 64
     resources:
         mem_mb=lambda wildcards, attempt: attempt * 8000,
-        gpu=0,
-        runtime=lambda wildcards, attempt: attempt * 480,
+        **NO_GPU,
+        runtime=growing(480),
     shell:
         "mfql data generate {wildcards.dataset} --out {params.folder:q} --episodes {wildcards.episodes}"
         " --seed {wildcards.data_seed} --workers {threads} > {log} 2>&1"
@@ -87,9 +87,9 @@ rule replay_dataset:
         # Replays of another physics, and those that do not say of which, are made anew.
         simulation=lambda wildcards: simulation_version(wildcards.task),
     resources:
-        gpu=0,
+        **NO_GPU,
         mem_mb=lambda wildcards, attempt: attempt * 8000,
-        runtime=lambda wildcards, attempt: attempt * 30,
+        runtime=growing(30),
     shell:
         "mfql data replay {wildcards.task} --data {params.data:q} --out {output} > {log} 2>&1"
 
@@ -108,8 +108,8 @@ rule replay_table:
     params:
         command=command_of("replay"),
     resources:
-        gpu=0,
+        **NO_GPU,
         mem_mb=1000,
-        runtime=10,
+        runtime=growing(10),
     shell:
         "mfql data replay-table {input} --out {output.steps} --command {params.command:q} > {log} 2>&1"

@@ -15,9 +15,9 @@ rule evaluate:
         episodes=config["final_episodes"],
     threads: config["threads"]
     resources:
-        gpu=0,
+        **NO_GPU,
         mem_mb=lambda wildcards, attempt: attempt * 4000,
-        runtime=lambda wildcards, attempt: attempt * 60,
+        runtime=growing(60, EVALUATIONS),
     shell:
         f"mfql{EXTENSIONS} evaluate {{params.run:q}} --episodes {{params.episodes}} --workers {{threads}}"
         " --out {output} > {log} 2>&1"
@@ -47,9 +47,9 @@ rule video:
     params:
         run=subpath(input[0], parent=True),
     resources:
-        gpu=0,
+        **NO_GPU,
         mem_mb=lambda wildcards, attempt: attempt * 4000,
-        runtime=lambda wildcards, attempt: attempt * 60,
+        runtime=growing(60, EVALUATIONS),
     shell:
         f"mfql{EXTENSIONS} evaluate {{params.run:q}} --episodes 1 --out {{output.episodes}} --video {{output.video}}"
         " --strip {output.strip}"

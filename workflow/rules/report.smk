@@ -25,9 +25,9 @@ rule report:
         panels=panels_at_hand,
         experiment=subpath(output[0], parent=True),
     resources:
-        gpu=0,
+        **NO_GPU,
         mem_mb=4000,
-        runtime=60,
+        runtime=growing(60, REPORT_STEPS),
     shell:
         f"mfql{EXTENSIONS} report --scores {{input.scores}} --aggregates {{params.aggregates}} --results results"
         " --verdict {input.verdict} --tasks {input.tasks} --panels {params.experiment} {params.expected:q} {params.speed:q}"

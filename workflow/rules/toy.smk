@@ -25,26 +25,30 @@ localrules:
     toy_paper,
 
 
-rule train_toy:
-    output:
-        [f"{TOY_RUN}{name}" for name in ("metrics.csv", "samples.csv", "manifest.json")],
-    log:
-        "logs/toy-runs/{size}/{method}.log",
-    benchmark:
-        "logs/toy-runs/{size}/{method}.tsv"
-    wildcard_constraints:
-        size="|".join(TOY["sizes"]),
-    params:
-        folder=subpath(output[0], parent=True),
-        identity=lambda wildcards: for_people(training_identity, TOY, wildcards.method, wildcards.size, TOY_FILE),
-    threads: 1
-    resources:
-        gpu=lambda wildcards: int(wildcards.size == "paper"),
-        mem_mb=lambda wildcards, attempt: attempt * 4000,
-        runtime=240,
-    shell:
-        "mfql toy train {wildcards.method} --size {wildcards.size} --config config/toy.yaml --out {params.folder}"
-        " --threads {threads} > {log} 2>&1"
+for size in TOY["sizes"]:
+
+    rule:
+        name:
+            f"train_toy_{size}"
+        output:
+            [f"{TOY_RUN}{name}" for name in ("metrics.csv", "samples.csv", "manifest.json")],
+        log:
+            "logs/toy-runs/{size}/{method}.log",
+        benchmark:
+            "logs/toy-runs/{size}/{method}.tsv"
+        wildcard_constraints:
+            size=size,
+        params:
+            folder=subpath(output[0], parent=True),
+            identity=lambda wildcards: for_people(training_identity, TOY, wildcards.method, wildcards.size, TOY_FILE),
+        threads: 1
+        resources:
+            **(ONE_GPU if size == "paper" else NO_GPU),
+            mem_mb=lambda wildcards, attempt: attempt * 4000,
+            runtime=growing(240),
+        shell:
+            "mfql toy train {wildcards.method} --size {wildcards.size} --config config/toy.yaml --out {params.folder}"
+            " --threads {threads} > {log} 2>&1"
 
 
 for (study, size), folders in TOY_PANELS.items():
@@ -77,9 +81,9 @@ for (study, size), folders in TOY_PANELS.items():
             out=subpath(output[0], ancestor=2),
             command=command_of(f"toy_{size}_{study}"),
         resources:
-            gpu=0,
+            **NO_GPU,
             mem_mb=lambda wildcards, attempt: attempt * 4000,
-            runtime=60,
+            runtime=growing(60),
         shell:
             "mfql toy panels {params.study} --size {params.size} --config config/toy.yaml --runs {params.runs}"
             " --out {params.out} --command {params.command:q} > {log} 2>&1"

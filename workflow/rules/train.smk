@@ -29,7 +29,7 @@ for name, stages in [("train_offline", "offline|pretrain"), ("train_online", "on
                 data=subpath(input.dataset, parent=True),
             threads: config["threads"]
             resources:
-                gpu=1,
+                **ONE_GPU,
                 mem_mb=lambda wildcards, attempt: attempt * 12000,
                 runtime=training_minutes,
             shell:

@@ -30,8 +30,8 @@ rule choose_settings:
     benchmark:
         f"logs/{EXPERIMENT}/choose_settings.tsv"
     resources:
-        gpu=0,
+        **NO_GPU,
         mem_mb=2000,
-        runtime=30,
+        runtime=growing(30),
     shell:
         f"mfql{EXTENSIONS} tune choose @{{input.runs}} --out {{output}} 2>&1 | tee {{log}}"

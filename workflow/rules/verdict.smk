@@ -28,9 +28,9 @@ rule verdict:
         folder=subpath(output[0], parent=True),
         outside=["--outside", *config["outside_scores"]] if config["outside_scores"] else [],
     resources:
-        gpu=0,
+        **NO_GPU,
         mem_mb=2000,
-        runtime=30,
+        runtime=growing(30, REPORT_STEPS),
     shell:
         f"mfql{EXTENSIONS} verdict --scores {{input.scores}} --published results/published --tasks {{input.tasks}} --results results"
         " {params.outside:q} --out {params.folder} > {log} 2>&1"
