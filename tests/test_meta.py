@@ -64,7 +64,7 @@ MORE = [
 
 
 def choices() -> list[str]:
-    """Each method with every other value of each of its own settings that takes few, but those solved on the processor."""
+    """Each method with every other value of each of its own settings that takes few; those solved apart are left out."""
     found = []
     for method in METHODS:
         kind = load_agent(AGENTS[method]).settings_type
