@@ -41,7 +41,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install launcher quickstart test test-pythons test-quick lint types bench check-gpu check-data check-physics check-science check-methods check-browser check-golden update lock lock-cuda wheels image image-docker sbom check-image check-slurm test-site clean
+.PHONY: help install launcher quickstart test test-pythons test-quick lint types bench check-gpu check-data check-physics check-science check-methods check-browser check-cuda-ahead check-golden update lock lock-cuda wheels image image-docker sbom check-image check-slurm test-site clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
@@ -105,6 +105,9 @@ check-science: $(DEVELOPMENT)  ## every ablation at a miniature's size, trained 
 
 check-methods: $(DEVELOPMENT)  ## every method through the workflow, one launch each, in miniature; minutes
 	$(RUN) python tests/check_methods.py
+
+check-cuda-ahead: $(RUNTIME)  ## without a GPU, with torch's CUDA build: each step on fake CUDA tensors, its kernels built for sm_90; minutes
+	$(RUN) python tests/check_cuda_ahead.py
 
 check-golden: $(RUNTIME)  ## the methods' numbers: fixtures of released code, and a short training run against its stated outcome
 	$(RUN) mfql parity
