@@ -53,7 +53,7 @@ class DeviceImages:
 def _place(images: np.ndarray, device: torch.device) -> Tensor:
     """The images on the device where they fit beside the training, else memory-mapped on the host."""
     on_host = torch.from_numpy(images)
-    if device.type != "cuda":
+    if device.type == "cpu":
         return on_host
     free, _ = torch.cuda.mem_get_info(device)
     return on_host.to(device) if images.nbytes < _IMAGE_SHARE * free else on_host
