@@ -9,6 +9,7 @@ import site
 import subprocess
 import sys
 import time
+import venv
 from pathlib import Path
 
 import jsonschema
@@ -208,17 +209,26 @@ HIDDEN = (
 
 @pytest.mark.slow
 def test_a_machine_without_a_simulator_leaves_out_its_parts_by_name(tmp_path):
-    # Python itself with the packages that such a machine has: no finder, no path of this environment.
-    (tmp_path / "site").mkdir()
+    venv.create(tmp_path / "venv", symlinks=True)
+    (packages,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     for package in Path(site.getsitepackages()[0]).iterdir():
         if not package.name.startswith(HIDDEN):
-            (tmp_path / "site" / package.name).symlink_to(package)
-    base = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+            (packages / package.name).symlink_to(package)
     arguments = ["-m", "benchmarks", "check", "--device", "cpu", "--out", str(tmp_path / "out"), "--parts"]
     done = subprocess.run(
-        [str(base), *arguments, "parity", "killed", "update", "plan", "online", "step-bc", "task"],
+        [
+            str(tmp_path / "venv" / "bin" / "python"),
+            *arguments,
+            "parity",
+            "killed",
+            "update",
+            "plan",
+            "online",
+            "step-bc",
+            "task",
+        ],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path / "site")},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=600,
