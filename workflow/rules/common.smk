@@ -43,13 +43,6 @@ if config["allow_cpu"] in ("true", "false"):
 check(config, "config", "configuration")
 check(pd.read_csv("config/tasks.csv"), "tasks", "config/tasks.csv")
 
-# Snakemake shares such a resource out among the jobs in the queue, and adds it up over a group.
-if workflow.non_local_exec and "runtime" in workflow.global_resources and not workflow.resource_scopes.is_local("runtime"):
-    sys.exit(
-        "Error: the profile has `resources: runtime`, which is shared out among all jobs in the queue, so that few run at once.\n"
-        "  Call the most minutes that one job may ask for `max_runtime` instead."
-    )
-
 EXPERIMENT = f"results/{config['name']}"
 DATA = config["data_dir"]
 
@@ -176,13 +169,20 @@ def within_limit(minutes, jobs=1):
     return minutes if limit is None else min(minutes, limit // jobs)
 
 
-# How many jobs of a submission may follow one another where a profile groups them: evaluations on few cores, and a report's.
-EVALUATIONS, REPORT_STEPS = workflow.group_settings.group_components.get("evaluate", 1), 3
+def growing(minutes, group=None, following=1):
+    """Minutes of a scheduler, as much again for each retry.
 
+    Args:
+        group: that a profile may put the job in; so many of it as a submission has may follow one another.
+        following: jobs of the group that do in any case, each with the next one's input.
+    """
 
-def growing(minutes, jobs=1):
-    """Minutes of a scheduler, as much again for each retry; `jobs` as of `within_limit`."""
-    return lambda wildcards, attempt: within_limit(attempt * minutes, jobs)
+    def asked(wildcards, attempt):
+        # Known when jobs are made, not when rules are read.
+        together = workflow.group_settings.group_components.get(group, 1)
+        return within_limit(attempt * minutes, together * following)
+
+    return asked
 
 
 def training_minutes(wildcards, attempt):
@@ -261,8 +261,19 @@ def judged_tables(wildcards):
     return [f"{EXPERIMENT}/{file}" for file in needed_files(claims)]
 
 
+def refuse_shared_minutes():
+    """Stop where a profile has Snakemake share minutes out among all jobs in the queue, and add them up over a group."""
+    shared = "runtime" in workflow.global_resources and not workflow.resource_scopes.is_local("runtime")
+    if workflow.non_local_exec and shared:
+        sys.exit(
+            "Error: the profile has `resources: runtime`, which is shared out among all jobs in the queue: few run at once.\n"
+            "  Call the most minutes that one job may ask for `max_runtime` instead."
+        )
+
+
 def announce():
     """Print what this launch would run and takes on this machine, and stop where that is years."""
+    refuse_shared_minutes()
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         json.dump(config, file)
         file.flush()
