@@ -20,7 +20,8 @@ from mfql.ablation.grid import read_ablations
 # Fails as often as `failures` says, as when a queue is full, which counts as an attempt; else the job waits for ever.
 _SBATCH = """#!/bin/sh
 cd {folder}
-echo "$*" | grep -o '^.* -D ' > commands/part-$$ && mv commands/part-$$ commands/$$
+for option; do case "$option" in --wrap=*) ;; *) printf ' %s' "$option" ;; esac; done > commands/part-$$
+mv commands/part-$$ commands/$$
 [ $(ls commands | wc -l) -gt {failures} ] || exit 1
 echo $$
 """
@@ -172,8 +173,8 @@ def test_a_model_of_gpu_is_asked_for_by_jobs_that_take_one_alone(project: Projec
     )
     assert asked == {
         ("evaluate",): 1,
-        ("train_offline", "--gpus=a100:1"): 1,
-        ("train_toy_paper", "--gpus=a100:1"): 1,
+        ("train_offline", " --gpus=a100:1"): 1,
+        ("train_toy_paper", " --gpus=a100:1"): 1,
         ("train_toy_reduced",): 1,
         ("replay_dataset",): 1,
     }
