@@ -92,7 +92,8 @@ def queue_lines(graph: Graph) -> list[str]:
             lines += [
                 f"  THE PROFILE POOLS {resource}: all jobs in the queue share {size:,.0f}, and {largest.rule} asks for"
                 f" {largest.asks[resource]:,.0f}: {fitting} at once",
-                f"    To limit each job, not their sum, the profile needs set-resource-scopes: {{{resource}: local}}",
+                f"    To limit each job, not their sum, the profile needs set-resource-scopes: {{{resource}: local}}"
+                + ("; or max_runtime in its place, which limits groups too" if resource == "runtime" else ""),
             ]
     return lines
 

@@ -44,7 +44,7 @@ class Footprint:
     Args:
         parameters: numbers, targets not counted.
         state: all that training carries from one update to the next: weights, targets, both moments of Adam, the
-            method's own.
+            method's own; without the sums for the log, which are a few numbers.
         draws: random arrays of a block of steps with one update each.
         update: the most that an update holds beside state, draws and rows: batch, activations, gradients, Adam's.
         acting: the most that an evaluation's acting and diagnostics hold.

@@ -34,7 +34,7 @@ rule scores:
     resources:
         **NO_GPU,
         mem_mb=2000,
-        runtime=growing(30, REPORT_STEPS),
+        runtime=growing(30, group="report", following=3),
     shell:
         "mfql scores --from-file {input.runs} --out {output} > {log} 2>&1"
 
@@ -61,6 +61,6 @@ rule aggregate:
     resources:
         **NO_GPU,
         mem_mb=4000,
-        runtime=growing(60, REPORT_STEPS),
+        runtime=growing(60, group="report", following=3),
     shell:
         "mfql aggregate {input} --out {params.folder} > {log} 2>&1"

@@ -162,13 +162,20 @@ def within_limit(minutes, jobs=1):
     return minutes if limit is None else min(minutes, limit // jobs)
 
 
-# How many jobs of a submission may follow one another where a profile groups them: evaluations on few cores, and a report's.
-EVALUATIONS, REPORT_STEPS = workflow.group_settings.group_components.get("evaluate", 1), 3
+def growing(minutes, group=None, following=1):
+    """Minutes of a scheduler, as much again for each retry.
 
+    Args:
+        group: that a profile may put the job in; so many of it as a submission has may follow one another.
+        following: jobs of the group that do in any case, each with the next one's input.
+    """
 
-def growing(minutes, jobs=1):
-    """Minutes of a scheduler, as much again for each retry; `jobs` as of `within_limit`."""
-    return lambda wildcards, attempt: within_limit(attempt * minutes, jobs)
+    def asked(wildcards, attempt):
+        # Known when jobs are made, not when rules are read.
+        together = workflow.group_settings.group_components.get(group, 1)
+        return within_limit(attempt * minutes, together * following)
+
+    return asked
 
 
 def training_minutes(wildcards, attempt):

@@ -17,7 +17,7 @@ rule evaluate:
     resources:
         **NO_GPU,
         mem_mb=lambda wildcards, attempt: attempt * 4000,
-        runtime=growing(60, EVALUATIONS),
+        runtime=growing(60, group="evaluate"),
     shell:
         f"mfql{EXTENSIONS} evaluate {{params.run:q}} --episodes {{params.episodes}} --workers {{threads}}"
         " --out {output} > {log} 2>&1"
@@ -49,7 +49,7 @@ rule video:
     resources:
         **NO_GPU,
         mem_mb=lambda wildcards, attempt: attempt * 4000,
-        runtime=growing(60, EVALUATIONS),
+        runtime=growing(60, group="evaluate"),
     shell:
         f"mfql{EXTENSIONS} evaluate {{params.run:q}} --episodes 1 --out {{output.episodes}} --video {{output.video}}"
         " --strip {output.strip}"

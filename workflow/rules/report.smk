@@ -27,7 +27,7 @@ rule report:
     resources:
         **NO_GPU,
         mem_mb=4000,
-        runtime=growing(60, REPORT_STEPS),
+        runtime=growing(60, group="report", following=3),
     shell:
         f"mfql{EXTENSIONS} report --scores {{input.scores}} --aggregates {{params.aggregates}} --results results"
         " --verdict {input.verdict} --tasks {input.tasks} --panels {params.experiment} {params.expected:q} {params.speed:q}"

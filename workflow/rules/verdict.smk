@@ -30,7 +30,7 @@ rule verdict:
     resources:
         **NO_GPU,
         mem_mb=2000,
-        runtime=growing(30, REPORT_STEPS),
+        runtime=growing(30, group="report", following=3),
     shell:
         f"mfql{EXTENSIONS} verdict --scores {{input.scores}} --published results/published --tasks {{input.tasks}} --results results"
         " {params.outside:q} --out {params.folder} > {log} 2>&1"

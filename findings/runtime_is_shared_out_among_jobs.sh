@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Snakemake 9.27.1: `resources: runtime` limits the sum over all jobs in a cluster's queue, not the time of one.
+#
+# Guess: a limit on `runtime`, in a profile or by `--resources`, is the longest that one job may ask for, as one on
+# `mem_mb` is the most memory.
+#
+# Seen: with `runtime=100` and six ready jobs of 60 minutes one is submitted at a time, all six without it; `mem_mb=100`
+# submits all six jobs of 60 MB, and cuts one of 200 MB to 100. With `--set-resource-scopes runtime=local` all are submitted and
+# a longer one is cut too, but a group of jobs that follow one another asks for their sum, beyond the limit.
+set -euo pipefail
+
+folder=$(mktemp -d)
+launch=
+trap '[ -z "$launch" ] || kill -9 -- "-$launch" 2> /dev/null || true; rm -rf "$folder"' EXIT
+"${PYTHON:-python3}" -m venv "$folder/venv"
+"$folder/venv/bin/pip" install --quiet --disable-pip-version-check snakemake==9.27.1 snakemake-executor-plugin-slurm==2.8.0
+cd "$folder"
+mkdir bin
+# A cluster whose jobs never end: a submission is written down and answered with a number.
+cat > bin/sbatch <<'END'
+#!/bin/sh
+echo "$*" | sed 's/ -D .*//' > "$SUBMITTED/part-$$" && mv "$SUBMITTED/part-$$" "$SUBMITTED/job-$$"
+echo $$
+END
+for name in squeue sacct scontrol scancel sshare; do printf '#!/bin/sh\n' > "bin/$name"; done
+printf '#!/bin/sh\necho group\n' > bin/sacctmgr
+printf '#!/bin/sh\necho "all*"\n' > bin/sinfo
+chmod +x bin/*
+cat > Snakefile <<'END'
+rule all:
+    input: expand("short{i}", i=range(6))
+
+rule job:
+    output: "{kind}{i}"
+    resources:
+        runtime=lambda wildcards: 200 if wildcards.kind == "long" else 60,
+        mem_mb=lambda wildcards: 200 if wildcards.kind == "long" else 60,
+    threads: 4
+    shell: "touch {output}"
+END
+# Times and megabytes that a launch with these arguments asks for, in 25 seconds.
+asked() {
+    rm -rf .snakemake submitted
+    mkdir submitted
+    SUBMITTED=$folder/submitted PATH=$folder/bin:$folder/venv/bin:$PATH setsid snakemake --executor slurm --jobs 50 \
+        --cores 4 --default-resources slurm_account=group slurm_partition=all "$@" > printed 2>&1 < /dev/null &
+    launch=$!
+    sleep 25
+    kill -9 -- "-$launch" 2> /dev/null || true
+    wait "$launch" 2> /dev/null || true
+    launch=
+    cat submitted/job-* 2> /dev/null | grep -o -- '-t [0-9]*\|--mem [0-9]*' | paste -sd ' ' -
+}
+count() { grep -o -- '-t ' <<< "$1" | wc -l; }
+
+venv/bin/snakemake --version
+unlimited=$(asked)
+runtime=$(asked --resources runtime=100)
+memory=$(asked --resources mem_mb=100)
+long=$(asked --resources mem_mb=100 runtime=100 --set-resource-scopes runtime=local -- long0)
+local=$(asked --resources runtime=100 --set-resource-scopes runtime=local)
+group=$(asked --resources runtime=100 --set-resource-scopes runtime=local --groups job=all --group-components all=6)
+echo "submitted of six: $(count "$unlimited") unlimited, $(count "$runtime") with runtime=100," \
+    "$(count "$memory") with mem_mb=100, $(count "$local") with a local runtime=100"
+echo "a long one, both limited, runtime locally: $long | six in a group: $group"
+[ "$(count "$unlimited")" = 6 ] && [ "$(count "$runtime")" = 1 ] && [ "$(count "$memory")" = 6 ]
+[ "$(count "$local")" = 6 ] && grep -q -- '-t 100' <<< "$long" && grep -q -- '--mem 100' <<< "$long"
+grep -q -- '-t 360' <<< "$group"
