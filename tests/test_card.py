@@ -22,7 +22,9 @@ from mfql.data.dataset import load
 from mfql.gpus import devices_here
 from mfql.plan import EXIT_CARD_TOO_SMALL, EXIT_WANTS_GPU
 from mfql.plan.configuration import find_run
-from mfql.plan.memory import _KNOWN, Footprints, job_memory, row_bytes
+from mfql.plan.cost import counted_parameters, operations_of
+from mfql.plan.footprints import _KNOWN, Footprints
+from mfql.plan.memory import job_memory, row_bytes
 from mfql.settings import build_settings, raw_settings
 from mfql.tasks import find_task
 from mfql.training.footprint import Footprint, _batch, _drawn, footprint, memory_of
@@ -117,7 +119,10 @@ def test_a_method_of_ones_own_counts_with_its_own_size(tmp_path: Path, monkeypat
     run = find_run({"seeds": [0]}, CONFIG, "wide", TASK, "offline")
     told = Footprints().of(run)
     assert told.known
-    assert told.parameters > 9_000_000
+    # The first layer and its bias, the second, and the last.
+    assert told.parameters == 4 * 3000 + 3000 + 3000 * 3000 + 3000 + 2 * (3000 + 1)
+    assert counted_parameters(run) == (told.parameters, 0)
+    assert operations_of(run) == 256 * 8 * told.parameters
 
 
 # --- what a plan says -------------------------------------------------------------------------------------------------

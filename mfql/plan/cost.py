@@ -28,6 +28,7 @@ import numpy as np
 from mfql.errors import UserError
 from mfql.files import read_json
 from mfql.plan.configuration import Run
+from mfql.plan.footprints import FOOTPRINTS, is_own
 from mfql.plan.launch import STEP_SECONDS, TrainingJob, episode_seconds
 from mfql.tasks import is_visual
 
@@ -59,6 +60,13 @@ def _weights(hidden: Sequence[int]) -> int:
     return sum(a * b for a, b in pairwise([_INPUTS, *hidden, 1]))
 
 
+def counted_parameters(run: Run) -> tuple[int, int]:
+    """`parameters` of a configured run; all of a method of one's own, as its agent says, count as its policy's."""
+    if is_own(run.agent):
+        return FOOTPRINTS.of(run).parameters, 0
+    return parameters(run.settings)
+
+
 def operations(settings: Mapping[str, Any], pixels: bool = False) -> float:
     """Floating-point operations of one seed's update, in all updates of a step.
 
@@ -78,7 +86,13 @@ def operations(settings: Mapping[str, Any], pixels: bool = False) -> float:
 
 
 def operations_of(run: Run) -> float:
-    """`operations` of a configured run."""
+    """`operations` of a configured run.
+
+    Of a method of one's own a row passes all parameters forward and backward, and forward once more for a target.
+    """
+    if is_own(run.agent):
+        rows = run.settings["batch_size"] * run.settings.get("updates_per_step", 1)
+        return rows * 2.0 * 4 * FOOTPRINTS.of(run).parameters
     return operations(run.settings, pixels=is_visual(run.task.name))
 
 
