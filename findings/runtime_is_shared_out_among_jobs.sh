@@ -38,18 +38,23 @@ rule job:
     threads: 4
     shell: "touch {output}"
 END
-# Times and megabytes that a launch with these arguments asks for, in 25 seconds.
+# Times and megabytes that a launch with these arguments asks for, until 20 seconds after its first submission.
 asked() {
     rm -rf .snakemake submitted
     mkdir submitted
     SUBMITTED=$folder/submitted PATH=$folder/bin:$folder/venv/bin:$PATH setsid snakemake --executor slurm --jobs 50 \
         --cores 4 --default-resources slurm_account=group slurm_partition=all "$@" > printed 2>&1 < /dev/null &
     launch=$!
-    sleep 25
+    for _ in $(seq 180); do
+        ! compgen -G "submitted/job-*" > /dev/null || break
+        sleep 1
+    done
+    sleep 20
     kill -9 -- "-$launch" 2> /dev/null || true
     wait "$launch" 2> /dev/null || true
     launch=
-    cat submitted/job-* 2> /dev/null | grep -o -- '-t [0-9]*\|--mem [0-9]*' | paste -sd ' ' -
+    compgen -G "submitted/job-*" > /dev/null || { cat printed >&2; exit 1; }
+    cat submitted/job-* | grep -o -- '-t [0-9]*\|--mem [0-9]*' | paste -sd ' ' -
 }
 count() { grep -o -- '-t ' <<< "$1" | wc -l; }
 

@@ -120,7 +120,7 @@ def test_a_method_of_ones_own_counts_with_its_own_size(tmp_path: Path, monkeypat
     told = Footprints().of(run)
     assert told.known
     # The first layer and its bias, the second, and the last.
-    assert told.parameters == 4 * 3000 + 3000 + 3000 * 3000 + 3000 + 2 * (3000 + 1)
+    assert told.parameters == 2 * 3000 + 3000 + 3000 * 3000 + 3000 + 2 * 3000 + 2
     assert counted_parameters(run) == (told.parameters, 0)
     assert operations_of(run) == 256 * 8 * told.parameters
 
