@@ -59,7 +59,7 @@ CONFINED = [
     ("--omit-from", "aggregate", "verdict"),
     ("report", "--omit-from", evaluation(0, "pretrain")),
     ("tune", "--until", "list_tuning_runs"),
-    ("toy", "--omit-from", "train_toy"),
+    ("toy", "--omit-from", "train_toy_reduced"),
     ("offline", "tune", "--until", "generate"),
 ]
 

@@ -203,7 +203,8 @@ def test_so_it_does_with_each_choice_of_a_setting(method):
 def test_what_is_solved_on_the_processor_is_found_and_never_captured(method):
     trainer = trainer_of(method, "offline")
     assert not trainer.agent.compilable
-    with pytest.raises(AssertionError, match="a tensor on cpu"):
+    # The second is torch's, where the compiler's modules are loaded already.
+    with pytest.raises((AssertionError, NotImplementedError), match=r"a tensor on cpu|copy out of meta tensor"):
         step(trainer, 0)
 
 

@@ -15,7 +15,7 @@ from mfql.plan.configuration import Run, dataset_folder
 from mfql.plan.graph import Graph, Job
 from mfql.plan.outlook import Outlook, Outlooks
 from mfql.tasks import Task, find_task, simulation_version
-from mfql.toy.studies import method_values, read_configuration, training_settings
+from mfql.toy.studies import AGENT, method_values, read_configuration, training_settings
 from mfql.training.run import Fate, go_on_together
 
 STAGES = (
@@ -39,7 +39,6 @@ _STAGE_OF = {
     "describe": "describe",
     "evaluate": "evaluation",
     "video": "evaluation",
-    "train_toy": "toy",
     "replay_dataset": "replay",
     "replay_table": "replay",
     "list_runs": "report",
@@ -54,7 +53,7 @@ _STAGE_OF = {
     "judge_claims": "report",
 }
 _PANELS = ("ablation_", "toy_")
-_TRAINING = ("train_offline_", "train_online_")
+_TRAINING, _TOYS = ("train_offline_", "train_online_"), "train_toy_"
 _SEED = re.compile(r"/seed(\d+)/")
 
 # One environment step of one worker, and steps of a typical OGBench episode.
@@ -108,6 +107,11 @@ class ToyRun(Run):
         return cls(method, _TOY, "offline", tuple(seeds), config_dir, size)
 
     @cached_property
+    def agent(self) -> str:
+        """Whose network and losses it trains."""
+        return AGENT
+
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """Every setting, defaults included; its looks at samples run no episodes."""
         file = self.config_dir / "toy.yaml"
@@ -131,6 +135,8 @@ def stage_of(job: Job) -> str:
         return "target"
     if job.rule.startswith(_TRAINING):
         return job.wildcards["stage"]
+    if job.rule.startswith(_TOYS):
+        return "toy"
     return _STAGE_OF.get(job.rule, "report" if job.rule.startswith(_PANELS) else "other")
 
 
