@@ -4,7 +4,7 @@
 # Guess: a limit on `runtime`, in a profile or by `--resources`, is the longest that one job may ask for, as one on
 # `mem_mb` is the most memory.
 #
-# Seen: with `runtime=100` and six ready jobs of 60 minutes one is submitted at a time, all six without it; `mem_mb=100`
+# Seen: with `runtime=100` and six ready jobs of 60 minutes one is submitted at a time, all six with 10000; `mem_mb=100`
 # submits all six jobs of 60 MB, and cuts one of 200 MB to 100. With `--set-resource-scopes runtime=local` all are submitted and
 # a longer one is cut too, but a group of jobs that follow one another asks for their sum, beyond the limit.
 set -euo pipefail
@@ -23,19 +23,22 @@ echo "$*" | sed 's/ -D .*//' > "$SUBMITTED/part-$$" && mv "$SUBMITTED/part-$$" "
 echo $$
 END
 for name in squeue sacct scontrol scancel sshare; do printf '#!/bin/sh\n' > "bin/$name"; done
-printf '#!/bin/sh\necho group\n' > bin/sacctmgr
-printf '#!/bin/sh\necho "all*"\n' > bin/sinfo
+printf '#!/bin/sh\necho lab\n' > bin/sacctmgr
+printf '#!/bin/sh\necho "main*"\n' > bin/sinfo
 chmod +x bin/*
 cat > Snakefile <<'END'
 rule all:
     input: expand("short{i}", i=range(6))
 
 rule job:
-    output: "{kind}{i}"
-    resources:
-        runtime=lambda wildcards: 200 if wildcards.kind == "long" else 60,
-        mem_mb=lambda wildcards: 200 if wildcards.kind == "long" else 60,
+    output: "short{i}"
+    resources: runtime=60, mem_mb=60
     threads: 4
+    shell: "touch {output}"
+
+rule long:
+    output: "long"
+    resources: runtime=200, mem_mb=200
     shell: "touch {output}"
 END
 # Times and megabytes that a launch with these arguments asks for, until 20 seconds after its first submission.
@@ -43,7 +46,7 @@ asked() {
     rm -rf .snakemake submitted
     mkdir submitted
     SUBMITTED=$folder/submitted PATH=$folder/bin:$folder/venv/bin:$PATH setsid snakemake --executor slurm --jobs 50 \
-        --cores 4 --default-resources slurm_account=group slurm_partition=all "$@" > printed 2>&1 < /dev/null &
+        --cores 4 --default-resources slurm_account=lab slurm_partition=main "$@" > printed 2>&1 < /dev/null &
     launch=$!
     for _ in $(seq 180); do
         ! compgen -G "submitted/job-*" > /dev/null || break
@@ -59,13 +62,13 @@ asked() {
 count() { grep -o -- '-t ' <<< "$1" | wc -l; }
 
 venv/bin/snakemake --version
-unlimited=$(asked)
-runtime=$(asked --resources runtime=100)
-memory=$(asked --resources mem_mb=100)
-long=$(asked --resources mem_mb=100 runtime=100 --set-resource-scopes runtime=local -- long0)
-local=$(asked --resources runtime=100 --set-resource-scopes runtime=local)
-group=$(asked --resources runtime=100 --set-resource-scopes runtime=local --groups job=all --group-components all=6)
-echo "submitted of six: $(count "$unlimited") unlimited, $(count "$runtime") with runtime=100," \
+unlimited=$(asked --resources runtime=10000 mem_mb=10000)
+runtime=$(asked --resources runtime=100 mem_mb=10000)
+memory=$(asked --resources mem_mb=100 runtime=10000)
+long=$(asked --resources mem_mb=100 runtime=100 --set-resource-scopes runtime=local -- long)
+local=$(asked --resources runtime=100 mem_mb=10000 --set-resource-scopes runtime=local)
+group=$(asked --resources runtime=100 mem_mb=10000 --set-resource-scopes runtime=local --groups job=together --group-components together=6)
+echo "submitted of six: $(count "$unlimited") with runtime=10000, $(count "$runtime") with runtime=100," \
     "$(count "$memory") with mem_mb=100, $(count "$local") with a local runtime=100"
 echo "a long one, both limited, runtime locally: $long | six in a group: $group"
 [ "$(count "$unlimited")" = 6 ] && [ "$(count "$runtime")" = 1 ] && [ "$(count "$memory")" = 6 ]
