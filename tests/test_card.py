@@ -34,6 +34,8 @@ from mfql.training.run import RunFolder
 from tests.test_workflow import clone
 from tests.training_runs import TASK, Workplace
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "config"
 LARGEST = "humanoidmaze-medium-navigate-singletask-task1-v0"

@@ -25,6 +25,8 @@ from mfql.errors import UserError
 from mfql.parity import Comparison
 from mfql.plan.cost import MeasuredSpeed, find_speed
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SCHEMA = json.loads((ROOT / "benchmarks" / "schema.json").read_text())
 CPU = torch.device("cpu")
@@ -51,7 +53,6 @@ def check(tmp_path) -> Check:
     return Check(CPU, SIZES["small"], tmp_path)
 
 
-@pytest.mark.slow
 def test_all_parts_run_on_a_processor_and_a_killed_call_is_gone_on_with(tmp_path):
     process = start(tmp_path)
     while not (tmp_path / "part-update.json").exists():
@@ -207,7 +208,6 @@ HIDDEN = (
 )  # fmt: skip
 
 
-@pytest.mark.slow
 def test_a_machine_without_a_simulator_leaves_out_its_parts_by_name(tmp_path):
     venv.create(tmp_path / "venv", symlinks=True)
     (packages,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")

@@ -20,6 +20,8 @@ from mfql.plan.launch import STAGES, Launch, stage_of
 from mfql.plan.outlook import Outlooks
 from tests.test_workflow import ROOT, TASK, clone, evaluation
 
+pytestmark = pytest.mark.slow
+
 MINIATURE = ("--configfile", "tests/miniature.yaml")
 OTHER = "pointmaze-medium-navigate-singletask-task3-v0"
 RUN = f"results/runs/mfql-miniature/{TASK}"
@@ -145,7 +147,6 @@ def handed_over() -> tuple[int, int, int]:
     return sum(launch.counts.values()), len(launch.jobs), sum(len(job.outlooks) for job in launch.jobs)
 
 
-@pytest.mark.slow
 def test_every_target_rule_counts_as_snakemake_counts_it(begun: Path) -> None:
     found = {}
     for name in target_rules():
@@ -155,7 +156,6 @@ def test_every_target_rule_counts_as_snakemake_counts_it(begun: Path) -> None:
     assert found["tune"] == (4, 1, 2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("project", ["empty", "begun"])
 def test_files_count_as_snakemake_counts_them(project: str, request: pytest.FixtureRequest) -> None:
     request.getfixturevalue(project)
@@ -164,7 +164,6 @@ def test_files_count_as_snakemake_counts_them(project: str, request: pytest.Fixt
         assert handed_over() == expected, path
 
 
-@pytest.mark.slow
 def test_a_plan_counts_as_snakemake_counts(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
     some = (["all"], ["offline"], ["tune"], ["replay", "parity"], PATHS[:1], PATHS[4:7])
     for asked in (*some, *CONFINED):
@@ -172,7 +171,6 @@ def test_a_plan_counts_as_snakemake_counts(begun: Path, capsys: pytest.CaptureFi
         assert planned(arguments, capsys) == listed(arguments), asked
 
 
-@pytest.mark.slow
 def test_claims_count_as_snakemake_counts_them(empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["claims", "--configfile", "config/reduced.yaml"]
     assert planned(arguments, capsys) == listed(arguments)

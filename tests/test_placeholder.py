@@ -214,6 +214,7 @@ print(json.dumps([
     assert (shared, real, works, same) == (True, True, True, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("written", "asked"),
     [

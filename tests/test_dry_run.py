@@ -1,0 +1,189 @@
+"""A dry run refuses every setting that a job would refuse, in the same words, on a machine that has no torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+import torch
+import yaml
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from mfql.declared import agent_class
+from mfql.errors import UserError
+from mfql.settings import STAGES, Settings, checkpoint_stage, raw_settings
+from mfql.training.loop import Execution
+from mfql.training.train import Job, train
+from tests.test_placeholder import BLOCK
+from tests.test_workflow import clone
+
+ROOT = Path(__file__).parents[1]
+METHODS = sorted(path.stem for path in (ROOT / "config" / "methods").glob("*.yaml"))
+TASKS = [
+    "pointmaze-medium-navigate-singletask-task2-v0",
+    "cube-double-play-singletask-task2-v0",
+    "visual-cube-single-play-singletask-task1-v0",
+    "antmaze-umaze-v2",
+]
+# What the rules call for each job, on a launcher.
+LAUNCHER = f"""
+import json, sys
+{BLOCK}
+from mfql.errors import UserError
+from mfql.settings import settings_hash
+
+for line in sys.stdin:
+    try:
+        settings_hash(*json.loads(line))
+        said = None
+    except UserError as error:
+        said = str(error)
+    print(json.dumps(said), flush=True)
+"""
+
+
+class Place:
+    """A configuration's folder with a method `tried`, a launcher that has no torch, and the trainer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.config = folder, folder / "config"
+        (self.config / "methods").mkdir(parents=True)
+        for source in (ROOT / "config").iterdir():
+            if source.name != "methods":
+                (self.config / source.name).symlink_to(source)
+        for source in (ROOT / "config" / "methods").iterdir():
+            (self.config / "methods" / source.name).symlink_to(source)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", LAUNCHER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def write(self, base: str, values: dict[str, Any]) -> None:
+        """The method `tried` is another with these values in every stage."""
+        document = {
+            **({"inherits": base} if base else {}),
+            **values,
+            **{stage: {key: value for key, value in values.items() if key != "agent"} for stage in STAGES if values},
+        }
+        (self.config / "methods" / "tried.yaml").write_text(yaml.safe_dump(document))
+
+    def launcher_says(self, task: str, stage: str) -> str | None:
+        """Why a dry run ends; None if it does not."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps(["tried", task, stage, str(self.config)]) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def job_says(self, task: str, stage: str) -> str | None:
+        """Why the job ends before it looks for its dataset, of which there is none; None if it is that."""
+        job = Job("tried", task, stage, (0,), self.folder / "data", self.folder / "results", self.config)
+        with pytest.raises(UserError) as raised:
+            train(job, Execution(torch.device("cpu"), 1))
+        said = str(raised.value)
+        return None if said.startswith(str(self.folder / "data")) else said
+
+    def jobs_say(self, task: str, stage: str) -> str | None:
+        """The same of a job and the one that it starts from."""
+        said = self.job_says(task, stage)
+        start = checkpoint_stage("tried", task, self.config) if said is None and stage == "online" else None
+        return self.job_says(task, start) if start else said
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    made = Place(tmp_path_factory.mktemp("dry_run"))
+    yield made
+    made.process.stdin.close()
+    made.process.wait(timeout=60)
+
+
+def of_type(hint: Any) -> st.SearchStrategy[Any]:
+    """Values of a setting's type, in its range and out of it."""
+    if get_origin(hint) is Literal:
+        return st.sampled_from(get_args(hint))
+    if get_origin(hint) is tuple:
+        return st.lists(of_type(get_args(hint)[0]), max_size=8)
+    if hint is bool:
+        return st.booleans()
+    near = [-1, 0, 1, 2, 8, 1001]
+    if hint is int:
+        return st.sampled_from(near) | st.integers(-(10**9), 10**9)
+    return st.sampled_from([*near, 0.3, 0.999, -0.0]) | st.floats()
+
+
+ODD = st.sampled_from(
+    ["fast", "", "1e3", None, True, 2.5, float("nan"), float("inf"), [], [0], [3, "x"], {"a": 1}, "task"]
+)
+
+
+@st.composite
+def changes(draw: st.DrawFn) -> tuple[str, dict[str, Any], str, str]:
+    method = draw(st.sampled_from(METHODS))
+    kind: type[Settings] = agent_class(raw_settings(method, TASKS[0], "online", ROOT / "config")["agent"]).settings_type
+    hints = get_type_hints(kind)
+    names = st.sampled_from([field.name for field in fields(kind)])
+    chosen = draw(st.lists(names, max_size=3, unique=True))
+    values = {name: draw(of_type(hints[name]) | of_type(hints[name]) | of_type(hints[name]) | ODD) for name in chosen}
+    if draw(st.integers(0, 30)) == 0:
+        values["alhpa"] = 3
+    return method, values, draw(st.sampled_from(TASKS)), draw(st.sampled_from(STAGES))
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None)
+@given(changes())
+def test_a_dry_run_refuses_what_a_job_refuses_and_nothing_else(place: Place, change: tuple) -> None:
+    method, values, task, stage = change
+    place.write(method, values)
+    said = place.launcher_says(task, stage)
+    event("refused" if said else "passes")
+    assert said == place.jobs_say(task, stage)
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "stage", "said"),
+    [
+        ({}, TASKS[2], "online", "is not trained online"),
+        ({"encoder_channels": [4] * 7}, TASKS[2], "offline", "encoder_channels"),
+        ({"agent": str(ROOT / "tests" / "declaring_agent.py")}, TASKS[0], "offline", "has no stage offline"),
+        ({"agent": str(ROOT / "tests" / "declaring_agent.py"), "replay_rows": 9}, TASKS[0], "online", "has no effect"),
+        ({"agent": str(ROOT / "tests" / "declaring_agent.py")}, TASKS[2], "pretrain", "this method has no encoder"),
+    ],
+)
+def test_what_a_task_or_a_stage_cannot_have_is_refused_by_both(
+    place: Place, values: dict[str, Any], task: str, stage: str, said: str
+) -> None:
+    common = {"offline_steps": 10, "online_steps": 5, "discount": 0.9}
+    place.write("" if "agent" in values else "mfql-miniature", common | values)
+    refused = place.launcher_says(task, stage)
+    assert said in str(refused)
+    assert refused == place.jobs_say(task, stage)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("alpha=-1", "setting alpha is -1.0\n  It must be zero or more."),
+        ("num_candidates=0", "setting num_candidates is 0\n  It must be one or more."),
+        ("q_scale=std", "setting q_scale is std, which has no effect\n  It counts where normalize_q is true"),
+    ],
+)
+def test_snakemake_and_plan_name_a_setting_that_is_refused(tmp_path: Path, change: str, said: str) -> None:
+    project = clone(tmp_path / "mfql")
+    run = {"methods": [f"mfql-quickstart+{change}"], "tasks": [TASKS[0]]}
+    configuration = yaml.safe_load((ROOT / "config" / "quickstart.yaml").read_text()) | {"offline": run}
+    (project.folder / "mine.yaml").write_text(yaml.safe_dump(configuration))
+    plan = [sys.executable, "-m", "mfql.cli", "plan", "--configfile", "mine.yaml"]
+    done = subprocess.run(plan, cwd=project.folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    for printed in (project.snakemake("-n", "--configfile", "mine.yaml", fails=True), done.stderr):
+        assert said in printed
+        assert "Traceback" not in printed
