@@ -33,6 +33,8 @@ from mfql.training.loop import Execution, Trainer
 from mfql.training.run import RunFolder
 from tests.training_runs import ROOT
 
+pytestmark = pytest.mark.slow
+
 META, CPU = torch.device("meta"), torch.device("cpu")
 TASK, PIXELS = "humanoidmaze-medium-navigate-singletask-task1-v0", "visual-cube-single-play-singletask-task1-v0"
 SEEDS, ROWS, OBSERVATIONS, ACTIONS, SIDE, FRAMES = (0, 1), 40, 69, 21, 64, 3
@@ -193,7 +195,6 @@ def test_a_step_asks_for_no_number_and_stays_on_its_device(method, stage):
     trains(trainer_of(method, stage))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", [*choices(), *MORE])
 def test_so_it_does_with_each_choice_of_a_setting(method):
     trains(trainer_of(method, "online"))
@@ -213,7 +214,6 @@ def room_for_images(monkeypatch):
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (2**40, 2**40))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", [method for method, stage in STAGES if stage == "offline"])
 def test_a_step_on_images_that_lie_on_the_device_stays_there(room_for_images, method):
     trains(trainer_of(method, "offline", pixels=True))
