@@ -16,7 +16,8 @@ from mfql.agents.interface import Agent, count_parameters, load_agent
 from mfql.agents.update import initial_state
 from mfql.draws import generator
 from mfql.evaluation.policy import Actor, Policy
-from mfql.settings import build_settings, raw_settings
+from mfql.methods import raw_settings
+from mfql.settings import build_settings
 
 _CANDIDATES = (1, 5, 32)
 # Its cells fill a method's settings that differ by task.

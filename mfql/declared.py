@@ -9,16 +9,19 @@ import sys
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mfql.errors import UserError, unknown
+from mfql.extensions import agent_file
 from mfql.placeholder import NeedsTorch, Placeholder, without_torch
-from mfql.settings import Settings, agent_file, build_settings, method_file, raw_settings, require
+from mfql.settings import Settings, build_settings, require
 from mfql.tasks import is_visual
 
 if TYPE_CHECKING:
     from mfql.agents.interface import Agent
 
+# Raise it when the code that all methods share changes a number: finished runs are then trained anew.
+TRAINING_VERSION = 1
 # Fields of a transition that a method may ask for beside the usual.
 EXTRA_FIELDS = ("next_actions", "mc_returns", "next_row_actions")
 # Of a pixel task's observations, whose image has 2^6 rows and columns; and sizes that stand for any other's.
@@ -26,20 +29,22 @@ _IMAGES, _HALVINGS = (64, 64, 9), 6
 _OBSERVATIONS, _ACTION_DIM = (64,), 8
 
 
-def declared_settings(method: str, task: str, stage: str, config_dir: str | Path = "config") -> tuple[str, Settings]:
-    """The agent of a method and every setting of one task and stage: trainer, launcher and plan have them from here.
+def checked_settings(agent: str, values: dict[str, Any], task: str, stage: str, where: str) -> Settings:
+    """The settings of an agent from values as a file has them, checked for one task and stage.
+
+    Args:
+        agent: its name or file.
+        values: keys and values, defaults left out.
+        where: named in errors.
 
     Raises:
-        UserError: an unknown method, task or stage, or agent; an unknown or missing setting; a value of a wrong type,
-            out of range or without effect; or what is not to be had on this task or in this stage.
+        UserError: there is no such agent, or its file cannot be run here; an unknown or missing setting; a value of a
+            wrong type, out of range or without effect; or what is not to be had on this task or in this stage.
     """
-    raw = raw_settings(method, task, stage, config_dir)
-    agent = raw.pop("agent")
-    where = f"method {method} ({method_file(method, config_dir)}), stage {stage}"
 
     def checked() -> Settings:
         kind = agent_class(agent)
-        settings = build_settings(kind.settings_type, raw, where)
+        settings = build_settings(kind.settings_type, values, where)
         for key, value in vars(settings).items():
             if isinstance(value, Placeholder):
                 raise NeedsTorch(f"the default of the setting {key} is {value.__name__}")
@@ -50,7 +55,7 @@ def declared_settings(method: str, task: str, stage: str, config_dir: str | Path
             raise UserError(f"{where}: {error}") from None
         return settings
 
-    return agent, without_torch(checked)
+    return without_torch(checked)
 
 
 def require_trainable(agent: Agent | type[Agent], settings: Settings, task: str, stage: str) -> None:
@@ -130,3 +135,14 @@ def declared_version(agent: str) -> int:
     own = [cls for cls in lineage if cls.__module__ == lineage[0].__module__]
     versions = [vars(cls)["training_version"] for cls in own if "training_version" in vars(cls)] or [1]
     return int(versions[0]) + sum(vars(cls).get("training_version", 1) - 1 for cls in lineage if cls not in own)
+
+
+def training_version(agent: str) -> list[int]:
+    """The declared versions of the shared training code and of a method's own.
+
+    What the agents that it is derived from are raised by is added to its own, so that a raise of theirs counts.
+
+    Raises:
+        UserError: there is no such agent, or its file cannot be run here.
+    """
+    return [TRAINING_VERSION, declared_version(agent)]

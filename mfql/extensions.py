@@ -15,10 +15,11 @@ from pathlib import Path
 
 import yaml
 
-from mfql.errors import UserError
+from mfql.errors import UserError, unknown
 
 VARIABLE = "MFQL_EXTENSIONS"
 TASKS, METHODS, AGENTS = "tasks.csv", "methods", "agents"
+_AGENTS = Path(__file__).parent / AGENTS
 
 
 def extend(folders: Iterable[str | Path]) -> None:
@@ -59,17 +60,19 @@ def find(config_dir: str | Path, name: str) -> Path:
     return _only([place for place in places if place.is_file()]) or places[0]
 
 
-def find_agent(folder: Path, name: str) -> Path:
-    """The file of an agent, in the package's folder of agents or an extension's.
-
-    Returns:
-        Where it is; in the package's folder if it is nowhere.
+def agent_file(agent: str) -> Path:
+    """The file of an agent: `mfql/agents/NAME.py`, `agents/NAME.py` of an extension, or a path to a Python file.
 
     Raises:
-        UserError: two folders have it.
+        UserError: there is no such file, or two folders have it.
     """
-    places = [folder / f"{name}.py", *(extension / AGENTS / f"{name}.py" for extension in extensions())]
-    return _only([place for place in places if place.is_file()]) or places[0]
+    folders = [_AGENTS, *(folder / AGENTS for folder in extensions())]
+    places = [Path(agent)] if agent.endswith(".py") else [folder / f"{agent}.py" for folder in folders]
+    found = _only([place for place in places if place.is_file()])
+    if found is None:
+        known = [file.stem for file in _AGENTS.glob("*.py") if "settings_type = " in file.read_text()]
+        raise unknown("agent", agent, [*known, "a path to a .py file"])
+    return found
 
 
 def files(kind: str) -> list[Path]:

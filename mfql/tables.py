@@ -9,6 +9,7 @@ source too.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,8 @@ ANY = "*"
 KEYS, SOURCE = ("task", "stage"), "settings_source"
 # The rows of a table that a stage takes its settings from.
 _TABLE_STAGE = {"offline": "offline", "pretrain": "online", "online": "online"}
+_NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
+_LIST = re.compile(rf"{_NUMBER}(?:x|(?:x{_NUMBER})+)")
 _REMEDY = "Correct it; config/README.md explains the tables of methods."
 
 
@@ -53,7 +56,7 @@ def load_table(path: Path) -> dict[tuple[str, str], SettingsRow]:
             raise UserError(f"{where}: {SOURCE} is empty", "Say where the settings are from, or write untuned.")
         if key in found:
             raise UserError(f"{where} names {row['task']}, {row['stage']} twice", "Keep one of the rows.")
-        settings = {name: as_scalar(cell) for name, cell in row.items() if name not in (*KEYS, SOURCE)}
+        settings = {name: as_value(cell) for name, cell in row.items() if name not in (*KEYS, SOURCE)}
         found[key] = SettingsRow(settings, row[SOURCE])
     if not found:
         raise UserError(f"{path} has no row", _REMEDY)
@@ -98,8 +101,13 @@ def own_columns(path: Path) -> set[str]:
     return {key for key in rows[0] if all(row[key] != "task" for row in rows)}
 
 
-def as_scalar(text: str) -> Any:
-    """A number, true, false or null where the text is one, else the text; an empty text is null too."""
+def as_value(text: str) -> Any:
+    """A number, true, false, null or a list of numbers where the text is one, else the text; an empty text is null too.
+
+    The numbers of a list are joined by x: 64x64, and 64x is the list of one.
+    """
+    if _LIST.fullmatch(text):
+        return [as_value(item) for item in text.removesuffix("x").split("x")]
     for kind in (int, float):
         try:
             return kind(text)
@@ -108,8 +116,19 @@ def as_scalar(text: str) -> Any:
     return {"true": True, "false": False, "null": None, "": None}.get(text, text)
 
 
-def scalar_text(value: Any) -> str:
-    """A value as a method's name has it, which `as_scalar` reads back."""
+def value_text(value: Any) -> str:
+    """A value as a method's name has it, which `as_value` reads back.
+
+    Raises:
+        UserError: a list without elements or of other than numbers of zero or more, which has no such text.
+    """
+    if isinstance(value, list | tuple):
+        text = "x".join(map(value_text, value)) + ("x" if len(value) == 1 else "")
+        if not _LIST.fullmatch(text):
+            raise UserError(f"no method's name can have the value {list(value)}", "Write it into the method's file.")
+        return text
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float):
+        return str(value).replace("e+", "e")  # A plus begins the next value of a name.
     return "null" if value is None else str(value)

@@ -23,8 +23,9 @@ from mfql.agents.interface import load_agent
 from mfql.cli import main
 from mfql.errors import UserError
 from mfql.files import write_json
+from mfql.methods import raw_settings
 from mfql.plan.configuration import read_configuration
-from mfql.settings import build_settings, raw_settings
+from mfql.settings import build_settings
 from mfql.training.distance import DataDistance
 from mfql.training.memory import Memory
 from tests.ablations import drawn, miniature

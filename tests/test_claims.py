@@ -28,11 +28,12 @@ from mfql.declared import agent_class
 from mfql.errors import UserError
 from mfql.evaluation.policy import Actor, load_policy, save_policy
 from mfql.files import write_json
+from mfql.methods import raw_settings
 from mfql.parity import Comparison
 from mfql.report.intervals import Interval
 from mfql.report.panels import read_panels
 from mfql.report.scores import collect, write_scores
-from mfql.settings import build_settings, raw_settings
+from mfql.settings import build_settings
 from tests.fake_results import write_quickstart, write_run
 from tests.test_workflow import NOTHING_TO_DO, clone
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from mfql.declared import agent_class
 from mfql.errors import UserError
-from mfql.settings import STAGES, Settings, checkpoint_stage, raw_settings
+from mfql.methods import checkpoint_stage, raw_settings
+from mfql.settings import STAGES, Settings
 from mfql.training.loop import Execution
 from mfql.training.train import Job, train
 from tests.test_placeholder import BLOCK
@@ -37,7 +38,7 @@ LAUNCHER = f"""
 import json, sys
 {BLOCK}
 from mfql.errors import UserError
-from mfql.settings import settings_hash
+from mfql.methods import settings_hash
 
 for line in sys.stdin:
     try:

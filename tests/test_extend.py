@@ -27,11 +27,11 @@ from mfql.errors import UserError
 from mfql.evaluation.evaluate import evaluate
 from mfql.evaluation.policy import load_policy
 from mfql.extensions import VARIABLE, extend
+from mfql.methods import raw_settings
 from mfql.report.aggregate import over_tasks
 from mfql.report.curves import curves
 from mfql.report.scores import collect
 from mfql.report.tasks import by_task
-from mfql.settings import raw_settings
 from mfql.tasks import find_task, select_tasks
 from mfql.tuning.freeze import freeze
 from tests.plain_loop import played

@@ -13,9 +13,9 @@ import pytest
 
 import mfql
 from mfql.declared import agent_stages
+from mfql.methods import raw_settings
 from mfql.plan.configuration import find_run, planned_runs, read_configuration
 from mfql.report.verdict_tables import References
-from mfql.settings import raw_settings
 from mfql.tasks import load_tasks
 from mfql.training.memory import Normaliser
 from mfql.training.run import RunFolder

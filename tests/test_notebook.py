@@ -14,8 +14,9 @@ from run_notebook import NOTEBOOK, run_notebook
 from mfql.agents.flow_bc import FlowBC, FlowBCSettings
 from mfql.agents.update import initial_state
 from mfql.evaluation.policy import Actor, save_policy
+from mfql.methods import raw_settings
 from mfql.report.scores import collect, write_scores
-from mfql.settings import build_settings, raw_settings
+from mfql.settings import build_settings
 
 POINTMAZE_SIZES = ((2,), 2)  # of an observation and an action
 

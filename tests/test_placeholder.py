@@ -121,7 +121,8 @@ discount: 0.9
 SAYS = f"""
 import json, sys
 BLOCK
-from mfql.declared import agent_class, agent_stages, declared_settings, declared_version
+from mfql.declared import agent_class, agent_stages, declared_version
+from mfql.methods import declared_settings
 from mfql.errors import UserError
 
 def said(method, task={TASK!r}):

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfql.cli import main
-from mfql.declared import declared_settings
+from mfql.methods import declared_settings
 from mfql.plan import EXIT_WANTS_GPU, planned_runs
 from mfql.plan.configuration import find_run
 from mfql.plan.cost import MeasuredSpeed, find_speed, operations_of

@@ -29,7 +29,8 @@ from mfql.errors import UserError
 from mfql.evaluation.evaluate import evaluate
 from mfql.evaluation.policy import Actor, Policy, load_policy, save_policy
 from mfql.extensions import VARIABLE, extend
-from mfql.settings import build_settings, raw_settings
+from mfql.methods import raw_settings
+from mfql.settings import build_settings
 from mfql.tasks import SCORED_EVALUATIONS
 from mfql.training.loop import Execution
 from mfql.training.train import Job, train

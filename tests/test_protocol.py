@@ -23,17 +23,18 @@ from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.parameters import Layout, Parameter, constant
 from mfql.agents.rebrac import ReBRAC, ReBRACSettings
 from mfql.agents.update import Updater, initial_state, views_of
-from mfql.declared import agent_stages, declared_settings
+from mfql.declared import agent_stages
 from mfql.draws import DrawStream, generator
 from mfql.errors import UserError
 from mfql.evaluation.policy import Actor, load_policy, save_policy
+from mfql.methods import declared_settings, raw_settings
 from mfql.parity.comparison import read_arrays
 from mfql.parity.reference import Fixture
 from mfql.plan.configuration import Run
 from mfql.plan.cost import evaluations_in
 from mfql.plan.launch import TrainingJob
-from mfql.settings import LATER, STAGES, Settings, raw_settings
-from mfql.tables import as_scalar
+from mfql.settings import LATER, STAGES, Settings
+from mfql.tables import as_value
 from mfql.tasks import Task, find_task, is_visual, known_tasks, load_tasks, scored
 from mfql.training.memory import Memory
 from mfql.training.stopping import no_longer_improves
@@ -520,7 +521,7 @@ def test_the_two_protocols_differ_in_what_the_table_says_and_in_nothing_else(sta
             if applies(row["where"], task, stage):
                 used.add(number)
                 values = row["mfql (paper)"], row["mfql-released (released code)"]
-                expected[row["setting"]] = tuple(map(as_scalar, values))
+                expected[row["setting"]] = tuple(map(as_value, values))
         paper, released = (
             declared_settings(method, name, stage, CONFIG)[1].as_dict() for method in ("mfql", "mfql-released")
         )
@@ -539,11 +540,11 @@ def test_the_methods_of_flow_q_learning_have_what_the_table_says():
             for setting in {row["setting"] for row in FAMILY} & values.keys():
                 row = rows.get((method, setting))
                 counts = row is not None and row["where"] in ("", stage)
-                assert values[setting] == (as_scalar(row["value"]) if row and counts else LATER[setting]), (
+                assert values[setting] == (as_value(row["value"]) if row and counts else LATER[setting]), (
                     method,
                     setting,
                 )
-    assert all(as_scalar(row["before"]) == LATER[row["setting"]] for row in FAMILY)
+    assert all(as_value(row["before"]) == LATER[row["setting"]] for row in FAMILY)
 
 
 @pytest.mark.parametrize("path", sorted((CONFIG / "methods").glob("*-*.yaml")), ids=lambda path: path.stem)

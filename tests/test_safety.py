@@ -29,10 +29,10 @@ from mfql.data.fetch import fetch
 from mfql.data.generate import generate
 from mfql.errors import UserError
 from mfql.evaluation.policy import Actor, save_policy
+from mfql.methods import raw_settings
 from mfql.parity import Fixture, load_fixture
 from mfql.plan.configuration import read_configuration
 from mfql.report.expected import read_expected
-from mfql.settings import raw_settings
 from mfql.tasks import find_task
 from mfql.training.checkpoint import Checkpoints
 from mfql.unpickle import load_arrays

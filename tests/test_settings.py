@@ -11,20 +11,11 @@ import pytest
 from mfql.agents.calql import CalQLSettings
 from mfql.agents.interface import load_agent
 from mfql.agents.mfql import MFQL, MFQLSettings
-from mfql.declared import agent_stages, declared_settings
+from mfql.declared import TRAINING_VERSION, agent_stages, training_version
 from mfql.errors import UserError
+from mfql.methods import checkpoint_stage, declared_settings, raw_settings, settings_hash, settings_source, table_keys
 from mfql.published_settings import PUBLISHED, tables
-from mfql.settings import (
-    TRAINING_VERSION,
-    Settings,
-    build_settings,
-    checkpoint_stage,
-    raw_settings,
-    settings_hash,
-    settings_source,
-    table_keys,
-    training_version,
-)
+from mfql.settings import Settings, build_settings
 from mfql.tasks import load_tasks
 
 CONFIG = Path(__file__).parents[1] / "config"

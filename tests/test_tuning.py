@@ -23,9 +23,10 @@ from mfql.cli import main
 from mfql.envs.make import make_env
 from mfql.errors import UserError
 from mfql.files import read_json, write_json
+from mfql.methods import method_name, raw_settings, settings_hash, split_method, table_keys
 from mfql.report.published import COLUMNS as PUBLISHED_COLUMNS
 from mfql.report.scores import collect, write_scores
-from mfql.settings import build_settings, method_name, raw_settings, settings_hash, split_method, table_keys
+from mfql.settings import build_settings
 from mfql.tasks import load_tasks
 from mfql.tuning.choose import choose, write_proposal
 from mfql.tuning.freeze import freeze

@@ -23,7 +23,8 @@ from mfql.agents.balance import Weighting
 from mfql.agents.encoders import ImpalaEncoder
 from mfql.agents.parameters import Layout, Views
 from mfql.errors import UserError
-from mfql.settings import STAGES, Settings, agent_file
+from mfql.extensions import agent_file
+from mfql.settings import STAGES, Settings
 
 Batch = Mapping[str, Tensor]
 Draws = Mapping[str, Tensor]

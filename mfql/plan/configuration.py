@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from mfql.declared import declared_settings
 from mfql.errors import UserError
 from mfql.extensions import extend
-from mfql.settings import checkpoint_stage, steps_of
+from mfql.methods import checkpoint_stage, declared_settings
+from mfql.settings import steps_of
 from mfql.tasks import Task, find_task, seeds_of_task, select_tasks, simulation_version
 
 

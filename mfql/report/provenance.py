@@ -14,9 +14,9 @@ import pandas as pd
 
 from mfql.errors import UserError
 from mfql.files import read_json
+from mfql.methods import keys_by_task
 from mfql.report.origin import COMPARED, described, mixed
 from mfql.report.scores import STAGES
-from mfql.settings import keys_by_task
 from mfql.tasks import SETTINGS
 
 SECTIONS = ("settings", "code", "dataset", "physics", "hardware", "packages")

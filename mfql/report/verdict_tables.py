@@ -15,11 +15,11 @@ import pandas as pd
 from mfql.errors import UserError, unknown
 from mfql.extensions import METHODS, find
 from mfql.files import read_json, write_whole
+from mfql.methods import settings_source
 from mfql.report.intervals import Interval, weighted
 from mfql.report.published import Numbers, Published, ThirdPartyRun, plain, reproduced_name
 from mfql.report.tasks import PLAIN_RETURN, RETURN, SUCCESS, bounded, in_order, mean_of, parts, runs
 from mfql.report.verdict import DECIDED, RULE, Comparison, Sample, Verdict, sample_of
-from mfql.settings import settings_source
 from mfql.tasks import SCORED_EVALUATIONS, Task
 
 PUBLISHED_EPISODES = 50  # of one evaluation, in every table of results/published

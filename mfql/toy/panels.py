@@ -15,12 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullLocator, StrMethodFormatter
 
+from mfql.declared import training_version
 from mfql.errors import UserError
 from mfql.files import read_json
 from mfql.report.figures import INK, Style, drawing, styles
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.panels import Text, write_panel
-from mfql.settings import training_version
 from mfql.toy.metrics import near_modes
 from mfql.toy.settings import Training
 from mfql.toy.studies import AGENT, Study

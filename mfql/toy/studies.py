@@ -13,10 +13,12 @@ from typing import Any
 
 import yaml
 
+from mfql.declared import training_version
 from mfql.errors import UserError, unknown
 from mfql.files import identity_of
+from mfql.methods import split_method
 from mfql.placeholder import without_torch
-from mfql.settings import Settings, build_settings, identified, split_method, training_version
+from mfql.settings import Settings, build_settings, identified
 
 # Whose network and losses the toy trains.
 AGENT = "flow_bc"

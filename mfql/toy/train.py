@@ -19,10 +19,10 @@ from mfql.agents.interface import Draw, count_parameters
 from mfql.agents.meanflow import FlowPolicy, raw_actions
 from mfql.agents.parameters import Views
 from mfql.agents.update import Updater, initial_state, views_of
+from mfql.declared import training_version
 from mfql.draws import DrawStream, generator
 from mfql.errors import UserError
 from mfql.files import write_json, write_whole
-from mfql.settings import training_version
 from mfql.toy import metrics, mixture
 from mfql.toy.settings import ToySettings, Training
 from mfql.toy.studies import AGENT

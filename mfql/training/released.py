@@ -8,11 +8,12 @@ import torch
 
 from mfql.agents.flax import load_checkpoint
 from mfql.data.dataset import load
-from mfql.declared import agent_class, declared_settings
+from mfql.declared import agent_class
 from mfql.envs.physics import described
 from mfql.envs.usage import usage_of
 from mfql.evaluation.policy import Actor, save_policy
 from mfql.files import identity_of, sha256
+from mfql.methods import declared_settings
 from mfql.tasks import find_task
 from mfql.training.memory import Normaliser
 from mfql.training.run import provenance

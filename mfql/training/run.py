@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from mfql.declared import training_version
 from mfql.errors import UserError
+from mfql.extensions import agent_file
 from mfql.files import identity_of, read_json, sha256, write_json
-from mfql.settings import LATER, agent_file, identified, later_facts, training_version
+from mfql.settings import LATER, identified, later_facts
 from mfql.tasks import simulation_version
 from mfql.training.checkpoint import Checkpoints
 

@@ -19,7 +19,7 @@ import yaml
 
 from mfql.errors import UserError, unknown
 from mfql.files import write_whole
-from mfql.settings import table_keys
+from mfql.methods import table_keys
 from mfql.tasks import Task, load_tasks, with_extensions
 from mfql.tuning.choose import write_proposal
 from mfql.tuning.grid import COLUMNS, TUNED, Point, published_columns, tuning_task

@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from mfql.settings import method_name
+from mfql.methods import method_name
 from mfql.tasks import SOURCED, Task, known_tasks, select_tasks
 
 # The columns of the task table that tuning chooses; a grid has values for each.
