@@ -13,9 +13,8 @@ from typing import Any
 
 import yaml
 
-from mfql.declared import declared_settings
 from mfql.errors import UserError, unknown
-from mfql.settings import method_name, split_method
+from mfql.methods import declared_settings, method_name, split_method
 from mfql.tasks import seeds_of_task, select_tasks
 
 FILE = "ablations.yaml"
@@ -151,12 +150,15 @@ def _resolved(name: str, key: str, value: Any, own: Mapping[str, Any]) -> Any:
 def _changed(base: str, settings: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     """The name of the base method with those of the settings that it does not have anyway, always in the same order."""
     file, given = split_method(base)
-    values = given | {key: settings[key] for key in sorted(settings) if settings[key] != own[key]}
+    changed = {key: _plain(settings[key]) for key in sorted(settings)}
+    values = given | {key: value for key, value in changed.items() if value != own[key]}
     return method_name(file, {key: _plain(value) for key, value in values.items()})
 
 
 def _plain(value: Any) -> Any:
-    """A whole number without its point, so that 300 and 300.0 are one method."""
+    """A whole number without its point, so that 300 and 300.0 are one method; a list as settings have it."""
+    if isinstance(value, list):
+        return tuple(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

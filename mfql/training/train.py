@@ -15,21 +15,16 @@ from typing import Any
 from mfql.agents.interface import Agent, count_parameters
 from mfql.data.dataset import Dataset, load
 from mfql.data.description import check_simulation
-from mfql.declared import agent_class, declared_settings, require_trainable
+from mfql.declared import agent_class, require_trainable
 from mfql.envs.usage import usage_of
 from mfql.errors import UserError
 from mfql.evaluation.interval import wilson
 from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, acting_seconds, save_policy
-from mfql.files import identity_of, json_text, sha256, write_json, write_whole
+from mfql.extensions import agent_file
+from mfql.files import json_text, sha256, write_json, write_whole
 from mfql.locks import locked
-from mfql.settings import (
-    Settings,
-    agent_file,
-    checkpoint_stage,
-    identified,
-    raw_settings,
-    settings_source,
-)
+from mfql.methods import checkpoint_stage, declared_settings, raw_settings, settings_hash, settings_source
+from mfql.settings import Settings
 from mfql.tasks import Task, find_task, scored
 from mfql.training.device import memory_errors_for_people, repays_compiling, set_precision
 from mfql.training.loop import Execution, Trainer
@@ -140,7 +135,7 @@ def _manifest(
         described["constant_dimensions"] = constant
     parent = _parent(job, seed, dataset) if job.stage == "online" else None
     return describe_run(job.run(seed), agent, settings.as_dict(), described, parent) | {
-        "settings_hash": identity_of([agent, identified(settings.as_dict())]),
+        "settings_hash": settings_hash(job.method, job.task, job.stage, job.config_dir),
         "settings_source": settings_source(job.method, job.task, job.stage, job.config_dir),
         # A method without an offline part has the steps of the online one alone.
         "reduced": (settings.offline_steps or settings.online_steps) < _PAPER_STEPS,
