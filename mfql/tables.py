@@ -123,7 +123,7 @@ def value_text(value: Any) -> str:
         UserError: a list without elements or of other than numbers of zero or more, which has no such text.
     """
     if isinstance(value, list | tuple):
-        text = "x".join(map(value_text, value)) + ("x" if len(value) == 1 else "")
+        text = "x".join(map(str, value)).replace("e+", "e") + ("x" if len(value) == 1 else "")
         if not _LIST.fullmatch(text):
             raise UserError(f"no method's name can have the value {list(value)}", "Write it into the method's file.")
         return text

@@ -18,15 +18,19 @@ from hypothesis import strategies as st
 
 from mfql.declared import agent_class
 from mfql.errors import UserError
+from mfql.extensions import VARIABLE
 from mfql.methods import checkpoint_stage, raw_settings
 from mfql.settings import STAGES, Settings
 from mfql.training.loop import Execution
 from mfql.training.train import Job, train
+from tests.test_extend import FILES
 from tests.test_placeholder import BLOCK
 from tests.test_workflow import clone
 
 ROOT = Path(__file__).parents[1]
-METHODS = sorted(path.stem for path in (ROOT / "config" / "methods").glob("*.yaml"))
+# The shipped methods, and the one-file agent of docs/extend.md.
+LAB = {name: content for name, content in FILES.items() if name in ("mylab/agents/rwr.py", "mylab/methods/rwr.yaml")}
+METHODS = [*sorted(path.stem for path in (ROOT / "config" / "methods").glob("*.yaml")), "rwr"]
 TASKS = [
     "pointmaze-medium-navigate-singletask-task2-v0",
     "cube-double-play-singletask-task2-v0",
@@ -99,10 +103,16 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    made = Place(tmp_path_factory.mktemp("dry_run"))
-    yield made
-    made.process.stdin.close()
-    made.process.wait(timeout=60)
+    folder = tmp_path_factory.mktemp("dry_run")
+    for name, content in LAB.items():
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(folder / "mylab"))
+        made = Place(folder)
+        yield made
+        made.process.stdin.close()
+        made.process.wait(timeout=60)
 
 
 def of_type(hint: Any) -> st.SearchStrategy[Any]:
@@ -153,6 +163,12 @@ def test_a_dry_run_refuses_what_a_job_refuses_and_nothing_else(place: Place, cha
     [
         ({}, TASKS[2], "online", "is not trained online"),
         ({"encoder_channels": [4] * 7}, TASKS[2], "offline", "encoder_channels"),
+        (
+            {"agent": "rwr", "temperature": 0},
+            TASKS[0],
+            "offline",
+            "setting temperature is 0.0\n  It must be above zero",
+        ),
         ({"agent": str(ROOT / "tests" / "declaring_agent.py")}, TASKS[0], "offline", "has no stage offline"),
         ({"agent": str(ROOT / "tests" / "declaring_agent.py"), "replay_rows": 9}, TASKS[0], "online", "has no effect"),
         ({"agent": str(ROOT / "tests" / "declaring_agent.py")}, TASKS[2], "pretrain", "this method has no encoder"),
@@ -175,6 +191,11 @@ def test_what_a_task_or_a_stage_cannot_have_is_refused_by_both(
         ("alpha=-1", "setting alpha is -1.0\n  It must be zero or more."),
         ("num_candidates=0", "setting num_candidates is 0\n  It must be one or more."),
         ("q_scale=std", "setting q_scale is std, which has no effect\n  It counts where normalize_q is true"),
+        ("critic_hidden=64", "setting critic_hidden is 64\n  It must be a list, in a name such as 64x64."),
+        (
+            f"alpha={''.join(map(str, range(150)))}",
+            "of which a folder's name has room for 250\n  Give its values a shorter name",
+        ),
     ],
 )
 def test_snakemake_and_plan_name_a_setting_that_is_refused(tmp_path: Path, change: str, said: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from mfql.cli import main
 from mfql.envs.make import make_env
 from mfql.errors import UserError
 from mfql.files import read_json, write_json
-from mfql.methods import method_name, raw_settings, settings_hash, split_method, table_keys
+from mfql.methods import declared_settings, method_name, raw_settings, settings_hash, split_method, table_keys
 from mfql.report.published import COLUMNS as PUBLISHED_COLUMNS
 from mfql.report.scores import collect, write_scores
 from mfql.settings import build_settings
@@ -90,13 +91,50 @@ def test_a_name_with_an_unknown_setting_is_refused_by_key() -> None:
         build_settings(MFQLSettings, {key: value for key, value in raw.items() if key != "agent"}, "here")
 
 
-numbers = st.one_of(st.integers(0, 10**9), st.floats(1e-4, 1e9, allow_nan=False), st.none())
+def test_a_list_in_a_name_is_the_files_list(config: Path) -> None:
+    (config / "methods" / "same.yaml").write_text("inherits: mfql\ncritic_hidden: [64, 32]\nencoder_channels: [16]\n")
+    named = "mfql+critic_hidden=64x32+encoder_channels=16x"
+    for stage in ("offline", "pretrain", "online"):
+        assert raw_settings(named, SCENE, stage, config) == raw_settings("same", SCENE, stage, config)
+        assert settings_hash(named, SCENE, stage, config) == settings_hash("same", SCENE, stage, config)
+
+
+@pytest.mark.parametrize("value", ["64", "x", "64xx64", "x64", "64x-1", "64xwide", "64-64"])
+def test_what_is_no_list_is_refused_with_what_one_looks_like(value: str) -> None:
+    with pytest.raises(UserError, match=r"critic_hidden is .*\n  It must be a list, in a name such as 64x64"):
+        declared_settings(f"mfql+critic_hidden={value}", SCENE, "offline", CONFIG)
+
+
+@pytest.mark.parametrize("value", [[], [-1, 2], ["wide"], [[1, 2], [3, 4]], [True, False]])
+def test_a_list_that_no_name_can_have_is_refused(value: list) -> None:
+    with pytest.raises(UserError, match="no method's name can have"):
+        method_name("mfql", {"critic_hidden": value})
+
+
+def test_a_name_is_refused_that_no_folder_and_no_log_can_have(tmp_path: Path) -> None:
+    longest = "mfql+alpha=" + "1" * 239
+    assert split_method(longest)[0] == "mfql"
+    (tmp_path / f"{longest}.yaml").touch()
+    with pytest.raises(UserError, match=r"has 251 bytes(.|\n)*inherits: mfql`"):
+        split_method(f"{longest}1")
+
+
+numbers = st.one_of(
+    st.integers(0, 10**9),
+    st.floats(1e-300, 1e300, allow_nan=False),
+    st.none(),
+    st.booleans(),
+    st.lists(st.integers(0, 10**9) | st.floats(0, 1e300), min_size=1, max_size=6),
+)
 
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["alpha", "num_candidates", "tau", "eval_interval"]), numbers))
-def test_values_survive_a_methods_name(values: dict[str, float | None]) -> None:
-    assert split_method(method_name("mfql-laptop", values)) == ("mfql-laptop", values)
+def test_values_survive_a_methods_name(values: dict[str, Any]) -> None:
+    name = method_name("mfql-laptop", values)
+    assert re.fullmatch(r"[\w.+=-]+", name)
+    if len(name) <= 250:
+        assert split_method(name) == ("mfql-laptop", values)
 
 
 # --- what is trained --------------------------------------------------------------------------------------------------
