@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -262,18 +263,25 @@ def _load_file(name: str, config_dir: str | Path, seen: tuple[str, ...]) -> dict
     if name in seen:
         raise UserError(f"{path} inherits from itself through {' -> '.join((*seen, name))}", "Break the circle.")
     try:
-        document = yaml.safe_load(path.read_text())
+        document = _parsed(path.read_text())
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}", "Correct the file.") from error
     mapping = isinstance(document, dict) and all(isinstance(document.get(stage, {}), dict) for stage in STAGES)
     if not mapping or not isinstance(document.get("table", ""), str):
         raise UserError(f"{path} is not a mapping of settings", "See config/README.md.")
     if "inherits" not in document:
-        return document
-    parent = _load_method(str(document.pop("inherits")), config_dir, (*seen, name))
+        return dict(document)
+    parent = _load_method(str(document["inherits"]), config_dir, (*seen, name))
+    document = {key: value for key, value in document.items() if key != "inherits"}
     stages = {
         stage: parent.get(stage, {}) | document.get(stage, {})
         for stage in STAGES
         if stage in parent or stage in document
     }
     return parent | document | stages
+
+
+@cache
+def _parsed(text: str) -> Any:
+    """A file's document, parsed once: a launch asks for the settings of hundreds of runs. Nobody may change it."""
+    return yaml.safe_load(text)
