@@ -17,6 +17,7 @@ from mfql.cli import EXIT_CONTINUE
 from mfql.data.description import check_simulation
 from mfql.errors import UserError
 from mfql.evaluation.policy import load_policy
+from mfql.methods import settings_hash
 from mfql.training.checkpoint import Checkpoints, load_tensors
 from mfql.training.memory import Memory
 from tests.training_runs import ROOT, TASK, Workplace
@@ -290,6 +291,8 @@ def test_changed_settings_move_the_earlier_run_aside(place):
     place.train("mine", "pretrain", [0], "aside")
     earlier = (place.run("mine", 0, "pretrain", "aside") / "evaluation.json").read_bytes()
     identity = json.loads(earlier)["identity"]
+    manifest = json.loads((place.run("mine", 0, "pretrain", "aside") / "manifest.json").read_text())
+    assert manifest["settings_hash"] == settings_hash("mine", TASK, "pretrain", place.folder / "config")
     place.method("mine", f"inherits: {METHOD}\n# a comment changes nothing\n")
     assert "restored" in place.train("mine", "pretrain", [0], "aside").stdout
     place.method("mine", f"inherits: {METHOD}\ntau: 0.25\n")
