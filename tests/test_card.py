@@ -19,6 +19,7 @@ from mfql.agents.interface import Agent, load_agent
 from mfql.agents.update import Updater, initial_state
 from mfql.cli import main
 from mfql.data.dataset import load
+from mfql.footprint import Footprint
 from mfql.gpus import devices_here
 from mfql.methods import raw_settings
 from mfql.plan import EXIT_CARD_TOO_SMALL, EXIT_WANTS_GPU
@@ -28,7 +29,7 @@ from mfql.plan.footprints import _KNOWN, Footprints
 from mfql.plan.memory import job_memory, row_bytes
 from mfql.settings import build_settings
 from mfql.tasks import find_task
-from mfql.training.footprint import Footprint, _batch, _drawn, footprint, memory_of
+from mfql.training.footprint import _batch, _drawn, footprint, memory_of
 from mfql.training.loop import Execution, Trainer
 from mfql.training.memory import Memory
 from mfql.training.run import RunFolder

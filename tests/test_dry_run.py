@@ -16,6 +16,10 @@ import yaml
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+import mfql.agents.mfql
+from mfql import settings as shared
+from mfql.agents import meanflow
+from mfql.agents.mfql import MFQLSettings
 from mfql.declared import agent_class
 from mfql.errors import UserError
 from mfql.extensions import VARIABLE
@@ -156,6 +160,29 @@ def test_a_dry_run_refuses_what_a_job_refuses_and_nothing_else(place: Place, cha
     said = place.launcher_says(task, stage)
     event("refused" if said else "passes")
     assert said == place.jobs_say(task, stage)
+
+
+CONDITIONS = {
+    key: condition for module in (shared, meanflow, mfql.agents.mfql) for key, condition in module._COUNTS_WHERE.items()
+}
+
+
+@pytest.mark.parametrize("key", CONDITIONS)
+def test_each_setting_without_effect_is_refused_by_both(place: Place, key: str) -> None:
+    """The property draws few of these by chance: each needs two settings that go together."""
+    other, counting = CONDITIONS[key]
+    hints, defaults = get_type_hints(MFQLSettings), {field.name: field.default for field in fields(MFQLSettings)}
+
+    def another(name: str, than: tuple[Any, ...]) -> Any:
+        typed = {bool: (True, False), int: (2, 3), float: (0.3, 0.4)}
+        values = typed.get(hints[name]) or get_args(hints[name])
+        return next(value for value in values if value not in than)
+
+    place.write("mfql-miniature", {other: another(other, counting), key: another(key, (defaults[key],))})
+    refused = place.launcher_says(TASKS[0], "offline")
+    assert f"setting {key} is" in str(refused)
+    assert "which has no effect" in str(refused)
+    assert refused == place.jobs_say(TASKS[0], "offline")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mfql.extensions import agent_file
+from mfql.footprint import Footprint
 from mfql.plan.configuration import Run
 from mfql.plan.rows import IMAGE_SHAPE, row_sizes
 from mfql.tasks import is_visual
@@ -37,20 +38,6 @@ _KNOWN: dict[str, tuple[int, int, int, int, int, int, tuple[str, ...]]] = {
     "fbrac": (2_524_183, 37_003_929, 4_325_376, 74_096_656, 3_357_700, 1, ()),
     "pixels": (7_882_247, 107_473_461, 2_621_696, 662_907_924, 174_595_072, 1, ()),
 }
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """Bytes of one seed, as `mfql.training.footprint.Footprint` has them; `known` is False of an assumption."""
-
-    parameters: int
-    state: int
-    draws: int
-    update: int
-    acting: int
-    updates_per_step: int
-    fields: tuple[str, ...]
-    known: bool = True
 
 
 @dataclass

@@ -15,7 +15,7 @@ import json
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_leaves
 from mfql.agents.interface import Agent, Draw, count_parameters, load_agent
 from mfql.agents.update import TrainState, Updater, initial_state, views_of
 from mfql.draws import BLOCK
+from mfql.footprint import Footprint
 from mfql.settings import build_settings
 from mfql.training.images import shift_draws, shifted
 from mfql.training.memory import NEXT_ROW_ACTIONS, Memory
@@ -35,30 +36,6 @@ _META = torch.device("meta")
 # Rows of the memory that a batch is taken from; a batch has the same size whatever they are.
 _ROWS = 4
 _NUMBER = 4
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """Bytes of one seed on the device, and what else a plan has to know of an agent.
-
-    Args:
-        parameters: numbers, targets not counted.
-        state: all that training carries from one update to the next: weights, targets, both moments of Adam, the
-            method's own; without the sums for the log, which are a few numbers.
-        draws: random arrays of a block of steps with one update each.
-        update: the most that an update holds beside state, draws and rows: batch, activations, gradients, Adam's.
-        acting: the most that an evaluation's acting and diagnostics hold.
-        updates_per_step: of the online part.
-        fields: of a transition that are kept beside the usual.
-    """
-
-    parameters: int
-    state: int
-    draws: int
-    update: int
-    acting: int
-    updates_per_step: int
-    fields: tuple[str, ...]
 
 
 class PeakBytes(TorchDispatchMode):
