@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.timing import Values
-from mfql.training.run import machine
+from mfql.training.provenance import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("mfql", "torch", "numpy", "mujoco", "ogbench", "snakemake")

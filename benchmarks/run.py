@@ -154,7 +154,7 @@ def paper_hours(context: Context, speed: Path) -> list[dict[str, Any]]:
     """On a GPU: the hours that `mfql plan` finds for the paper's state-based runs with a file of measured speed."""
     if context.device.type != "cuda":
         return []
-    from mfql.plan.configuration import packs, planned_runs, read_configuration
+    from mfql.experiment.configuration import packs, planned_runs, read_configuration
     from mfql.plan.cost import find_speed, hours_of
     from mfql.plan.launch import TrainingJob
     from mfql.plan.outlook import Outlooks

@@ -65,11 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_import_released(commands)
     _add_parity(commands)
     _add_plan(commands)
-    from mfql.ablation import cli as ablation
-    from mfql.claims import cli as claims
     from mfql.operations import cli as operations
     from mfql.report import cli as report
-    from mfql.toy import cli as toy
+    from mfql.studies.ablation import cli as ablation
+    from mfql.studies.claims import cli as claims
+    from mfql.studies.toy import cli as toy
 
     ablation.add_commands(commands)
     claims.add_commands(commands)
@@ -283,7 +283,7 @@ def _add_tune(commands: argparse._SubParsersAction) -> None:
 
 
 def _choose(options: argparse.Namespace) -> None:
-    from mfql.tuning.choose import choose, summary, write_proposal
+    from mfql.studies.tuning.choose import choose, summary, write_proposal
 
     proposal = choose(options.files, options.config_dir)
     write_proposal(proposal, options.out)
@@ -292,7 +292,7 @@ def _choose(options: argparse.Namespace) -> None:
 
 
 def _freeze(options: argparse.Namespace) -> None:
-    from mfql.tuning.freeze import freeze
+    from mfql.studies.tuning.freeze import freeze
 
     print(freeze(options.proposal, options.config_dir, options.dry_run))
 

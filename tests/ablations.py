@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mfql.ablation.grid import plan_of
 from mfql.cli import main
+from mfql.experiment.ablation import plan_of
+from mfql.experiment.configuration import read_configuration
 from mfql.files import write_json
-from mfql.plan.configuration import read_configuration
 from tests.training_runs import ROOT, Workplace
 
 # The least that trains and is evaluated twice.

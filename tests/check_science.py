@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from mfql.ablation.grid import read_ablations
+from mfql.experiment.ablation import read_ablations
 from tests.ablations import drawn
 from tests.training_runs import ROOT, Workplace
 

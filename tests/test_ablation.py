@@ -17,15 +17,15 @@ import yaml
 from fake_results import write_run
 from jsonschema import Draft202012Validator
 
-from mfql.ablation.grid import find_ablation, plan_of, points_of, raw_ablations, read_ablations
-from mfql.ablation.measure import Runs, by_point
 from mfql.agents.interface import load_agent
 from mfql.cli import main
 from mfql.errors import UserError
+from mfql.experiment.ablation import find_ablation, plan_of, points_of, raw_ablations, read_ablations
+from mfql.experiment.configuration import read_configuration
 from mfql.files import write_json
 from mfql.methods import raw_settings
-from mfql.plan.configuration import read_configuration
 from mfql.settings import build_settings
+from mfql.studies.ablation.measure import Runs, by_point
 from mfql.training.distance import DataDistance
 from mfql.training.memory import Memory
 from tests.ablations import drawn, miniature

@@ -19,11 +19,12 @@ from mfql.agents.interface import Agent, load_agent
 from mfql.agents.update import Updater, initial_state
 from mfql.cli import main
 from mfql.data.dataset import load
+from mfql.experiment.configuration import find_run
+from mfql.experiment.run import RunFolder
 from mfql.footprint import Footprint
 from mfql.gpus import devices_here
 from mfql.methods import raw_settings
 from mfql.plan import EXIT_CARD_TOO_SMALL, EXIT_WANTS_GPU
-from mfql.plan.configuration import find_run
 from mfql.plan.cost import counted_parameters, operations_of
 from mfql.plan.footprints import _KNOWN, Footprints
 from mfql.plan.memory import job_memory, row_bytes
@@ -32,7 +33,6 @@ from mfql.tasks import find_task
 from mfql.training.footprint import _batch, _drawn, footprint, memory_of
 from mfql.training.loop import Execution, Trainer
 from mfql.training.memory import Memory
-from mfql.training.run import RunFolder
 from tests.test_workflow import clone
 from tests.training_runs import TASK, Workplace
 

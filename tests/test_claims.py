@@ -20,13 +20,11 @@ import yaml
 
 from mfql.agents.flow_bc import FlowBC, FlowBCSettings
 from mfql.agents.update import initial_state
-from mfql.claims.claims import GROUPS, read_claims
-from mfql.claims.evidence import Judged, Verdict, difference, judge, ratio
-from mfql.claims.parity import write_parity
 from mfql.cli import main
 from mfql.declared import agent_class
 from mfql.errors import UserError
 from mfql.evaluation.policy import Actor, load_policy, save_policy
+from mfql.experiment.claims import GROUPS, read_claims
 from mfql.files import write_json
 from mfql.methods import raw_settings
 from mfql.parity import Comparison
@@ -34,6 +32,8 @@ from mfql.report.intervals import Interval
 from mfql.report.panels import read_panels
 from mfql.report.scores import collect, write_scores
 from mfql.settings import build_settings
+from mfql.studies.claims.evidence import Judged, Verdict, difference, judge, ratio
+from mfql.studies.claims.parity import write_parity
 from tests.fake_results import write_quickstart, write_run
 from tests.test_workflow import NOTHING_TO_DO, clone
 
@@ -375,8 +375,8 @@ def test_an_error_that_is_no_number_is_out_of_bounds_wherever_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors = [Comparison("g", "a", error, 1.0) for error in (0.5, nan, 0.25)]
-    monkeypatch.setattr("mfql.claims.parity.load_fixture", lambda path: {})
-    monkeypatch.setattr("mfql.claims.parity.comparisons", lambda arrays: iter(errors))
+    monkeypatch.setattr("mfql.studies.claims.parity.load_fixture", lambda path: {})
+    monkeypatch.setattr("mfql.studies.claims.parity.comparisons", lambda arrays: iter(errors))
     write(tmp_path, {"says": "a", "table": "t", "of": {"fixture": "f"}, "must": {"stay_below": 1}})
     write_parity([tmp_path / "f.npz"], tmp_path / "t.csv")
     assert judged(tmp_path).verdict is Verdict.NOT_HELD

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from test_workflow import ROOT, TASK, Project, clone
 
-from mfql.ablation.grid import read_ablations
+from mfql.experiment.ablation import read_ablations
 
 # Fails as often as `failures` says, as when a queue is full, which counts as an attempt; else the job waits for ever.
 _SBATCH = """#!/bin/sh

@@ -19,14 +19,14 @@ from mfql.data.dataset import load, observation_statistics
 from mfql.data.description import describe, description_path, identifying, recorded_facts
 from mfql.data.own import describe_own
 from mfql.errors import UserError
+from mfql.experiment.configuration import find_run, read_configuration
+from mfql.experiment.run import Fate, RunFolder, changes, describe_run
 from mfql.extensions import VARIABLE
 from mfql.operations.verify import verify
-from mfql.plan.configuration import find_run, read_configuration
 from mfql.plan.outlook import Outlooks
 from mfql.tasks import find_task
 from mfql.training.loop import Execution
 from mfql.training.memory import Normaliser
-from mfql.training.run import Fate, RunFolder, changes, describe_run
 from mfql.training.train import Job, train
 from tests.d4rl_files import write_rollouts
 from tests.test_extend import BOUNDED, VECTOR, arrays, registered

@@ -15,8 +15,6 @@ from zipfile import ZipFile
 import pytest
 import torch
 
-from mfql.training import run
-
 CONTAINERS = Path(__file__).parents[1] / "containers"
 LOCKS = sorted(CONTAINERS.glob("torch-*.lock"))
 
@@ -58,10 +56,10 @@ def test_both_recipes_start_from_the_same_base() -> None:
 
 def test_manifest_holds_the_image_that_the_run_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"digest": "sha256:0123", "version": "0.1.0", "revision": "abc"}
-    monkeypatch.setattr(run, "IMAGE", tmp_path / "image.json")
-    assert run.provenance(torch.device("cpu"), "mfql")["image"] is None
-    run.IMAGE.write_text(json.dumps(found))
-    assert run.provenance(torch.device("cpu"), "mfql")["image"] == found
+    monkeypatch.setattr(provenance, "IMAGE", tmp_path / "image.json")
+    assert provenance.provenance(torch.device("cpu"), "mfql")["image"] is None
+    provenance.IMAGE.write_text(json.dumps(found))
+    assert provenance.provenance(torch.device("cpu"), "mfql")["image"] == found
 
 
 def sif_file(path: Path, identifier: bytes, date: int) -> Path:

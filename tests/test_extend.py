@@ -32,8 +32,8 @@ from mfql.report.aggregate import over_tasks
 from mfql.report.curves import curves
 from mfql.report.scores import collect
 from mfql.report.tasks import by_task
+from mfql.studies.tuning.freeze import freeze
 from mfql.tasks import find_task, select_tasks
-from mfql.tuning.freeze import freeze
 from tests.plain_loop import played
 from tests.test_workflow import Project, clone
 

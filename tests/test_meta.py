@@ -28,10 +28,10 @@ from mfql.agents.update import views_of
 from mfql.data.dataset import Dataset, StackedImages, Transitions
 from mfql.declared import agent_stages
 from mfql.draws import BLOCK, DrawStream, generator
+from mfql.experiment.run import RunFolder
 from mfql.methods import method_name, raw_settings
 from mfql.settings import Settings, build_settings
 from mfql.training.loop import Execution, Trainer
-from mfql.training.run import RunFolder
 from tests.training_runs import ROOT
 
 pytestmark = pytest.mark.slow

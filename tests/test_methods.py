@@ -13,12 +13,13 @@ import pytest
 
 import mfql
 from mfql.declared import agent_stages
+from mfql.experiment.configuration import find_run, planned_runs, read_configuration
+from mfql.experiment.run import RunFolder
 from mfql.methods import raw_settings
-from mfql.plan.configuration import find_run, planned_runs, read_configuration
 from mfql.report.verdict_tables import References
 from mfql.tasks import load_tasks
+from mfql.training.checkpoint import Checkpoints
 from mfql.training.memory import Normaliser
-from mfql.training.run import RunFolder
 from tests.test_workflow import TASK, Project, clone
 from tests.training_runs import ROOT, Workplace
 
@@ -116,7 +117,7 @@ def test_the_plan_counts_no_run_before_a_method_without_an_offline_part(tmp_path
 def test_online_training_explores_as_the_method_says(data, method, explores):
     for stage in STAGES[method]:
         data.train_here(short(method), stage, (0,))
-    checkpoints = RunFolder(data.folder / "results", short(method), TASK, 0, "online").checkpoints
+    checkpoints = Checkpoints(RunFolder(data.folder / "results", short(method), TASK, 0, "online").checkpoints.folder)
     rows = checkpoints.load(checkpoints.steps()[-1])["open_rows"]["actions"]
     # A mean of hardly any training is near zero; IQL's policy has unit deviation, cut at the bounds.
     assert bool(rows.std() > 0.4) == explores

@@ -264,7 +264,7 @@ def test_a_default_may_be_computed_and_an_imported_one_counts(project):
 def test_the_toys_settings_are_checked_without_torch(project):
     code = """
 import yaml
-from mfql.toy.studies import training_identity
+from mfql.experiment.toy import training_identity
 document = yaml.safe_load(open("config/toy.yaml"))
 identity = training_identity(document, "residual", "reduced", "config/toy.yaml")
 try:

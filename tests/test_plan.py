@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfql.cli import main
+from mfql.experiment.configuration import find_run
+from mfql.experiment.run import Fate, RunFolder, changes, describe_run, go_on_together
 from mfql.methods import declared_settings
 from mfql.plan import EXIT_WANTS_GPU, planned_runs
-from mfql.plan.configuration import find_run
 from mfql.plan.cost import MeasuredSpeed, find_speed, operations_of
 from mfql.plan.sizes import dataset_bytes
-from mfql.training.run import Fate, RunFolder, changes, describe_run, go_on_together
 from tests.test_workflow import clone
 
 ROOT = Path(__file__).parents[1]

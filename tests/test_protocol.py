@@ -27,10 +27,10 @@ from mfql.declared import agent_stages
 from mfql.draws import DrawStream, generator
 from mfql.errors import UserError
 from mfql.evaluation.policy import Actor, load_policy, save_policy
+from mfql.experiment.configuration import Run
 from mfql.methods import declared_settings, raw_settings
 from mfql.parity.comparison import read_arrays
 from mfql.parity.reference import Fixture
-from mfql.plan.configuration import Run
 from mfql.plan.cost import evaluations_in
 from mfql.plan.launch import TrainingJob
 from mfql.settings import LATER, STAGES, Settings

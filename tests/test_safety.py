@@ -29,9 +29,9 @@ from mfql.data.fetch import fetch
 from mfql.data.generate import generate
 from mfql.errors import UserError
 from mfql.evaluation.policy import Actor, save_policy
+from mfql.experiment.configuration import read_configuration
 from mfql.methods import raw_settings
 from mfql.parity import Fixture, load_fixture
-from mfql.plan.configuration import read_configuration
 from mfql.report.expected import read_expected
 from mfql.tasks import find_task
 from mfql.training.checkpoint import Checkpoints

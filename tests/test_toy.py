@@ -15,11 +15,12 @@ import torch
 import yaml
 
 from mfql.cli import main
+from mfql.experiment import toy as studies
+from mfql.experiment.toy import read_study
 from mfql.report.panels import read_panels
-from mfql.toy import metrics, mixture, studies
-from mfql.toy.panels import differences
-from mfql.toy.settings import read_training
-from mfql.toy.studies import read_study
+from mfql.studies.toy import metrics, mixture
+from mfql.studies.toy.panels import differences
+from mfql.studies.toy.settings import read_training
 
 ROOT = Path(__file__).parents[1]
 TINY = """

@@ -23,15 +23,15 @@ from mfql.agents.mfql import MFQLSettings
 from mfql.cli import main
 from mfql.envs.make import make_env
 from mfql.errors import UserError
+from mfql.experiment.tuning import COLUMNS, carried_to, default_task, points_of, tuning_runs, tuning_task
 from mfql.files import read_json, write_json
 from mfql.methods import declared_settings, method_name, raw_settings, settings_hash, split_method, table_keys
 from mfql.report.published import COLUMNS as PUBLISHED_COLUMNS
 from mfql.report.scores import collect, write_scores
 from mfql.settings import build_settings
+from mfql.studies.tuning.choose import choose, write_proposal
+from mfql.studies.tuning.freeze import freeze
 from mfql.tasks import load_tasks
-from mfql.tuning.choose import choose, write_proposal
-from mfql.tuning.freeze import freeze
-from mfql.tuning.grid import COLUMNS, carried_to, default_task, points_of, tuning_runs, tuning_task
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "config"

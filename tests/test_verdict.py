@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 from markupsafe import escape
 from scipy import stats
 
-from mfql.claims.claims import read_claims
-from mfql.claims.evidence import judge as judge_claims
 from mfql.errors import UserError
+from mfql.experiment.claims import read_claims
 from mfql.extensions import VARIABLE, extend, tables
 from mfql.report import aggregate
 from mfql.report.benchmark import benchmark
@@ -31,6 +30,7 @@ from mfql.report.published import COLUMNS, read_published, read_third_party
 from mfql.report.scores import collect, write_scores
 from mfql.report.verdict import DECIDED, RULE, Comparison, Sample, Verdict, judge
 from mfql.report.verdict_tables import References, read, verdicts, write
+from mfql.studies.claims.evidence import judge as judge_claims
 from mfql.tasks import Task
 
 ROOT = Path(__file__).parents[1]

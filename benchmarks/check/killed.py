@@ -23,10 +23,10 @@ from benchmarks.check.part import SIZES, Check, Outcome
 from benchmarks.job import Context, random_rows
 from benchmarks.results import ROOT, Measurement
 from mfql.data.dataset import Dataset, Transitions
+from mfql.experiment.run import RunFolder
 from mfql.training.checkpoint import Checkpoints
 from mfql.training.device import set_precision
 from mfql.training.loop import Execution, Trainer
-from mfql.training.run import RunFolder
 
 _ROWS, _SEEDS, _TASK = 1_000, 2, "antmaze-large-navigate-singletask-task1-v0"
 
@@ -123,7 +123,7 @@ def main(arguments: list[str]) -> None:
     )
     set_precision(agent.settings.precision, device)
     runs = [replace(_run(folder), seed=seed) for seed in range(_SEEDS)]
-    found = [run.checkpoints.usable() for run in runs]
+    found = [Checkpoints(run.checkpoints.folder).usable() for run in runs]
     # A kill may come between the seeds' checkpoints.
     common = sorted(set.intersection(*(set(one) for one in found)))
     saved = [one[common[-1]] for one in found] if common else None

@@ -24,7 +24,7 @@ from benchmarks.tables import goals_table, part_tables
 from mfql.cli import EXIT_CONTINUE
 from mfql.files import identity_of, read_json, sha256, write_json
 from mfql.locks import locked
-from mfql.training.run import machine as hardware
+from mfql.training.provenance import machine as hardware
 
 FINISHED, FAILED, UNFINISHED, LEFT_OUT = "finished", "failed", "unfinished", "left out"
 # The content of these decides what is measured.

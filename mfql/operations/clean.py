@@ -15,11 +15,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from mfql.errors import UserError
+from mfql.experiment.configuration import find_run, planned_runs, read_configuration
+from mfql.experiment.find import name_of, runs_in
+from mfql.experiment.run import Fate, RunFolder
 from mfql.locks import InUse, holder, locked
-from mfql.operations.runs import name_of, runs_in
-from mfql.plan.configuration import find_run, planned_runs, read_configuration
 from mfql.plan.outlook import Outlooks
-from mfql.training.run import Fate, RunFolder
 
 
 class Kind(StrEnum):

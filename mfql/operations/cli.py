@@ -29,10 +29,10 @@ def _add_status(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def run_status(arguments: argparse.Namespace) -> None:
     """`mfql status`."""
+    from mfql.experiment.configuration import read_configuration
+    from mfql.experiment.find import configured_runs, is_under, runs_in
     from mfql.operations.progress import standing
-    from mfql.operations.runs import configured_runs, is_under, runs_in
     from mfql.operations.status import overview
-    from mfql.plan.configuration import read_configuration
 
     if arguments.configfile is None:
         runs = [run for path in arguments.paths or [arguments.results] for run in runs_in(path)]
@@ -81,8 +81,8 @@ def _add_clean(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run_clean(arguments: argparse.Namespace) -> None:
     """`mfql clean`."""
+    from mfql.experiment.find import runs_in
     from mfql.operations import clean
-    from mfql.operations.runs import runs_in
 
     starts = clean.Starts(arguments.configfile, arguments.config_dir, runs_in(arguments.path)[0].results)
     found = clean.survey(arguments.path, arguments.data, starts, map(clean.Kind, arguments.only or clean.Kind))

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from mfql.errors import UserError
+from mfql.experiment.run import RunFolder
 from mfql.files import read_json
 from mfql.locks import OwnerRecord, holder, named
 from mfql.settings import steps_of
-from mfql.training.run import RunFolder
 
 _TAIL = 16_384  # bytes of a log in which its last error is looked for
 _ERROR = re.compile(r"^mfql\b.*: |\b\w*(Error|Exception)\b|\berror:|command not found|^Killed")

@@ -12,12 +12,12 @@ import numpy as np
 
 from mfql.data.description import description_path, identifying, recorded_facts
 from mfql.errors import UserError
+from mfql.experiment.find import name_of, runs_in
+from mfql.experiment.run import RunFolder, changes, describe_run, identity_in
 from mfql.files import sha256
 from mfql.methods import checkpoint_stage, declared_settings
-from mfql.operations.runs import name_of, runs_in
 from mfql.settings import Settings
 from mfql.tasks import find_task
-from mfql.training.run import RunFolder, changes, describe_run, identity_in
 
 if TYPE_CHECKING:
     import pandas as pd

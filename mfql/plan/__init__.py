@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mfql.errors import UserError
+from mfql.experiment.configuration import find_run, planned_runs, read_configuration
+from mfql.experiment.run import Fate
 from mfql.gpus import devices_here
-from mfql.plan.configuration import find_run, planned_runs, read_configuration
 from mfql.plan.cost import Hours, find_speed, hours_of
 from mfql.plan.graph import Graph, ask
 from mfql.plan.launch import Launch, TrainingJob
@@ -23,7 +24,6 @@ from mfql.plan.memory import GIGABYTE, card_lines
 from mfql.plan.outlook import Outlooks
 from mfql.plan.sizes import data_of, result_bytes
 from mfql.plan.text import job_lines, queue_lines, run_lines, size_lines, time_lines
-from mfql.training.run import Fate
 
 __all__ = [
     "EXIT_CARD_TOO_SMALL",

@@ -26,8 +26,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from mfql.errors import UserError
+from mfql.experiment.configuration import Run
 from mfql.files import read_json
-from mfql.plan.configuration import Run
 from mfql.plan.footprints import FOOTPRINTS, is_own
 from mfql.plan.launch import STEP_SECONDS, TrainingJob, episode_seconds
 from mfql.tasks import is_visual

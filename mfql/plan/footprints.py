@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mfql.experiment.configuration import Run
 from mfql.extensions import agent_file
 from mfql.footprint import Footprint
-from mfql.plan.configuration import Run
 from mfql.plan.rows import IMAGE_SHAPE, row_sizes
 from mfql.tasks import is_visual
 

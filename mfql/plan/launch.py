@@ -11,12 +11,12 @@ from typing import Any
 from mfql.data.description import description_path
 from mfql.data.generate import find_recipe
 from mfql.envs import d4rl
-from mfql.plan.configuration import Run, dataset_folder
+from mfql.experiment.configuration import Run, dataset_folder
+from mfql.experiment.run import Fate, go_on_together
+from mfql.experiment.toy import AGENT, method_values, read_configuration, training_settings
 from mfql.plan.graph import Graph, Job
 from mfql.plan.outlook import Outlook, Outlooks
 from mfql.tasks import Task, find_task, simulation_version
-from mfql.toy.studies import AGENT, method_values, read_configuration, training_settings
-from mfql.training.run import Fate, go_on_together
 
 STAGES = (
     "fetch",

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mfql.experiment.configuration import Run
 from mfql.footprint import Footprint
-from mfql.plan.configuration import Run
 from mfql.plan.footprints import FOOTPRINTS
 from mfql.plan.launch import TrainingJob
 from mfql.plan.rows import dataset_rows, row_sizes

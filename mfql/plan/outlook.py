@@ -14,8 +14,8 @@ from typing import Any
 from mfql.data.checksums import recorded
 from mfql.data.description import check_simulation, description_path, identifying, recorded_facts, split_paths
 from mfql.errors import UserError
-from mfql.plan.configuration import Run, dataset_folder
-from mfql.training.run import Fate, RunFolder, changes, describe_run
+from mfql.experiment.configuration import Run, dataset_folder
+from mfql.experiment.run import Fate, RunFolder, changes, describe_run
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mfql.data.checksums import recorded
 from mfql.data.description import split_paths
-from mfql.plan.configuration import Run, dataset_folder
+from mfql.experiment.configuration import Run, dataset_folder
 from mfql.plan.cost import counted_parameters
 from mfql.plan.rows import dataset_rows, row_of
 from mfql.tasks import is_visual

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mfql.experiment.run import Fate
 from mfql.plan.cost import Hours
 from mfql.plan.graph import Graph
 from mfql.plan.launch import Launch, TrainingJob
 from mfql.plan.outlook import Outlook
 from mfql.plan.sizes import Data
-from mfql.training.run import Fate
 
 _STAGES = {
     "fetch": "data fetched",

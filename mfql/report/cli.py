@@ -180,8 +180,8 @@ def run_report(arguments: argparse.Namespace) -> None:
 def _run_partial_report(arguments: argparse.Namespace) -> None:
     if not arguments.partial or arguments.scores is not None:
         raise UserError("--configfile is for --partial without --scores", "Leave one of them out.")
-    from mfql.operations.partial import write_partial
-    from mfql.plan.configuration import read_configuration
+    from mfql.experiment.configuration import read_configuration
+    from mfql.report.partial import write_partial
 
     configuration = read_configuration(arguments.configfile, arguments.config_dir)
     print(write_partial(configuration, arguments.config_dir, arguments.results))

@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from mfql.errors import UserError
+from mfql.experiment.run import CheckpointFolder
 from mfql.files import write_whole
-
-# torch inside functions: which checkpoints a run has is asked on machines without it too.
-if TYPE_CHECKING:
-    import torch
 
 _DIGEST = 64
 # The last two are kept: a seed of a job may be one checkpoint ahead of the others when the job is killed.
@@ -23,8 +21,6 @@ _KEPT = 2
 
 def save_tensors(path: Path, value: Any) -> str:
     """Write nested dicts of tensors and plain values behind their sha256, whole or not at all; returns the sha256."""
-    import torch
-
     buffer = io.BytesIO()
     torch.save(value, buffer)
     payload = buffer.getvalue()
@@ -41,8 +37,6 @@ def load_tensors(path: Path, expected: str | None = None) -> Any:
     Raises:
         UserError: the file is absent, cut or altered, or holds anything but tensors and plain values.
     """
-    import torch
-
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -65,16 +59,8 @@ def load_tensors(path: Path, expected: str | None = None) -> Any:
         ) from error
 
 
-class Checkpoints:
+class Checkpoints(CheckpointFolder):
     """The checkpoints of one run: `step-<n>.pt`, and the finished online episodes in `tail-<first>-<end>.pt`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def steps(self) -> list[int]:
-        """Steps with a checkpoint, ascending."""
-        matches = (re.fullmatch(r"step-(\d+)\.pt", path.name) for path in self.folder.glob("step-*.pt"))
-        return sorted(int(match[1]) for match in matches if match)
 
     def usable(self) -> dict[int, dict[str, Any]]:
         """Checkpoints that are whole, by step; the others are named, left alone and count as absent."""
@@ -86,18 +72,12 @@ class Checkpoints:
                 print(f"{str(error).splitlines()[0]}; passed over", flush=True)
         return found
 
-    def path(self, step: int) -> Path:
-        """Where the checkpoint of a step lies."""
-        return self.folder / f"step-{step:09d}.pt"
-
     def load(self, step: int) -> dict[str, Any]:
         """The checkpoint of a step, its tail joined under `tail`.
 
         Raises:
             UserError: it or a segment of its tail is absent, cut or altered.
         """
-        import torch
-
         saved = load_tensors(self.path(step))
         parts = [load_tensors(self.folder / name, digest) for name, digest in saved["segments"]]
         parts.append(saved["open_rows"])

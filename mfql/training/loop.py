@@ -22,7 +22,9 @@ from mfql.draws import DrawStream, generator
 from mfql.envs.scores import score_metric, score_range
 from mfql.evaluation.policy import Actor
 from mfql.evaluation.rollout import run_episodes
+from mfql.experiment.run import RunFolder
 from mfql.settings import steps_of
+from mfql.training.checkpoint import Checkpoints
 from mfql.training.distance import ROWS as DISTANCE_ROWS
 from mfql.training.distance import DataDistance
 from mfql.training.images import shift_draws
@@ -30,8 +32,8 @@ from mfql.training.interruption import Interrupted, asked_to_end
 from mfql.training.log import TrainingLog
 from mfql.training.memory import NEXT_ROW_ACTIONS, Memory, Normaliser, training_fields
 from mfql.training.online import Environments
+from mfql.training.provenance import machine
 from mfql.training.rewards import OnlineRewards, with_rewards
-from mfql.training.run import RunFolder, machine
 from mfql.training.step import Step
 from mfql.training.stopping import no_longer_improves
 
@@ -414,7 +416,7 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of every seed."""
         for row, run in enumerate(self.runs):
-            first, checkpoints = self.segment_end[row], run.checkpoints
+            first, checkpoints = self.segment_end[row], Checkpoints(run.checkpoints.folder)
             open_row = self._environments.episodes[row].first_row if self._environments else 0
             if open_row > first:
                 rows = self.memory.tail_rows(row, first, open_row)

@@ -16,7 +16,7 @@ from mfql.files import identity_of, sha256
 from mfql.methods import declared_settings
 from mfql.tasks import find_task
 from mfql.training.memory import Normaliser
-from mfql.training.run import provenance
+from mfql.training.provenance import provenance
 from mfql.training.train import policy_origin
 
 

@@ -20,15 +20,17 @@ from mfql.envs.usage import usage_of
 from mfql.errors import UserError
 from mfql.evaluation.interval import wilson
 from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, acting_seconds, save_policy
+from mfql.experiment.run import RunFolder, describe_run, go_on_together
 from mfql.extensions import agent_file
 from mfql.files import json_text, sha256, write_json, write_whole
 from mfql.locks import locked
 from mfql.methods import checkpoint_stage, declared_settings, raw_settings, settings_hash, settings_source
 from mfql.settings import Settings
 from mfql.tasks import Task, find_task, scored
+from mfql.training.checkpoint import Checkpoints
 from mfql.training.device import memory_errors_for_people, repays_compiling, set_precision
 from mfql.training.loop import Execution, Trainer
-from mfql.training.run import RunFolder, describe_run, go_on_together, machine, provenance
+from mfql.training.provenance import machine, provenance
 
 # Offline lengths from which a run is the paper's size.
 _PAPER_STEPS = 500_000
@@ -168,7 +170,7 @@ def _parent(job: Job, seed: int, dataset: Dataset) -> dict[str, Any] | None:
 
 def _groups(job: Job, seeds: list[int]) -> list[list[tuple[int, dict[str, Any] | None]]]:
     """Seeds that go on together, with their checkpoints."""
-    usable = {seed: job.run(seed).checkpoints.usable() for seed in seeds}
+    usable = {seed: Checkpoints(job.run(seed).checkpoints.folder).usable() for seed in seeds}
     return [
         [(seed, None if step is None else usable[seed][step]) for seed, step in group.items()]
         for group in go_on_together(usable)
@@ -259,7 +261,7 @@ def _starts(job: Job, seeds: list[int], agent: Agent) -> list[dict[str, Any]] | 
         steps = run.checkpoints.steps()
         if not steps:
             raise UserError(f"{run.folder} has no final checkpoint", "Remove that folder to train the stage anew.")
-        state = run.checkpoints.load(steps[-1])["state"]
+        state = Checkpoints(run.checkpoints.folder).load(steps[-1])["state"]
         before = (run.manifest() or {})["settings"]
         starts.append({**state, "own": agent.carried_state(state["own"], before)})
     return starts

@@ -1,6 +1,6 @@
 """Ablations: the runs of `config/ablations.yaml` on the configuration's tasks, and a figure of each. Never part of `all`."""
 
-from mfql.ablation.grid import raw_ablations, read_ablations
+from mfql.experiment.ablation import raw_ablations, read_ablations
 from mfql.files import write_json
 
 check(for_people(raw_ablations), "ablations", "config/ablations.yaml")

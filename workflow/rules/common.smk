@@ -10,18 +10,18 @@ import pandas as pd
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
-from mfql.ablation.grid import plan_of
-from mfql.claims.claims import needed_files, read_claims, require_configuration
+from mfql.experiment.ablation import plan_of
+from mfql.experiment.claims import needed_files, read_claims, require_configuration
 from mfql.errors import UserError
 from mfql.files import sha256
 from mfql.extensions import extend, tables
 from mfql.methods import checkpoint_stage, raw_settings, settings_hash
 from mfql.plan import tell
-from mfql.plan.configuration import generated_in, packs
+from mfql.experiment.configuration import generated_in, packs
 from mfql.plan.graph import graph_of, hand_over
 from mfql.settings import steps_of
 from mfql.tasks import find_task, registered_tasks, replayed, seeds_of_task, select_tasks, simulation_version
-from mfql.tuning.grid import tuning_runs
+from mfql.experiment.tuning import tuning_runs
 
 # `.venv/bin/snakemake` finds `.venv/bin/mfql` whether or not the environment is activated.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]))

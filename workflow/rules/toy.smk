@@ -3,7 +3,7 @@
 Never part of `all`. Trainings lie in `results/toy-runs/SIZE/METHOD/`, shared by all configurations.
 """
 
-from mfql.toy.studies import read_configuration, read_study, training_identity
+from mfql.experiment.toy import read_configuration, read_study, training_identity
 
 TOY_FILE = "config/toy.yaml"
 TOY = for_people(read_configuration, TOY_FILE)

@@ -13,11 +13,11 @@ from mfql.agents.interface import Agent, load_agent
 from mfql.agents.update import Updater, initial_state
 from mfql.draws import Draw, DrawStream, generator
 from mfql.evaluation.policy import DESCRIPTION
+from mfql.experiment.run import RunFolder
 from mfql.files import read_json
 from mfql.settings import build_settings
 from mfql.training.device import set_precision
 from mfql.training.memory import NEXT_ROW_ACTIONS, Memory
-from mfql.training.run import RunFolder
 from mfql.training.step import Step
 
 # Rounds, updates of a method in each, and those that come before: they choose algorithms.

@@ -4,37 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import platform
+import re
 import shutil
-import socket
-import subprocess
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from importlib.metadata import distributions, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import psutil
+from typing import Any
 
 from mfql.declared import training_version
 from mfql.errors import UserError
-from mfql.extensions import agent_file
 from mfql.files import identity_of, read_json, sha256, write_json
 from mfql.settings import LATER, identified, later_facts
 from mfql.tasks import simulation_version
-from mfql.training.checkpoint import Checkpoints
-
-# torch inside functions: what a run's folder says is read on machines without it too.
-if TYPE_CHECKING:
-    import torch
-
-_PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ogbench", "safetensors", "pandas", "snakemake")
-_TRAINING_CODE = ("agents", "data", "envs", "evaluation", "training", "draws.py", "settings.py", "tasks.py")
-
-# What a container image says of itself: digest, version and revision; containers/digest.py writes it.
-IMAGE = Path("/mfql/image.json")
 
 
 class Fate(Enum):
@@ -45,6 +28,22 @@ class Fate(Enum):
     FINISHED = "finished"
     RETRAINED = "retrained"
     REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """Where the checkpoints of one run lie: `step-<n>.pt`, which `mfql.training.checkpoint` reads and writes."""
+
+    folder: Path
+
+    def steps(self) -> list[int]:
+        """Steps with a checkpoint, ascending."""
+        matches = (re.fullmatch(r"step-(\d+)\.pt", path.name) for path in self.folder.glob("step-*.pt"))
+        return sorted(int(match[1]) for match in matches if match)
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step lies."""
+        return self.folder / f"step-{step:09d}.pt"
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,9 @@ class RunFolder:
         return self.folder / "lock"
 
     @property
-    def checkpoints(self) -> Checkpoints:
-        """Its checkpoints."""
-        return Checkpoints(self.own / "checkpoint")
+    def checkpoints(self) -> CheckpointFolder:
+        """Where its checkpoints lie."""
+        return CheckpointFolder(self.own / "checkpoint")
 
     def manifest(self) -> dict[str, Any] | None:
         """What the folder says of itself, or None for a new one."""
@@ -95,7 +94,7 @@ class RunFolder:
         """Write down what ended an attempt, so that it is told from one that was killed."""
         first = str(error).splitlines()[:1]
         said = first[0] if first and isinstance(error, UserError) else ": ".join([type(error).__name__, *first])
-        write_json(self.folder / "failure.json", {"error": said, "when": _now()})
+        write_json(self.folder / "failure.json", {"error": said, "when": now()})
 
     def forget_failure(self) -> None:
         """A new attempt begins."""
@@ -257,72 +256,6 @@ def go_on_together(checkpoints: Mapping[int, Collection[int]]) -> list[dict[int,
     return found
 
 
-def machine(device: torch.device, compiled: bool) -> dict[str, Any]:
-    """What decides whether a continued run can be bit-equal: processor, device, threads, torch, compiled or not."""
-    import torch
-
-    return {
-        "cpu": _cpu_model(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
-        "compiled": compiled,
-    }
-
-
-def provenance(device: torch.device, agent: str) -> dict[str, Any]:
-    """Code, packages and hardware behind a run of an agent."""
-    import torch
-
-    installed = {found.metadata["Name"].lower(): found.version for found in distributions()}
-    return {
-        "code": {"version": version("mfql"), "hash": _code_hash(agent), **_git_state()},
-        "packages": {"python": platform.python_version()}
-        | {name: installed[name] for name in _PACKAGES if name in installed},
-        "hardware": {
-            "host": socket.gethostname(),
-            "cpu": _cpu_model(),
-            "cores": os.cpu_count(),
-            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-            "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        },
-        "device": device.type,
-        "threads": torch.get_num_threads(),
-        "image": read_json(IMAGE) if IMAGE.exists() else None,
-        "started": _now(),
-    }
-
-
-def _now() -> str:
+def now() -> str:
+    """The local time with its zone, as manifests have it."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def _code_hash(agent: str) -> str:
-    """The hash of all code that a run's numbers come from: known without git, and for uncommitted changes too."""
-    package = Path(__file__).resolve().parents[1]
-    files = [path for name in _TRAINING_CODE for path in [package / name, *(package / name).rglob("*.py")]]
-    lines = {f"{path.relative_to(package)} {sha256(path)}" for path in files if path.is_file()}
-    return identity_of(sorted({*lines, f"agent {sha256(agent_file(agent))}"}))
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _git_state() -> dict[str, Any]:
-    """Commit of the source tree and whether it has changes; both None for an installed package."""
-    root = Path(__file__).resolve().parents[2]
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD") if (root / ".git").exists() else None
-    return {"commit": commit, "dirty": bool(git("status", "--porcelain", "--", "mfql")) if commit else None}

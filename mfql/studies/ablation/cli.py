@@ -25,8 +25,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run_list(arguments: argparse.Namespace) -> None:
     """`mfql ablation list`."""
-    from mfql.ablation.grid import plan_of, read_ablations
-    from mfql.plan.configuration import read_configuration
+    from mfql.experiment.ablation import plan_of, read_ablations
+    from mfql.experiment.configuration import read_configuration
 
     config = read_configuration(arguments.configfile, arguments.config_dir)
     for name, ablation in read_ablations(arguments.config_dir).items():
@@ -39,7 +39,7 @@ def run_draw(arguments: argparse.Namespace) -> None:
     """`mfql ablation draw`."""
     import torch
 
-    from mfql.ablation.draw import draw
+    from mfql.studies.ablation.draw import draw
 
     torch.set_num_threads(arguments.threads)
     torch.set_flush_denormal(True)

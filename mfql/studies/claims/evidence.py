@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from mfql.claims.claims import Check, Claim, Claims
 from mfql.errors import UserError
+from mfql.experiment.claims import Check, Claim, Claims
 from mfql.report.intervals import Interval
 
 _NOTHING = Interval(nan, nan, nan)

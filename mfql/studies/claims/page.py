@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from mfql.claims.claims import GROUPS, Claim
-from mfql.claims.evidence import Finding, Judged
 from mfql.errors import UserError
+from mfql.experiment.claims import GROUPS, Claim
 from mfql.files import write_whole
 from mfql.report.panels import Text, write_panel
+from mfql.studies.claims.evidence import Finding, Judged
 
 COLUMNS = ["group", "claim", "says", "verdict", "confidence", "paper_confidence", "check", "value", "low", "high"]
 COLUMNS += ["must", "outcome", "reason", "target", "minutes"]
@@ -24,7 +24,7 @@ def write(judged: Sequence[Judged], folder: str | Path, command: str) -> None:
     """Write the panel of the claims: `data.csv` with a row a check, `table.md` and others with a row a claim.
 
     Args:
-        judged: of `mfql.claims.evidence.judge`.
+        judged: of `mfql.studies.claims.evidence.judge`.
         folder: such as `results/NAME/claims`.
         command: what makes it, for its readers.
     """

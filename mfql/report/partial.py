@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mfql.errors import UserError
-from mfql.operations.runs import asked_files
+from mfql.experiment.find import asked_files
 from mfql.report import aggregate, benchmark, figures, formats, html, published, scores, verdict_tables
 from mfql.report.expected import read_expected
 from mfql.tasks import known_tasks

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mfql.errors import UserError
-from mfql.toy.mixture import CENTRES, SPREAD
+from mfql.studies.toy.mixture import CENTRES, SPREAD
 
 # A sample is of a mode if it lies within this many spreads of its centre: 86.5 % of the data do. The centres are five
 # spreads apart, so that discs of three would overlap.

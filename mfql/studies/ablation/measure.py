@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from mfql.errors import UserError
+from mfql.experiment.run import RunFolder
 from mfql.files import read_json
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.scores import collect
 from mfql.report.tasks import PLAIN_RETURN, bounded, group_of, mean_of, runs
-from mfql.training.run import RunFolder
 
 SCORE, BEHIND, UPDATE = "score", "behind", "update_ms"
 # What people read of a quantity; others are their names.
@@ -49,7 +49,7 @@ class Runs:
     """The finished runs of an ablation.
 
     Args:
-        plan: of `mfql.ablation.grid.plan_of`.
+        plan: of `mfql.experiment.ablation.plan_of`.
         results: folder that has `runs/`.
     """
 

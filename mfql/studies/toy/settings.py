@@ -10,8 +10,8 @@ from typing_extensions import override
 
 from mfql.agents.flow_bc import FlowBCSettings
 from mfql.errors import UserError
+from mfql.experiment.toy import method_values, read_configuration
 from mfql.settings import build_settings, require
-from mfql.toy.studies import method_values, read_configuration
 
 
 @dataclass(frozen=True, kw_only=True)

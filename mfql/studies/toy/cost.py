@@ -7,8 +7,8 @@ import time
 import numpy as np
 import torch
 
-from mfql.toy.settings import Training
-from mfql.toy.train import Flow
+from mfql.studies.toy.settings import Training
+from mfql.studies.toy.train import Flow
 
 # The methods take turns, so that what else the machine does falls on all alike.
 _ROUNDS, _UPDATES = 15, 4

@@ -79,7 +79,7 @@ def training_settings(
     seeds = values.pop("seeds", None)
 
     def checked() -> Settings:
-        kind = import_module("mfql.toy.settings").ToySettings
+        kind = import_module("mfql.studies.toy.settings").ToySettings
         return build_settings(kind, values, f"{where}: {method} at size {size}")
 
     return without_torch(checked), seeds

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mfql.errors import UserError
 
 if TYPE_CHECKING:
-    from mfql.claims.evidence import Judged
+    from mfql.studies.claims.evidence import Judged
 
 # The modules that do the work load pandas or torch: the functions import them.
 
@@ -43,7 +43,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run_judge(arguments: argparse.Namespace) -> None:
     """`mfql claims judge`."""
-    from mfql.claims.page import write
+    from mfql.studies.claims.page import write
 
     judged = _judged(arguments)
     own = f"mfql claims judge {arguments.folder} --out {arguments.out}"
@@ -54,7 +54,7 @@ def run_judge(arguments: argparse.Namespace) -> None:
 
 def run_page(arguments: argparse.Namespace) -> None:
     """`mfql claims page`."""
-    from mfql.claims.page import update_page
+    from mfql.studies.claims.page import update_page
 
     update_page(arguments.page, _judged(arguments), f"By `mfql claims page {arguments.folder}`, from the tables there.")
     print(arguments.page)
@@ -66,8 +66,8 @@ def _judged(arguments: argparse.Namespace) -> list[Judged]:
     Raises:
         UserError: it has none, so that all would be said not to have run.
     """
-    from mfql.claims.claims import read_claims
-    from mfql.claims.evidence import judge
+    from mfql.experiment.claims import read_claims
+    from mfql.studies.claims.evidence import judge
 
     claims, folder = read_claims(arguments.config_dir), arguments.folder
     if not any((folder / file).is_file() for file in claims.tables.values()):
@@ -80,7 +80,7 @@ def _judged(arguments: argparse.Namespace) -> list[Judged]:
 
 def run_parity(arguments: argparse.Namespace) -> None:
     """`mfql claims parity`."""
-    from mfql.claims.parity import write_parity
+    from mfql.studies.claims.parity import write_parity
 
     write_parity(arguments.files, arguments.out)
     print(arguments.out)
@@ -88,6 +88,6 @@ def run_parity(arguments: argparse.Namespace) -> None:
 
 def run_ship(arguments: argparse.Namespace) -> None:
     """`mfql ship`."""
-    from mfql.claims.ship import ship
+    from mfql.studies.claims.ship import ship
 
     print(f"{arguments.out}: {ship(arguments.folder, arguments.out) / 1e6:.2f} MB")

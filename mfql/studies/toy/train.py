@@ -22,11 +22,11 @@ from mfql.agents.update import Updater, initial_state, views_of
 from mfql.declared import training_version
 from mfql.draws import DrawStream, generator
 from mfql.errors import UserError
+from mfql.experiment.toy import AGENT
 from mfql.files import write_json, write_whole
-from mfql.toy import metrics, mixture
-from mfql.toy.settings import ToySettings, Training
-from mfql.toy.studies import AGENT
-from mfql.training.run import provenance
+from mfql.studies.toy import metrics, mixture
+from mfql.studies.toy.settings import ToySettings, Training
+from mfql.training.provenance import provenance
 
 METRICS, SAMPLES, MANIFEST = "metrics.csv", "samples.csv", "manifest.json"
 # The first look after an update; step 0 shows the weights as they begin.

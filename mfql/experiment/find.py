@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mfql.errors import UserError
-from mfql.plan.configuration import Run, asked_runs, planned_runs
+from mfql.experiment.configuration import Run, asked_runs, planned_runs
+from mfql.experiment.run import RunFolder
 from mfql.settings import STAGES
-from mfql.training.run import RunFolder
 
 
 def configured_runs(configuration: Mapping[str, Any], config_dir: Path, results: Path) -> list[RunFolder]:

@@ -36,8 +36,8 @@ def run_train(arguments: argparse.Namespace) -> None:
     """`mfql toy train`."""
     import torch
 
-    from mfql.toy.settings import read_training
-    from mfql.toy.train import train
+    from mfql.studies.toy.settings import read_training
+    from mfql.studies.toy.train import train
     from mfql.training.device import choose_device, memory_errors_for_people
 
     torch.set_num_threads(arguments.threads)
@@ -51,9 +51,9 @@ def run_panels(arguments: argparse.Namespace) -> None:
     """`mfql toy panels`."""
     import torch
 
-    from mfql.toy.panels import write
-    from mfql.toy.settings import read_training
-    from mfql.toy.studies import read_study
+    from mfql.experiment.toy import read_study
+    from mfql.studies.toy.panels import write
+    from mfql.studies.toy.settings import read_training
 
     torch.set_num_threads(1)
     study = read_study(arguments.config, arguments.study)

@@ -18,11 +18,11 @@ import jsonschema
 import yaml
 
 from mfql.errors import UserError, unknown
+from mfql.experiment.tuning import COLUMNS, TUNED, Point, published_columns, tuning_task
 from mfql.files import write_whole
 from mfql.methods import table_keys
+from mfql.studies.tuning.choose import write_proposal
 from mfql.tasks import Task, load_tasks, with_extensions
-from mfql.tuning.choose import write_proposal
-from mfql.tuning.grid import COLUMNS, TUNED, Point, published_columns, tuning_task
 
 EVIDENCE = "tuned.yaml"
 _HEADER = (

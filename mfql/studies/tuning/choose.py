@@ -20,12 +20,12 @@ from typing import Any
 import yaml
 
 from mfql.errors import UserError
+from mfql.experiment.tuning import COLUMNS, FIRST_SEED, Point, carried_to, plain_number
 from mfql.files import read_json, write_whole
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.scores import collect, diverged_score
 from mfql.report.tasks import PLAIN_RETURN, SUCCESS, bounded
 from mfql.tasks import SCORED_EVALUATIONS, Task, known_tasks, scored
-from mfql.tuning.grid import COLUMNS, FIRST_SEED, Point, carried_to, plain_number
 
 CLEAR, WITHIN_NOISE, NOTHING_LEARNT = "clear", "within noise", "nothing learnt"
 _RULE = "last_three"

@@ -17,14 +17,14 @@ from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullLocato
 
 from mfql.declared import training_version
 from mfql.errors import UserError
+from mfql.experiment.toy import AGENT, Study
 from mfql.files import read_json
 from mfql.report.figures import INK, Style, drawing, styles
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.panels import Text, write_panel
-from mfql.toy.metrics import near_modes
-from mfql.toy.settings import Training
-from mfql.toy.studies import AGENT, Study
-from mfql.toy.train import MANIFEST, METRICS, SAMPLES
+from mfql.studies.toy.metrics import near_modes
+from mfql.studies.toy.settings import Training
+from mfql.studies.toy.train import MANIFEST, METRICS, SAMPLES
 
 METRIC_LABELS = {
     "distance": "distance",
@@ -86,7 +86,7 @@ def write(study: Study, trainings: list[Training], runs: Path, out: Path, comman
             about = text("through training", question, "By update; step 0 shows the initial weights.")
             write_panel(out / kind, _draw_training(curves), curves, about)
         elif kind == "cost":
-            from mfql.toy.cost import milliseconds_per_update
+            from mfql.studies.toy.cost import milliseconds_per_update
 
             found = _with_cost(final, milliseconds_per_update(trainings))
             question = "What does each way to the derivative cost, and how near does it come to the exact target?"

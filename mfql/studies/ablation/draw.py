@@ -12,12 +12,22 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mfql.ablation.measure import BEHIND, LABELS, SCORE, UPDATE, Runs, by_point, proxy, rank_correlation, read_plan
 from mfql.report import figures
 from mfql.report.answer import ends
 from mfql.report.intervals import Group, weighted
 from mfql.report.panels import Text, write_panel
 from mfql.report.tasks import SUCCESS
+from mfql.studies.ablation.measure import (
+    BEHIND,
+    LABELS,
+    SCORE,
+    UPDATE,
+    Runs,
+    by_point,
+    proxy,
+    rank_correlation,
+    read_plan,
+)
 
 PROXY = "proxy"
 # Inches of a panel of lines, and of a row of a panel of intervals; panels beside each other.
@@ -30,7 +40,7 @@ def draw(plan: Path, results: Path, out: Path) -> None:
     """Write the panel of an ablation into a folder, and where the plan says so that of the proxy into its `proxy/`.
 
     Args:
-        plan: the file of `mfql.ablation.grid.plan_of`.
+        plan: the file of `mfql.experiment.ablation.plan_of`.
         results: folder that has `runs/`.
         out: such as `results/NAME/ablations/alpha`.
 
@@ -49,7 +59,7 @@ def draw(plan: Path, results: Path, out: Path) -> None:
 
 def _update_ms(found: Runs) -> dict[str, list[float]]:
     """The time of an update of each method of the first task."""
-    from mfql.ablation.cost import update_ms
+    from mfql.studies.ablation.cost import update_ms
     from mfql.training.device import choose_device
 
     own = [point for point in found.points if point["task"] == found.tasks[0]]
@@ -219,7 +229,7 @@ def correlations(data: pd.DataFrame) -> pd.DataFrame:
     """Rank correlations of flow loss and distance as text: over the runs of each task, and in training.
 
     Args:
-        data: of `mfql.ablation.measure.proxy`.
+        data: of `mfql.studies.ablation.measure.proxy`.
     """
     rows = []
     for task, own in data.groupby("task", sort=False):
