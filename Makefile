@@ -66,7 +66,7 @@ endif
 # of .venv, where TORCH named it.
 test-pythons: $(DEVELOPMENT)  ## the quick part of the tests on every supported Python of the machine but that of .venv
 	@own=$$($(VENV)/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); tested=; \
-	for python in $$($(VENV)/bin/python tests/pythons.py); do \
+	for python in $$($(VENV)/bin/python tests/support/pythons.py); do \
 		release=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 		[ "$$release" != "$$own" ] || continue; \
 		$(MAKE) --no-print-directory test-quick PYTHON="$$python" VENV="$(VENV)-$$release" \
@@ -120,7 +120,7 @@ update:  ## renew every package in the lock files, install them anew, and check 
 		"git checkout containers && rm -rf $(VENV) && make install" >&2; exit 1; }
 
 check-browser: $(DEVELOPMENT)  ## the report in a real browser, from the file system; a minute, needs chromium and chromedriver
-	$(RUN) PYTHONPATH=tests python -m pytest tests/browser/check_report.py
+	$(RUN) python -m pytest tests/browser/check_report.py
 
 test-site: $(DEVELOPMENT)  ## faults in real runs: kills, full disks, no memory, damaged files; minutes, needs root (docs/faults.md)
 	$(RUN) python -m pytest tests/site

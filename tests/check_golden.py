@@ -24,7 +24,7 @@ from safetensors.numpy import load_file
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mfql.files import read_json, write_json
-from tests.training_runs import DATASET, Workplace
+from tests.support.training_runs import DATASET, Workplace
 
 GOLDEN = Path(__file__).parent / "data" / "golden.json"
 TOLERANCE = 1e-4

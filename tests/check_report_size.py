@@ -1,6 +1,6 @@
 """How long the report of the whole paper takes with many methods, and how large it is: made-up runs, real commands.
 
-    PYTHONPATH=tests python tests/check_report_size.py FOLDER [--methods 10] [--seeds 8]
+    PYTHONPATH=. python tests/check_report_size.py FOLDER [--methods 10] [--seeds 8]
 
 Prints the seconds of processor time of each command, and the sizes of what it writes.
 """
@@ -13,9 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fake_results import write_study
-
 from mfql.tasks import load_tasks
+from tests.support.fake_results import write_study
 
 ROOT = Path(__file__).parents[1]
 METHODS = ["bc", "iql", "rebrac", "fawac", "fbrac", "ifql", "calql", "fql", "mfql-released", "mfql"]

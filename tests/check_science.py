@@ -19,8 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mfql.experiment.ablation import read_ablations
-from tests.ablations import drawn
-from tests.training_runs import ROOT, Workplace
+from tests.support.ablations import drawn
+from tests.support.training_runs import ROOT, Workplace
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 import pytest
 
-from tests.training_runs import SHORT, Workplace
+from tests.support.training_runs import SHORT, Workplace
 
 # No test is timed: a busy machine fails none.
 hypothesis.settings.register_profile("untimed", deadline=None)

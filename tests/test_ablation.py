@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from fake_results import write_run
 from jsonschema import Draft202012Validator
 
 from mfql.agents.interface import load_agent
@@ -28,9 +27,10 @@ from mfql.settings import build_settings
 from mfql.studies.ablation.measure import Runs, by_point
 from mfql.training.distance import DataDistance
 from mfql.training.memory import Memory
-from tests.ablations import drawn, miniature
+from tests.support.ablations import drawn, miniature
+from tests.support.fake_results import write_run
+from tests.support.training_runs import ROOT, Workplace
 from tests.test_workflow import clone
-from tests.training_runs import ROOT, Workplace
 
 CONFIG = ROOT / "config"
 NAMES = list(read_ablations(CONFIG))

@@ -3,7 +3,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from fake_results import EPISODES, TASK, write_quickstart, write_run
 from rliable import metrics
 from scipy import stats
 
@@ -11,6 +10,7 @@ from mfql.report import aggregate
 from mfql.report.curves import OFFLINE_CURVE, ONLINE_CURVE, curves
 from mfql.report.scores import collect
 from mfql.report.tasks import between_methods, by_task
+from tests.support.fake_results import EPISODES, TASK, write_quickstart, write_run
 
 OTHER = "cube-single-play-singletask-task1-v0"
 

@@ -34,7 +34,7 @@ from mfql.report.scores import collect, write_scores
 from mfql.settings import build_settings
 from mfql.studies.claims.evidence import Judged, Verdict, difference, judge, ratio
 from mfql.studies.claims.parity import write_parity
-from tests.fake_results import write_quickstart, write_run
+from tests.support.fake_results import write_quickstart, write_run
 from tests.test_workflow import NOTHING_TO_DO, clone
 
 ROOT = Path(__file__).parents[1]

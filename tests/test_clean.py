@@ -11,7 +11,7 @@ import yaml
 from mfql import load_policy
 from mfql.cli import main
 from mfql.locks import locked
-from tests.training_runs import DATASET, SHORT, TASK, Workplace
+from tests.support.training_runs import DATASET, SHORT, TASK, Workplace
 
 KEPT = {"manifest.json", "evaluation.json", "metrics.csv", "policy.safetensors", "policy.json"}
 

@@ -28,9 +28,9 @@ from mfql.tasks import find_task
 from mfql.training.loop import Execution
 from mfql.training.memory import Normaliser
 from mfql.training.train import Job, train
-from tests.d4rl_files import write_rollouts
+from tests.support.d4rl_files import write_rollouts
+from tests.support.training_runs import ROOT
 from tests.test_extend import BOUNDED, VECTOR, arrays, registered
-from tests.training_runs import ROOT
 
 CONFIG = ROOT / "config"
 METHOD = "bc-miniature+observation_statistics=valid+offline_steps=4+eval_interval=4+eval_episodes=1+log_interval=2"

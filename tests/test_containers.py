@@ -15,6 +15,8 @@ from zipfile import ZipFile
 import pytest
 import torch
 
+from mfql.training import provenance
+
 CONTAINERS = Path(__file__).parents[1] / "containers"
 LOCKS = sorted(CONTAINERS.glob("torch-*.lock"))
 

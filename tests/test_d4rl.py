@@ -14,8 +14,8 @@ from mfql.envs.d4rl_adroit import _quaternion
 from mfql.envs.make import make_env, make_envs, reset_env
 from mfql.envs.vector import EnvPool
 from mfql.errors import UserError
-from tests.d4rl_original import original_adroit, original_antmaze
-from tests.training_runs import ROOT
+from tests.support.d4rl_original import original_adroit, original_antmaze
+from tests.support.training_runs import ROOT
 
 ADROIT = {"pen": (45, 24, 100), "hammer": (46, 26, 200), "door": (39, 28, 200), "relocate": (39, 30, 200)}
 MAZE_LIMITS = {"umaze": 700, "medium": 1000, "large": 1000}

@@ -16,8 +16,8 @@ from mfql.data.replay import replay
 from mfql.envs.d4rl import TASKS
 from mfql.errors import UserError
 from mfql.tasks import find_task
-from tests.d4rl_files import write_rollouts
-from tests.training_runs import ROOT, Workplace
+from tests.support.d4rl_files import write_rollouts
+from tests.support.training_runs import ROOT, Workplace
 
 PEN, MAZE = "pen-human-v1", "antmaze-umaze-v2"
 

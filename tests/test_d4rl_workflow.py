@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from mfql.cli import main
-from tests.d4rl_files import write_rollouts
+from tests.support.d4rl_files import write_rollouts
 from tests.test_workflow import NOTHING_TO_DO, ROOT, Project, clone
 
 pytestmark = pytest.mark.slow  # They share a workflow that is run.

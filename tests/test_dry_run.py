@@ -32,6 +32,8 @@ from tests.test_placeholder import BLOCK
 from tests.test_workflow import clone
 
 ROOT = Path(__file__).parents[1]
+
+DECLARING = str(ROOT / "tests" / "support" / "declaring_agent.py")
 # The shipped methods, and the one-file agent of docs/extend.md.
 LAB = {name: content for name, content in FILES.items() if name in ("mylab/agents/rwr.py", "mylab/methods/rwr.yaml")}
 METHODS = [*sorted(path.stem for path in (ROOT / "config" / "methods").glob("*.yaml")), "rwr"]
@@ -196,9 +198,24 @@ def test_each_setting_without_effect_is_refused_by_both(place: Place, key: str) 
             "offline",
             "setting temperature is 0.0\n  It must be above zero",
         ),
-        ({"agent": str(ROOT / "tests" / "declaring_agent.py")}, TASKS[0], "offline", "has no stage offline"),
-        ({"agent": str(ROOT / "tests" / "declaring_agent.py"), "replay_rows": 9}, TASKS[0], "online", "has no effect"),
-        ({"agent": str(ROOT / "tests" / "declaring_agent.py")}, TASKS[2], "pretrain", "this method has no encoder"),
+        (
+            {"agent": DECLARING},
+            TASKS[0],
+            "offline",
+            "has no stage offline",
+        ),
+        (
+            {"agent": DECLARING, "replay_rows": 9},
+            TASKS[0],
+            "online",
+            "has no effect",
+        ),
+        (
+            {"agent": DECLARING},
+            TASKS[2],
+            "pretrain",
+            "this method has no encoder",
+        ),
     ],
 )
 def test_what_a_task_or_a_stage_cannot_have_is_refused_by_both(

@@ -34,7 +34,7 @@ from mfql.report.scores import collect
 from mfql.report.tasks import by_task
 from mfql.studies.tuning.freeze import freeze
 from mfql.tasks import find_task, select_tasks
-from tests.plain_loop import played
+from tests.support.plain_loop import played
 from tests.test_workflow import Project, clone
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pythons import pythons
+from tests.support.pythons import pythons
 
 ROOT = Path(__file__).parents[1]
 

@@ -32,7 +32,7 @@ from mfql.experiment.run import RunFolder
 from mfql.methods import method_name, raw_settings
 from mfql.settings import Settings, build_settings
 from mfql.training.loop import Execution, Trainer
-from tests.training_runs import ROOT
+from tests.support.training_runs import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -20,8 +20,8 @@ from mfql.report.verdict_tables import References
 from mfql.tasks import load_tasks
 from mfql.training.checkpoint import Checkpoints
 from mfql.training.memory import Normaliser
+from tests.support.training_runs import ROOT, Workplace
 from tests.test_workflow import TASK, Project, clone
-from tests.training_runs import ROOT, Workplace
 
 CONFIG = ROOT / "config"
 SUFFIX = "-miniature"

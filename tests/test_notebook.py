@@ -8,7 +8,6 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from fake_results import TASK, write_quickstart
 from run_notebook import NOTEBOOK, run_notebook
 
 from mfql.agents.flow_bc import FlowBC, FlowBCSettings
@@ -17,6 +16,7 @@ from mfql.evaluation.policy import Actor, save_policy
 from mfql.methods import raw_settings
 from mfql.report.scores import collect, write_scores
 from mfql.settings import build_settings
+from tests.support.fake_results import TASK, write_quickstart
 
 POINTMAZE_SIZES = ((2,), 2)  # of an observation and an action
 

@@ -36,7 +36,7 @@ from mfql.tasks import find_task
 from mfql.training.images import shifted
 from mfql.training.loop import Execution
 from mfql.training.train import Job, train
-from tests.plain_loop import played
+from tests.support.plain_loop import played
 
 ROOT = Path(__file__).parents[1]
 TASK = "visual-cube-single-play-singletask-task1-v0"

@@ -34,9 +34,9 @@ from mfql.settings import build_settings
 from mfql.tasks import SCORED_EVALUATIONS
 from mfql.training.loop import Execution
 from mfql.training.train import Job, train
-from tests.plain_loop import played
+from tests.support.plain_loop import played
+from tests.support.training_runs import ROOT
 from tests.test_extend import BOUNDED, FILES, VECTOR, Odd, arrays, registered
-from tests.training_runs import ROOT
 
 CONFIG, CPU = ROOT / "config", torch.device("cpu")
 POINTMAZE, ANTMAZE, PEN = "pointmaze-medium-navigate-singletask-task1-v0", "antmaze-umaze-v2", "pen-human-v1"

@@ -38,7 +38,7 @@ from mfql.tables import as_value
 from mfql.tasks import Task, find_task, is_visual, known_tasks, load_tasks, scored
 from mfql.training.memory import Memory
 from mfql.training.stopping import no_longer_improves
-from tests.training_runs import Workplace
+from tests.support.training_runs import Workplace
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "config"

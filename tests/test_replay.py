@@ -16,7 +16,7 @@ from mfql.envs import physics
 from mfql.envs.make import make_env, reset_env
 from mfql.errors import UserError
 from mfql.tasks import Task, find_task
-from tests.training_runs import ROOT
+from tests.support.training_runs import ROOT
 
 ANT = "antmaze-large-navigate-singletask-task1-v0"
 POINT = "pointmaze-medium-navigate-singletask-task1-v0"

@@ -14,7 +14,6 @@ from xml.etree import ElementTree
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
-from fake_results import TASK, write_final, write_quickstart, write_run, write_study
 
 from mfql.cli import main
 from mfql.errors import UserError
@@ -28,6 +27,7 @@ from mfql.report.panels import Text, read_panels, write_panel
 from mfql.report.provenance import mixtures
 from mfql.report.scores import collect, write_scores
 from mfql.report.tasks import runs
+from tests.support.fake_results import TASK, write_final, write_quickstart, write_run, write_study
 
 ROOT = Path(__file__).parents[1]
 VOID = {"meta", "path", "circle", "rect", "br", "hr", "use", "image", "img", "input", "line"}

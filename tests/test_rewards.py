@@ -17,7 +17,7 @@ from mfql.files import read_json
 from mfql.settings import Settings
 from mfql.training.checkpoint import Checkpoints
 from mfql.training.rewards import OnlineRewards, with_rewards
-from tests.training_runs import SHORT, Workplace
+from tests.support.training_runs import SHORT, Workplace
 
 PLAIN = Settings(offline_steps=10, online_steps=10, discount=0.9)
 DELAYED = replace(PLAIN, reward="delayed")

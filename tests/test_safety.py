@@ -36,8 +36,8 @@ from mfql.report.expected import read_expected
 from mfql.tasks import find_task
 from mfql.training.checkpoint import Checkpoints
 from mfql.unpickle import load_arrays
+from tests.support.training_runs import DATASET, ROOT, TASK
 from tests.test_workflow import clone
-from tests.training_runs import DATASET, ROOT, TASK
 
 FIXTURE = ROOT / "tests" / "data" / "reference.npz"
 

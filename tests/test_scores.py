@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fake_results import EPISODES, TASK, write_quickstart, write_run
 
 from mfql.errors import UserError
 from mfql.report.scores import COLUMNS, collect, read_scores, write_scores
+from tests.support.fake_results import EPISODES, TASK, write_quickstart, write_run
 
 
 def values(scores: pd.DataFrame, metric: str, **where: object) -> list[float]:

@@ -15,7 +15,7 @@ import yaml
 from mfql.cli import main
 from mfql.data.generate import generate
 from mfql.errors import UserError
-from tests.training_runs import DATASET, ROOT, TASK, Workplace
+from tests.support.training_runs import DATASET, ROOT, TASK, Workplace
 
 SHORT = "inherits: mfql-miniature\noffline_steps: 20\neval_interval: 20\neval_episodes: 1\n"
 METHODS = {

@@ -20,7 +20,7 @@ from mfql.evaluation.policy import load_policy
 from mfql.methods import settings_hash
 from mfql.training.checkpoint import Checkpoints, load_tensors
 from mfql.training.memory import Memory
-from tests.training_runs import ROOT, TASK, Workplace
+from tests.support.training_runs import ROOT, TASK, Workplace
 
 pytestmark = pytest.mark.xdist_group("training")
 
@@ -61,7 +61,7 @@ def test_a_run_killed_in_an_episode_a_checkpoint_and_an_evaluation_ends_as_if_un
     for seed in (0, 1):
         shutil.copytree(place.run(METHOD, seed, "pretrain").parent, start / f"seed{seed}" / "pretrain")
     arguments = place.arguments(METHOD, "online", [0, 1], "killed", "--checkpoint-seconds", "0")
-    killer = str(ROOT / "tests" / "killed.py")
+    killer = str(ROOT / "tests" / "support" / "killed.py")
     for moment, count in (("step", 14), ("checkpoint", 9), ("evaluation", 40)):
         done = place.call([moment, str(count), *arguments], (killer,))
         assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
@@ -79,7 +79,7 @@ def test_a_run_asked_to_end_saves_and_asks_to_be_continued(place):
     shutil.copytree(place.run(METHOD, 0, "pretrain").parent, start / "pretrain")
     shutil.copytree(place.run(METHOD, 1, "pretrain").parent, start.with_name("seed1") / "pretrain")
     arguments = place.arguments(METHOD, "online", [0, 1], "asked")
-    done = place.call(["ask", "14", *arguments], (str(ROOT / "tests" / "killed.py"),))
+    done = place.call(["ask", "14", *arguments], (str(ROOT / "tests" / "support" / "killed.py"),))
     assert done.returncode == EXIT_CONTINUE, done.stderr
     assert Checkpoints(place.run(METHOD, 0, "online", "asked") / "checkpoint").steps() == [14]
     assert place.call(arguments).returncode == 0
@@ -153,7 +153,7 @@ def test_as_released_an_online_row_enters_before_the_update_and_a_continued_run_
     result = json.loads((released.run("released", 0, "online", "whole") / "evaluation.json").read_text())
     assert [evaluation["step"] for evaluation in result["evaluations"]] == [10, 20, 30]
     arguments = released.arguments("released", "online", [0], "asked-released")
-    done = released.call(["ask", "14", *arguments], (str(ROOT / "tests" / "killed.py"),))
+    done = released.call(["ask", "14", *arguments], (str(ROOT / "tests" / "support" / "killed.py"),))
     assert done.returncode == EXIT_CONTINUE, done.stderr
     assert released.call(arguments).returncode == 0
     runs = [released.run("released", 0, "online", results) for results in ("whole", "asked-released")]

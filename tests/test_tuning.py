@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_results import write_run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -32,6 +31,7 @@ from mfql.settings import build_settings
 from mfql.studies.tuning.choose import choose, write_proposal
 from mfql.studies.tuning.freeze import freeze
 from mfql.tasks import load_tasks
+from tests.support.fake_results import write_run
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "config"

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from fake_results import write_run
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import escape
@@ -32,6 +31,7 @@ from mfql.report.verdict import DECIDED, RULE, Comparison, Sample, Verdict, judg
 from mfql.report.verdict_tables import References, read, verdicts, write
 from mfql.studies.claims.evidence import judge as judge_claims
 from mfql.tasks import Task
+from tests.support.fake_results import write_run
 
 ROOT = Path(__file__).parents[1]
 PAPER_TASK = "humanoidmaze-medium-navigate-singletask-task1-v0"

@@ -15,7 +15,7 @@ from mfql.cli import main
 from mfql.data.generate import generate
 from mfql.operations.verify import Finding, Kind, verify
 from mfql.report.scores import collect, write_scores
-from tests.training_runs import DATASET, SHORT, TASK, Workplace
+from tests.support.training_runs import DATASET, SHORT, TASK, Workplace
 
 
 @pytest.fixture

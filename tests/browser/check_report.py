@@ -17,7 +17,6 @@ from urllib.parse import unquote
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
-from fake_results import write_final, write_study
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -31,6 +30,7 @@ from mfql.report.html import Options, read_tables, write_report
 from mfql.report.panels import Text, write_panel
 from mfql.report.scores import collect
 from mfql.tasks import load_tasks
+from tests.support.fake_results import write_final, write_study
 
 ROOT = Path(__file__).parents[2]
 CUBE = [f"cube-double-play-singletask-task{number}-v0" for number in (1, 2)]

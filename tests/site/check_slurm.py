@@ -17,8 +17,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from slurm_cluster import Cluster, Job, wait_for
 from test_workflow import TASK, Project, clone
+
+from tests.support.slurm_cluster import Cluster, Job, wait_for
 
 MFQL, FLOW_BC = "mfql-miniature", "flow_bc-miniature"
 # Long enough to be disturbed midway.

@@ -13,8 +13,8 @@ from mfql.cli import EXIT_CONTINUE
 from mfql.data.generate import generate
 from mfql.training import online, train
 from mfql.training.checkpoint import Checkpoints
-from tests.site.faults import EPISODE, Moment, Runs, before, call, receive, refused, sessions
-from tests.training_runs import DATASET
+from tests.support.faults import EPISODE, Moment, Runs, before, call, receive, refused, sessions
+from tests.support.training_runs import DATASET
 
 # Pointmaze's episodes have 1000 steps; a finished one lies in a segment.
 TWO_EPISODES = "inherits: mfql-miniature\nonline_steps: 1010\neval_interval: 1010\n"

@@ -13,8 +13,8 @@ from mfql.data import generate
 from mfql.data.description import split_paths, verify
 from mfql.training import log, train
 from mfql.training.checkpoint import Checkpoints
-from tests.site.faults import EPISODE, FINISHING, LOADING, Moment, Runs, before, call, fill, refused, small_disk
-from tests.training_runs import DATASET
+from tests.support.faults import EPISODE, FINISHING, LOADING, Moment, Runs, before, call, fill, refused, small_disk
+from tests.support.training_runs import DATASET
 
 CHECKPOINT: Moment = (Checkpoints, "save", 5)
 METRICS: Moment = (log.TrainingLog, "write", 3)

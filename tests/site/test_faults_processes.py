@@ -24,7 +24,7 @@ import mfql.data.fetch as fetching
 from mfql import locks
 from mfql.data.description import split_paths
 from mfql.envs import vector
-from tests.site.faults import (
+from tests.support.faults import (
     EPISODE,
     EVALUATION,
     Moment,

@@ -8,7 +8,7 @@ import pytest
 
 from mfql.cli import EXIT_CONTINUE
 from mfql.training.checkpoint import Checkpoints
-from tests.site.faults import (
+from tests.support.faults import (
     EPISODE,
     EVALUATION,
     FINISHING,

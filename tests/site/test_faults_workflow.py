@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.site.faults import LONGEST, half_written, hear_signals, sessions, wait_for
+from tests.support.faults import LONGEST, half_written, hear_signals, sessions, wait_for
 from tests.test_training import METHOD, assert_equal_runs
 from tests.test_workflow import NOTHING_TO_DO, TASK, Project, clone, evaluation
 

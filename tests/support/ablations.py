@@ -9,7 +9,7 @@ from mfql.cli import main
 from mfql.experiment.ablation import plan_of
 from mfql.experiment.configuration import read_configuration
 from mfql.files import write_json
-from tests.training_runs import ROOT, Workplace
+from tests.support.training_runs import ROOT, Workplace
 
 # The least that trains and is evaluated twice.
 TINY = """

@@ -1,4 +1,4 @@
-"""The supported Pythons that this machine has, a path a line, one of each release: `python tests/pythons.py`.
+"""The supported Pythons that this machine has, a path a line, one of each release: `python tests/support/pythons.py`.
 
 Looked for in PATH and beside the Python that runs this, in the folder of an interpreter manager such as pyenv or uv:
 there every release lies in a folder of its own, and a name in PATH may start none of them.
