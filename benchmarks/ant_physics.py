@@ -22,9 +22,10 @@ from mfql import cli
 from mfql.data.description import describe
 from mfql.envs import physics
 from mfql.envs.d4rl import TASKS
-from mfql.envs.make import make_env, reset_env
+from mfql.envs.isolated import reset_env
 from mfql.evaluation.evaluate import evaluate
 from mfql.report.intervals import Group, weighted
+from mfql.suites import make_env, split_paths
 
 TASK = "antmaze-umaze-v2"
 METHOD = "bc-quickstart+offline_steps=10000+eval_interval=10000+eval_episodes=1"
@@ -106,7 +107,7 @@ def record(folder: Path) -> None:
     with h5py.File(folder / f"{TASK}.hdf5", "w") as file:
         for name in episodes[0]:
             file[name] = np.concatenate([rows[name] for rows in episodes])
-    describe(folder, TASK, "generated", 0)
+    describe(folder, TASK, split_paths(folder, TASK), "generated", 0)
 
 
 def train(folder: Path) -> list[Path]:

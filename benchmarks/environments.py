@@ -74,7 +74,7 @@ class OnlineRun:
     """
 
     def __init__(self, job: Job, task: str, rows: int, capacity: int) -> None:
-        from mfql.envs.vector import EnvPool
+        from mfql.evaluation.vector import EnvPool
         from mfql.training.memory import Normaliser
         from mfql.training.online import Environments
         from mfql.training.rewards import OnlineRewards
@@ -118,7 +118,7 @@ def sizes_of(task: str) -> tuple[tuple[int, ...], int]:
     Raises:
         UserError: the task's files or renderer are absent.
     """
-    from mfql.envs.make import make_env
+    from mfql.suites import make_env
 
     env = make_env(task)
     try:
@@ -214,8 +214,8 @@ def evaluation(context: Context) -> Found:
 
 def _evaluated(context: Context, agent: Agent, task: str, seeds: int, count: int, length: int) -> dict[str, Values]:
     """Environment steps a second, `together` (`count` episodes of each seed, of this length) and `alone`."""
-    from mfql.envs.vector import EnvPool
     from mfql.evaluation.rollout import run_episodes
+    from mfql.evaluation.vector import EnvPool
 
     effort, device = context.effort, context.device
     source = [generator(torch.device("cpu"), seed, "initial") for seed in range(seeds)]
@@ -243,7 +243,8 @@ def _evaluated(context: Context, agent: Agent, task: str, seeds: int, count: int
 
 def collecting(context: Context) -> Found:
     """Rows a second of generating a dataset with all cores, start of the processes included."""
-    from mfql.data.generate import generate, recipes
+    from mfql.data.generate import generate
+    from mfql.data.recipes import recipes
 
     found: Found = []
     for dataset in _GENERATED:

@@ -167,7 +167,7 @@ def paper_hours(context: Context, speed: Path) -> list[dict[str, Any]]:
         jobs = [
             TrainingJob(run, tuple(outlooks.of(run, seed) for seed in pack), needed=True)
             for run in planned_runs(config, context.config_dir)
-            for pack in packs(run.seeds, seeds_in_job(config, run.task.name))
+            for pack in packs(run.seeds, seeds_in_job(config, run.task))
         ]
         hours = hours_of(jobs, 0.0, find_speed(speed, 1), config["threads"], 1, os.cpu_count() or 1)
     one = Measurement.of("plan", "the paper's state-based runs", "GPU-hours", hours.gpu, gpu=1)

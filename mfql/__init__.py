@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mfql.envs.make import make_env
     from mfql.evaluation.policy import load_policy
+    from mfql.suites import make_env
 
 __all__ = ["load_policy", "make_env"]
 
@@ -16,7 +16,7 @@ def __getattr__(name: str) -> Any:
 
         return load_policy
     if name == "make_env":
-        from mfql.envs.make import make_env
+        from mfql.suites import make_env
 
         return make_env
     raise AttributeError(f"module 'mfql' has no attribute {name!r}")

@@ -138,34 +138,30 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from mfql.data.fetch import fetch
+    from mfql.suites import suite_of
 
-    fetch(options.dataset, options.out, lock=options.lock, mirror=options.mirror, local=options.local)
+    suite_of(options.dataset).fetch(
+        options.dataset, options.out, lock=options.lock, mirror=options.mirror, local=options.local
+    )
 
 
 def _describe(options: argparse.Namespace) -> None:
-    from mfql.data.dataset import load
-    from mfql.data.description import describe_anew, split_paths
-    from mfql.data.own import describe_own, summary
+    from mfql.data.transitions import summary
+    from mfql.suites import suite_of
     from mfql.tasks import find_task
 
     task = find_task(options.task, options.config_dir)
-    if task.registered is not None:
-        print(summary(describe_own(task, options.out)))
-        return
-    dataset = load(task, options.out)
-    describe_anew(options.out, task.dataset)
-    splits = {"train": dataset, "val": dataset.val}
-    # D4RL's validation rows are some of its training rows.
-    print(summary({split: splits[split] for split in split_paths(options.out, task.dataset)}))
+    print(summary(suite_of(task.name).describe(task, options.out)))
 
 
 def _replay(options: argparse.Namespace) -> None:
-    from mfql.data.replay import replay, table
+    from mfql.data.replay import table
     from mfql.files import write_json
+    from mfql.suites import suite_of
     from mfql.tasks import find_task
 
-    result = replay(find_task(options.task, options.config_dir), options.data, options.rows)
+    task = find_task(options.task, options.config_dir)
+    result = suite_of(task.name).replay(task, options.data, options.rows)
     print(table(result))
     if options.out is not None:
         write_json(options.out, result)

@@ -15,7 +15,7 @@ from mfql.errors import UserError, unknown
 from mfql.extensions import agent_file
 from mfql.placeholder import NeedsTorch, Placeholder, without_torch
 from mfql.settings import Settings, build_settings, require
-from mfql.tasks import is_visual
+from mfql.tasks import Task
 
 if TYPE_CHECKING:
     from mfql.agents.interface import Agent
@@ -29,7 +29,7 @@ _IMAGES, _HALVINGS = (64, 64, 9), 6
 _OBSERVATIONS, _ACTION_DIM = (64,), 8
 
 
-def checked_settings(agent: str, values: dict[str, Any], task: str, stage: str, where: str) -> Settings:
+def checked_settings(agent: str, values: dict[str, Any], task: Task, stage: str, where: str) -> Settings:
     """The settings of an agent from values as a file has them, checked for one task and stage.
 
     Args:
@@ -58,22 +58,22 @@ def checked_settings(agent: str, values: dict[str, Any], task: str, stage: str, 
     return without_torch(checked)
 
 
-def require_trainable(agent: Agent | type[Agent], settings: Settings, task: str, stage: str) -> None:
+def require_trainable(agent: Agent | type[Agent], settings: Settings, task: Task, stage: str) -> None:
     """Refuse what every setting allows by itself, but not this method on this task in this stage.
 
     Args:
         agent: of the settings, or its class, which may not know yet what its settings decide.
     """
-    if stage == "online" and is_visual(task):
-        raise UserError(f"{task} is not trained online", "Pixel tasks have an offline stage alone.")
-    if is_visual(task):
+    if stage == "online" and task.pixels:
+        raise UserError(f"{task.name} is not trained online", "Pixel tasks have an offline stage alone.")
+    if task.pixels:
         channels = settings.encoder_channels
         halved = f"of at most {_HALVINGS} stages, each of which halves the image"
         require("encoder_channels", channels, len(channels) <= _HALVINGS, halved)
         groups = [] if isinstance(agent, type) else list(agent.groups.values())
         if groups and not any(name.startswith("encoder.") for group in groups for name in group.layout.parameters):
             raise UserError(
-                f"{task} shows images, and this method has no encoder",
+                f"{task.name} shows images, and this method has no encoder",
                 "Its agent's groups need `with_encoder` and its losses `encode`: mfql/agents/interface.py.",
             )
     if stage == "online" and settings.replay_rows and agent.online_share is not None:
@@ -86,13 +86,13 @@ def require_trainable(agent: Agent | type[Agent], settings: Settings, task: str,
             raise unknown("extra field", name, list(EXTRA_FIELDS))
 
 
-def _example(kind: type[Agent], settings: Settings, task: str) -> Agent | type[Agent]:
+def _example(kind: type[Agent], settings: Settings, task: Task) -> Agent | type[Agent]:
     """An agent of these settings, which knows what they decide; its class, where the example cannot be made.
 
     The trainer, which has the data's sizes and torch, makes it in any case.
     """
     try:
-        return kind(settings, _IMAGES if is_visual(task) else _OBSERVATIONS, _ACTION_DIM)
+        return kind(settings, _IMAGES if task.pixels else _OBSERVATIONS, _ACTION_DIM)
     except Exception:
         return kind
 

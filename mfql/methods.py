@@ -52,7 +52,7 @@ def declared_settings(method: str, task: str, stage: str, config_dir: str | Path
     raw = raw_settings(method, task, stage, config_dir)
     agent = raw.pop("agent")
     where = f"method {method} ({method_file(method, config_dir)}), stage {stage}"
-    return agent, checked_settings(agent, raw, task, stage, where)
+    return agent, checked_settings(agent, raw, find_task(task, config_dir), stage, where)
 
 
 def raw_settings(method: str, task: str, stage: str, config_dir: str | Path = "config") -> dict[str, Any]:

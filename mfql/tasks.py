@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,7 @@ class Task:
         suite: the benchmark that it belongs to.
         environment: the environment's name without dataset and task number.
         dataset: the dataset that its offline part is trained on.
+        observations: `state`, vectors of numbers, or `pixels`, images.
         metric: what is scored: `success`, `normalized_return` or, of a task of one's own, `return`.
         score_rule: `last_three` (mean of the last three evaluations) or `last`.
         online: whether the paper trains it online too.
@@ -63,12 +63,18 @@ class Task:
     online: bool
     settings: dict[str, float | int]
     settings_source: str
+    observations: str = "state"
     registered: Registered | None = None
+
+    @property
+    def pixels(self) -> bool:
+        """Whether it shows images."""
+        return self.observations == "pixels"
 
 
 # How many evaluations a score is the mean of, by its rule.
 SCORED_EVALUATIONS = {"last_three": 3, "last": 1}
-_TEXT = ("suite", "environment", "dataset", "metric", "score_rule", "settings_source")
+_TEXT = ("suite", "environment", "dataset", "observations", "metric", "score_rule", "settings_source")
 _NUMBERS = {
     "discount": float,
     "alpha": float,
@@ -82,6 +88,7 @@ _NUMBERS = {
 _REGISTERED = ("env_id", "data", "max_episode_steps", "score_low", "score_high")
 _DEFAULTS = {
     "suite": "own",
+    "observations": "state",
     "score_rule": "last_three",
     "discount": "0.99",
     "alpha": "100",
@@ -94,6 +101,7 @@ _DEFAULTS = {
     "settings_source": "untuned",
 }
 _CHOICES = {
+    "observations": ("state", "pixels"),
     "metric": ("success", "normalized_return", "return"),
     "score_rule": tuple(SCORED_EVALUATIONS),
     "online": ("yes", "no"),
@@ -113,11 +121,6 @@ _DIFFERENCES = {
     SATURATED_DRIVES: re.compile(r"(visual-)?(cube|scene|puzzle)-"),
     CONVEX_CONTACTS: re.compile(r"(visual-)?(cube|scene|puzzle)-|(pen|hammer|door)-"),
 }
-
-
-def is_visual(name: str) -> bool:
-    """Whether a task, dataset or environment shows pixels, by OGBench's naming."""
-    return name.startswith("visual-")
 
 
 def scored(evaluations: Sequence[Mapping[str, Any]], rule: str) -> Sequence[Mapping[str, Any]]:
@@ -147,14 +150,14 @@ def simulation_differences(name: str) -> list[str]:
     return touched if touched and name not in registered_tasks() else []
 
 
-def seeds_of_task(config: Mapping[str, Any], task: str) -> list[int]:
+def seeds_of_task(config: Mapping[str, Any], task: Task) -> list[int]:
     """The seeds that a configuration trains a task with: pixel tasks have their own."""
-    return [int(seed) for seed in config["pixel_seeds" if is_visual(task) else "seeds"]]
+    return [int(seed) for seed in config["pixel_seeds" if task.pixels else "seeds"]]
 
 
-def seeds_in_job(config: Mapping[str, Any], task: str) -> int:
+def seeds_in_job(config: Mapping[str, Any], task: Task) -> int:
     """How many seeds of a task one training job takes: of a pixel task one."""
-    return 1 if is_visual(task) else int(config["seeds_per_job"])
+    return 1 if task.pixels else int(config["seeds_per_job"])
 
 
 @cache
@@ -256,10 +259,9 @@ def _cells(path: Path) -> Iterator[tuple[dict[str, str], str]]:
 
 def _extension_task(row: dict[str, str], path: Path, where: str) -> Task:
     name = row.get("task", "")
-    if not _NAME.fullmatch(name) or is_visual(name):
+    if not _NAME.fullmatch(name):
         raise UserError(
-            f"{where}: task is {name!r}",
-            "A name begins with a letter or digit, goes on with these or ._-, and does not begin with visual-.",
+            f"{where}: task is {name!r}", "A name begins with a letter or digit and goes on with these or ._-."
         )
     own = "env_id" in row or "data" in row
     filled = _DEFAULTS | {"environment": name} | ({"dataset": name} if own else {}) | row
@@ -276,6 +278,11 @@ def _extension_task(row: dict[str, str], path: Path, where: str) -> Task:
         raise UserError(
             f"{where}: dataset is {filled['dataset']!r}",
             "Leave it empty: `data` names the file, and several tasks may share it.",
+        )
+    if own and filled["observations"] == "pixels":
+        raise UserError(
+            f"{where}: observations is 'pixels', and those of a task of one's own are vectors of numbers",
+            "Wrap the environment so that it shows some, and register that one.",
         )
     registered = _registered(filled, path.parent, where) if own else None
     if registered is None and (filled["metric"] == "return" or filled.keys() & set(_REGISTERED)):
@@ -344,15 +351,6 @@ def select_tasks(entries: list[str], config_dir: str | Path = "config") -> list[
     return list(selected)
 
 
-def replayed(tasks: Iterable[Task]) -> list[str]:
-    """Of the tasks on one dataset the first by name, since a replay of recorded steps asks nothing of rewards; sorted.
-
-    Datasets of tasks of one's own have no states to replay from.
-    """
-    by_dataset = {task.dataset: task.name for task in sorted(tasks, key=attrgetter("name"), reverse=True)}
-    return sorted(set(by_dataset.values()) - registered_tasks().keys())
-
-
 def _tables(config_dir: str | Path) -> str:
     return ", ".join(map(str, [Path(config_dir) / TASKS, *files(TASKS)]))
 
@@ -368,8 +366,11 @@ def _task(row: dict[str, str], path: Path, registered: Registered | None = None)
                 f"{path}: {column} of {row['task']} is {row[column]!r}, not {expected}",
                 "Correct the cell.",
             ) from None
-    if row["online"] not in ("yes", "no"):
-        raise UserError(f"{path}: online of {row['task']} is {row['online']!r}", "Write yes or no.")
+    for column in ("observations", "online"):
+        if row[column] not in _CHOICES[column]:
+            raise UserError(
+                f"{path}: {column} of {row['task']} is {row[column]!r}", f"Write {' or '.join(_CHOICES[column])}."
+            )
     return Task(
         name=row["task"],
         online=row["online"] == "yes",

@@ -30,7 +30,8 @@ import numpy as np
 
 from mfql.data.collect_manipulation import ManipulationCollector
 from mfql.envs import d4rl_adroit, d4rl_antmaze, physics
-from mfql.envs.make import make_env, reset_env
+from mfql.envs.isolated import reset_env
+from mfql.suites import make_env
 
 RECORDED = Path(__file__).parent / "data" / "steps.npz"
 PLAYED = Path(__file__).parent / "data" / "play_steps.npz"

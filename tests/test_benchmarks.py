@@ -25,7 +25,7 @@ from benchmarks.run import measure
 from benchmarks.speed import write_speed
 from benchmarks.tables import BEGIN, END, section, write_docs
 from benchmarks.timing import Budget, Values, take_turns
-from mfql.envs.d4rl import package_folder
+from mfql.envs.d4rl_package import package_folder
 from mfql.errors import UserError
 from mfql.plan.cost import MeasuredSpeed, find_speed
 

@@ -18,7 +18,6 @@ from mfql import gpus
 from mfql.agents.interface import Agent, load_agent
 from mfql.agents.update import Updater, initial_state
 from mfql.cli import main
-from mfql.data.dataset import load
 from mfql.experiment.configuration import find_run
 from mfql.experiment.run import RunFolder
 from mfql.footprint import Footprint
@@ -29,6 +28,7 @@ from mfql.plan.cost import counted_parameters, operations_of
 from mfql.plan.footprints import _KNOWN, Footprints
 from mfql.plan.memory import job_memory, row_bytes
 from mfql.settings import build_settings
+from mfql.suites import load
 from mfql.tasks import find_task
 from mfql.training.footprint import _batch, _drawn, footprint, memory_of
 from mfql.training.loop import Execution, Trainer
@@ -69,7 +69,7 @@ def test_rows_and_state_are_those_of_a_real_job_to_the_byte(
     dataset = load(find_task(TASK, CONFIG), finished_runs.folder / "data")
     agent = type(agent)(agent.settings, dataset.observations.shape[1:], dataset.actions.shape[-1])
     runs = [RunFolder(tmp_path, method, TASK, seed, "online") for seed in range(3)]
-    job = Trainer(agent, dataset, runs, Execution(torch.device("cpu"), workers=1))
+    job = Trainer(agent, dataset, find_task(TASK, CONFIG), runs, Execution(torch.device("cpu"), workers=1))
     told = footprint(agent)
     size = row_bytes(dataset.observations.shape[1], dataset.actions.shape[1], told.fields)
     assert rows_held(job.memory) == size * len(dataset)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from mfql.cli import main
-from mfql.data.dataset import load
-from mfql.data.description import describe, description_path
-from mfql.data.replay import replay
+from mfql.data.description import describe
+from mfql.data.paths import description_path
 from mfql.envs.d4rl import TASKS
 from mfql.errors import UserError
+from mfql.suites import load, split_paths, suite_of
 from mfql.tasks import find_task
 from tests.support.d4rl_files import write_rollouts
 from tests.support.training_runs import ROOT, Workplace
@@ -88,7 +88,8 @@ def test_validation_rows_are_the_last_tenth_of_the_trajectories_and_are_trained_
 
 @pytest.mark.parametrize("task", [PEN, MAZE])
 def test_rows_of_a_rollout_are_the_environments(files, task):
-    from mfql.envs.make import make_env, reset_env
+    from mfql.envs.isolated import reset_env
+    from mfql.suites import make_env
 
     found = load(find_task(task), files)
     env = make_env(task)
@@ -130,7 +131,7 @@ def test_wrong_files_are_refused_by_name(tmp_path, files):
 
 def test_a_described_file_is_known_by_its_sha256(tmp_path, files):
     shutil.copy(files / f"{PEN}.hdf5", tmp_path)
-    describe(tmp_path, PEN, "downloaded", seed=None)
+    describe(tmp_path, PEN, split_paths(tmp_path, PEN), "downloaded", seed=None)
     assert json.loads(description_path(tmp_path, PEN).read_text())["episodes"] == 4
     assert load(find_task(PEN), tmp_path).source == "downloaded"
     write(tmp_path, PEN)
@@ -141,7 +142,7 @@ def test_a_described_file_is_known_by_its_sha256(tmp_path, files):
 @pytest.mark.parametrize("task", ["pen-cloned-v1", "hammer-human-v1", "door-human-v1", "relocate-human-v1", MAZE])
 def test_a_replay_on_the_simulator_of_the_recording_finds_next_to_no_discrepancy(tmp_path, task):
     write_rollouts(tmp_path, task, episodes=2, steps=20)
-    found = replay(find_task(task), tmp_path, rows=15)
+    found = suite_of(find_task(task).name).replay(find_task(task), tmp_path, rows=15)
     assert found["rows"] == 15
     # What is left: the solver's start, which no file has, float32 observations, and bodies that lag behind joints.
     bounds = {"rewards": (0.0, 1e-3), "recording": (0.2, 1e-6)}
@@ -156,7 +157,7 @@ def test_a_replay_finds_another_simulator(tmp_path):
     path = write_rollouts(tmp_path, MAZE, episodes=1, steps=20)
     with h5py.File(path, "r+") as file:
         file["actions"][:] = -file["actions"][:]
-    found = replay(find_task(MAZE), tmp_path, rows=100)
+    found = suite_of(find_task(MAZE).name).replay(find_task(MAZE), tmp_path, rows=100)
     assert found["rows"] == 19
     assert found["discrepancy"]["velocities"]["median"] > 0.1 * found["discrepancy"]["velocities"]["moved"]
 
@@ -172,7 +173,7 @@ def test_the_command_line_replays(tmp_path, files, capsys):
 def test_a_replay_needs_recorded_states(tmp_path):
     write(tmp_path, PEN)
     with pytest.raises(UserError, match="lacks the arrays infos/qpos, infos/qvel, infos/desired_orien"):
-        replay(find_task(PEN), tmp_path, rows=5)
+        suite_of(find_task(PEN).name).replay(find_task(PEN), tmp_path, rows=5)
 
 
 @pytest.mark.slow

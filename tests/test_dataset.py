@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mfql.data.dataset import ACTION_LIMIT, Transitions, load
 from mfql.data.generate import generate
-from mfql.envs.make import Isolated, make_env, reset_env
+from mfql.data.transitions import ACTION_LIMIT, Transitions
+from mfql.envs.isolated import Isolated, reset_env
 from mfql.errors import UserError
+from mfql.suites import load, make_env
 from mfql.tasks import find_task
 
 CONFIG = Path(__file__).parents[1] / "config"

@@ -13,9 +13,10 @@ import numpy as np
 import psutil
 import pytest
 
-from mfql.envs.make import Isolated, make_env, make_envs, reset_env
-from mfql.envs.vector import EnvPool, WorkerError
+from mfql.envs.isolated import Isolated, reset_env
 from mfql.errors import UserError
+from mfql.evaluation.vector import EnvPool, WorkerError
+from mfql.suites import make_env, make_envs
 
 POINT = "pointmaze-medium-navigate-singletask-task1-v0"
 TELEPORT = "pointmaze-teleport-navigate-singletask-task1-v0"
@@ -169,7 +170,7 @@ def test_twins_of_one_compiled_model_equal_environments_of_their_own():
 
 @pytest.mark.parametrize("task", [SCENE, "cube-double-play-singletask-v0", "puzzle-3x3-play-singletask-v0"])
 def test_an_environment_changes_only_the_model_fields_that_twins_keep_apart(task):
-    from mfql.envs.make import _CHANGING_FIELDS
+    from mfql.envs.isolated import _CHANGING_FIELDS
 
     env = make_env(task)
     reset_env(env, 0)
@@ -295,7 +296,7 @@ def test_a_pool_of_an_unknown_task_is_a_users_error(workers):
 @pytest.mark.slow
 def test_workers_import_no_torch_and_exit_when_the_parent_is_killed():
     script = (
-        "import time, torch; from mfql.envs.vector import EnvPool\n"
+        "import time, torch; from mfql.evaluation.vector import EnvPool\n"
         f"pool = EnvPool({POINT!r}, 2, 2)\n"
         "print(*(worker.process.pid for worker in pool._workers), flush=True); time.sleep(60)"
     )

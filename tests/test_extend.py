@@ -18,14 +18,13 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 
 from mfql.cli import main
-from mfql.data.dataset import load
-from mfql.data.own import describe_own
-from mfql.envs.make import make_env, reset_env
+from mfql.data.own import describe as describe_own
+from mfql.envs.isolated import reset_env
 from mfql.envs.registered import RegisteredEnv, flat_observations
-from mfql.envs.vector import EnvPool
 from mfql.errors import UserError
 from mfql.evaluation.evaluate import evaluate
 from mfql.evaluation.policy import load_policy
+from mfql.evaluation.vector import EnvPool
 from mfql.extensions import VARIABLE, extend
 from mfql.methods import raw_settings
 from mfql.report.aggregate import over_tasks
@@ -33,6 +32,7 @@ from mfql.report.curves import curves
 from mfql.report.scores import collect
 from mfql.report.tasks import by_task
 from mfql.studies.tuning.freeze import freeze
+from mfql.suites import load, make_env
 from mfql.tasks import find_task, select_tasks
 from tests.support.plain_loop import played
 from tests.test_workflow import Project, clone

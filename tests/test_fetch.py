@@ -20,12 +20,13 @@ from urllib3.util import Retry
 from mfql.cli import main
 from mfql.data import checksums, download
 from mfql.data.checksums import Checksum, record, recorded
-from mfql.data.description import description_path, split_paths, verify
-from mfql.data.fetch import fetch
-from mfql.envs.d4rl import dataset_url
+from mfql.data.description import verify
+from mfql.data.paths import description_path
+from mfql.envs.d4rl_package import dataset_url
 from mfql.errors import UserError
 from mfql.files import sha256
 from mfql.locks import locked
+from mfql.suites import split_paths, suite_of
 
 NAME = "antmaze-large-navigate-v0"
 FILE = f"{NAME}.npz"
@@ -140,14 +141,16 @@ def local(tmp_path, published) -> Path:
 
 
 def bring(site: Site, out: Path, lock: Path, **changes) -> Path:
-    return fetch(NAME, out, **{"lock": lock, "mirror": site.url, "retries": QUICK, "progress": False} | changes)
+    return suite_of(NAME).fetch(
+        NAME, out, **{"lock": lock, "mirror": site.url, "retries": QUICK, "progress": False} | changes
+    )
 
 
 def assert_whole(out: Path, published: dict[str, bytes]) -> None:
     assert sorted(path.name for path in out.iterdir()) == sorted([*published, f"{NAME}.json"])
     for name, content in published.items():
         assert (out / name).read_bytes() == content
-    assert verify(out, NAME)[0] == "downloaded"
+    assert verify(out, NAME, split_paths(out, NAME))[0] == "downloaded"
 
 
 # --- a server that misbehaves ----------------------------------------------------------------------------------------
@@ -408,19 +411,19 @@ def d4rl_file(tmp_path) -> Path:
 
 def test_d4rls_one_file_gets_our_name(site, out, lock, d4rl_file):
     site.files[d4rl_file.name] = d4rl_file.read_bytes()
-    path = fetch(D4RL, out, lock=lock, mirror=site.url, retries=QUICK, progress=False)
+    path = suite_of(D4RL).fetch(D4RL, out, lock=lock, mirror=site.url, retries=QUICK, progress=False)
     assert path == out / f"{D4RL}.hdf5"
     assert path.read_bytes() == d4rl_file.read_bytes()
     assert json.loads(description_path(out, D4RL).read_text())["episodes"] == 10
-    fetch(D4RL, out / "linked", lock=lock, local=d4rl_file.parent)  # by D4RL's name
-    fetch(D4RL, out / "again", lock=lock, local=out)  # by ours
+    suite_of(D4RL).fetch(D4RL, out / "linked", lock=lock, local=d4rl_file.parent)  # by D4RL's name
+    suite_of(D4RL).fetch(D4RL, out / "again", lock=lock, local=out)  # by ours
     assert len(site.asked) == 1
 
 
 def test_a_truncated_d4rl_file_is_refused(out, lock, d4rl_file):
     d4rl_file.write_bytes(d4rl_file.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"no whole \.hdf5 file .*truncated"):
-        fetch(D4RL, out, lock=lock, local=d4rl_file.parent)
+        suite_of(D4RL).fetch(D4RL, out, lock=lock, local=d4rl_file.parent)
 
 
 @pytest.mark.parametrize("dataset", [NAME, D4RL])
@@ -429,7 +432,7 @@ def test_a_file_that_is_no_dataset_is_not_recorded(out, lock, local, dataset):
     with h5py.File(local / f"{D4RL}.hdf5", "w") as file:
         file["observations"] = np.zeros(3)
     with pytest.raises(UserError, match=r"is no dataset: it lacks the arrays actions, .*terminals"):
-        fetch(dataset, out, lock=lock, local=local)
+        suite_of(dataset).fetch(dataset, out, lock=lock, local=local)
     assert not lock.exists()
 
 

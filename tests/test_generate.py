@@ -17,10 +17,12 @@ import pytest
 from mfql.data import generate as generating
 from mfql.data.collect_manipulation import cube_stays_visible
 from mfql.data.collect_maze import cells_at, free_cells, is_corridor
-from mfql.data.description import description_path, split_paths
-from mfql.data.generate import collect_episode, find_recipe, generate, recipes
+from mfql.data.generate import collect_episode, generate
+from mfql.data.paths import description_path
+from mfql.data.recipes import find_recipe, recipes
 from mfql.errors import UserError
 from mfql.files import sha256
+from mfql.suites import split_paths
 
 POINT = "pointmaze-medium-navigate-v0"
 STEPS = 130

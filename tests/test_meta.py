@@ -25,12 +25,13 @@ from torch.utils._pytree import tree_leaves
 
 from mfql.agents.interface import Agent, Losses, load_agent
 from mfql.agents.update import views_of
-from mfql.data.dataset import Dataset, StackedImages, Transitions
+from mfql.data.transitions import Dataset, StackedImages, Transitions
 from mfql.declared import agent_stages
 from mfql.draws import BLOCK, DrawStream, generator
 from mfql.experiment.run import RunFolder
 from mfql.methods import method_name, raw_settings
 from mfql.settings import Settings, build_settings
+from mfql.tasks import find_task
 from mfql.training.loop import Execution, Trainer
 from tests.support.training_runs import ROOT
 
@@ -147,7 +148,7 @@ def trainer_of(
     data = dataset(pixels)
     agent = kind(build_settings(kind.settings_type, raw, method), data.observations.shape[1:], ACTIONS)
     runs = [RunFolder(Path("results"), method, task, seed, stage) for seed in SEEDS]
-    return Trainer(agent, data, runs, Execution(META, workers=0))
+    return Trainer(agent, data, find_task(task, CONFIG), runs, Execution(META, workers=0))
 
 
 def step(trainer: Trainer, number: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mfql.data.dataset import Transitions
+from mfql.data.transitions import Transitions
 from mfql.settings import Settings
 from mfql.training.memory import Memory, Normaliser
 from mfql.training.online import Environments

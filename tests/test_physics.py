@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from mfql.data import generate as generating
 from mfql.envs import d4rl, physics
-from mfql.envs.d4rl import package_folder
-from mfql.envs.make import Isolated, make_env, make_envs, reset_env
+from mfql.envs.d4rl_package import package_folder
+from mfql.envs.isolated import Isolated, reset_env
 from mfql.envs.pixels import choose_renderer
-from mfql.envs.vector import EnvPool
 from mfql.errors import UserError
+from mfql.evaluation.vector import EnvPool
+from mfql.suites import make_env, make_envs
 from mfql.tasks import known_tasks, simulation_differences, simulation_version
 from tests.check_physics import PLAYED, TASKS, errors, model_of, play, record, recorded, table
 

@@ -24,14 +24,16 @@ from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.parameters import Layout
 from mfql.agents.update import initial_state, views_of
 from mfql.cli import main
-from mfql.data.dataset import load
-from mfql.data.description import describe, description_path, split_paths
-from mfql.data.generate import collect_episode, find_recipe
+from mfql.data.description import describe
+from mfql.data.generate import collect_episode
+from mfql.data.paths import description_path
 from mfql.data.pixels import stacked_indices
-from mfql.envs.make import make_env, make_envs, reset_env
+from mfql.data.recipes import find_recipe
+from mfql.envs.isolated import reset_env
 from mfql.envs.pixels import FRAMES
 from mfql.errors import UserError
 from mfql.evaluation.evaluate import evaluate
+from mfql.suites import load, make_env, make_envs, split_paths
 from mfql.tasks import find_task
 from mfql.training.images import shifted
 from mfql.training.loop import Execution
@@ -181,7 +183,7 @@ def data(rendering, tmp_path_factory) -> Path:
     for split, path in split_paths(folder, DATASET).items():
         episodes = [collect_episode(recipe, 0, (split, number)) for number in range(2 if split == "train" else 1)]
         np.savez_compressed(path, **{name: np.concatenate([one[name] for one in episodes]) for name in episodes[0]})
-    describe(folder, DATASET, "generated", 0)
+    describe(folder, DATASET, split_paths(folder, DATASET), "generated", 0)
     return folder
 
 
@@ -215,7 +217,7 @@ def test_loaded_rows_are_ogbenchs_with_the_frames_before_them(data):
 
 @pytest.mark.slow
 def test_rendering_is_chosen_even_after_mujoco_was_imported(rendering):
-    program = f"import mujoco; from mfql.envs.make import make_env; make_env({TASK!r}).close(); print('rendered')"
+    program = f"import mujoco; from mfql.suites import make_env; make_env({TASK!r}).close(); print('rendered')"
     without = {name: value for name, value in os.environ.items() if name not in ("MUJOCO_GL", "DISPLAY")}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=without, cwd=ROOT)
     assert done.stdout == "rendered\n", done.stderr

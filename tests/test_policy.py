@@ -22,15 +22,16 @@ from mfql.agents.interface import load_agent
 from mfql.agents.update import initial_state
 from mfql.cli import main
 from mfql.draws import generator
-from mfql.envs.make import make_env, reset_env
-from mfql.envs.usage import usage_of
-from mfql.envs.vector import EnvPool
+from mfql.envs.isolated import reset_env
 from mfql.errors import UserError
 from mfql.evaluation.evaluate import evaluate
 from mfql.evaluation.policy import Actor, Policy, load_policy, save_policy
+from mfql.evaluation.usage import usage_of
+from mfql.evaluation.vector import EnvPool
 from mfql.extensions import VARIABLE, extend
 from mfql.methods import raw_settings
 from mfql.settings import build_settings
+from mfql.suites import make_env
 from mfql.tasks import SCORED_EVALUATIONS
 from mfql.training.loop import Execution
 from mfql.training.train import Job, train

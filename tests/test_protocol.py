@@ -35,7 +35,7 @@ from mfql.plan.cost import evaluations_in
 from mfql.plan.launch import TrainingJob
 from mfql.settings import LATER, STAGES, Settings
 from mfql.tables import as_value
-from mfql.tasks import Task, find_task, is_visual, known_tasks, load_tasks, scored
+from mfql.tasks import Task, find_task, known_tasks, load_tasks, scored
 from mfql.training.memory import Memory
 from mfql.training.stopping import no_longer_improves
 from tests.support.training_runs import Workplace
@@ -285,7 +285,7 @@ def test_a_moved_alpha_counts_in_the_update_of_the_look_as_released(timing, fact
 
 def trains(task: str, stage: str) -> bool:
     """Whether a task has a stage: pixel tasks have no online one."""
-    return stage != "online" or not is_visual(task)
+    return stage != "online" or not find_task(task).pixels
 
 
 @pytest.mark.parametrize("stage", ["offline", "pretrain", "online"])

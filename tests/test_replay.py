@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from mfql.cli import main
-from mfql.data.generate import collect_episode, find_recipe
-from mfql.data.replay import replay
+from mfql.data.generate import collect_episode
+from mfql.data.recipes import find_recipe
 from mfql.envs import physics
-from mfql.envs.make import make_env, reset_env
+from mfql.envs.isolated import reset_env
 from mfql.errors import UserError
-from mfql.tasks import Task, find_task
+from mfql.suites import make_env, suite_of
+from mfql.suites.own import Own
+from mfql.tasks import Registered, Task, find_task
 from tests.support.training_runs import ROOT
 
 ANT = "antmaze-large-navigate-singletask-task1-v0"
@@ -62,7 +64,7 @@ def cube() -> list[dict[str, np.ndarray]]:
 def test_data_that_this_simulator_generated_are_reproduced(tmp_path, name):
     task = find_task(name)
     write(tmp_path, task, [generated(task, 130, number) for number in range(2)])
-    found = replay(task, tmp_path, rows=1000)
+    found = suite_of(task.name).replay(task, tmp_path, rows=1000)
     assert (found["rows"], found["dataset"]) == (2 * 129, task.dataset)
     positions, velocities = found["discrepancy"]["positions"], found["discrepancy"]["velocities"]
     assert positions["p95"] < POSITIONS < 1e-3 * positions["moved"]
@@ -75,11 +77,11 @@ def test_a_first_row_is_not_taken_to_lag_and_others_are(tmp_path, cube):
     """The one start of an episode, and its steps: each as its simulator was."""
     task = find_task(CUBE)
     write(tmp_path, task, [cube[0]])
-    whole = replay(task, tmp_path, rows=1000)["discrepancy"]["positions"]
-    assert replay(task, tmp_path, rows=1)["discrepancy"]["positions"]["max"] < 1e-5
+    whole = suite_of(task.name).replay(task, tmp_path, rows=1000)["discrepancy"]["positions"]
+    assert suite_of(task.name).replay(task, tmp_path, rows=1)["discrepancy"]["positions"]["max"] < 1e-5
     later = {name: values[1:] for name, values in cube[0].items()}
     write(tmp_path, task, [later])
-    assert replay(task, tmp_path, rows=1)["discrepancy"]["positions"]["max"] > 100 * whole["median"]
+    assert suite_of(task.name).replay(task, tmp_path, rows=1)["discrepancy"]["positions"]["max"] > 100 * whole["median"]
 
 
 def test_what_a_button_locks_is_told_by_the_file(tmp_path):
@@ -87,7 +89,7 @@ def test_what_a_button_locks_is_told_by_the_file(tmp_path):
     episode = generated(task, 130)
     moving = np.abs(np.diff(episode["qpos"][:, -2:], axis=0)).max() > 1e-4
     write(tmp_path, task, [episode], button_states=1 - episode["button_states"])
-    found = replay(task, tmp_path, rows=1000)["discrepancy"]
+    found = suite_of(task.name).replay(task, tmp_path, rows=1000)["discrepancy"]
     assert moving
     assert found["positions"]["max"] > 1e-3
 
@@ -95,23 +97,23 @@ def test_what_a_button_locks_is_told_by_the_file(tmp_path):
 def test_the_ants_own_steps_are_reproduced_and_those_of_other_contacts_are_not(tmp_path, monkeypatch):
     task = find_task(ANT)
     write(tmp_path, task, [walked(ANT, 100, seed) for seed in range(2)])
-    here = replay(task, tmp_path, rows=1000)["discrepancy"]
+    here = suite_of(task.name).replay(task, tmp_path, rows=1000)["discrepancy"]
     assert here["positions"]["p95"] < POSITIONS
     assert here["velocities"]["p95"] < VELOCITIES
     with monkeypatch.context() as uncorrected:
         uncorrected.setattr(physics, "margin_rule", lambda: "larger")
         write(tmp_path, task, [walked(ANT, 100, seed) for seed in range(2)])
-    elsewhere = replay(task, tmp_path, rows=1000)["discrepancy"]
+    elsewhere = suite_of(task.name).replay(task, tmp_path, rows=1000)["discrepancy"]
     for quantity in here:
         assert elsewhere[quantity]["median"] > 1000 * here[quantity]["p95"]
         assert elsewhere[quantity]["median"] > 0.01 * elsewhere[quantity]["moved"]
 
 
 def test_pixel_data_are_replayed_by_their_joints_alone(tmp_path, cube, monkeypatch):
-    monkeypatch.setattr("mfql.envs.make.choose_renderer", lambda: pytest.fail("renders"))
+    monkeypatch.setattr("mfql.envs.ogbench.choose_renderer", lambda: pytest.fail("renders"))
     task = find_task(PIXELS)
     write(tmp_path, task, cube, observations=np.zeros((260, 64, 64, 3), np.uint8))
-    found = replay(task, tmp_path, rows=1000)
+    found = suite_of(task.name).replay(task, tmp_path, rows=1000)
     assert found["task"] == PIXELS
     assert found["discrepancy"]["positions"]["p95"] < POSITIONS
 
@@ -123,7 +125,7 @@ def test_steps_that_teleported_are_left_out(tmp_path):
     jumps = int((np.abs(np.diff(episode["qpos"], axis=0)).max(axis=1) > 2.0).sum())
     assert jumps > 0
     write(tmp_path, task, [episode])
-    found = replay(task, tmp_path, rows=10_000)
+    found = suite_of(task.name).replay(task, tmp_path, rows=10_000)
     assert found["rows"] == 999 - jumps
     assert found["discrepancy"]["positions"]["max"] < 1e-5
 
@@ -131,23 +133,23 @@ def test_steps_that_teleported_are_left_out(tmp_path):
 def test_files_that_cannot_be_replayed_are_refused(tmp_path, cube):
     task = find_task(CUBE)
     with pytest.raises(UserError, match="does not exist"):
-        replay(task, tmp_path, rows=5)
+        suite_of(task.name).replay(task, tmp_path, rows=5)
     write(tmp_path, task, cube, qvel=None, qpos=None)
     with pytest.raises(UserError, match=r"lacks the arrays qpos, qvel\n.*recorded states.*Generate or fetch"):
-        replay(task, tmp_path, rows=5)
+        suite_of(task.name).replay(task, tmp_path, rows=5)
     write(tmp_path, task, cube, qvel=np.zeros((260, 3)))
     with pytest.raises(UserError, match=r"qvel has the shape \[260, 3\]"):
-        replay(task, tmp_path, rows=5)
+        suite_of(task.name).replay(task, tmp_path, rows=5)
     write(tmp_path, task, cube, terminals=np.ones(260, bool))
     with pytest.raises(UserError, match="no step"):
-        replay(task, tmp_path, rows=5)
+        suite_of(task.name).replay(task, tmp_path, rows=5)
     path = write(tmp_path, task, cube)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match="no readable"):
-        replay(task, tmp_path, rows=5)
-    own = replace(task, registered=object())
-    with pytest.raises(UserError, match="task of one's own"):
-        replay(own, tmp_path, rows=5)
+        suite_of(task.name).replay(task, tmp_path, rows=5)
+    own = Own({task.name: replace(task, registered=Registered("Any-v0", str(path), None, None, None, None))})
+    with pytest.raises(UserError, match="no states to put its simulator into"):
+        own.replay(task, tmp_path, rows=5)
 
 
 def test_the_command_line_replays_a_generated_file(tmp_path, cube, capsys):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfql.data.dataset import Transitions
+from mfql.data.transitions import Transitions
 from mfql.errors import UserError
 from mfql.files import read_json
 from mfql.settings import Settings

@@ -24,8 +24,6 @@ from mfql import load_policy
 from mfql.agents.flax import load_checkpoint, load_released
 from mfql.agents.mfql import MFQL
 from mfql.cli import main
-from mfql.data.dataset import load
-from mfql.data.fetch import fetch
 from mfql.data.generate import generate
 from mfql.errors import UserError
 from mfql.evaluation.policy import Actor, save_policy
@@ -33,6 +31,7 @@ from mfql.experiment.configuration import read_configuration
 from mfql.methods import raw_settings
 from mfql.parity import Fixture, load_fixture
 from mfql.report.expected import read_expected
+from mfql.suites import load, suite_of
 from mfql.tasks import find_task
 from mfql.training.checkpoint import Checkpoints
 from mfql.unpickle import load_arrays
@@ -123,7 +122,9 @@ def as_d4rl_dataset(folder: Path, content: bytes) -> Callable[[], Any]:
 def as_fetched_dataset(folder: Path, content: bytes) -> Callable[[], Any]:
     (folder / "source").mkdir()
     as_dataset(folder / "source", content)
-    return lambda: fetch(DATASET, folder / "data", lock=folder / "lock.json", local=folder / "source", progress=False)
+    return lambda: suite_of(DATASET).fetch(
+        DATASET, folder / "data", lock=folder / "lock.json", local=folder / "source", progress=False
+    )
 
 
 LOADERS = [

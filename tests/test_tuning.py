@@ -20,7 +20,6 @@ from jsonschema import Draft202012Validator
 
 from mfql.agents.mfql import MFQLSettings
 from mfql.cli import main
-from mfql.envs.make import make_env
 from mfql.errors import UserError
 from mfql.experiment.tuning import COLUMNS, carried_to, default_task, points_of, tuning_runs, tuning_task
 from mfql.files import read_json, write_json
@@ -30,6 +29,7 @@ from mfql.report.scores import collect, write_scores
 from mfql.settings import build_settings
 from mfql.studies.tuning.choose import choose, write_proposal
 from mfql.studies.tuning.freeze import freeze
+from mfql.suites import make_env
 from mfql.tasks import load_tasks
 from tests.support.fake_results import write_run
 

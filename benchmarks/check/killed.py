@@ -22,8 +22,9 @@ import torch
 from benchmarks.check.part import SIZES, Check, Outcome
 from benchmarks.job import Context, random_rows
 from benchmarks.results import ROOT, Measurement
-from mfql.data.dataset import Dataset, Transitions
+from mfql.data.transitions import Dataset, Transitions
 from mfql.experiment.run import RunFolder
+from mfql.tasks import find_task
 from mfql.training.checkpoint import Checkpoints
 from mfql.training.device import set_precision
 from mfql.training.loop import Execution, Trainer
@@ -122,13 +123,14 @@ def main(arguments: list[str]) -> None:
         offline_steps=steps, eval_interval=steps // 4, log_interval=steps // 10, precision="tf32"
     )
     set_precision(agent.settings.precision, device)
+    task = find_task(_TASK, ROOT / "config")
     runs = [replace(_run(folder), seed=seed) for seed in range(_SEEDS)]
     found = [Checkpoints(run.checkpoints.folder).usable() for run in runs]
     # A kill may come between the seeds' checkpoints.
     common = sorted(set.intersection(*(set(one) for one in found)))
     saved = [one[common[-1]] for one in found] if common else None
     execution = Execution(device, workers=0, checkpoint_seconds=1e9, compiled=device.type == "cuda", progress=False)
-    trainer = Disturbed(agent, _dataset(random_rows(agent, _ROWS)), runs, execution, saved=saved)
+    trainer = Disturbed(agent, _dataset(random_rows(agent, _ROWS)), task, runs, execution, saved=saved)
     trainer.kill_after = step
     trainer.train()
 

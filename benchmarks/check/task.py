@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.check.part import Check, Outcome
 from benchmarks.results import ROOT, Found, Measurement
-from mfql.data.description import description_path
+from mfql.data.paths import description_path
 from mfql.experiment.run import RunFolder
 from mfql.files import read_json
 

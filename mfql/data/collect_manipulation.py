@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import numpy as np
+
+from mfql.envs.ogbench import isolated
 
 PLAN_NOISE = 0.1
 PLAN_SMOOTHING = 0.5
@@ -31,10 +34,6 @@ class ManipulationCollector:
     """
 
     def __init__(self, environment: str, kind: str, steps: int) -> None:
-        import gymnasium
-
-        from mfql.envs.make import isolated
-
         self.env = isolated(
             lambda: gymnasium.make(
                 environment,

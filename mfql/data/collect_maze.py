@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gymnasium
 import numpy as np
+
+from mfql.envs.ogbench import isolated
 
 ACTION_NOISE = 0.5
 STITCH_DISTANCE = 4
@@ -21,10 +24,6 @@ class MazeCollector:
     """
 
     def __init__(self, environment: str, kind: str, steps: int) -> None:
-        import gymnasium
-
-        from mfql.envs.make import isolated
-
         self.env = isolated(
             lambda: gymnasium.make(
                 environment, terminate_at_goal=False, max_episode_steps=steps, disable_env_checker=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -43,8 +44,19 @@ def constant_dimensions_of(path: Path) -> list[int]:
             observations = file["observations"][()].astype(np.float32, copy=False)
     else:
         with np.load(path, allow_pickle=False) as arrays:
+            if len(array_header(arrays.zip, "observations.npy")[0]) != 2:
+                return []
             kept = arrays["terminals"] == 0
             observations = arrays["observations"]
     if observations.ndim != 2 or not kept.any():
         return []
     return constant_dimensions(observations[kept].astype(np.float32, copy=False))
+
+
+def array_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array in an npz file, of which nothing else is read."""
+    with archive.open(name) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    return shape, dtype

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 
-from mfql.data.dataset import ACTION_LIMIT, Dataset, Transitions, observation_statistics
-from mfql.data.description import REPLACE, split_paths, verify
+from mfql.data.description import REPLACE, verify
+from mfql.data.paths import d4rl_paths
+from mfql.data.transitions import ACTION_LIMIT, Dataset, Transitions, observation_statistics
+from mfql.envs.d4rl import D4RLTask, find_d4rl_task
 from mfql.errors import UserError
 from mfql.tasks import Task
-
-if TYPE_CHECKING:
-    from mfql.envs.d4rl import D4RLTask
 
 # The share of trajectories that stands in for the validation split that D4RL has not.
 _VAL_SHARE = 0.1
 
 
-def load_d4rl(task: Task, folder: str | Path) -> Dataset:
+def load(task: Task, folder: str | Path) -> Dataset:
     """The dataset of a D4RL task as D4RL defines its transitions, with the protocol's reward shift.
 
     A row's next observation is the file's next row. The last step before a time-out is left out, since what followed it
@@ -37,12 +35,11 @@ def load_d4rl(task: Task, folder: str | Path) -> Dataset:
     Raises:
         UserError: the file is absent, damaged, changed, or belongs to another environment.
     """
-    from mfql.envs.d4rl import find_d4rl_task
-
-    path = split_paths(folder, task.dataset)["train"]
+    files = d4rl_paths(folder, task.dataset)
+    path = files["train"]
     known = find_d4rl_task(task.name)
     steps = read_steps(path, known)
-    source, digest = verify(folder, task.dataset)
+    source, digest = verify(folder, task.dataset, files)
     steps["actions"] = np.clip(steps["actions"], -ACTION_LIMIT, ACTION_LIMIT)
     train = transitions(steps, known.reward_shift)
     if len(train) == 0:
@@ -121,7 +118,7 @@ def _check_shapes(path: Path, file: h5py.File, shapes: dict[str, tuple[int, ...]
 
 
 def transitions(steps: dict[str, np.ndarray], reward_shift: float) -> Transitions:
-    """The steps whose next observation the file has, as `load_d4rl` says."""
+    """The steps whose next observation the file has, as `load` says."""
     kept = np.flatnonzero(~steps["timeouts"][:-1])
     terminal = steps["terminals"][kept]
     last = np.append(np.diff(kept) > 1, True)[: len(kept)]

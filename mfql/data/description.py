@@ -13,53 +13,33 @@ import h5py
 import numpy as np
 
 from mfql.data.constant import constant_dimensions_of
+from mfql.data.paths import description_path
 from mfql.errors import UserError
 from mfql.files import read_json, sha256, write_json
-from mfql.tasks import is_visual, registered_tasks, simulation_version
+from mfql.tasks import simulation_version
 
 T = TypeVar("T")
 
-SPLITS = ("train", "val")
 REPLACE = "Generate or fetch the dataset again."
 # What a description says of how files were made, beside source and seed.
 _OF_MAKING = ("simulation_version", "versions")
 
 
-def split_paths(folder: str | Path, dataset: str) -> dict[str, Path]:
-    """The files of a dataset's training and validation split, as OGBench names them; D4RL's have one file, `train`.
-
-    A dataset of one's own lies where its task table says, not in the folder.
-    """
-    from mfql.envs import d4rl
-
-    if (own := registered_tasks().get(dataset)) is not None:
-        from mfql.data.own import own_paths
-
-        return own_paths(own)
-    if dataset in d4rl.TASKS:
-        return {"train": Path(folder) / f"{dataset}.hdf5"}
-    return {"train": Path(folder) / f"{dataset}.npz", "val": Path(folder) / f"{dataset}-val.npz"}
-
-
-def description_path(folder: str | Path, dataset: str) -> Path:
-    """The file that describes a dataset. It is written last: without it the files beside it may not belong together."""
-    return Path(folder) / f"{dataset}.json"
-
-
-def describe(folder: str | Path, dataset: str, source: str, seed: int | None) -> None:
+def describe(folder: str | Path, dataset: str, paths: Mapping[str, Path], source: str, seed: int | None = None) -> None:
     """Describe the files of a dataset.
 
     Args:
-        folder: where they are.
+        folder: where the description is written.
         dataset: such as `cube-single-play-v0`.
+        paths: the file of each split.
         source: `generated` or `downloaded`.
         seed: that they were generated with; None for a download.
     """
     simulated = {"simulation_version": simulation_version(dataset)} if source == "generated" else {}
-    _describe_files(folder, dataset, source, seed, **simulated)
+    _describe_files(folder, dataset, paths, source, seed, **simulated)
 
 
-def describe_anew(folder: str | Path, dataset: str) -> None:
+def describe_anew(folder: str | Path, dataset: str, paths: Mapping[str, Path]) -> None:
     """Write the description of fetched or generated files again, as of today's version.
 
     What the files do not tell stays as it was described: source, seed, and what they were made with.
@@ -74,22 +54,24 @@ def describe_anew(folder: str | Path, dataset: str) -> None:
             f"{path} does not exist, so that nothing says where the files of {dataset} come from",
             "mfql data fetch, or generate, brings the dataset and describes it.",
         )
-    verify(folder, dataset)
+    verify(folder, dataset, paths)
     before = read_json(path)
     kept = {name: before[name] for name in _OF_MAKING if name in before}
-    _describe_files(folder, dataset, before["source"], before.get("seed"), **kept)
+    _describe_files(folder, dataset, paths, before["source"], before.get("seed"), **kept)
 
 
-def _describe_files(folder: str | Path, dataset: str, source: str, seed: int | None, **more: Any) -> None:
-    paths = split_paths(folder, dataset)
+def _describe_files(
+    folder: str | Path, dataset: str, paths: Mapping[str, Path], source: str, seed: int | None, **more: Any
+) -> None:
     lengths = {split: _read(_episode_lengths, path) for split, path in paths.items()}
-    constant = [] if is_visual(dataset) else _read(constant_dimensions_of, paths["train"])
-    write_description(folder, dataset, source, seed, lengths, constant, **more)
+    constant = _read(constant_dimensions_of, paths["train"])
+    write_description(folder, dataset, paths, source, seed, lengths, constant, **more)
 
 
 def write_description(
     folder: str | Path,
     dataset: str,
+    paths: Mapping[str, Path],
     source: str,
     seed: int | None,
     lengths: Mapping[str, np.ndarray],
@@ -99,7 +81,7 @@ def write_description(
     """Describe the files of a dataset whose rows are known.
 
     Args:
-        folder, dataset, source, seed: as of `describe`.
+        folder, dataset, paths, source, seed: as of `describe`.
         lengths: rows of each episode, by split.
         constant: the dimensions of observations that do not vary over the training rows.
         more: further entries, or others than today's `versions`.
@@ -116,7 +98,7 @@ def write_description(
             "steps": int(found[0]) if len(found) == 1 else None,
             "rows": {split: int(lengths[split].sum()) for split in lengths},
             "constant_dimensions": constant,
-            "sha256": {split: sha256(path) for split, path in split_paths(folder, dataset).items()},
+            "sha256": {split: sha256(path) for split, path in paths.items()},
             "versions": {package: _version(package) for package in ("mfql", "ogbench", "mujoco", "numpy")},
             **more,
         },
@@ -149,8 +131,12 @@ def identifying(name: str, sha256: str, known: Iterable[Mapping[str, Any]]) -> d
     return found
 
 
-def verify(folder: str | Path, dataset: str) -> tuple[str, str]:
+def verify(folder: str | Path, dataset: str, paths: Mapping[str, Path]) -> tuple[str, str]:
     """The source of a dataset and the sha256 of its training file.
+
+    Args:
+        folder: where its description is, if there is one.
+        paths: the file of each split.
 
     Returns:
         `generated`, `downloaded`, `own`, or `unknown` if there is no description; and 64 hexadecimal digits.
@@ -159,7 +145,7 @@ def verify(folder: str | Path, dataset: str) -> tuple[str, str]:
         UserError: the files are not those described.
     """
     path = description_path(folder, dataset)
-    found = {split: sha256(file) for split, file in split_paths(folder, dataset).items()}
+    found = {split: sha256(file) for split, file in paths.items()}
     if not path.exists():
         return "unknown", found["train"]
     described = read_json(path)
@@ -167,7 +153,7 @@ def verify(folder: str | Path, dataset: str) -> tuple[str, str]:
         source, expected = str(described["source"]), {split: str(described["sha256"][split]) for split in found}
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} does not say source and sha256", REPLACE) from error
-    for split, file in split_paths(folder, dataset).items():
+    for split, file in paths.items():
         if found[split] != expected[split]:
             raise UserError(
                 f"{file} is not the file that {path.name} describes: its sha256 is {found[split]}, described is "

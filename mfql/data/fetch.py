@@ -6,13 +6,15 @@ import os
 import shutil
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from urllib3.util import Retry
 
 from mfql.data.checksums import Checksum, record, recorded
-from mfql.data.description import describe, description_path, split_paths
+from mfql.data.description import describe
 from mfql.data.download import REMEDY, RETRIES, Part, download, require_space
+from mfql.data.paths import SPLITS, description_path
 from mfql.errors import UserError
 from mfql.files import read_json
 from mfql.locks import locked
@@ -26,21 +28,23 @@ _ARRAYS = {
 def fetch(
     dataset: str,
     folder: str | Path,
+    files: Mapping[Path, str],
     *,
     lock: str | Path,
     mirror: str | None = None,
     local: str | Path | None = None,
     retries: Retry = RETRIES,
     progress: bool = True,
-) -> Path:
-    """Bring `{dataset}.npz` and `{dataset}-val.npz`, or D4RL's `{dataset}.hdf5`; last, their description.
+) -> None:
+    """Bring the files of a dataset; last, their description.
 
     A file has its own name only when it is whole and is the one that `lock` records. One that is in place already is
     not fetched again.
 
     Args:
         dataset: such as `antmaze-large-navigate-v0`.
-        folder: where to write.
+        folder: where to write the description.
+        files: the published address of each file, by where it is to lie; the training file first.
         lock: JSON of size and sha256 by file name. The first fetch of a file records, later ones compare.
         mirror: the address of a folder that holds the files by the names that they are published under; None is the
             published address.
@@ -49,22 +53,18 @@ def fetch(
         retries: how a download that fails is repeated.
         progress: whether to show progress bars.
 
-    Returns:
-        The training file's path.
-
     Raises:
         UserError: no network, no such file, a file that is damaged or not the recorded one, a disk without room, a
             folder that cannot be written, or another fetch of the same dataset at work.
     """
-    paths, lock = split_paths(folder, dataset), Path(lock)
+    lock = Path(lock)
     if local is not None:
         local = Path(local).expanduser()
         _refuse_generated(local, dataset)
     with locked(Path(folder) / f".{dataset}.fetch"):
-        for path in paths.values():
+        for path, url in files.items():
             if _in_place(path, lock):
                 continue
-            url = _published_url(dataset, path)
             if local is not None:
                 source = _find(local, path.name, url)
                 origin, found = str(source), _copy(source, path)
@@ -76,16 +76,7 @@ def fetch(
             description_path(folder, dataset).unlink(missing_ok=True)
             os.replace(found, path)
             Part.beside(path).discard()
-        describe(folder, dataset, "downloaded", seed=None)
-    return paths["train"]
-
-
-def _published_url(dataset: str, path: Path) -> str:
-    from ogbench.utils import DATASET_URL
-
-    from mfql.envs import d4rl
-
-    return d4rl.dataset_url(dataset) if dataset in d4rl.TASKS else f"{DATASET_URL}/{path.name}"
+        describe(folder, dataset, dict(zip(SPLITS, files, strict=False)), "downloaded")
 
 
 def _name(url: str) -> str:

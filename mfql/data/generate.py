@@ -14,8 +14,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -24,31 +23,15 @@ from typing import Protocol
 
 import numpy as np
 
-from mfql.data.description import SPLITS, describe, description_path, split_paths
-from mfql.errors import UserError, unknown
+from mfql.data.collect_manipulation import ManipulationCollector
+from mfql.data.collect_maze import MazeCollector
+from mfql.data.description import describe
+from mfql.data.paths import SPLITS, description_path, ogbench_paths
+from mfql.data.recipes import VAL_SHARE, Recipe, find_recipe
+from mfql.errors import UserError
 from mfql.files import write_whole
 
-VAL_SHARE = 10
 KEY_ORDER = ("observations", "actions", "terminals", "qpos", "qvel", "button_states")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a dataset is collected.
-
-    Args:
-        dataset: such as `cube-single-play-v0`.
-        environment: the gymnasium name of the environment that collects it.
-        kind: `navigate`, `stitch`, `play` or `noisy`.
-        episodes: the official number in the training file.
-        steps: rows an episode.
-    """
-
-    dataset: str
-    environment: str
-    kind: str
-    episodes: int
-    steps: int
 
 
 class Collector(Protocol):
@@ -56,49 +39,6 @@ class Collector(Protocol):
 
     def episode(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """The arrays of one episode, [steps, ...] each; a pure function of `rng`'s state."""
-
-
-@cache
-def recipes() -> dict[str, Recipe]:
-    """All datasets that can be generated, by name, with OGBench's official sizes."""
-    found: list[Recipe] = []
-    for maze in ("medium", "large", "giant", "teleport"):
-        environment = f"pointmaze-{maze}"
-        navigate = (500, 2001) if maze == "giant" else (1000, 1001)
-        found.append(Recipe(f"{environment}-navigate-v0", f"{environment}-v0", "navigate", *navigate))
-        found.append(Recipe(f"{environment}-stitch-v0", f"{environment}-v0", "stitch", 5000, 201))
-    episodes = {
-        "cube-single": 1000,
-        "cube-double": 1000,
-        "cube-triple": 3000,
-        "cube-quadruple": 5000,
-        "scene": 1000,
-        "puzzle-3x3": 1000,
-        "puzzle-4x4": 1000,
-        "puzzle-4x5": 3000,
-        "puzzle-4x6": 5000,
-    }
-    for body, number in episodes.items():
-        for environment in (body, f"visual-{body}"):
-            for kind in ("play", "noisy"):
-                found.append(Recipe(f"{environment}-{kind}-v0", f"{environment}-v0", kind, number, 1001))
-    return {recipe.dataset: recipe for recipe in found}
-
-
-def find_recipe(dataset: str) -> Recipe:
-    """The recipe of a dataset.
-
-    Raises:
-        UserError: no such dataset, or one that can only be downloaded.
-    """
-    if dataset in recipes():
-        return recipes()[dataset]
-    if dataset.removeprefix("visual-").startswith(("antmaze-", "humanoidmaze-", "antsoccer-")):
-        raise UserError(
-            f"{dataset!r} cannot be generated: its behaviour policies are trained networks that OGBench does not ship",
-            "Download it (mfql data fetch), or copy its two .npz files into the data folder.",
-        )
-    raise unknown("dataset", dataset, list(recipes()))
 
 
 def generate(
@@ -138,11 +78,12 @@ def generate(
     arrays = _collect(recipe, counts, seed, workers, progress)
     # A description must never lie beside files that it does not describe.
     description_path(folder, dataset).unlink(missing_ok=True)
-    for split, path in split_paths(folder, dataset).items():
+    paths = ogbench_paths(folder, dataset)
+    for split, path in paths.items():
         with write_whole(path, "wb") as file:
             np.savez_compressed(file, **arrays[split])  # type: ignore[arg-type]
-    describe(folder, dataset, "generated", seed)
-    return split_paths(folder, dataset)["train"]
+    describe(folder, dataset, paths, "generated", seed)
+    return paths["train"]
 
 
 def collect_episode(recipe: Recipe, seed: int, job: tuple[str, int]) -> dict[str, np.ndarray]:
@@ -158,9 +99,6 @@ def collect_episode(recipe: Recipe, seed: int, job: tuple[str, int]) -> dict[str
 
 @lru_cache(maxsize=1)
 def _collector(recipe: Recipe) -> Collector:
-    from mfql.data.collect_manipulation import ManipulationCollector
-    from mfql.data.collect_maze import MazeCollector
-
     kind = MazeCollector if recipe.environment.startswith("pointmaze") else ManipulationCollector
     return kind(recipe.environment, recipe.kind, recipe.steps)
 

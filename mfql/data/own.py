@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -14,8 +13,11 @@ import numpy as np
 
 from mfql.data.constant import constant_dimensions
 from mfql.data.d4rl import last_trajectories, read_arrays, transitions
-from mfql.data.dataset import ACTION_LIMIT, Dataset, StackedImages, Transitions, observation_statistics
-from mfql.data.description import description_path, split_paths, verify, write_description
+from mfql.data.description import verify, write_description
+from mfql.data.paths import description_path, minari_folder, own_paths
+from mfql.data.transitions import ACTION_LIMIT, Dataset, Transitions, observation_statistics
+from mfql.envs.isolated import Isolated
+from mfql.envs.registered import flat_observations, make_registered
 from mfql.errors import UserError
 from mfql.files import read_json
 from mfql.tasks import Task
@@ -37,7 +39,7 @@ _FEWEST_STEPS, _ROUNDINGS = 64, 64
 _ENVIRONMENT = ("env_id", "max_episode_steps", "score_low", "score_high")
 
 
-def load_own(task: Task, folder: str | Path) -> Dataset:
+def load(task: Task, folder: str | Path) -> Dataset:
     """The dataset of a task of one's own, actions in units of the environment's bounds, rewards as they are.
 
     Without a validation file `val` is the last tenth of the trajectories, which are *also trained on*.
@@ -52,7 +54,7 @@ def load_own(task: Task, folder: str | Path) -> Dataset:
     """
     refuse_changed_row(task, folder)
     splits = read_own(task)
-    source, digest = verify(folder, task.dataset)
+    source, digest = verify(folder, task.dataset, own_paths(task))
     train = splits["train"]
     mean, std = observation_statistics(train.observations)
     return Dataset(
@@ -66,7 +68,7 @@ def load_own(task: Task, folder: str | Path) -> Dataset:
     )
 
 
-def describe_own(task: Task, folder: str | Path) -> dict[str, Transitions]:
+def describe(task: Task, folder: str | Path) -> dict[str, Transitions]:
     """Check a dataset of one's own and write `{task}.json`, by which it is known from then on.
 
     Args:
@@ -77,15 +79,17 @@ def describe_own(task: Task, folder: str | Path) -> dict[str, Transitions]:
         The transitions of each split, as training sees them.
 
     Raises:
-        UserError: as of `load_own`; and the folder cannot be written.
+        UserError: as of `load`; and the folder cannot be written.
     """
     refuse_changed_row(task, folder)
     splits = read_own(task)
     if description_path(folder, task.dataset).exists():
-        verify(folder, task.dataset)
+        verify(folder, task.dataset, own_paths(task))
     lengths = {split: np.diff(np.flatnonzero(rows.terminals > 0), prepend=-1) for split, rows in splits.items()}
     constant = constant_dimensions(np.asarray(splits["train"].observations))
-    write_description(folder, task.dataset, "own", None, lengths, constant, environment=_environment(task))
+    write_description(
+        folder, task.dataset, own_paths(task), "own", None, lengths, constant, environment=_environment(task)
+    )
     return splits
 
 
@@ -113,15 +117,13 @@ def read_own(task: Task) -> dict[str, Transitions]:
         UserError: a file is absent or damaged, does not fit the environment, or has observations whose variation is
             lost in float32.
     """
-    from mfql.envs.make import make_env
-
     own = task.registered
     if own is None:
         raise ValueError(f"{task.name} names no dataset of its own")
-    env = make_env(task.name)
+    env = Isolated(make_registered(task))
     try:
         found = {}
-        for split, path in split_paths("", task.dataset).items():
+        for split, path in own_paths(task).items():
             where = own.data if own.data.startswith("minari:") else str(path)
             rows = _read(own.data, path, env)
             found[split] = _fitting(rows, env, where)
@@ -130,44 +132,6 @@ def read_own(task: Task) -> dict[str, Transitions]:
         return found
     finally:
         env.close()
-
-
-def own_paths(task: Task) -> dict[str, Path]:
-    """The files of a task's dataset: `train`, and `val` where `NAME-val.npz` lies beside `NAME.npz`."""
-    own = task.registered
-    if own is None:
-        raise ValueError(f"{task.name} names no dataset of its own")
-    if own.data.startswith("minari:"):
-        return {"train": _minari_folder(own.data) / "data" / "main_data.hdf5"}
-    train = Path(own.data)
-    val = train.with_name(f"{train.stem}-val.npz")
-    return {"train": train, "val": val} if train.suffix == ".npz" and val.exists() else {"train": train}
-
-
-def summary(splits: Mapping[str, Transitions]) -> str:
-    """What a dataset holds, for people; last, the observation dimensions that do not vary over the training rows.
-
-    Of images, which are not divided by their deviation, there are none.
-    """
-    lines = []
-    for split, rows in splits.items():
-        ends = np.flatnonzero(rows.terminals > 0)
-        starts = np.append(0, ends[:-1] + 1)
-        returns = np.add.reduceat(rows.rewards, starts)
-        lengths = ends - starts + 1
-        lines += [
-            f"{split}: {len(rows)} transitions, {len(ends)} trajectories of {lengths.min()} to {lengths.max()} steps",
-            f"  observations {list(rows.observations.shape[1:])}, actions [{rows.actions.shape[1]}], of which"
-            f" {np.mean(np.abs(rows.actions) > 0.99):.1%} lie at a bound",
-            f"  sum of rewards of a trajectory: {returns.min():.4g} to {returns.max():.4g}, mean {returns.mean():.4g}",
-            f"  {np.mean(rows.masks[ends] == 0):.1%} of the trajectories end in a step with mask 0",
-        ]
-    observations = splits["train"].observations
-    columns = [] if isinstance(observations, StackedImages) else constant_dimensions(observations)
-    constant = [f"{column} (always {observations[0, column]:.4g})" for column in columns]
-    if constant:
-        lines.append(f"observation dimensions that do not vary: {', '.join(constant)}; training divides them by 1")
-    return "\n".join(lines)
 
 
 def _environment(task: Task) -> dict[str, Any]:
@@ -226,7 +190,7 @@ def _read_npz(path: Path) -> Transitions:
 
 
 def _read_hdf5(path: Path, env: Any) -> Transitions:
-    """D4RL's layout; see `load_d4rl` for which steps are transitions."""
+    """D4RL's layout; see `mfql.data.d4rl.load` for which steps are transitions."""
     shapes = {
         "observations": env.observation_space.shape,
         "actions": env.action_space.shape,
@@ -237,14 +201,12 @@ def _read_hdf5(path: Path, env: Any) -> Transitions:
 
 
 def _read_minari(data: str, env: Any) -> Transitions:
-    from mfql.envs.registered import flat_observations
-
     name = data.removeprefix("minari:")
     try:
         import minari
     except ImportError as error:
         raise UserError(f"{data} needs the package minari: {error}", "pip install 'mfql[minari]'.") from error
-    folder = _minari_folder(data)
+    folder = minari_folder(data)
     if not (folder / "data" / "main_data.hdf5").is_file():
         raise UserError(
             f"{folder / 'data' / 'main_data.hdf5'} does not exist",
@@ -270,12 +232,6 @@ def _read_minari(data: str, env: Any) -> Transitions:
             f"{data} cannot be read as a dataset of the task's environment: {error!r}",
             "Check that env_id is the environment that it was recorded in, and that the dataset is whole.",
         ) from error
-
-
-def _minari_folder(data: str) -> Path:
-    """Where Minari keeps a dataset; known without the package, which a machine that only launches need not have."""
-    root = os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets"
-    return Path(root) / data.removeprefix("minari:")
 
 
 def _fitting(rows: Transitions, env: Any, where: str) -> Transitions:

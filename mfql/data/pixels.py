@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mfql.data.dataset import ACTION_LIMIT, StackedImages, Transitions
 from mfql.data.description import REPLACE
+from mfql.data.transitions import ACTION_LIMIT, StackedImages, Transitions
 from mfql.envs.pixels import FRAMES
 from mfql.errors import UserError
 from mfql.files import write_whole

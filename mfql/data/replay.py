@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mujoco
 import numpy as np
 
-from mfql.data.d4rl import read_arrays, read_steps
-from mfql.data.dataset import check_arrays
-from mfql.data.description import REPLACE, split_paths
+from mfql.data.description import REPLACE
 from mfql.errors import UserError
 from mfql.files import sha256
 from mfql.tasks import Task, simulation_version
-
-if TYPE_CHECKING:
-    from mfql.envs.d4rl_simulation import Simulation
-    from mfql.envs.make import Isolated
 
 # What a result is compared with, if not the next row of the array of its name: an array, and how many rows on. A row's
 # reward is that of the step from it.
@@ -37,12 +30,14 @@ class Recording:
         ended: [N], whether an episode ended with the row.
         left_out: [N], whether something else than the simulator made the next row.
         step: of a row and the row that its episode starts with, what the simulator makes of it.
+        close: ends the simulation.
     """
 
     arrays: dict[str, np.ndarray]
     ended: np.ndarray
     left_out: np.ndarray
     step: Callable[[int, int], dict[str, np.ndarray]]
+    close: Callable[[], None]
 
     def rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows that the file's next row follows, evenly spread, and the row that starts each one's episode."""
@@ -52,7 +47,7 @@ class Recording:
         return chosen, episode_starts[np.searchsorted(episode_starts, chosen, side="right") - 1]
 
 
-def replay(task: Task, folder: str | Path, rows: int) -> dict[str, Any]:
+def replay(task: Task, path: Path, recording: Recording, rows: int) -> dict[str, Any]:
     """Put the simulator into recorded states, apply the recorded actions, and compare with the rows that follow.
 
     The recording does not have all of the simulator's state: what the solver started from and, of D4RL, how far the
@@ -60,8 +55,9 @@ def replay(task: Task, folder: str | Path, rows: int) -> dict[str, Any]:
     is rounding (a test pins it).
 
     Args:
-        task: an OGBench or D4RL row of the task table; a pixel task's images play no part.
-        folder: where the dataset is.
+        task: a row of the task table; a pixel task's images play no part.
+        path: the dataset's training file.
+        recording: what the task's suite makes of that file; it is closed at the end.
         rows: how many, spread evenly over the file; rows that end an episode are left out, and those from which a maze
             teleported.
 
@@ -75,21 +71,9 @@ def replay(task: Task, folder: str | Path, rows: int) -> dict[str, Any]:
         do not tell for which goal they are.
 
     Raises:
-        UserError: a task of one's own, or a file that is absent, damaged, or without recorded states.
+        UserError: the file has no step that its next row follows.
     """
-    from mfql.envs.d4rl import TASKS
-    from mfql.envs.make import make_env
-
-    if task.registered:
-        raise UserError(
-            f"{task.name} is a task of one's own, whose file has no states to put its simulator into",
-            "OGBench's and D4RL's tasks can be replayed.",
-        )
-    path = split_paths(folder, task.dataset)["train"]
-    # A pixel task's simulator with its renderer left out.
-    env = make_env(task.name.removeprefix("visual-"))
-    try:
-        recording = (_d4rl if task.dataset in TASKS else _ogbench)(path, task, env)
+    with closing(recording):
         found: dict[str, list[tuple[float, float]]] = {}
         chosen, starts = recording.rows(rows)
         for row, start in zip(chosen, starts, strict=True):
@@ -98,8 +82,6 @@ def replay(task: Task, folder: str | Path, rows: int) -> dict[str, Any]:
                 values, at = recording.arrays[array], row + lead
                 moved = _rms(values[at] - values[max(at - 1, 0)])
                 found.setdefault(name, []).append((_rms(simulated - values[at]), moved))
-    finally:
-        env.close()
     if not found:
         raise UserError(f"{path} has no step that its next row follows", REPLACE)
     return {
@@ -111,101 +93,6 @@ def replay(task: Task, folder: str | Path, rows: int) -> dict[str, Any]:
         "rows": len(chosen),
         "discrepancy": {name: _summary(np.array(pairs)) for name, pairs in found.items()},
     }
-
-
-def _ogbench(path: Path, task: Task, env: Isolated) -> Recording:
-    """A file of OGBench's layout: joints before each step, and the buttons' states where there are buttons."""
-    from mfql.envs.make import reset_env
-
-    reset_env(env, 0)
-    base = env.base
-    actions = tuple(env.action_space.shape or ())
-    shapes: dict[str, tuple[int, ...]] = {"qpos": (base.model.nq,), "qvel": (base.model.nv,), "actions": actions}
-    shapes["terminals"] = ()
-    if has_buttons := hasattr(base, "_cur_button_states"):
-        shapes["button_states"] = base._cur_button_states.shape
-    check_arrays(path, shapes, "Its recorded states are needed, which OGBench's own files have. " + REPLACE)
-    try:
-        with np.load(path) as file:
-            found = {name: file[name] for name in shapes}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {error}", REPLACE) from error
-    arrays = {"positions": found["qpos"], "velocities": found["qvel"]}
-    # Truth values and whole numbers are subtracted too.
-    arrays |= {"button_states": found["button_states"].astype(np.float64)} if has_buttons else {}
-
-    # Where there are buttons, a step ends with bodies and sites brought up to the joints.
-    lags = env.compiled and not has_buttons
-
-    def step(row: int, start: int) -> dict[str, np.ndarray]:
-        with env.in_turn():
-            if has_buttons:
-                base._cur_button_states = found["button_states"][row].copy()
-                base._apply_button_states()
-            _set_joints(base, found["qpos"][row], found["qvel"][row], lagging=lags and row > start)
-        env.step(found["actions"][row])
-        after = {"positions": base.data.qpos.copy(), "velocities": base.data.qvel.copy()}
-        return after | ({"button_states": base._cur_button_states} if has_buttons else {})
-
-    return Recording(arrays, found["terminals"].astype(bool), _teleported(base, found["qpos"]), step)
-
-
-def _set_joints(base: Any, qpos: np.ndarray, qvel: np.ndarray, lagging: bool) -> None:
-    """Put an OGBench environment into the state [nq], [nv].
-
-    Args:
-        lagging: whether bodies and sites are where the last physics step began, as they are after a step. From there a
-            manipulation environment reckons an action's target.
-    """
-    model, data = base.model, base.data
-    mujoco.mj_resetData(model, data)
-    data.qpos[:], data.qvel[:] = qpos, qvel
-    if lagging:
-        # Its integrator moved the positions by the velocities that the step ended with.
-        mujoco.mj_integratePos(model, data.qpos, data.qvel, -model.opt.timestep)
-    mujoco.mj_forward(model, data)
-    data.qpos[:] = qpos
-
-
-def _teleported(base: Any, qpos: np.ndarray) -> np.ndarray:
-    """Whether a maze put the agent elsewhere after a row's step, [N], at an exit that it drew; it no longer does."""
-    info, left = getattr(base, "_teleport_info", None), np.zeros(len(qpos), bool)
-    if info is not None:
-        base._teleport_info = None
-        for exit_xy in info["teleport_out_xys"]:
-            left[:-1] |= (qpos[1:, :2] == np.asarray(exit_xy, qpos.dtype)).all(axis=1)
-    return left
-
-
-def _d4rl(path: Path, task: Task, env: Isolated) -> Recording:
-    """A file of D4RL's layout: the joints' positions and velocities, and what places an episode."""
-    from mfql.envs.d4rl import find_d4rl_task
-
-    simulation: Simulation = env.base
-    steps = read_steps(path, find_d4rl_task(task.name))
-    nq, nv = simulation.model.nq, simulation.model.nv
-    if steps["observations"].shape[1] == nq + nv:  # AntMaze observes its whole state.
-        arrays = steps | {"positions": steps["observations"][:, :nq], "velocities": steps["observations"][:, nq:]}
-    else:
-        states = {"infos/qpos": (nq,), "infos/qvel": (nv,)}
-        placement = {name: (size,) for name, size in simulation.recorded.items()}
-        arrays = steps | read_arrays(path, {"rewards": (), **states, **placement})
-        arrays |= {"positions": arrays["infos/qpos"], "velocities": arrays["infos/qvel"]}
-    ended = steps["terminals"] | steps["timeouts"]
-    return Recording(arrays, ended, np.zeros_like(ended), lambda row, start: _d4rl_step(simulation, arrays, row, start))
-
-
-def _d4rl_step(simulation: Simulation, recording: dict[str, np.ndarray], row: int, start: int) -> dict[str, np.ndarray]:
-    """What the simulator makes of a recorded row: its next positions and so on."""
-    qpos = recording["positions"][start].astype(np.float64)
-    placed = {name: recording[name][start].astype(np.float64) for name in simulation.recorded}
-    placement = simulation.recorded_placement(qpos, placed)
-    present = simulation.set_state(recording["positions"][row], recording["velocities"][row], placement)
-    observation, reward, *_ = simulation.step(recording["actions"][row])
-    found = {"positions": simulation.data.qpos.copy(), "velocities": simulation.data.qvel.copy()}
-    if simulation.recorded:
-        found |= {"observations": observation, "rewards": np.array([reward]), "recording": present}
-    return found
 
 
 def _rms(difference: np.ndarray) -> float:

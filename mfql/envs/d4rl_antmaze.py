@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 
 from mfql.envs import physics
-from mfql.envs.d4rl import package_folder
+from mfql.envs.d4rl_package import package_folder
 from mfql.envs.d4rl_simulation import Simulation
 from mfql.errors import UserError
 

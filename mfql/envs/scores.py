@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from mfql.envs import d4rl
-from mfql.envs.d4rl import ScoreRange
-from mfql.tasks import Task, registered_tasks
+from dataclasses import dataclass
+
+import numpy as np
 
 
-def score_metric(task: str) -> str:
-    """The name of the score: `success` (percent), `normalized_return` (percent) or `return`."""
-    own = registered_tasks().get(task)
-    if own is not None:
-        return own.metric
-    return "normalized_return" if task in d4rl.TASKS else "success"
-
-
-def score_range(task: str, described: Task | None = None) -> ScoreRange | None:
-    """The returns that stand for a normalised return of 0 and 100; None for a task that is scored otherwise.
+@dataclass(frozen=True)
+class ScoreRange:
+    """A normalisation of returns as D4RL's: 0 is a random policy's mean return, 100 an expert's.
 
     Args:
-        task: its name.
-        described: the task, where no table here has it; see `mfql.envs.usage.described_task`.
-
-    Raises:
-        UserError: `d4rl` is not installed, and the task is D4RL's.
+        minimum, maximum: the returns that stand for 0 and 100, in the environment's own rewards.
+        reward_shift: that the environment adds to each reward.
     """
-    own = described or registered_tasks().get(task)
-    if own is None or own.registered is None:
-        return d4rl.score_range(task)
-    low, high = own.registered.score_low, own.registered.score_high
-    return None if low is None or high is None else ScoreRange(low, high, reward_shift=0.0)
+
+    minimum: float
+    maximum: float
+    reward_shift: float
+
+    def percent(self, returns: np.ndarray, lengths: np.ndarray) -> float:
+        """The normalised score of the mean return, in percent; of AntMaze, the share of episodes that reach the goal.
+
+        Args:
+            returns: [n], sums of the shifted rewards.
+            lengths: [n], steps.
+        """
+        own = float(np.mean(returns - self.reward_shift * lengths))
+        return 100.0 * (own - self.minimum) / (self.maximum - self.minimum)

@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mfql.envs.make import reset_env
+from mfql.envs.isolated import reset_env
 from mfql.envs.pixels import NO_RENDERER, choose_renderer
-from mfql.envs.scores import score_range
-from mfql.envs.usage import described_task
-from mfql.envs.vector import EnvPool
 from mfql.errors import UserError
 from mfql.evaluation.policy import Policy, load_policy
 from mfql.evaluation.rollout import SCORING, episode_key, run_episodes, start_seed
+from mfql.evaluation.usage import suite_used
+from mfql.evaluation.vector import EnvPool
 from mfql.files import write_json, write_whole
 
 # Filmed frames a second, and the longest film.
@@ -63,7 +62,7 @@ def evaluate(
     result = {
         **{key: description[key] for key in ("method", "task", "seed", "stage", "identity")},
         "episodes": episodes,
-        **found.summary(0, score_range(description["task"], described_task(description))),
+        **found.summary(0, suite_used(description).score_range(description["task"])),
         "each": {
             "seed": [start_seed(episode_key(description["seed"], episode), SCORING) for episode in range(episodes)],
             "success": found.success[0].tolist(),

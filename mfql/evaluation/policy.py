@@ -16,17 +16,17 @@ from torch import Tensor
 from mfql.agents.interface import Agent, Draw, Parameters, load_agent
 from mfql.agents.update import views_of
 from mfql.draws import DrawStream
-from mfql.envs import d4rl
 from mfql.envs.units import ActionUnits
 from mfql.errors import UserError
 from mfql.evaluation.description import COPY, DESCRIPTION, read_description
 from mfql.evaluation.rollout import SCORING, SCORING_EPISODES, episode_key, start_seed
 from mfql.files import read_json, sha256, write_json, write_whole
 from mfql.settings import Settings, build_settings
-from mfql.tasks import registered_tasks
+from mfql.suites import suite_of
+from mfql.suites.own import Own
 
 if TYPE_CHECKING:
-    from mfql.envs.make import Isolated
+    from mfql.envs.isolated import Isolated
 
 WEIGHTS = "policy.safetensors"
 
@@ -153,7 +153,7 @@ class Policy:
         Raises:
             UserError: it cannot be made here.
         """
-        from mfql.envs.usage import make_used
+        from mfql.evaluation.usage import make_used
 
         return make_used(self.description, render)
 
@@ -276,8 +276,8 @@ def save_policy(folder: Path, actor: Actor, row: int, description: dict[str, Any
     """Write one seed's policy: weights as safetensors, the rest as JSON, the JSON last.
 
     Args:
-        description: agent, settings, task and seed; what `mfql.envs.usage.usage_of` says of the task's environment;
-            and what else is to be said of the policy.
+        description: agent, settings, task and seed; what `mfql.evaluation.usage.usage_of` says of the task's
+            environment; and what else is to be said of the policy.
     """
     views = views_of(actor.agent, {name: actor.flat[name][row : row + 1] for name in actor.agent.act_groups()})
     arrays = {
@@ -447,10 +447,9 @@ def _units(description: dict[str, Any], folder: Path) -> ActionUnits:
 
 
 def _known_units(task: str, size: int, path: Path) -> ActionUnits:
-    if task in registered_tasks():
-        from mfql.envs.make import make_env
-
-        env = make_env(task)
+    suite = suite_of(task)
+    if isinstance(suite, Own):
+        env = suite.make(task)
         env.close()
         if env.units.low.shape != (size,):
             raise UserError(
@@ -459,7 +458,7 @@ def _known_units(task: str, size: int, path: Path) -> ActionUnits:
                 "Name the extension that the policy was trained with.",
             )
         return env.units
-    if not (task in d4rl.TASKS or "singletask" in task.split("-")):
+    if not suite.has(task):
         raise UserError(
             f"{path} is of an earlier version, which did not note the bounds of actions, and the task {task} is none of"
             " OGBench, D4RL or an extension here",

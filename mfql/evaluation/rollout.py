@@ -12,11 +12,11 @@ from torch import Tensor
 
 from mfql.agents.interface import Draw
 from mfql.draws import DrawStream, derived_seed
-from mfql.envs.d4rl import ScoreRange
+from mfql.envs.scores import ScoreRange
 
 
 class Pool(Protocol):
-    """What evaluation needs of a pool of environments; see `mfql.envs.vector.EnvPool`."""
+    """What evaluation needs of a pool of environments; see `mfql.evaluation.vector.EnvPool`."""
 
     observations: np.ndarray
     rewards: np.ndarray

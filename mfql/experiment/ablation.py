@@ -15,7 +15,7 @@ import yaml
 
 from mfql.errors import UserError, unknown
 from mfql.methods import declared_settings, method_name, split_method
-from mfql.tasks import seeds_of_task, select_tasks
+from mfql.tasks import find_task, seeds_of_task, select_tasks
 
 FILE = "ablations.yaml"
 # Where the value of a setting is a multiple of the base method's.
@@ -174,5 +174,5 @@ def plan_of(name: str, config: Mapping[str, Any], config_dir: str | Path = "conf
         UserError: as of `points_of`.
     """
     points = points_of(name, config["ablations"], config_dir)
-    seeded = [asdict(point) | {"seeds": seeds_of_task(config, point.task)} for point in points]
+    seeded = [asdict(point) | {"seeds": seeds_of_task(config, find_task(point.task, config_dir))} for point in points]
     return {**asdict(find_ablation(name, config_dir)), "command": f"snakemake ablation_{name}", "points": seeded}

@@ -145,4 +145,5 @@ def planned_runs(config: Mapping[str, Any], config_dir: Path) -> list[Run]:
 
 def find_run(config: Mapping[str, Any], config_dir: Path, method: str, task: str, stage: str) -> Run:
     """The run of a method, task and stage with the seeds that the configuration gives it."""
-    return Run(method, find_task(task, config_dir), stage, tuple(seeds_of_task(config, task)), config_dir)
+    row = find_task(task, config_dir)
+    return Run(method, row, stage, tuple(seeds_of_task(config, row)), config_dir)

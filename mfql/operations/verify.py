@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mfql.data.description import description_path, identifying, recorded_facts
+from mfql.data.description import identifying, recorded_facts
+from mfql.data.paths import description_path
 from mfql.errors import UserError
 from mfql.experiment.find import name_of, runs_in
 from mfql.experiment.run import RunFolder, changes, describe_run, identity_in

@@ -30,7 +30,6 @@ from mfql.experiment.configuration import Run
 from mfql.files import read_json
 from mfql.plan.footprints import FOOTPRINTS, is_own
 from mfql.plan.launch import STEP_SECONDS, TrainingJob, episode_seconds
-from mfql.tasks import is_visual
 
 # Share of the matrix-product rate that an update reaches, and the least time that its many small operations take.
 _EFFICIENCY, _LEAST_SECONDS = 0.35, 0.006
@@ -93,7 +92,7 @@ def operations_of(run: Run) -> float:
     if is_own(run.agent):
         rows = run.settings["batch_size"] * run.settings.get("updates_per_step", 1)
         return rows * 2.0 * 4 * FOOTPRINTS.of(run).parameters
-    return operations(run.settings, pixels=is_visual(run.task.name))
+    return operations(run.settings, pixels=run.task.pixels)
 
 
 class Speed(Protocol):

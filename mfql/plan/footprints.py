@@ -17,8 +17,7 @@ from typing import Any
 from mfql.experiment.configuration import Run
 from mfql.extensions import agent_file
 from mfql.footprint import Footprint
-from mfql.plan.rows import IMAGE_SHAPE, row_sizes
-from mfql.tasks import is_visual
+from mfql.suites import suite_of
 
 # Settings that no tensor's size depends on.
 _SIZELESS = ("alpha", "discount", "offline_steps", "online_steps", "eval_interval", "log_interval")
@@ -66,16 +65,15 @@ def is_own(agent: str) -> bool:
 
 
 def _question(run: Run) -> dict[str, Any]:
-    observation, action = row_sizes(run.task.dataset)
-    shape = IMAGE_SHAPE if is_visual(run.task.name) else (observation,)
+    row = suite_of(run.task.dataset).row(run.task.dataset)
     settings = {key: value for key, value in run.settings.items() if key not in _SIZELESS}
     # What stands for those: values that every agent takes.
     plain = {key: run.settings[key] for key in _SIZELESS if key in run.settings}
     return {
         "agent": run.agent,
         "settings": settings | plain,
-        "observation_shape": list(shape),
-        "action_dim": action,
+        "observation_shape": list(row.shape),
+        "action_dim": row.action,
     }
 
 

@@ -8,14 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mfql.data.description import description_path
-from mfql.data.generate import find_recipe
-from mfql.envs import d4rl
+from mfql.data.paths import description_path
+from mfql.data.recipes import find_recipe
 from mfql.experiment.configuration import Run, dataset_folder
 from mfql.experiment.run import Fate, go_on_together
 from mfql.experiment.toy import AGENT, method_values, read_configuration, training_settings
 from mfql.plan.graph import Graph, Job
 from mfql.plan.outlook import Outlook, Outlooks
+from mfql.suites import suite_of
 from mfql.tasks import Task, find_task, simulation_version
 
 STAGES = (
@@ -56,14 +56,13 @@ _PANELS = ("ablation_", "toy_")
 _TRAINING, _TOYS = ("train_offline_", "train_online_"), "train_toy_"
 _SEED = re.compile(r"/seed(\d+)/")
 
-# One environment step of one worker, and steps of a typical OGBench episode.
-STEP_SECONDS, _EPISODE_STEPS = 0.0007, 500
+# One environment step of one worker.
+STEP_SECONDS = 0.0007
 
 
 def episode_seconds(run: Run, episodes: int) -> float:
     """Core-seconds of the environment in that many episodes."""
-    known = d4rl.TASKS.get(run.task.name)
-    return episodes * (known.limit if known else _EPISODE_STEPS) * STEP_SECONDS
+    return episodes * suite_of(run.task.name).horizon(run.task.name) * STEP_SECONDS
 
 
 @dataclass(frozen=True)

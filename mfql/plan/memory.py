@@ -13,8 +13,7 @@ from mfql.experiment.configuration import Run
 from mfql.footprint import Footprint
 from mfql.plan.footprints import FOOTPRINTS
 from mfql.plan.launch import TrainingJob
-from mfql.plan.rows import dataset_rows, row_sizes
-from mfql.tasks import is_visual
+from mfql.suites import suite_of
 
 GIGABYTE = 1e9
 _NUMBER, _INDEX, _STACKED = 4, 8, 3
@@ -77,13 +76,13 @@ def job_memory(run: Run, found: Footprint, episodes: int | None = None) -> JobMe
         found: the agent's footprint.
         episodes: of a dataset that is generated.
     """
-    observation, action = row_sizes(run.task.dataset)
-    images = is_visual(run.task.name)
-    size = row_bytes(observation, action, found.fields, images=images)
+    suite = suite_of(run.task.dataset)
+    row, images = suite.row(run.task.dataset), run.task.pixels
+    size = row_bytes(row.observation, row.action, found.fields, images=images)
     updates = found.updates_per_step if run.stage == "online" else 1
-    held = _REFERENCE * (0 if images else observation) + _REFERENCE * action + 2 * _REFERENCE * _HELD
+    held = _REFERENCE * (0 if images else row.observation) + _REFERENCE * row.action + 2 * _REFERENCE * _HELD
     return JobMemory(
-        rows=dataset_rows(run.task.dataset, episodes) * size,
+        rows=suite.rows(run.task.dataset, episodes) * size,
         tail=float(run.steps * size if run.stage == "online" else 0),
         seed=2.0 * found.state + 2.0 * updates * found.draws + found.update + found.acting,
         shared=_CONTEXT + _NUMBER * held,

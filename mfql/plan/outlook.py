@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from mfql.data.checksums import recorded
-from mfql.data.description import check_simulation, description_path, identifying, recorded_facts, split_paths
+from mfql.data.description import check_simulation, identifying, recorded_facts
+from mfql.data.paths import description_path
 from mfql.errors import UserError
 from mfql.experiment.configuration import Run, dataset_folder
 from mfql.experiment.run import Fate, RunFolder, changes, describe_run
+from mfql.suites import split_paths
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mfql.data.checksums import recorded
-from mfql.data.description import split_paths
 from mfql.experiment.configuration import Run, dataset_folder
 from mfql.plan.cost import counted_parameters
-from mfql.plan.rows import dataset_rows, row_of
-from mfql.tasks import is_visual
+from mfql.suites import split_paths, suite_of
+from mfql.suites.suite import Row
 
 # Weights, targets and both moments, of the last two checkpoints.
 _COPIES, _CHECKPOINTS = 5, 2
@@ -63,24 +62,25 @@ def data_of(datasets: Mapping[str, str], config: Mapping[str, Any], lock: Path) 
 
 def dataset_bytes(dataset: str, episodes: int | None = None) -> float:
     """An estimate of a dataset's files from rows and the sizes of arrays; `episodes` of one that is generated."""
-    return dataset_rows(dataset, episodes) * _row_bytes(dataset) * _COMPRESSED
+    suite = suite_of(dataset)
+    return suite.rows(dataset, episodes) * _row_bytes(suite.row(dataset)) * _COMPRESSED
 
 
-def _row_bytes(dataset: str) -> int:
-    row = row_of(dataset)
-    seen = _IMAGE if is_visual(dataset) else 4 * row.observation
+def _row_bytes(row: Row) -> int:
+    seen = _IMAGE if row.image else 4 * row.observation
     return seen + 4 * (row.action + row.state + 1) + 8 * row.buttons
 
 
 def _unpacked(dataset: str) -> float:
     """Images are unpacked beside their file, to be read by row."""
-    return dataset_rows(dataset, None) * _IMAGE if is_visual(dataset) else 0.0
+    suite = suite_of(dataset)
+    return suite.rows(dataset, None) * _IMAGE if suite.row(dataset).image else 0.0
 
 
 def result_bytes(run: Run, seeds: int) -> float:
     """What runs of so many seeds leave behind: checkpoints, the policy, and the transitions of the online part."""
     weights = 4.0 * sum(counted_parameters(run)) * (_COPIES * _CHECKPOINTS + 1)
-    row = row_of(run.task.dataset)
+    row = suite_of(run.task.dataset).row(run.task.dataset)
     # An observation and the next, an action, and reward, mask and end.
     transition = 4 * (2 * row.observation + row.action + 3)
     return seeds * (weights + (run.steps * transition if run.stage == "online" else 0.0))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mfql.agents.interface import Draw
-from mfql.data.dataset import StackedImages
+from mfql.data.transitions import StackedImages
 
 # Pixels that a random crop pads each side by.
 _PADDING = 3

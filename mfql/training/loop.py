@@ -17,13 +17,14 @@ from tqdm import tqdm
 
 from mfql.agents.interface import Agent, Draw
 from mfql.agents.update import Updater, initial_state, views_of
-from mfql.data.dataset import Dataset, Transitions
+from mfql.data.transitions import Dataset, Transitions
 from mfql.draws import DrawStream, generator
-from mfql.envs.scores import score_metric, score_range
 from mfql.evaluation.policy import Actor
 from mfql.evaluation.rollout import run_episodes
 from mfql.experiment.run import RunFolder
 from mfql.settings import steps_of
+from mfql.suites import score_range
+from mfql.tasks import Task
 from mfql.training.checkpoint import Checkpoints
 from mfql.training.distance import ROWS as DISTANCE_ROWS
 from mfql.training.distance import DataDistance
@@ -39,7 +40,7 @@ from mfql.training.stopping import no_longer_improves
 
 # Inside functions: a machine without a simulator has the loop, if not its environments.
 if TYPE_CHECKING:
-    from mfql.envs.vector import EnvPool
+    from mfql.evaluation.vector import EnvPool
 
 # A seed whose mean value exceeds the largest possible return by this factor has diverged.
 _VALUE_MARGIN = 100.0
@@ -70,6 +71,7 @@ class Trainer:
     Args:
         agent: the method.
         dataset: what it learns from.
+        task: what it is scored in.
         runs: one folder a seed, all of one method, task and stage.
         execution: how it runs.
         starts: for `online`, the saved state of each seed's earlier stage, its own state as `Agent.carried_state`
@@ -81,6 +83,7 @@ class Trainer:
         self,
         agent: Agent,
         dataset: Dataset,
+        task: Task,
         runs: list[RunFolder],
         execution: Execution,
         starts: list[dict[str, Any]] | None = None,
@@ -95,8 +98,8 @@ class Trainer:
         # The number of the first step.
         self._first = 1 if self.online else self.settings.first_update
         self.seeds = [run.seed for run in runs]
-        self.scores = score_range(runs[0].task)
-        self.metric = score_metric(runs[0].task)
+        self.scores = score_range(task)
+        self.metric = task.metric
         device = execution.device
         self.normaliser = Normaliser.of(dataset, self.settings.observation_statistics)
         self.memory = self._memory(self.dataset, self.steps if self.online else 0)
@@ -236,7 +239,7 @@ class Trainer:
 
     @contextmanager
     def _online_environments(self) -> Iterator[Environments]:
-        from mfql.envs.vector import EnvPool
+        from mfql.evaluation.vector import EnvPool
 
         workers = min(len(self.seeds), self.execution.workers)
         with EnvPool(self.runs[0].task, len(self.seeds), workers) as pool:
@@ -483,7 +486,7 @@ class _LazyPool:
 
     def pool(self) -> EnvPool:
         """The pool, made if it is not there."""
-        from mfql.envs.vector import EnvPool
+        from mfql.evaluation.vector import EnvPool
 
         self._pool = self._pool or EnvPool(*self._arguments)
         return self._pool

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mfql.data.dataset import Dataset, StackedImages, Transitions
+from mfql.data.transitions import Dataset, StackedImages, Transitions
 from mfql.training.images import DeviceImages
 
 # The released code takes its statistics over a buffer of this many rows, those beyond the dataset zero.

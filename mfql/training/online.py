@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mfql.data.dataset import endless
+from mfql.data.transitions import endless
 from mfql.draws import DrawStream, derived_seed
 from mfql.evaluation.policy import Actor
 from mfql.training.memory import Memory, Normaliser
 from mfql.training.rewards import OnlineRewards
 
 if TYPE_CHECKING:
-    from mfql.envs.vector import EnvPool
+    from mfql.evaluation.vector import EnvPool
 
 
 @dataclass

@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 
 from mfql.agents.flax import load_checkpoint
-from mfql.data.dataset import load
 from mfql.declared import agent_class
 from mfql.envs.physics import described
-from mfql.envs.usage import usage_of
 from mfql.evaluation.policy import Actor, save_policy
+from mfql.evaluation.usage import usage_of
 from mfql.files import identity_of, sha256
 from mfql.methods import declared_settings
+from mfql.suites import load
 from mfql.tasks import find_task
 from mfql.training.memory import Normaliser
 from mfql.training.provenance import provenance

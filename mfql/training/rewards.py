@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from mfql.data.dataset import Transitions
+from mfql.data.transitions import Transitions
 from mfql.settings import Settings
 
 T = TypeVar("T", bound=Transitions)

@@ -13,19 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from mfql.agents.interface import Agent, count_parameters
-from mfql.data.dataset import Dataset, load
 from mfql.data.description import check_simulation
+from mfql.data.transitions import Dataset
 from mfql.declared import agent_class, require_trainable
-from mfql.envs.usage import usage_of
+from mfql.envs.physics import described
 from mfql.errors import UserError
 from mfql.evaluation.interval import wilson
 from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, acting_seconds, save_policy
+from mfql.evaluation.usage import usage_of
 from mfql.experiment.run import RunFolder, describe_run, go_on_together
 from mfql.extensions import agent_file
 from mfql.files import json_text, sha256, write_json, write_whole
 from mfql.locks import locked
 from mfql.methods import checkpoint_stage, declared_settings, raw_settings, settings_hash, settings_source
 from mfql.settings import Settings
+from mfql.suites import load
 from mfql.tasks import Task, find_task, scored
 from mfql.training.checkpoint import Checkpoints
 from mfql.training.device import memory_errors_for_people, repays_compiling, set_precision
@@ -187,11 +189,9 @@ def _train_group(
     manifests: dict[int, dict[str, Any]],
     execution: Execution,
 ) -> None:
-    from mfql.envs.physics import described
-
     usage = usage_of(task.name)
     agent = kind(settings, dataset.observations.shape[1:], dataset.actions.shape[-1])
-    require_trainable(agent, settings, task.name, job.stage)
+    require_trainable(agent, settings, task, job.stage)
     execution = replace(execution, compiled=execution.compiled and agent.compilable)
     seeds = [seed for seed, _ in group]
     saved = [one for _, one in group if one is not None]
@@ -211,7 +211,7 @@ def _train_group(
         manifest = manifests[seed] | session | {"parameters": count_parameters(agent)}
         _write_manifest(job.run(seed), manifest, saved[0]["step"] if saved else 0)
     starts = _starts(job, seeds, agent)
-    trainer = Trainer(agent, dataset, [job.run(seed) for seed in seeds], execution, starts, saved or None)
+    trainer = Trainer(agent, dataset, task, [job.run(seed) for seed in seeds], execution, starts, saved or None)
     trainer.train()
     times = _times(trainer, time.time() - began)
     for row, seed in enumerate(seeds):

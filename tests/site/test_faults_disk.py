@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from mfql.data import generate
-from mfql.data.description import split_paths, verify
+from mfql.data.description import verify
+from mfql.suites import split_paths
 from mfql.training import log, train
 from mfql.training.checkpoint import Checkpoints
 from tests.support.faults import EPISODE, FINISHING, LOADING, Moment, Runs, before, call, fill, refused, small_disk
@@ -72,7 +73,7 @@ def test_a_fetch_onto_a_full_disk_says_what_it_needs_and_what_is_free(runs: Runs
     assert list(out.iterdir()) == []
     (disk / "filler").unlink()
     assert call(arguments)[0] == 0
-    assert verify(out, PUBLISHED)[0] == "downloaded"
+    assert verify(out, PUBLISHED, split_paths(out, PUBLISHED))[0] == "downloaded"
 
 
 @pytest.fixture(scope="module")

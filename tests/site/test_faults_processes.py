@@ -22,8 +22,8 @@ import torch
 
 import mfql.data.fetch as fetching
 from mfql import locks
-from mfql.data.description import split_paths
 from mfql.envs import vector
+from mfql.suites import split_paths
 from tests.support.faults import (
     EPISODE,
     EVALUATION,

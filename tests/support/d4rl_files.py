@@ -8,7 +8,8 @@ import h5py
 import numpy as np
 
 from mfql.envs.d4rl import TASKS
-from mfql.envs.make import make_env, reset_env
+from mfql.envs.isolated import reset_env
+from mfql.suites import make_env
 
 
 def _placement(base) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mfql.envs.d4rl import package_folder
+from mfql.envs.d4rl_package import package_folder
 from mfql.envs.d4rl_simulation import Simulation
 
 _PEN_AND_OTHERS = {"pen": "PenEnvV0", "hammer": "HammerEnvV0", "door": "DoorEnvV0", "relocate": "RelocateEnvV0"}

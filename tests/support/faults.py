@@ -24,8 +24,8 @@ import psutil
 import torch
 
 from mfql import cli
-from mfql.data.dataset import load
 from mfql.evaluation import rollout
+from mfql.suites import load
 from mfql.tasks import find_task
 from mfql.training import online, train
 from tests.support.training_runs import TASK, Workplace

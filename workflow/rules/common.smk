@@ -20,7 +20,8 @@ from mfql.plan import tell
 from mfql.experiment.configuration import generated_in, packs
 from mfql.plan.graph import graph_of, hand_over
 from mfql.settings import steps_of
-from mfql.tasks import find_task, registered_tasks, replayed, seeds_of_task, select_tasks, simulation_version
+from mfql.suites import replayed
+from mfql.tasks import find_task, known_tasks, registered_tasks, seeds_of_task, select_tasks, simulation_version
 from mfql.experiment.tuning import tuning_runs
 
 # `.venv/bin/snakemake` finds `.venv/bin/mfql` whether or not the environment is activated.
@@ -94,7 +95,9 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-PIXEL_TASK, STATE_TASK = r"visual-[\w.-]+", r"(?!visual-)[\w.-]+"
+# A pattern that nothing matches, where no task shows images.
+PIXEL_TASK = "|".join(re.escape(name) for name, task in for_people(known_tasks).items() if task.pixels) or r"(?!)"
+STATE_TASK = rf"(?!(?:{PIXEL_TASK})/)[\w.-]+"
 OTHER_SEEDS = rf"(?!(?:{'|'.join(str(seed) for seeds in NAMED_SEEDS for seed in seeds)})\b)\d+"
 # What one training job takes, as name, seeds, tasks, and what its seed wildcard stands for: a pack of the configuration's
 # seeds, another seed that somebody asks for, or a seed of a pixel task, which are trained alone.
@@ -190,7 +193,7 @@ def wanted(stage, name="evaluation.json"):
     return [
         file
         for task in WANTED[stage]["tasks"]
-        for file in expand(run_files(stage, seeds_of_task(config, task), name), method=WANTED[stage]["methods"], task=task)
+        for file in expand(run_files(stage, seeds_of_task(config, for_people(find_task, task)), name), method=WANTED[stage]["methods"], task=task)
     ]
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import gymnasium
 
-from mfql.envs import d4rl
-from mfql.envs.make import Isolated, make_env, make_envs
-from mfql.envs.pixels import FRAMES
-from mfql.envs.registered import make_registered
-from mfql.tasks import Registered, Task, is_visual, registered_tasks
+from mfql.envs.isolated import Isolated
+from mfql.envs.pixels import FRAMES, StackedFrames
+from mfql.suites import suite_of
+from mfql.suites.own import Own
+from mfql.suites.suite import Suite
+from mfql.tasks import Registered, Task, registered_tasks
 
 # What the row of a task of one's own says of its environment.
 _ROW = ("env_id", "max_episode_steps", "score_low", "score_high")
@@ -29,31 +30,31 @@ def usage_of(task_name: str) -> dict[str, Any]:
     Raises:
         UserError: the environment cannot be made.
     """
-    env = make_env(task_name)
+    suite = suite_of(task_name)
+    env = suite.make(task_name)
     try:
-        units, own = env.units, registered_tasks().get(task_name)
+        units, own = env.units, suite.tasks[task_name] if isinstance(suite, Own) else None
         return {
-            "environment": _environment(task_name, env) | (_own(own) if own else {}),
+            "environment": _environment(suite, task_name, env) | (_own(own) if own else {}),
             "action_low": units.low.tolist(),
             "action_high": units.high.tolist(),
             "action_dtype": units.dtype,
             "actions_rescaled": units.rescaled,
             "observation_layout": env.get_wrapper_attr("layout") if own else None,
-            "observation_frames": FRAMES if is_visual(task_name) else None,
+            "observation_frames": FRAMES if isinstance(env.env, StackedFrames) else None,
         }
     finally:
         env.close()
 
 
-def _environment(task_name: str, env: Isolated) -> dict[str, Any]:
+def _environment(suite: Suite, task_name: str, env: Isolated) -> dict[str, Any]:
     spec, wrappers = env.unwrapped.spec, []
     inner: gymnasium.Env = env
     while isinstance(inner, gymnasium.Wrapper):
         wrappers.append(type(inner).__name__)
         inner = inner.env
-    suite = "d4rl" if task_name in d4rl.TASKS else "gymnasium" if task_name in registered_tasks() else "ogbench"
     return {
-        "suite": suite,
+        "suite": suite.name,
         "make": f"mfql.make_env({task_name!r})",
         "gymnasium_id": None if spec is None else spec.id,
         "time_limit": env.get_wrapper_attr("_max_episode_steps"),
@@ -86,8 +87,7 @@ def make_used(description: Mapping[str, Any], render: bool = False) -> Isolated:
     Raises:
         UserError: it cannot be made here.
     """
-    described = described_task(description)
-    return make_env(description["task"], render) if described is None else Isolated(make_registered(described, render))
+    return suite_used(description).make(description["task"], render)
 
 
 def make_all_used(description: Mapping[str, Any], count: int) -> list[Isolated]:
@@ -96,17 +96,15 @@ def make_all_used(description: Mapping[str, Any], count: int) -> list[Isolated]:
     Raises:
         UserError: as of `make_used`.
     """
-    if described_task(description) is None:
-        return make_envs(description["task"], count)
-    return [make_used(description) for _ in range(count)]
+    return suite_used(description).make_many(description["task"], count)
 
 
-def described_task(description: Mapping[str, Any]) -> Task | None:
-    """The task of one's own that a `policy.json` describes; None for one that is known here by its name."""
+def suite_used(description: Mapping[str, Any]) -> Suite:
+    """The suite of the task that a `policy.json` describes; it knows that task even where no table here has it."""
     name, used = description["task"], description.get("environment", {})
     if "env_id" not in used or name in registered_tasks():
-        return None
-    return Task(
+        return suite_of(name)
+    task = Task(
         name=name,
         suite="own",
         environment=name,
@@ -118,3 +116,4 @@ def described_task(description: Mapping[str, Any]) -> Task | None:
         settings_source="untuned",
         registered=Registered(data="", folder=None, **{column: used[column] for column in _ROW}),
     )
+    return Own({name: task})

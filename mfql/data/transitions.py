@@ -1,23 +1,14 @@
-"""Datasets as arrays; OGBench's are relabelled for one task by OGBench itself."""
+"""Datasets as arrays: transitions in the order of their trajectories, and what is known of them."""
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from mfql.data.constant import is_constant
-from mfql.data.description import REPLACE, split_paths, verify
-from mfql.errors import UserError
-from mfql.tasks import Task, is_visual
-
-if TYPE_CHECKING:
-    import gymnasium
+from mfql.data.constant import constant_dimensions, is_constant
 
 ACTION_LIMIT = 1.0 - 1e-5
 _BLOCK = 1 << 18
@@ -143,122 +134,6 @@ class Dataset(Transitions):
         return np.flatnonzero(self.observation_std == 0.0).tolist()
 
 
-def load(task: Task, folder: str | Path) -> Dataset:
-    """The dataset of a task: OGBench's with rewards and masks as OGBench relabels them, others as their readers say.
-
-    `load_d4rl` reads D4RL's, `load_own` those that extensions name.
-
-    Args:
-        task: a row of the task table.
-        folder: where `{dataset}.npz` and `{dataset}-val.npz` are, or D4RL's `{dataset}.hdf5`; `{dataset}.json`, where
-            present, must agree with them.
-
-    Raises:
-        UserError: a file is absent, damaged, changed, or belongs to another environment.
-    """
-    from mfql.data.d4rl import load_d4rl
-    from mfql.data.own import load_own
-    from mfql.data.pixels import read_pixels
-    from mfql.envs import d4rl
-    from mfql.envs.make import make_env, reset_env
-
-    if task.registered:
-        return load_own(task, folder)
-    if task.dataset in d4rl.TASKS:
-        return load_d4rl(task, folder)
-
-    paths = split_paths(folder, task.dataset)
-    env = make_env(task.name)
-    try:
-        reset_env(env, 0)  # Relabelling resets it without a seed; what that draws follows from this one.
-        for path in paths.values():
-            check_arrays(path, _array_shapes(env), f"It is no dataset of this task. {REPLACE}")
-        source, digest = verify(folder, task.dataset)
-        train, val = (read_pixels if is_visual(task.name) else _read_states)(task, paths, env)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{paths['train']} or {paths['val'].name} is damaged: {error}", REPLACE) from error
-    finally:
-        env.close()
-    mean, std = observation_statistics(train.observations)
-    return Dataset(
-        **vars(train),
-        val=val,
-        observation_mean=mean,
-        observation_std=std,
-        sha256=digest,
-        name=task.dataset,
-        source=source,
-    )
-
-
-def _read_states(task: Task, paths: dict[str, Path], env: gymnasium.Env) -> list[Transitions]:
-    """Training and validation transitions of a state task, as OGBench's own loader makes them."""
-    import ogbench
-
-    splits = ogbench.make_env_and_datasets(task.name, dataset_path=str(paths["train"]), dataset_only=True, cur_env=env)
-    for path, split in zip(paths.values(), splits, strict=True):
-        if len(split["next_observations"]) != len(split["observations"]):
-            raise UserError(f"{path}: the last row does not end its trajectory", REPLACE)
-        np.clip(split["actions"], -ACTION_LIMIT, ACTION_LIMIT, out=split["actions"])
-    return [Transitions(**{field.name: split[field.name] for field in fields(Transitions)}) for split in splits]
-
-
-def _array_shapes(env: gymnasium.Env) -> dict[str, tuple[int, ...]]:
-    """The shape of a row of each array that a dataset of this environment must have."""
-    base: Any = env.unwrapped
-    shapes = {
-        "observations": tuple(base.observation_space.shape or ()),
-        "actions": tuple(env.action_space.shape or ()),
-        "terminals": (),
-        "qpos": (base.model.nq,),
-    }
-    if hasattr(base, "_num_buttons"):
-        shapes["button_states"] = (base._num_buttons,)
-    return shapes
-
-
-def check_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]], lacking: str) -> None:
-    """Refuse an `.npz` file whose arrays are not those of the environment; reads the arrays' headers alone.
-
-    Args:
-        shapes: of a row of each array.
-        lacking: what to do about a file that lacks one.
-
-    Raises:
-        UserError: the file is absent or unreadable, or lacks an array, or one has another shape or no numbers.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = set(archive.namelist())
-            headers = {name: _header(archive, f"{name}.npy") for name in shapes if f"{name}.npy" in names}
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist", "Make it with mfql data generate, or mfql data fetch.") from error
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        raise UserError(f"{path} is no readable .npz file: {error}", REPLACE) from error
-    missing = [name for name in shapes if name not in headers]
-    if missing:
-        raise UserError(f"{path} lacks the arrays {', '.join(missing)}", lacking)
-    rows = next(iter(headers.values()))[0][:1]
-    for name, (shape, dtype) in headers.items():
-        if shape != rows + shapes[name]:
-            expected = f"[{rows[0] if rows else 'N'}{''.join(f', {size}' for size in shapes[name])}]"
-            raise UserError(
-                f"{path}: {name} has the shape {list(shape)}, and the task's environment needs {expected}",
-                f"It is the dataset of another environment. {REPLACE}",
-            )
-        if dtype.kind not in "biuf":
-            raise UserError(f"{path}: {name} has the type {dtype}, which is no number", REPLACE)
-
-
-def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array in an npz file."""
-    with archive.open(name) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-    return shape, dtype
-
-
 def observation_statistics(observations: np.ndarray | StackedImages) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation over rows, in float64, block by block; for pixels 0 and 1: they stay as they are.
 
@@ -273,3 +148,29 @@ def observation_statistics(observations: np.ndarray | StackedImages) -> tuple[np
     std = np.sqrt(squares / len(observations)).astype(np.float32)
     varying = np.maximum(std, np.finfo(np.float32).tiny)
     return mean.astype(np.float32), np.where(is_constant(observations), np.float32(0.0), varying)
+
+
+def summary(splits: Mapping[str, Transitions]) -> str:
+    """What a dataset holds, for people; last, the observation dimensions that do not vary over the training rows.
+
+    Of images, which are not divided by their deviation, there are none.
+    """
+    lines = []
+    for split, rows in splits.items():
+        ends = np.flatnonzero(rows.terminals > 0)
+        starts = np.append(0, ends[:-1] + 1)
+        returns = np.add.reduceat(rows.rewards, starts)
+        lengths = ends - starts + 1
+        lines += [
+            f"{split}: {len(rows)} transitions, {len(ends)} trajectories of {lengths.min()} to {lengths.max()} steps",
+            f"  observations {list(rows.observations.shape[1:])}, actions [{rows.actions.shape[1]}], of which"
+            f" {np.mean(np.abs(rows.actions) > 0.99):.1%} lie at a bound",
+            f"  sum of rewards of a trajectory: {returns.min():.4g} to {returns.max():.4g}, mean {returns.mean():.4g}",
+            f"  {np.mean(rows.masks[ends] == 0):.1%} of the trajectories end in a step with mask 0",
+        ]
+    observations = splits["train"].observations
+    columns = [] if isinstance(observations, StackedImages) else constant_dimensions(observations)
+    constant = [f"{column} (always {observations[0, column]:.4g})" for column in columns]
+    if constant:
+        lines.append(f"observation dimensions that do not vary: {', '.join(constant)}; training divides them by 1")
+    return "\n".join(lines)

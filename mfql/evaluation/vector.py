@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from mfql.envs.make import reset_env
-from mfql.envs.usage import make_all_used
+from mfql.envs.isolated import reset_env
 from mfql.errors import UserError
+from mfql.evaluation.usage import make_all_used
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 _ALIGNMENT = 64  # bytes; a cache line

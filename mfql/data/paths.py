@@ -1,0 +1,43 @@
+"""Where a dataset's files lie: OGBench's and D4RL's by their names in a folder, those of one's own by their row."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mfql.tasks import Task
+
+SPLITS = ("train", "val")
+
+
+def description_path(folder: str | Path, dataset: str) -> Path:
+    """The file that describes a dataset. It is written last: without it the files beside it may not belong together."""
+    return Path(folder) / f"{dataset}.json"
+
+
+def ogbench_paths(folder: str | Path, dataset: str) -> dict[str, Path]:
+    """The files of a dataset's training and validation split, by OGBench's names."""
+    return {"train": Path(folder) / f"{dataset}.npz", "val": Path(folder) / f"{dataset}-val.npz"}
+
+
+def d4rl_paths(folder: str | Path, dataset: str) -> dict[str, Path]:
+    """The one file of a dataset; D4RL has no validation split."""
+    return {"train": Path(folder) / f"{dataset}.hdf5"}
+
+
+def own_paths(task: Task) -> dict[str, Path]:
+    """The files of a task's dataset: `train`, and `val` where `NAME-val.npz` lies beside `NAME.npz`."""
+    own = task.registered
+    if own is None:
+        raise ValueError(f"{task.name} names no dataset of its own")
+    if own.data.startswith("minari:"):
+        return {"train": minari_folder(own.data) / "data" / "main_data.hdf5"}
+    train = Path(own.data)
+    val = train.with_name(f"{train.stem}-val.npz")
+    return {"train": train, "val": val} if train.suffix == ".npz" and val.exists() else {"train": train}
+
+
+def minari_folder(data: str) -> Path:
+    """Where Minari keeps a dataset; known without the package, which a machine that only launches need not have."""
+    root = os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets"
+    return Path(root) / data.removeprefix("minari:")
