@@ -147,6 +147,7 @@ def test_files_that_cannot_be_replayed_are_refused(tmp_path, cube):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match="no readable"):
         suite_of(task.name).replay(task, tmp_path, rows=5)
+    task = replace(task, dataset=task.name)
     own = Own({task.name: replace(task, registered=Registered("Any-v0", str(path), None, None, None, None))})
     with pytest.raises(UserError, match="no states to put its simulator into"):
         own.replay(task, tmp_path, rows=5)
