@@ -83,7 +83,7 @@ test-quick: $(DEVELOPMENT)
 lint: $(DEVELOPMENT)  ## style of the code and of the workflow
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
-	$(RUN) lint-imports --no-cache | tail -n 4
+	$(RUN) lint-imports --no-cache --no-logo
 	$(RUN) snakemake --lint
 
 types: $(DEVELOPMENT)  ## static types

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LINT = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+LINT = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache", "--no-logo"]
 
 
 def layers() -> list[list[str]]:
