@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mfql.agents.balance import combined, weighting_of
 from mfql.agents.flow_bc import FlowBC, FlowBCSettings
 from mfql.agents.interface import Parameters
-from mfql.agents.meanflow import candidate_actions, flow_terms, raw_actions
+from mfql.agents.meanflow import candidate_actions, flow_terms, policy_rate, raw_actions
 from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.networks import Dual, ResidualPolicy
 from mfql.agents.update import Updater, gradients, initial_state, views_of
@@ -314,13 +314,13 @@ def test_an_alpha_that_would_adapt_the_wrong_way_is_refused_by_name(change):
 @pytest.mark.parametrize(("schedule", "end"), [("cosine", 1e-5), ("constant", 1e-4)])
 def test_without_a_warm_up_the_first_update_has_the_full_learning_rate(schedule, end):
     options = replace(SMALL, offline_steps=1000, warmup_share=0.0, schedule=schedule, policy_learning_rate=1e-4)
-    rate = [options.policy_rate(torch.tensor(step)).item() for step in (0, 1000)]
+    rate = [policy_rate(options, torch.tensor(step)).item() for step in (0, 1000)]
     assert rate == pytest.approx([1e-4, end], rel=1e-5)
 
 
 def test_the_learning_rate_rises_then_falls_then_stays():
     options = replace(SMALL, offline_steps=1000, policy_learning_rate=1e-4, policy_learning_rate_end=1e-5)
-    rate = [options.policy_rate(torch.tensor(step)).item() for step in (0, 25, 50, 525, 1000, 5000)]
+    rate = [policy_rate(options, torch.tensor(step)).item() for step in (0, 25, 50, 525, 1000, 5000)]
     assert rate == pytest.approx([0.0, 5e-5, 1e-4, 5.5e-5, 1e-5, 1e-5], rel=1e-5)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mfql.agents.flow_bc import FlowBC, FlowBCSettings
-from mfql.agents.meanflow import FlowPolicy, FlowSettings, flow_terms, raw_actions
+from mfql.agents.meanflow import FlowPolicy, FlowSettings, flow_terms, raw_actions, scaled_noise
 from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.networks import Dual
 from mfql.agents.update import Updater, initial_state, views_of
@@ -325,7 +325,7 @@ def test_mfql_trains_and_acts_with_every_option(options):
 def test_uniform_noise_has_the_standard_deviation_of_the_normal_one():
     torch.manual_seed(7)
     uniform = replace(SMALL, noise_type="uniform", noise_std=0.7)
-    noise = uniform.noise(torch.rand(100_000))
+    noise = scaled_noise(uniform, torch.rand(100_000))
     assert float(noise.std()) == pytest.approx(0.7, rel=0.01)
     assert float(noise.abs().max()) == pytest.approx(0.7 * 3**0.5, rel=0.01)
     assert {draw.kind for draw in FlowBC(uniform, (3,), 2).update_draws().values()} == {"uniform"}

@@ -21,6 +21,7 @@ from mfql.agents.mlp import (
     advantage_weights,
     effective_batch,
     flow_errors,
+    matching_draws,
     required,
     td_loss,
 )
@@ -61,7 +62,7 @@ class FAWAC(ActorCriticValue):
     @override
     def update_draws(self) -> dict[str, Draw]:
         noise = Draw("normal", (self.settings.batch_size, self.action_dim))
-        return {**self.settings.flow_draws(self.action_dim), "noise_next": noise}
+        return {**matching_draws(self.settings.batch_size, self.action_dim), "noise_next": noise}
 
     @override
     def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:

@@ -9,7 +9,18 @@ from torch import Tensor
 from typing_extensions import override
 
 from mfql.agents.interface import Agent, Batch, Draw, Draws, Group, Losses, Parameters
-from mfql.agents.meanflow import FlowPolicy, FlowSettings, candidate_actions, flow_terms, raw_actions
+from mfql.agents.meanflow import (
+    FlowPolicy,
+    FlowSettings,
+    candidate_actions,
+    flow_draws,
+    flow_state,
+    flow_terms,
+    noise_draw,
+    policy_rate,
+    raw_actions,
+    scaled_noise,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +41,15 @@ class FlowBC(Agent):
 
     @override
     def update_draws(self) -> dict[str, Draw]:
-        return self.settings.flow_draws(self.action_dim)
+        return flow_draws(self.settings, self.action_dim)
 
     @override
     def act_draw(self) -> Draw:
-        return self.settings.noise_draw(1, self.action_dim)
+        return noise_draw(self.settings, 1, self.action_dim)
 
     @override
     def learning_rates(self, step: Tensor) -> dict[str, Tensor | float]:
-        return {"policy": self.settings.policy_rate(step)}
+        return {"policy": policy_rate(self.settings, step)}
 
     @override
     def prepared(self, parameters: Parameters) -> Parameters:
@@ -53,7 +64,7 @@ class FlowBC(Agent):
 
     @override
     def initial_state(self, seeds: int) -> dict[str, Tensor]:
-        return self.settings.flow_state(seeds)
+        return flow_state(self.settings, seeds)
 
     @override
     def next_state(self, state: Mapping[str, Tensor], step: Tensor, info: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -64,7 +75,7 @@ class FlowBC(Agent):
         if noise is None:
             raise ValueError("flow behaviour cloning acts on noise [S, B, 1, A]; None was given")
         seen = self.encode(parameters["policy"], observations)
-        return candidate_actions(self.policy, parameters["policy"], seen, self.settings.noise(noise)).squeeze(2)
+        return candidate_actions(self.policy, parameters["policy"], seen, scaled_noise(self.settings, noise)).squeeze(2)
 
     @override
     def diagnostics(
@@ -72,7 +83,7 @@ class FlowBC(Agent):
     ) -> dict[str, Tensor]:
         seen = self.encode(parameters["policy"], batch["observations"])
         flow = flow_terms(self.policy, parameters["policy"], seen, batch["actions"], draws, self.settings, state)
-        raw = raw_actions(self.policy, parameters["policy"], seen, self.settings.noise(draws["noise_bc"]))
+        raw = raw_actions(self.policy, parameters["policy"], seen, scaled_noise(self.settings, draws["noise_bc"]))
         return {
             "out_of_bounds": (raw.abs() > 1.0).float().mean((1, 2)),
             "flow_loss": flow.loss,

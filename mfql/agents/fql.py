@@ -10,7 +10,16 @@ from torch import Tensor
 from typing_extensions import override
 
 from mfql.agents.interface import Batch, Draw, Draws, Group, Losses, Parameters
-from mfql.agents.mlp import MLP, ActorCritic, FlowActor, FlowActorSettings, flow_errors, q_loss, required
+from mfql.agents.mlp import (
+    MLP,
+    ActorCritic,
+    FlowActor,
+    FlowActorSettings,
+    flow_errors,
+    matching_draws,
+    q_loss,
+    required,
+)
 from mfql.agents.parameters import Views
 from mfql.settings import require
 
@@ -52,7 +61,7 @@ class FQL(ActorCritic):
     @override
     def update_draws(self) -> dict[str, Draw]:
         noise = Draw("normal", (self.settings.batch_size, self.action_dim))
-        return {**self.settings.flow_draws(self.action_dim), "noise_pi": noise, "noise_next": noise}
+        return {**matching_draws(self.settings.batch_size, self.action_dim), "noise_pi": noise, "noise_next": noise}
 
     @override
     def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:

@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from mfql.agents.interface import Batch, Draw, Draws, Group, Losses, Parameters
-from mfql.agents.mlp import ActorCriticValue, FlowActor, FlowActorSettings, flow_errors, required
+from mfql.agents.mlp import ActorCriticValue, FlowActor, FlowActorSettings, flow_errors, matching_draws, required
 from mfql.settings import require
 
 
@@ -55,7 +55,7 @@ class IFQL(ActorCriticValue):
 
     @override
     def update_draws(self) -> dict[str, Draw]:
-        return self.settings.flow_draws(self.action_dim)
+        return matching_draws(self.settings.batch_size, self.action_dim)
 
     @override
     def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:

@@ -148,37 +148,42 @@ class FlowSettings(Settings):
             f"at most {_LARGEST_GRID} where time_distribution is adaptive",
         )
 
-    def noise_draw(self, *shape: int) -> Draw:
-        """The random array that `noise` makes e of."""
-        return Draw(self.noise_type, shape)
 
-    def noise(self, drawn: Tensor) -> Tensor:
-        """The noise e, of standard deviation `noise_std`, from what was drawn."""
-        if self.noise_type == "normal":
-            return self.noise_std * drawn
-        return (self.noise_std * math.sqrt(12.0)) * (drawn - 0.5)
+def noise_draw(settings: FlowSettings, *shape: int) -> Draw:
+    """The random array that `scaled_noise` makes e of."""
+    return Draw(settings.noise_type, shape)
 
-    def flow_draws(self, action_dim: int) -> dict[str, Draw]:
-        """The random arrays of the flow loss: noise before scaling, and uniform numbers for t and, if drawn, b."""
-        shape = (self.batch_size, 1)
-        start = {"start": Draw("uniform", shape)} if self.sample_b else {}
-        return {"noise_bc": self.noise_draw(self.batch_size, action_dim), "time": Draw("uniform", shape), **start}
 
-    def flow_state(self, seeds: int) -> dict[str, Tensor]:
-        """What the flow loss carries from one update to the next: of `adaptive`, the error at each time `[S, T]`."""
-        return {"time_errors": torch.ones(seeds, self.time_steps)} if self.time_distribution == "adaptive" else {}
+def scaled_noise(settings: FlowSettings, drawn: Tensor) -> Tensor:
+    """The noise e, of standard deviation `noise_std`, from what was drawn."""
+    if settings.noise_type == "normal":
+        return settings.noise_std * drawn
+    return (settings.noise_std * math.sqrt(12.0)) * (drawn - 0.5)
 
-    def policy_rate(self, step: Tensor) -> Tensor:
-        """The policy's learning rate at a step: linear warm-up, cosine to the end of the offline part, constant."""
-        warmup = self.warmup_share * self.offline_steps
-        start = 1.0 if warmup == 0 else 0.0  # Without a warm-up the first update has the full rate.
-        rise = (step / max(warmup, 1.0)).clamp(start, 1.0)
-        if self.schedule == "constant":
-            return self.policy_learning_rate * rise
-        progress = ((step - warmup) / max(self.offline_steps - warmup, 1.0)).clamp(0.0, 1.0)
-        drop = self.policy_learning_rate - self.policy_learning_rate_end
-        cosine = self.policy_learning_rate_end + drop * 0.5 * (1.0 + torch.cos(torch.pi * progress))
-        return torch.where(step < warmup, self.policy_learning_rate * rise, cosine)
+
+def flow_draws(settings: FlowSettings, action_dim: int) -> dict[str, Draw]:
+    """The random arrays of the flow loss: noise before scaling, and uniform numbers for t and, if drawn, b."""
+    shape = (settings.batch_size, 1)
+    start = {"start": Draw("uniform", shape)} if settings.sample_b else {}
+    return {"noise_bc": noise_draw(settings, settings.batch_size, action_dim), "time": Draw("uniform", shape), **start}
+
+
+def flow_state(settings: FlowSettings, seeds: int) -> dict[str, Tensor]:
+    """What the flow loss carries from one update to the next: of `adaptive`, the error at each time `[S, T]`."""
+    return {"time_errors": torch.ones(seeds, settings.time_steps)} if settings.time_distribution == "adaptive" else {}
+
+
+def policy_rate(settings: FlowSettings, step: Tensor) -> Tensor:
+    """The policy's learning rate at a step: linear warm-up, cosine to the end of the offline part, constant."""
+    warmup = settings.warmup_share * settings.offline_steps
+    start = 1.0 if warmup == 0 else 0.0  # Without a warm-up the first update has the full rate.
+    rise = (step / max(warmup, 1.0)).clamp(start, 1.0)
+    if settings.schedule == "constant":
+        return settings.policy_learning_rate * rise
+    progress = ((step - warmup) / max(settings.offline_steps - warmup, 1.0)).clamp(0.0, 1.0)
+    drop = settings.policy_learning_rate - settings.policy_learning_rate_end
+    cosine = settings.policy_learning_rate_end + drop * 0.5 * (1.0 + torch.cos(torch.pi * progress))
+    return torch.where(step < warmup, settings.policy_learning_rate * rise, cosine)
 
 
 class FlowPolicy(ResidualPolicy):
@@ -213,7 +218,7 @@ class FlowTerms:
         error: unweighted mean squared error `[S]`.
         prediction, tangent, target: the network's output, its derivative along the path (zero where none is taken) and
             the clipped target `[S, B, A]`.
-        state: `FlowSettings.flow_state` after this update.
+        state: that of `flow_state` after this update.
     """
 
     loss: Tensor
@@ -274,10 +279,10 @@ def flow_terms(
     Args:
         observations: `[S, B, D]`, encoded.
         actions: the data's `[S, B, A]`.
-        draws: those of `settings.flow_draws`, each with the leading seed axis.
-        state: with the entries of `settings.flow_state`, where it has any.
+        draws: those of `flow_draws`, each with the leading seed axis.
+        state: with the entries of `flow_state`, where it has any.
     """
-    noise = settings.noise(draws["noise_bc"])
+    noise = scaled_noise(settings, draws["noise_bc"])
     times, indices = _times(draws["time"], settings, state)
     interpolated = torch.lerp(actions, noise, times)
     velocity = noise - actions
@@ -312,7 +317,7 @@ def _times(uniform: Tensor, settings: FlowSettings, state: Mapping[str, Tensor] 
         return torch.sigmoid(settings.logit_mean + settings.logit_std * torch.special.ndtri(uniform)), None
     if distribution == "adaptive":
         if state is None:
-            raise ValueError("times that adapt need the errors of `FlowSettings.flow_state`; no state was given")
+            raise ValueError("times that adapt need the errors of `flow_state`; no state was given")
         floor, errors = settings.adaptive_floor, state["time_errors"]
         chances = floor / size + (1.0 - floor) * errors / errors.sum(1, keepdim=True)
         indices = torch.searchsorted(chances.cumsum(1), uniform.squeeze(-1)).clamp(max=size - 1)

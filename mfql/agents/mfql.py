@@ -18,7 +18,18 @@ from typing_extensions import override
 
 from mfql.agents.balance import weighting_of
 from mfql.agents.interface import Agent, Batch, Draw, Draws, Group, Losses, Parameters, no_grad_views
-from mfql.agents.meanflow import FlowPolicy, FlowSettings, candidate_actions, flow_terms, raw_actions
+from mfql.agents.meanflow import (
+    FlowPolicy,
+    FlowSettings,
+    candidate_actions,
+    flow_draws,
+    flow_state,
+    flow_terms,
+    noise_draw,
+    policy_rate,
+    raw_actions,
+    scaled_noise,
+)
 from mfql.agents.networks import Critic
 from mfql.agents.parameters import Views
 from mfql.settings import Conditions, require, require_effect
@@ -134,24 +145,24 @@ class MFQL(Agent):
     def update_draws(self) -> dict[str, Draw]:
         batch, candidates = self.settings.batch_size, self.settings.num_candidates
         return {
-            **self.settings.flow_draws(self.action_dim),
-            "noise_pi": self.settings.noise_draw(batch, self.action_dim),
-            "noise_next": self.settings.noise_draw(batch, candidates, self.action_dim),
+            **flow_draws(self.settings, self.action_dim),
+            "noise_pi": noise_draw(self.settings, batch, self.action_dim),
+            "noise_next": noise_draw(self.settings, batch, candidates, self.action_dim),
         }
 
     @override
     def diagnose_draws(self) -> dict[str, Draw]:
         rows = min(_POOL_ROWS, self.settings.batch_size)
-        return {**self.update_draws(), "noise_pool": self.settings.noise_draw(rows, _POOL_CANDIDATES, self.action_dim)}
+        return {**self.update_draws(), "noise_pool": noise_draw(self.settings, rows, _POOL_CANDIDATES, self.action_dim)}
 
     @override
     def act_draw(self) -> Draw:
         candidates = self.settings.acting_candidates or self.settings.num_candidates
-        return self.settings.noise_draw(candidates, self.action_dim)
+        return noise_draw(self.settings, candidates, self.action_dim)
 
     @override
     def learning_rates(self, step: Tensor) -> dict[str, Tensor | float]:
-        return {"policy": self.settings.policy_rate(step), "critic": self.settings.critic_learning_rate}
+        return {"policy": policy_rate(self.settings, step), "critic": self.settings.critic_learning_rate}
 
     @override
     def prepared(self, parameters: Parameters) -> Parameters:
@@ -190,7 +201,7 @@ class MFQL(Agent):
         Returns:
             -Q(s, clip(g(s, e, 1))) + bound loss; alpha flow loss; and what to log, alpha among it.
         """
-        policy, noise = parameters["policy"], self.settings.noise(draws["noise_pi"])
+        policy, noise = parameters["policy"], scaled_noise(self.settings, draws["noise_pi"])
         observations = self.encode(policy, batch["observations"])
         raw = raw_actions(self.policy, policy, observations, noise)
         values = self.aggregate(self.critic(no_grad_views(parameters["critic"]), seen, raw.clamp(-1.0, 1.0)))
@@ -240,7 +251,7 @@ class MFQL(Agent):
         Returns:
             actions `[S, B, A]`, values `[S, B]`.
         """
-        scaled = self.settings.noise(noise)
+        scaled = scaled_noise(self.settings, noise)
         actions = candidate_actions(self.policy, policy, self.encode(policy, observations), scaled)
         values = self.candidate_values(critic, self.encode(critic, observations), actions)
         best, index = values.max(-1)
@@ -270,7 +281,7 @@ class MFQL(Agent):
             "alpha_moves": torch.zeros(seeds),
         }
         running = self.settings.normalize_q and self.settings.q_scale == "running"
-        return state | self.settings.flow_state(seeds) | ({"q_scale": torch.zeros(seeds)} if running else {})
+        return state | flow_state(self.settings, seeds) | ({"q_scale": torch.zeros(seeds)} if running else {})
 
     @override
     def next_state(self, state: Mapping[str, Tensor], step: Tensor, info: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -320,7 +331,7 @@ class MFQL(Agent):
     ) -> dict[str, Tensor]:
         policy, critic = parameters["policy"], parameters["critic"]
         observations, seen = (self.encode(views, batch["observations"]) for views in (policy, critic))
-        noise = self.settings.noise(draws["noise_next"])
+        noise = scaled_noise(self.settings, draws["noise_next"])
         raw = raw_actions(self.policy, policy, observations, noise[:, :, 0])
         at_raw = self.aggregate(self.critic(critic, seen, raw))
         at_clipped = self.aggregate(self.critic(critic, seen, raw.clamp(-1.0, 1.0)))
@@ -371,7 +382,7 @@ class MFQL(Agent):
         rows, pool = noise.shape[1:3]
         policy, critic = parameters["policy"], parameters["target_critic"]
         seen, of_critic = (self.encode(views, batch["next_observations"][:, :rows]) for views in (policy, critic))
-        candidates = candidate_actions(self.policy, policy, seen, self.settings.noise(noise))
+        candidates = candidate_actions(self.policy, policy, seen, scaled_noise(self.settings, noise))
         values = self.candidate_values(critic, of_critic, candidates).sort(-1).values
         below = (torch.arange(pool + 1, device=values.device) / pool) ** self.settings.num_candidates
         chances = below.diff()

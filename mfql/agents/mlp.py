@@ -89,13 +89,6 @@ class FlowActorSettings(ActorCriticSettings):
         super().check()
         require("flow_steps", self.flow_steps, self.flow_steps >= 1, "one or more")
 
-    def flow_draws(self, action_dim: int) -> dict[str, Draw]:
-        """The random arrays of `flow_errors`."""
-        return {
-            "noise_bc": Draw("normal", (self.batch_size, action_dim)),
-            "time": Draw("uniform", (self.batch_size, 1)),
-        }
-
 
 class MLP:
     """Linear layers with tanh-GELU between them: `layer0`, `layer1`, ..., the last one linear.
@@ -167,6 +160,11 @@ class FlowActor:
     def candidates(self, parameters: Views, observations: Tensor, noise: Tensor) -> Tensor:
         """K clipped actions for each observation: `[S, B, D]` and noise `[S, B, K, A]` -> `[S, B, K, A]`."""
         return self.sample(parameters, observations, noise.flatten(1, 2)).unflatten(1, (-1, noise.shape[2]))
+
+
+def matching_draws(rows: int, action_dim: int) -> dict[str, Draw]:
+    """The random arrays of `flow_errors` over so many rows."""
+    return {"noise_bc": Draw("normal", (rows, action_dim)), "time": Draw("uniform", (rows, 1))}
 
 
 def flow_errors(

@@ -9,7 +9,7 @@ import torch
 
 from mfql.agents.flax import as_released, load_released
 from mfql.agents.interface import Parameters
-from mfql.agents.meanflow import candidate_actions, flow_terms, raw_actions
+from mfql.agents.meanflow import candidate_actions, flow_terms, policy_rate, raw_actions
 from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.update import Updater, in_precision, initial_state, views_of
 from mfql.errors import UserError
@@ -180,7 +180,7 @@ class Fixture:
     def _schedule(self) -> Iterator[Comparison]:
         steps = self.arrays["sched:steps"]
         device = self.computed.device
-        ours = [self.agent.settings.policy_rate(torch.tensor(int(step), device=device)).item() for step in steps]
+        ours = [policy_rate(self.agent.settings, torch.tensor(int(step), device=device)).item() for step in steps]
         yield compare("schedule", "sched:actor_lr", np.array(ours), self.arrays["sched:actor_lr"])
 
     def _alpha_trace(self) -> Iterator[Comparison]:

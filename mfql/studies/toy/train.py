@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from mfql.agents.flow_bc import FlowBC
 from mfql.agents.interface import Draw, count_parameters
-from mfql.agents.meanflow import FlowPolicy, raw_actions
+from mfql.agents.meanflow import FlowPolicy, raw_actions, scaled_noise
 from mfql.agents.parameters import Views
 from mfql.agents.update import Updater, initial_state, views_of
 from mfql.declared import training_version
@@ -240,4 +240,4 @@ def data(seed: int, purpose: str, size: int, device: torch.device) -> Tensor:
 def _noise(settings: ToySettings, seed: int, purpose: str, size: int, device: torch.device) -> Tensor:
     source = generator(device, seed, "toy", purpose)
     draw = torch.randn if settings.noise_type == "normal" else torch.rand
-    return settings.noise(draw((size, 2), generator=source, device=device))
+    return scaled_noise(settings, draw((size, 2), generator=source, device=device))
