@@ -21,10 +21,10 @@ from mfql.tasks import load_tasks
 CONFIG = Path(__file__).parents[1] / "config"
 TASK = "cube-double-play-singletask-task2-v0"
 HEADER = (
-    "task,suite,environment,dataset,metric,score_rule,discount,alpha,num_candidates,time_steps,"
+    "task,suite,environment,dataset,observations,metric,score_rule,discount,alpha,num_candidates,time_steps,"
     "offline_steps,pretrain_steps,online_steps,online,settings_source\n"
 )
-ROW = "a-task,ogbench,a,a-play-v0,success,last_three,0.995,120,5,50,1000,700,500,yes,table\n"
+ROW = "a-task,ogbench,a,a-play-v0,state,success,last_three,0.995,120,5,50,1000,700,500,yes,table\n"
 
 
 @pytest.fixture
