@@ -15,7 +15,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 import pytest
 
-from tests.support.training_runs import SHORT, Workplace
+from mfql.extensions import VARIABLE
+from tests.support.training_runs import MINIATURE, SHORT, Workplace
+
+# Known to this process and to all that it starts.
+os.environ[VARIABLE] = str(MINIATURE)
 
 # No test is timed: a busy machine fails none.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -41,6 +45,14 @@ def rendering() -> None:
         if os.environ.get("MFQL_TEST_RENDERING") == "required":
             pytest.fail(message)
         pytest.skip(f"{message}; install libegl1 and libgl1-mesa-dri")
+
+
+@pytest.fixture(autouse=True)
+def extensions_stay() -> Iterator[None]:
+    """A configuration that is read names its extensions to the whole process: no other test sees them."""
+    before = os.environ[VARIABLE]
+    yield
+    os.environ[VARIABLE] = before
 
 
 @pytest.fixture(autouse=True)

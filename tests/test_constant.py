@@ -21,7 +21,6 @@ from mfql.data.own import describe_own
 from mfql.errors import UserError
 from mfql.experiment.configuration import find_run, read_configuration
 from mfql.experiment.run import Fate, RunFolder, changes, describe_run
-from mfql.extensions import VARIABLE
 from mfql.operations.verify import verify
 from mfql.plan.outlook import Outlooks
 from mfql.tasks import find_task
@@ -34,12 +33,6 @@ from tests.test_extend import BOUNDED, VECTOR, arrays, registered
 
 CONFIG = ROOT / "config"
 METHOD = "bc-miniature+observation_statistics=valid+offline_steps=4+eval_interval=4+eval_episodes=1+log_interval=2"
-
-
-@pytest.fixture(autouse=True)
-def no_extensions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test extends ends with it."""
-    monkeypatch.setenv(VARIABLE, "")
 
 
 class Rows(SimpleNamespace):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from mfql.methods import checkpoint_stage, raw_settings
 from mfql.settings import STAGES, Settings
 from mfql.training.loop import Execution
 from mfql.training.train import Job, train
+from tests.support.training_runs import METHOD_FILES, MINIATURE
 from tests.test_extend import FILES
 from tests.test_placeholder import BLOCK
 from tests.test_workflow import clone
@@ -36,7 +38,7 @@ ROOT = Path(__file__).parents[1]
 DECLARING = str(ROOT / "tests" / "support" / "declaring_agent.py")
 # The shipped methods, and the one-file agent of docs/extend.md.
 LAB = {name: content for name, content in FILES.items() if name in ("mylab/agents/rwr.py", "mylab/methods/rwr.yaml")}
-METHODS = [*sorted(path.stem for path in (ROOT / "config" / "methods").glob("*.yaml")), "rwr"]
+METHODS = [*(path.stem for path in METHOD_FILES), "rwr"]
 TASKS = [
     "pointmaze-medium-navigate-singletask-task2-v0",
     "cube-double-play-singletask-task2-v0",
@@ -114,7 +116,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_text(content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(VARIABLE, str(folder / "mylab"))
+        patch.setenv(VARIABLE, os.pathsep.join([str(MINIATURE), str(folder / "mylab")]))
         made = Place(folder)
         yield made
         made.process.stdin.close()

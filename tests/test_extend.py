@@ -35,6 +35,7 @@ from mfql.report.tasks import by_task
 from mfql.studies.tuning.freeze import freeze
 from mfql.tasks import find_task, select_tasks
 from tests.support.plain_loop import played
+from tests.support.training_runs import MINIATURE
 from tests.test_workflow import Project, clone
 
 ROOT = Path(__file__).parents[1]
@@ -43,12 +44,6 @@ PAGE = (ROOT / "docs" / "extend.md").read_text()
 FILES = dict(re.findall(r"^`(mylab/[\w./-]+)`\n\n```\w+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 COMMANDS = re.findall(r"^    ((?:MFQL_EXTENSIONS=\S+ )?(?:snakemake|mfql|python) .*)$", PAGE, re.MULTILINE)
 HEADER = "task,env_id,data,metric,max_episode_steps,score_low,score_high\n"
-
-
-@pytest.fixture(autouse=True)
-def no_extensions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test extends ends with it."""
-    monkeypatch.setenv(VARIABLE, "")
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +132,7 @@ def assert_policies_act_alone(runs: Path, each: dict[str, list[float]], folder: 
     run = runs / "mfql-point" / "point" / "seed1" / "online"
     expected = evaluate(run, 20, folder / "found.json", None, workers=0)["each"]
     shutil.copytree(run / "run" / "policy", folder / "alone")
-    os.environ[VARIABLE] = ""
+    os.environ[VARIABLE] = str(MINIATURE)
     alone = load_policy(folder / "alone")
     assert played(alone, alone.make_env(), 20) == expected
 
@@ -223,9 +218,9 @@ def test_returns_are_no_percentages_and_never_averaged_over_tasks(tmp_path: Path
 
 
 def table(folder: Path, rows: str, header: str = HEADER) -> None:
-    """Make the folder the extension, with this task table."""
+    """Make the folder an extension, with this task table."""
     (folder / "tasks.csv").write_text(header + rows)
-    extend([folder])
+    extend([MINIATURE, folder])
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,12 @@ from mfql.report.verdict_tables import References
 from mfql.tasks import load_tasks
 from mfql.training.checkpoint import Checkpoints
 from mfql.training.memory import Normaliser
-from tests.support.training_runs import ROOT, Workplace
+from tests.support.training_runs import MINIATURE, ROOT, Workplace
 from tests.test_workflow import TASK, Project, clone
 
 CONFIG = ROOT / "config"
 SUFFIX = "-miniature"
-METHODS = sorted(path.stem for path in (CONFIG / "methods").glob(f"*{SUFFIX}.yaml"))
+METHODS = sorted(path.stem for path in (MINIATURE / "methods").glob(f"*{SUFFIX}.yaml"))
 AGENTS = {method: raw_settings(method, TASK, "online", CONFIG)["agent"] for method in METHODS}
 # What a method goes through to be fine-tuned online.
 STAGES = {

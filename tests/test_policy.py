@@ -35,18 +35,12 @@ from mfql.tasks import SCORED_EVALUATIONS
 from mfql.training.loop import Execution
 from mfql.training.train import Job, train
 from tests.support.plain_loop import played
-from tests.support.training_runs import ROOT
+from tests.support.training_runs import MINIATURE, ROOT
 from tests.test_extend import BOUNDED, FILES, VECTOR, Odd, arrays, registered
 
 CONFIG, CPU = ROOT / "config", torch.device("cpu")
 POINTMAZE, ANTMAZE, PEN = "pointmaze-medium-navigate-singletask-task1-v0", "antmaze-umaze-v2", "pen-human-v1"
 CUBE = "cube-single-play-singletask-task1-v0"
-
-
-@pytest.fixture(autouse=True)
-def no_extensions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test extends ends with it."""
-    monkeypatch.setenv(VARIABLE, "")
 
 
 def write(folder: Path, task: str, method: str = "mfql-miniature", seed: int = 3, **more: Any) -> Path:
@@ -117,7 +111,7 @@ def point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "mylab" / name).write_text(FILES[f"mylab/{name}"])
     monkeypatch.syspath_prepend(str(tmp_path / "mylab"))
     monkeypatch.delitem(sys.modules, "point", raising=False)
-    extend([tmp_path / "mylab"])
+    extend([MINIATURE, tmp_path / "mylab"])
     return tmp_path
 
 

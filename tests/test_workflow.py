@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from mfql.extensions import VARIABLE
+
 ROOT = Path(__file__).parents[1]
 TASK = "pointmaze-medium-navigate-singletask-task1-v0"
 NOTHING_TO_DO = "Nothing to be done"
@@ -27,7 +29,7 @@ class Project:
 
     def snakemake(self, *arguments: str, fails: bool = False) -> str:
         """Run snakemake in the project; returns all that it prints."""
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", VARIABLE: ""}
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
         done = subprocess.run(
             command,
@@ -66,7 +68,7 @@ def clone(folder: Path) -> Project:
     """What a user has before the first run."""
     for name in ("workflow", "profiles", "config", "results/published"):
         shutil.copytree(ROOT / name, folder / name)
-    (folder / "tests").mkdir()
+    shutil.copytree(ROOT / "tests/miniature", folder / "tests/miniature")
     for name in ("Snakefile", "tests/miniature.yaml"):
         shutil.copy(ROOT / name, folder / name)
     return Project(folder)
@@ -279,7 +281,7 @@ def lose_an_evaluation(project: Project) -> Project:
 
 
 def edit_a_comment_of_the_settings(project: Project) -> Project:
-    with open(project.folder / "config/methods/mfql-miniature.yaml", "a") as file:
+    with open(project.folder / "tests/miniature/methods/mfql-miniature.yaml", "a") as file:
         file.write("# a remark\n")
     return project
 
@@ -326,7 +328,7 @@ def test_nothing_trains_after(change: Callable[[Project], Project], finished: Pr
 @pytest.mark.slow
 def test_changed_setting_trains_its_stage_anew_and_keeps_the_old_run(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "mfql")
-    settings = project.folder / "config/methods/flow_bc-miniature.yaml"
+    settings = project.folder / "tests/miniature/methods/flow_bc-miniature.yaml"
     settings.write_text(settings.read_text().replace("batch_size: 16", "batch_size: 8"))
     before = project.trained()
     project.miniature("offline")

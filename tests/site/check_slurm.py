@@ -32,7 +32,7 @@ def longer_miniature(folder: Path) -> Project:
     """A working copy whose runs last some seconds more."""
     project = clone(folder)
     for method, (offline, online) in LENGTHS.items():
-        path = folder / "config" / "methods" / f"{method}.yaml"
+        path = folder / "tests" / "miniature" / "methods" / f"{method}.yaml"
         text = path.read_text()
         for before, after in {
             "offline_steps: 60": f"offline_steps: {offline}",
