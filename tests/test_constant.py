@@ -28,8 +28,8 @@ from mfql.training.loop import Execution
 from mfql.training.memory import Normaliser
 from mfql.training.train import Job, train
 from tests.support.d4rl_files import write_rollouts
+from tests.support.own_tasks import BOUNDED, VECTOR, arrays, registered
 from tests.support.training_runs import ROOT
-from tests.test_extend import BOUNDED, VECTOR, arrays, registered
 
 CONFIG = ROOT / "config"
 METHOD = "bc-miniature+observation_statistics=valid+offline_steps=4+eval_interval=4+eval_episodes=1+log_interval=2"

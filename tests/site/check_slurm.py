@@ -17,9 +17,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_workflow import TASK, Project, clone
 
+from tests.support.project import Project, clone
 from tests.support.slurm_cluster import Cluster, Job, wait_for
+from tests.support.training_runs import TASK
 
 MFQL, FLOW_BC = "mfql-miniature", "flow_bc-miniature"
 # Long enough to be disturbed midway.

@@ -17,6 +17,7 @@ MINIATURE = ROOT / "tests" / "miniature"
 METHOD_FILES = sorted(path for folder in (ROOT / "config", MINIATURE) for path in folder.glob("methods/*.yaml"))
 TASK = "pointmaze-medium-navigate-singletask-task1-v0"
 DATASET = "pointmaze-medium-navigate-v0"
+METHOD = "mfql-miniature"
 
 # The least that trains offline and online: nothing is learnt.
 SHORT = """
