@@ -63,6 +63,16 @@ def small_numbers_stay() -> Iterator[None]:
         sys.modules["torch"].set_flush_denormal(False)
 
 
+@pytest.fixture(scope="module")
+def few_repetitions() -> Iterator[None]:
+    """For tests that look at no bootstrap's numbers."""
+    from mfql.report import bootstrap
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "REPETITIONS", 50)
+        yield
+
+
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
     """`made_once(name, make)`: a folder that `make` fills, one for all test processes; those that come later wait."""
