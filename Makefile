@@ -127,7 +127,7 @@ test-site: $(DEVELOPMENT)  ## faults in real runs: kills, full disks, no memory,
 	$(RUN) python -m pytest tests/site
 
 check-slurm: $(DEVELOPMENT)  ## the miniature through a real SLURM, jobs cancelled and requeued on the way; minutes
-	$(RUN) PYTHONPATH=tests python -m pytest tests/site/check_slurm.py
+	$(RUN) python -m pytest tests/site/check_slurm.py
 
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url $(UPGRADE)

@@ -19,6 +19,7 @@ from benchmarks.results import ROOT, LeftOut, Measurement
 from benchmarks.run import DEFAULT_PARTS, FAILED, PARTS, measure, paper_hours
 from benchmarks.tables import goals_table, section, write_docs
 from mfql.errors import UserError, unknown
+from mfql.extensions import extend
 from mfql.files import read_json, write_json
 from mfql.training.device import choose_device
 
@@ -111,6 +112,7 @@ def _check(options: argparse.Namespace) -> int:
     deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
     device = _prepare(options.device)
     size = SIZES[options.size or ("full" if device.type == "cuda" else "small")]
+    extend(size.extensions)
     if device.type == "cpu" and size.name == "full":
         raise UserError("--size full on a processor would take weeks", "Leave it out, or use --device cuda.")
     checked = Check(device, size, options.out or _RESULTS / f"check-{device.type}", deadline)

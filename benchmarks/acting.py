@@ -22,8 +22,8 @@ from mfql.settings import build_settings
 _CANDIDATES = (1, 5, 32)
 # Its cells fill a method's settings that differ by task.
 _TASK = "antmaze-large-navigate-singletask-task1-v0"
-# Files for tests of the workflow, and those whose update is another's, with other lengths or rates.
-NOT_MEASURED = ("-miniature", "-small", "-ablation", "-tuning", "-released")
+# Those whose update is another's, with other lengths or rates.
+NOT_MEASURED = ("-small", "-ablation", "-tuning", "-released")
 
 
 def policy_of(agent: Agent, device: torch.device) -> Policy:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from mfql.errors import UserError
 from mfql.extensions import extend
@@ -57,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="a folder with tasks, methods or agents of your own; may be repeated (docs/extend.md)",
     )
+    parser.add_argument(
+        "--print-completion", action=_PrintCompletion, choices=["bash", "zsh", "tcsh"], help="a shell's completion"
+    )
     commands = parser.add_subparsers(title="stages", required=True, metavar="COMMAND")
     _add_data(commands)
     _add_train(commands)
@@ -77,6 +81,31 @@ def _parser() -> argparse.ArgumentParser:
     report.add_commands(commands)
     toy.add_commands(commands)
     return parser
+
+
+class _PrintCompletion(argparse.Action):
+    """Print what completes this command line in a shell, and end."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, _: argparse.Namespace, shell: Any, __: str | None = None
+    ) -> None:
+        import shtab
+
+        _complete_paths(parser)
+        print(shtab.complete(parser, shell))
+        parser.exit()
+
+
+def _complete_paths(parser: argparse.ArgumentParser) -> None:
+    """Have every argument that is a path completed as one, a folder where it must be one, in all subcommands."""
+    import shtab
+
+    for action in parser._actions:
+        if action.type is Path:
+            action.complete = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE  # type: ignore[attr-defined]
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                _complete_paths(command)
 
 
 def _add_data(commands: argparse._SubParsersAction) -> None:

@@ -15,18 +15,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from mfql.declared import agent_stages
-from tests.test_methods import AGENTS, METHODS
-from tests.test_workflow import TASK, clone
+from mfql.extensions import extend
+from tests.support.miniature import METHODS, stages_of
+from tests.support.project import clone
+from tests.support.training_runs import MINIATURE, TASK
 
 
 def main(methods: list[str]) -> int:
     """Launch each method; returns how many failed."""
+    extend([MINIATURE])
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         project = clone(Path(folder) / "mfql")
         for method in methods:
-            stages = [stage for stage in ("offline", "online") if stage in agent_stages(AGENTS[method])]
+            stages = stages_of(method, "offline", "online")
             # A seed that the configuration does not name, so that it is trained alone.
             targets = [f"results/runs/{method}/{TASK}/seed7/{stage}/evaluation.json" for stage in stages]
             began = time.monotonic()

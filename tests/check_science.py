@@ -19,14 +19,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mfql.experiment.ablation import read_ablations
+from mfql.extensions import extend
 from tests.support.ablations import drawn
-from tests.support.training_runs import ROOT, Workplace
+from tests.support.training_runs import MINIATURE, ROOT, Workplace
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", help="ablations; default: all")
     names = parser.parse_args().names or list(read_ablations(ROOT / "config"))
+    extend([MINIATURE])
     with tempfile.TemporaryDirectory() as scratch:
         place = Workplace.make(Path(scratch))
         for name in names:

@@ -15,7 +15,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 import pytest
 
-from tests.support.training_runs import SHORT, Workplace
+from mfql.extensions import VARIABLE
+from tests.support.training_runs import MINIATURE, SHORT, Workplace
+
+# Known to this process and to all that it starts.
+os.environ[VARIABLE] = str(MINIATURE)
 
 # No test is timed: a busy machine fails none.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -44,11 +48,29 @@ def rendering() -> None:
 
 
 @pytest.fixture(autouse=True)
+def extensions_stay() -> Iterator[None]:
+    """A configuration that is read names its extensions to the whole process: no other test sees them."""
+    before = os.environ[VARIABLE]
+    yield
+    os.environ[VARIABLE] = before
+
+
+@pytest.fixture(autouse=True)
 def small_numbers_stay() -> Iterator[None]:
     """Training in a test's process makes the processor take the smallest numbers for zero: no other test sees that."""
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
+
+
+@pytest.fixture(scope="module")
+def few_repetitions() -> Iterator[None]:
+    """For tests that look at no bootstrap's numbers."""
+    from mfql.report import bootstrap
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "REPETITIONS", 50)
+        yield
 
 
 @pytest.fixture(scope="session")

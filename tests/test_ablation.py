@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,8 +27,8 @@ from mfql.training.distance import DataDistance
 from mfql.training.memory import Memory
 from tests.support.ablations import drawn, miniature
 from tests.support.fake_results import write_run
+from tests.support.project import clone
 from tests.support.training_runs import ROOT, Workplace
-from tests.test_workflow import clone
 
 CONFIG = ROOT / "config"
 NAMES = list(read_ablations(CONFIG))
@@ -271,21 +269,9 @@ def test_a_panels_command_has_the_configuration_that_was_given(tmp_path: Path):
 
 @pytest.mark.slow
 def test_the_workflow_trains_what_the_plan_counts(tmp_path: Path):
-    project = tmp_path / "mfql"
-    for name in ("workflow", "profiles", "config", "results/published"):
-        shutil.copytree(ROOT / name, project / name)
-    shutil.copy(ROOT / "Snakefile", project)
-    command = [sys.executable, "-m", "snakemake", "-n", "-p", "ablation_initialisation", "ablation_alpha"]
-    done = subprocess.run(
-        [*command, "--configfile", str(ROOT / "tests/miniature.yaml")],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    counts = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2)
+    printed = clone(tmp_path / "mfql").miniature("-n", "-p", "ablation_initialisation", "ablation_alpha")
+    counts = dict(line.split() for line in printed.splitlines() if len(line.split()) == 2)
     # Two points of one, twelve of the other; the base method's own runs serve both.
     assert (counts["train_offline_0_3"], counts["plan_ablation"]) == ("13", "2")
-    assert "mfql ablation draw results/miniature/ablations/alpha/plan.json --results results" in done.stdout
-    assert "--out results/miniature/ablations/alpha " in done.stdout
+    assert "mfql ablation draw results/miniature/ablations/alpha/plan.json --results results" in printed
+    assert "--out results/miniature/ablations/alpha " in printed

@@ -4,61 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from mfql.agents.balance import combined, weighting_of
 from mfql.agents.flow_bc import FlowBC, FlowBCSettings
 from mfql.agents.interface import Parameters
 from mfql.agents.meanflow import candidate_actions, flow_terms, policy_rate, raw_actions
 from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.networks import Dual, ResidualPolicy
-from mfql.agents.update import Updater, gradients, initial_state, views_of
-from mfql.draws import BLOCK, Draw, DrawStream, generator
+from mfql.agents.update import Updater, initial_state, views_of
+from mfql.draws import DrawStream, generator
 from mfql.errors import UserError
+from tests.support.updates import SMALL, batch_of, draws_of, make
 
 CPU = torch.device("cpu")
-SMALL = MFQLSettings(
-    offline_steps=100,
-    online_steps=10,
-    discount=0.9,
-    batch_size=12,
-    time_steps=5,
-    policy_hidden=8,
-    policy_blocks=2,
-    zero_init=False,
-    critic_hidden=(16, 16),
-    num_candidates=3,
-    alpha=2.0,
-    alpha_interval=10,
-    alpha_window=2,
-)
-
-
-def make(seeds: list[int], options: MFQLSettings = SMALL, observation_dim: int = 4, action_dim: int = 2):
-    agent = MFQL(options, (observation_dim,), action_dim)
-    state = initial_state(agent, [generator(CPU, seed, "initial") for seed in seeds], CPU)
-    return agent, state
-
-
-def batch_of(agent, seeds: list[int], index: int = 0) -> dict[str, torch.Tensor]:
-    size = agent.settings.batch_size
-    fields = {
-        "observations": Draw("normal", (size, agent.observation_dim)),
-        "next_observations": Draw("normal", (size, agent.observation_dim)),
-        "actions": Draw("uniform", (size, agent.action_dim)),
-        "rewards": Draw("normal", (size,)),
-        "masks": Draw("uniform", (size,)),
-    }
-    return DrawStream(fields, seeds, "test", CPU).at(index)
-
-
-def draws_of(agent, seeds: list[int], index: int = 0) -> dict[str, torch.Tensor]:
-    return DrawStream(agent.update_draws(), seeds, "update", CPU).at(index)
 
 
 def as_double(parameters: Parameters) -> Parameters:
@@ -324,58 +284,6 @@ def test_the_learning_rate_rises_then_falls_then_stays():
     assert rate == pytest.approx([0.0, 5e-5, 1e-4, 5.5e-5, 1e-5, 1e-5], rel=1e-5)
 
 
-def test_a_processors_generator_uses_the_lower_32_bits_of_a_seed():
-    first, same, other = (torch.Generator().manual_seed(seed) for seed in (5, 5 + (3 << 32), 6))
-    for draw in (torch.randn, torch.rand, partial(torch.randint, 2**62)):
-        values = [draw((200,), generator=source) for source in (first, same, other)]
-        assert torch.equal(values[0], values[1])
-        assert not torch.equal(values[0], values[2])
-
-
-def test_blocks_coincide_as_rarely_as_32_bits_let_them_and_never_at_one_step_of_two_seeds():
-    seeds, blocks = range(8), range(1_000_000 // BLOCK)
-    streams = [
-        [generator(CPU, seed, "offline/update", block).initial_seed() % 2**32 for seed in seeds] for block in blocks
-    ]
-    assert all(len(set(of_block)) == len(seeds) for of_block in streams)
-    count = len(seeds) * len(blocks)
-    coincident = count - len({stream for of_block in streams for stream in of_block})
-    assert coincident == 2
-    assert count * (count - 1) / 2**33 == pytest.approx(1.8, abs=0.05)  # as many are expected
-    one, two = (DrawStream({"noise": Draw("normal", (4,))}, [seed], "offline/update", CPU) for seed in (0, 1))
-    assert torch.equal(one.block(6578)["noise"], two.block(5727)["noise"])
-    assert not torch.equal(one.block(6578)["noise"], two.block(6578)["noise"])
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    seed=st.integers(0, 1000),
-    others=st.lists(st.integers(0, 1000), max_size=3),
-    index=st.integers(0, 3 * BLOCK),
-    detour=st.lists(st.integers(0, 3 * BLOCK), max_size=4),
-)
-def test_a_draw_depends_on_its_key_and_index_alone(seed, others, index, detour):
-    draws = {"noise": Draw("normal", (3,)), "rows": Draw("integer", (2,))}
-    alone = DrawStream(draws, [seed], "purpose", CPU).at(index)
-    stream = DrawStream(draws, [*others, seed], "purpose", CPU)
-    for other in detour:
-        stream.at(other)
-    among = stream.at(index)
-    assert all(torch.equal(alone[name][0], among[name][-1]) for name in draws)
-
-
-def test_other_purposes_and_indices_draw_other_numbers():
-    draws = {"noise": Draw("normal", (4,))}
-    first = DrawStream(draws, [0], "a", CPU)
-    values = [
-        first.at(0)["noise"],
-        first.at(1)["noise"],
-        first.at(BLOCK)["noise"],
-        DrawStream(draws, [0], "b", CPU).at(0)["noise"],
-    ]
-    assert len({tuple(value.flatten().tolist()) for value in values}) == 4
-
-
 @pytest.mark.slow
 def test_behaviour_cloning_moves_the_policy_towards_one_action():
     options = FlowBCSettings(
@@ -392,107 +300,6 @@ def test_behaviour_cloning_moves_the_policy_towards_one_action():
         updater(batch, stream.at(step))
     actions = agent.act(views_of(agent, state.flat), torch.zeros(1, 64, 2), torch.randn(1, 64, 1, 2))
     assert (actions.mean((0, 1)) - target).abs().max() < 0.1
-
-
-CONFLICT = torch.tensor([[[1.0, 0.0, 0.0], [-1.0, 1.0, 0.0]]])
-AGREEMENT = torch.tensor([[[1.0, 0.0, 0.0], [3.0, 4.0, 0.0]]])
-
-
-@pytest.mark.parametrize(
-    ("name", "of_conflict", "of_agreement"),
-    [
-        # Each gradient loses what opposes the other: (1, 0) -> (0.5, 0.5), (-1, 1) -> (0, 1).
-        ("upgrad", (0.5, 1.5, 0.0), (4.0, 4.0, 0.0)),
-        ("pcgrad", (0.5, 1.5, 0.0), (4.0, 4.0, 0.0)),
-        # The sum (0, 1) opposes neither.
-        ("dualproj", (0.0, 1.0, 0.0), (4.0, 4.0, 0.0)),
-        # The shortest point between the two; of the second pair that is the shorter one.
-        ("mgda", (0.2, 0.4, 0.0), (1.0, 0.0, 0.0)),
-        # Equal products with both unit gradients, weights that add up to 1.
-        ("imtl_g", (1 - 2 / (1 + 2**0.5), 1 / (1 + 2**0.5), 0.0), None),
-        ("norms", (1 - 0.5**0.5, 0.5**0.5, 0.0), (1.6, 0.8, 0.0)),
-    ],
-)
-def test_balances_of_two_gradients_worked_by_hand(name, of_conflict, of_agreement):
-    for jacobian, expected, conflict in ((CONFLICT, of_conflict, 1.0), (AGREEMENT, of_agreement, 0.0)):
-        gradient, told = combined(jacobian, weighting_of(name))
-        if expected is not None:
-            torch.testing.assert_close(gradient[0], torch.tensor(expected), rtol=0, atol=2e-3)
-        assert told["conflict"].tolist() == [conflict]
-
-
-@pytest.mark.parametrize("ratio", [1.0, 3.0, 10.0, 25.0, 26.0, 100.0, 1000.0])
-def test_upgrad_is_pcgrad_but_for_what_torchjd_adds_to_the_gramian(ratio):
-    """At 120 degrees; `mfql/agents/balance.py` has the closed form, docs/ablations.md what follows."""
-    jacobian = torch.tensor([[1.0, 0.0], [-0.5 * ratio, 0.75**0.5 * ratio]], dtype=torch.float64)
-    gramian = jacobian @ jacobian.T
-
-    def weights(regularised: float) -> torch.Tensor:
-        lengths = gramian.diagonal().flip(0) + regularised * gramian.trace()
-        return (1 - gramian[0, 1] / lengths).flip(0)
-
-    found = {name: weighting_of(name)(gramian[None])[0] for name in ("upgrad", "pcgrad", "dualproj")}
-    torch.testing.assert_close(found["upgrad"], weights(1e-4), rtol=1e-9, atol=0)
-    torch.testing.assert_close(found["pcgrad"], weights(0.0), rtol=1e-6, atol=0)
-    along_the_shorter = {name: (own @ gramian)[0].item() for name, own in found.items()}
-    assert along_the_shorter["pcgrad"] == pytest.approx(0.75, rel=1e-4)
-    assert (along_the_shorter["upgrad"] < 0) == (ratio > 25)
-    assert (along_the_shorter["dualproj"] < 0) == (ratio > 2)
-    tiny = 9e-5 * gramian / gramian.trace()
-    for name in ("upgrad", "dualproj"):
-        torch.testing.assert_close(weighting_of(name)(tiny[None])[0], torch.ones(2, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("name", ["norms", "upgrad", "dualproj", "mgda", "pcgrad", "aligned_mtl", "imtl_g"])
-def test_each_seed_is_balanced_by_its_own_gradients_and_a_broken_one_harms_no_other(name):
-    broken = torch.full_like(CONFLICT, math.nan)
-    together, _ = combined(torch.cat([AGREEMENT, broken, CONFLICT]), weighting_of(name))
-    for row, alone in ((0, AGREEMENT), (2, CONFLICT)):
-        torch.testing.assert_close(together[row], combined(alone, weighting_of(name))[0][0])
-    assert together[1].isnan().any()
-
-
-def gradients_of(options: MFQLSettings, seeds: list[int]) -> dict[str, torch.Tensor]:
-    agent, state = make(seeds, options)
-
-    def losses(flat, batch, draws, own):
-        return agent.losses(views_of(agent, flat), batch, draws, own)
-
-    return gradients(agent, state.flat, batch_of(agent, seeds), draws_of(agent, seeds), state.own, losses)[0]
-
-
-def test_a_balance_leaves_the_critic_alone_and_without_conflict_is_alphas_sum():
-    seeds = list(range(6))
-    plain = gradients_of(SMALL, seeds)
-    agent, state = make(seeds, replace(SMALL, balance="upgrad"))
-    balanced = gradients_of(agent.settings, seeds)
-    torch.testing.assert_close(balanced["critic"], plain["critic"])
-    updater = Updater(agent, state, 1e9)
-    updater(batch_of(agent, seeds), draws_of(agent, seeds))
-    conflicts = state.logged["conflict"].bool()
-    assert 0 < conflicts.sum() < len(seeds)  # The test is about both.
-    scale = plain["policy"].norm(dim=1)
-    off = (balanced["policy"] - plain["policy"]).norm(dim=1) / scale
-    assert (off[~conflicts] < 1e-3).all()
-    assert (off[conflicts] > 1e-2).all()
-
-
-def test_equal_norms_make_alpha_irrelevant():
-    low, high = (gradients_of(replace(SMALL, balance="norms", alpha=alpha), [0, 1]) for alpha in (0.5, 50.0))
-    torch.testing.assert_close(low["policy"], high["policy"], rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("balance", ["norms", "upgrad", "dualproj", "mgda", "pcgrad", "aligned_mtl", "imtl_g"])
-def test_every_balance_trains_and_is_not_compiled(balance):
-    agent, state = make([0, 1], replace(SMALL, balance=balance))
-    before = state.flat["policy"].clone()
-    updater = Updater(agent, state, 1e9)
-    for index in range(3):
-        updater(batch_of(agent, [0, 1], index), draws_of(agent, [0, 1], index))
-    assert state.active.all()
-    assert (state.flat["policy"] != before).any(1).all()
-    with pytest.raises(ValueError, match="cannot be compiled"):
-        Updater(agent, state, 1e9, compiled=True)
 
 
 def test_alpha_zero_trains_by_the_values_alone():

@@ -23,7 +23,7 @@ from mfql.agents.mlp import FlowActor, FlowActorSettings
 from mfql.agents.update import TrainState, Updater, initial_state, views_of
 from mfql.draws import DrawStream, generator
 from mfql.errors import UserError
-from tests.test_agents import batch_of, draws_of
+from tests.support.updates import batch_of, draws_of
 
 CPU = torch.device("cpu")
 

@@ -20,9 +20,10 @@ from mfql.agents.iql import IQL, IQLSettings
 from mfql.agents.rebrac import ReBRAC, ReBRACSettings
 from mfql.agents.rlpd import RLPD, RLPDSettings
 from mfql.agents.update import Updater, initial_state, views_of
-from mfql.draws import Draw, DrawStream, generator
+from mfql.draws import Draw, generator
 from mfql.errors import UserError
 from mfql.settings import build_settings
+from tests.support.updates import batch_of, draws_of
 
 CPU = torch.device("cpu")
 COMMON = {"offline_steps": 100, "online_steps": 10, "discount": 0.9, "batch_size": 6, "actor_hidden": (7, 5)}
@@ -51,24 +52,6 @@ def state_of(agent: Agent, seeds: list[int]):
             source = generator(CPU, seed, "moved", name)
             flat[row] += 0.3 * torch.randn(flat.shape[1], generator=source)
     return state
-
-
-def batch_of(agent: Agent, seeds: list[int], index: int = 0) -> dict[str, Tensor]:
-    size = agent.settings.batch_size
-    fields = {
-        "observations": Draw("normal", (size, D)),
-        "next_observations": Draw("normal", (size, D)),
-        "actions": Draw("uniform", (size, A)),
-        "next_actions": Draw("uniform", (size, A)),
-        "rewards": Draw("normal", (size,)),
-        "mc_returns": Draw("normal", (size,)),
-        "masks": Draw("uniform", (size,)),
-    }
-    return DrawStream(fields, seeds, "test", CPU).at(index)
-
-
-def draws_of(agent: Agent, seeds: list[int], index: int = 0) -> dict[str, Tensor]:
-    return DrawStream(agent.update_draws(), seeds, "update", CPU).at(index)
 
 
 # --- by hand ----------------------------------------------------------------------------------------------------------

@@ -33,8 +33,8 @@ from mfql.tasks import find_task
 from mfql.training.footprint import _batch, _drawn, footprint, memory_of
 from mfql.training.loop import Execution, Trainer
 from mfql.training.memory import Memory
+from tests.support.project import clone
 from tests.support.training_runs import TASK, Workplace
-from tests.test_workflow import clone
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from math import inf, isnan, nan
 from pathlib import Path
@@ -35,7 +33,7 @@ from mfql.settings import build_settings
 from mfql.studies.claims.evidence import Judged, Verdict, difference, judge, ratio
 from mfql.studies.claims.parity import write_parity
 from tests.support.fake_results import write_quickstart, write_run
-from tests.test_workflow import NOTHING_TO_DO, clone
+from tests.support.project import NOTHING_TO_DO, clone
 
 ROOT = Path(__file__).parents[1]
 CONFIG, PAGE = ROOT / "config", ROOT / "docs" / "claims.md"
@@ -235,8 +233,7 @@ def test_the_workflow_makes_every_table_that_the_claims_read(tmp_path: Path) -> 
     printed = project.snakemake("-n", "claims", *reduced)
     counted = sum(int(number) for number in re.findall(r"^train_o\w+ +(\d+)$", printed, re.MULTILINE)) // 2
     assert counted > 30
-    plan = [sys.executable, "-m", "mfql.cli", "plan", "claims", *reduced, "--gpus", "1"]
-    planned = subprocess.run(plan, cwd=project.folder, capture_output=True, text=True, check=True).stdout
+    planned = project.mfql("plan", "claims", *reduced, "--gpus", "1")
     by_stage = dict(re.findall(r"^  (offline|pretrain|online) +(\d+)  ", planned, re.MULTILINE))
     assert sum(map(int, by_stage.values())) == counted
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_workflow import ROOT, TASK, Project, clone
 
 from mfql.experiment.ablation import read_ablations
+from tests.support.project import Project, clone
+from tests.support.training_runs import ROOT, TASK
 
 # Fails as often as `failures` says, as when a queue is full, which counts as an attempt; else the job waits for ever.
 _SBATCH = """#!/bin/sh

@@ -22,7 +22,6 @@ from mfql.data.transitions import observation_statistics
 from mfql.errors import UserError
 from mfql.experiment.configuration import find_run, read_configuration
 from mfql.experiment.run import Fate, RunFolder, changes, describe_run
-from mfql.extensions import VARIABLE
 from mfql.operations.verify import verify
 from mfql.plan.outlook import Outlooks
 from mfql.suites import load, split_paths
@@ -31,17 +30,11 @@ from mfql.training.loop import Execution
 from mfql.training.memory import Normaliser
 from mfql.training.train import Job, train
 from tests.support.d4rl_files import write_rollouts
+from tests.support.own_tasks import BOUNDED, VECTOR, arrays, registered
 from tests.support.training_runs import ROOT
-from tests.test_extend import BOUNDED, VECTOR, arrays, registered
 
 CONFIG = ROOT / "config"
 METHOD = "bc-miniature+observation_statistics=valid+offline_steps=4+eval_interval=4+eval_episodes=1+log_interval=2"
-
-
-@pytest.fixture(autouse=True)
-def no_extensions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test extends ends with it."""
-    monkeypatch.setenv(VARIABLE, "")
 
 
 class Rows(SimpleNamespace):
@@ -169,7 +162,9 @@ def test_a_description_of_d4rls_layout_says_what_loading_finds(tmp_path: Path) -
         observations[:, 7] = 0.2
         observations[file["timeouts"][()].astype(bool), 7] = 9.0
         file["observations"][...] = observations
-    describe(tmp_path, task.name, split_paths(tmp_path, task.name), "downloaded", None)
+    describe(
+        tmp_path, task.name, split_paths(tmp_path, task.name), split_paths(tmp_path, task.name), "downloaded", None
+    )
     assert {5, 7} <= set(load(task, tmp_path).constant_dimensions)
     assert (
         load(task, tmp_path).constant_dimensions
@@ -188,7 +183,9 @@ def test_a_description_of_ogbenchs_layout_says_what_loading_finds(tmp_path: Path
     changed["observations"][:, 1] = 0.1
     changed["observations"][changed["terminals"] > 0, 1] = 9.0
     np.savez_compressed(path, **changed)
-    describe(tmp_path, task.dataset, split_paths(tmp_path, task.dataset), "generated", 0)
+    describe(
+        tmp_path, task.dataset, split_paths(tmp_path, task.dataset), split_paths(tmp_path, task.dataset), "generated", 0
+    )
     assert recorded_facts(description_path(tmp_path, task.dataset))["constant_dimensions"] == [1]
     assert load(task, tmp_path).constant_dimensions == [1]
 
@@ -208,7 +205,9 @@ def test_describing_generated_data_names_constant_dimensions_and_keeps_how_they_
         changed = {name: given[name] for name in given.files}
     changed["observations"][:, 1] = 0.1
     np.savez_compressed(file, **changed)
-    describe(tmp_path, task.dataset, split_paths(tmp_path, task.dataset), "generated", 5)
+    describe(
+        tmp_path, task.dataset, split_paths(tmp_path, task.dataset), split_paths(tmp_path, task.dataset), "generated", 5
+    )
     path = description_path(tmp_path, task.dataset)
     written = json.loads(path.read_text())
     assert (written["constant_dimensions"], written["seed"]) == ([1], 5)
@@ -250,7 +249,9 @@ def test_describing_d4rls_file_counts_its_rows_once(tmp_path: Path, capsys: pyte
     path = write_rollouts(tmp_path, task.name, episodes=2, steps=6)
     with h5py.File(path, "r+") as file:
         file["observations"][:, 5] = 0.1
-    describe(tmp_path, task.name, split_paths(tmp_path, task.name), "downloaded", None)
+    describe(
+        tmp_path, task.name, split_paths(tmp_path, task.name), split_paths(tmp_path, task.name), "downloaded", None
+    )
     described = description_path(tmp_path, task.name)
     written = json.loads(described.read_text())
     described.write_text(json.dumps({name: value for name, value in written.items() if name != "constant_dimensions"}))

@@ -16,7 +16,8 @@ import yaml
 
 from mfql.cli import main
 from tests.support.d4rl_files import write_rollouts
-from tests.test_workflow import NOTHING_TO_DO, ROOT, Project, clone
+from tests.support.project import NOTHING_TO_DO, Project, clone
+from tests.support.training_runs import ROOT
 
 pytestmark = pytest.mark.slow  # They share a workflow that is run.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -27,16 +29,17 @@ from mfql.methods import checkpoint_stage, raw_settings
 from mfql.settings import STAGES, Settings
 from mfql.training.loop import Execution
 from mfql.training.train import Job, train
-from tests.test_extend import FILES
-from tests.test_placeholder import BLOCK
-from tests.test_workflow import clone
+from tests.support.page import FILES
+from tests.support.project import clone
+from tests.support.training_runs import METHOD_FILES, MINIATURE
+from tests.support.without_torch import BLOCK
 
 ROOT = Path(__file__).parents[1]
 
 DECLARING = str(ROOT / "tests" / "support" / "declaring_agent.py")
 # The shipped methods, and the one-file agent of docs/extend.md.
 LAB = {name: content for name, content in FILES.items() if name in ("mylab/agents/rwr.py", "mylab/methods/rwr.yaml")}
-METHODS = [*sorted(path.stem for path in (ROOT / "config" / "methods").glob("*.yaml")), "rwr"]
+METHODS = [*(path.stem for path in METHOD_FILES), "rwr"]
 TASKS = [
     "pointmaze-medium-navigate-singletask-task2-v0",
     "cube-double-play-singletask-task2-v0",
@@ -114,7 +117,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_text(content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(VARIABLE, str(folder / "mylab"))
+        patch.setenv(VARIABLE, os.pathsep.join([str(MINIATURE), str(folder / "mylab")]))
         made = Place(folder)
         yield made
         made.process.stdin.close()
@@ -247,9 +250,7 @@ def test_snakemake_and_plan_name_a_setting_that_is_refused(tmp_path: Path, chang
     run = {"methods": [f"mfql-quickstart+{change}"], "tasks": [TASKS[0]]}
     configuration = yaml.safe_load((ROOT / "config" / "quickstart.yaml").read_text()) | {"offline": run}
     (project.folder / "mine.yaml").write_text(yaml.safe_dump(configuration))
-    plan = [sys.executable, "-m", "mfql.cli", "plan", "--configfile", "mine.yaml"]
-    done = subprocess.run(plan, cwd=project.folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode != 0
-    for printed in (project.snakemake("-n", "--configfile", "mine.yaml", fails=True), done.stderr):
+    for ask in (partial(project.snakemake, "-n"), partial(project.mfql, "plan")):
+        printed = ask("--configfile", "mine.yaml", fails=True)
         assert said in printed
         assert "Traceback" not in printed

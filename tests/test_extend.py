@@ -34,21 +34,13 @@ from mfql.report.tasks import by_task
 from mfql.studies.tuning.freeze import freeze
 from mfql.suites import load, make_env
 from mfql.tasks import find_task, select_tasks
+from tests.support.own_tasks import BOUNDED, VECTOR, arrays, registered, table
+from tests.support.page import COMMANDS, FILES
 from tests.support.plain_loop import played
-from tests.test_workflow import Project, clone
+from tests.support.project import Project, clone
+from tests.support.training_runs import MINIATURE
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "extend.md").read_text()
-# `mylab/NAME`, an empty line, and its content in a fence.
-FILES = dict(re.findall(r"^`(mylab/[\w./-]+)`\n\n```\w+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
-COMMANDS = re.findall(r"^    ((?:MFQL_EXTENSIONS=\S+ )?(?:snakemake|mfql|python) .*)$", PAGE, re.MULTILINE)
-HEADER = "task,env_id,data,metric,max_episode_steps,score_low,score_high\n"
-
-
-@pytest.fixture(autouse=True)
-def no_extensions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test extends ends with it."""
-    monkeypatch.setenv(VARIABLE, "")
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +129,7 @@ def assert_policies_act_alone(runs: Path, each: dict[str, list[float]], folder: 
     run = runs / "mfql-point" / "point" / "seed1" / "online"
     expected = evaluate(run, 20, folder / "found.json", None, workers=0)["each"]
     shutil.copytree(run / "run" / "policy", folder / "alone")
-    os.environ[VARIABLE] = ""
+    os.environ[VARIABLE] = str(MINIATURE)
     alone = load_policy(folder / "alone")
     assert played(alone, alone.make_env(), 20) == expected
 
@@ -222,12 +214,6 @@ def test_returns_are_no_percentages_and_never_averaged_over_tasks(tmp_path: Path
 # --- a task table -----------------------------------------------------------------------------------------------------
 
 
-def table(folder: Path, rows: str, header: str = HEADER) -> None:
-    """Make the folder the extension, with this task table."""
-    (folder / "tasks.csv").write_text(header + rows)
-    extend([folder])
-
-
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
@@ -281,41 +267,6 @@ def test_freezing_leaves_the_table_of_an_extension_to_its_owner(tmp_path: Path) 
 
 
 # --- an environment ---------------------------------------------------------------------------------------------------
-
-
-class Odd(gymnasium.Env):
-    """An environment of any spaces that ends after three steps."""
-
-    def __init__(self, observations: gymnasium.Space, actions: gymnasium.Space, info: dict | None = None) -> None:
-        self.observation_space, self.action_space, self.info = observations, actions, info or {}
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.left = 3
-        self.acted: list[np.ndarray] = []
-        return self._seen(), {}
-
-    def step(self, action):
-        self.acted.append(action)
-        self.left -= 1
-        return self._seen(), 1.0, self.left == 0, False, dict(self.info)
-
-    def _seen(self):
-        seen = gymnasium.spaces.flatten_space(self.observation_space)
-        return gymnasium.spaces.unflatten(self.observation_space, self.np_random.uniform(size=seen.shape))
-
-
-VECTOR, BOUNDED = (
-    Box(-np.inf, np.inf, (3,), np.float64),
-    Box(np.array([0.0, -2.0]), np.array([1.0, 4.0]), dtype=np.float64),
-)
-
-
-def registered(folder: Path, row: str = "mine,Odd-v0,a.npz,return,10,,\n", **spaces: object) -> None:
-    """Register `Odd-v0` with these spaces, and make it the environment of the task `mine`."""
-    gymnasium.envs.registration.registry.pop("Odd-v0", None)
-    gymnasium.register("Odd-v0", entry_point=lambda **_: Odd(**spaces))
-    table(folder, row)
 
 
 @pytest.mark.parametrize(
@@ -416,18 +367,6 @@ def test_an_environment_that_tells_nothing_of_success_is_named(tmp_path: Path) -
 
 
 # --- a dataset --------------------------------------------------------------------------------------------------------
-
-
-def arrays(rows: int = 6) -> dict[str, np.ndarray]:
-    """Two trajectories for the spaces `VECTOR` and `BOUNDED`."""
-    rng = np.random.default_rng(0)
-    return {
-        "observations": rng.normal(size=(rows, 3)),
-        "actions": rng.uniform([0.0, -2.0], [1.0, 4.0], size=(rows, 2)),
-        "rewards": rng.normal(size=rows),
-        "masks": np.ones(rows),
-        "terminals": np.isin(np.arange(rows), [2, rows - 1]),
-    }
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from mfql.cli import main
 from mfql.plan import graph
 from mfql.plan.launch import STAGES, Launch, stage_of
 from mfql.plan.outlook import Outlooks
-from tests.test_workflow import ROOT, TASK, clone, evaluation
+from tests.support.project import clone, evaluation
+from tests.support.training_runs import ROOT, TASK
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_workflow import clone
+
+from tests.support.project import clone
 
 ROOT = Path(__file__).parents[1]
 

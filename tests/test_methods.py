@@ -12,25 +12,19 @@ import numpy as np
 import pytest
 
 import mfql
-from mfql.declared import agent_stages
 from mfql.experiment.configuration import find_run, planned_runs, read_configuration
 from mfql.experiment.run import RunFolder
-from mfql.methods import raw_settings
 from mfql.report.verdict_tables import References
 from mfql.tasks import load_tasks
 from mfql.training.checkpoint import Checkpoints
 from mfql.training.memory import Normaliser
-from tests.support.training_runs import ROOT, Workplace
-from tests.test_workflow import TASK, Project, clone
+from tests.support.miniature import METHODS, agent_of, stages_of
+from tests.support.project import Project, clone
+from tests.support.training_runs import ROOT, TASK, Workplace
 
 CONFIG = ROOT / "config"
-SUFFIX = "-miniature"
-METHODS = sorted(path.stem for path in (CONFIG / "methods").glob(f"*{SUFFIX}.yaml"))
-AGENTS = {method: raw_settings(method, TASK, "online", CONFIG)["agent"] for method in METHODS}
 # What a method goes through to be fine-tuned online.
-STAGES = {
-    method: [stage for stage in ("pretrain", "online") if stage in agent_stages(AGENTS[method])] for method in METHODS
-}
+STAGES = {method: stages_of(method, "pretrain", "online") for method in METHODS}
 BASELINES = {"bc", "iql", "rebrac", "fql", "ifql", "fbrac", "fawac", "rlpd", "calql"}
 
 
@@ -46,7 +40,7 @@ def short(method: str) -> str:
 
 
 def test_every_method_has_a_miniature():
-    assert {"mfql", "flow_bc", *BASELINES} <= set(AGENTS.values())
+    assert {"mfql", "flow_bc", *BASELINES} <= set(map(agent_of, METHODS))
 
 
 @pytest.mark.slow

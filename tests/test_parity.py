@@ -14,7 +14,7 @@ from mfql.agents.flax import as_released, load_checkpoint, load_released
 from mfql.cli import main
 from mfql.errors import UserError
 from mfql.parity.comparison import section
-from tests.test_safety import nested
+from tests.support.released import nested
 
 ROOT = Path(__file__).parents[1]
 FIXTURE = ROOT / "tests" / "data" / "reference.npz"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.without_torch import BLOCK
+
 ROOT = Path(__file__).parents[1]
 TASK = "pointmaze-medium-navigate-singletask-task2-v0"
 # What files of networks do with torch when they are imported.
@@ -134,13 +136,6 @@ def said(method, task={TASK!r}):
 def known():
     return sorted(name for name in sys.modules if name.split(".")[0] == "torch" or name.startswith("mfql.agents"))
 
-"""
-BLOCK = """
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "torch":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Block())
 """
 
 

@@ -20,7 +20,7 @@ from mfql.methods import declared_settings
 from mfql.plan import EXIT_WANTS_GPU, planned_runs
 from mfql.plan.cost import MeasuredSpeed, find_speed, operations_of
 from mfql.plan.sizes import dataset_bytes
-from tests.test_workflow import clone
+from tests.support.project import clone
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "config"

@@ -1,3 +1,7 @@
+"""The report: what its page says of runs and methods, and the commands that lead to it."""
+
+from __future__ import annotations
+
 import argparse
 import base64
 import hashlib
@@ -6,10 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
-from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -17,67 +18,22 @@ import pytest
 
 from mfql.cli import main
 from mfql.errors import UserError
-from mfql.report import aggregate, bootstrap, figures, formats, published
+from mfql.report import aggregate, published
 from mfql.report.answer import answer
 from mfql.report.cli import add_commands
 from mfql.report.cost import cost as cost_of
-from mfql.report.expected import compare, read_expected
 from mfql.report.html import FEW_METHODS, Options, page_of, write_report
 from mfql.report.panels import Text, read_panels, write_panel
 from mfql.report.provenance import mixtures
 from mfql.report.scores import collect, write_scores
 from mfql.report.tasks import runs
 from tests.support.fake_results import TASK, write_final, write_quickstart, write_run, write_study
+from tests.support.html_page import Page
 
 ROOT = Path(__file__).parents[1]
-VOID = {"meta", "path", "circle", "rect", "br", "hr", "use", "image", "img", "input", "line"}
 
-
-class Page(HTMLParser):
-    """What a page holds; refuses tags that are not closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.tags: set[str] = set()
-        self.words: list[str] = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_startendtag(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        for name, value in attrs:
-            if name == "id":
-                self.ids.append(value or "")
-            if name in ("href", "src", "xlink:href", "data", "action", "srcset", "poster"):
-                self.links.append(value or "")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] not in ("style", "title", "script"):
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
-@pytest.fixture(autouse=True, scope="module")
-def few_repetitions() -> Iterator[None]:
-    """No test here looks at a bootstrap's numbers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "REPETITIONS", 50)
-        yield
+# No test here looks at a bootstrap's numbers.
+pytestmark = pytest.mark.usefixtures("few_repetitions")
 
 
 def page_from(results: Path, files: list[Path], **options: object) -> str:
@@ -442,88 +398,6 @@ def test_what_makes_bench_measured_stands_beside_the_runs(tmp_path: Path) -> Non
     shown = Page(page_from(tmp_path, [write_run(tmp_path, [50.0])], speed=[tmp_path / "cpu.json"])).text
     assert "on Bench CPU, 2026-01-01" in shown
     assert "3,828,232 12.5 0.8" in shown
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("drawn")
-    tables = aggregate.write(collect(write_quickstart(folder)), folder)
-    formats.write(tables, folder)
-    figures.write(tables, folder)
-    return folder
-
-
-@pytest.mark.slow
-def test_every_figure_is_svg_and_png_beside_its_data(drawn: Path) -> None:
-    for name in figures.FIGURES:
-        root = ElementTree.parse(drawn / f"{name}.svg").getroot()
-        assert "mfql" in "".join(root.itertext())
-        assert (drawn / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert not pd.read_csv(drawn / f"{name}.csv").empty
-
-
-def test_the_same_table_draws_the_same_file(drawn: Path, tmp_path: Path) -> None:
-    table = pd.read_csv(drawn / "curves.csv")
-    for number in range(2):
-        text = figures.inline_svg(figures.curves(table, bare=True), "figure", "label")
-        (tmp_path / str(number)).write_text(text)
-    assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text()
-    assert figures.INK not in text
-
-
-def test_tables_for_papers_hold_the_numbers(drawn: Path) -> None:
-    latex = (drawn / "tasks.tex").read_text()
-    assert r"flow\_bc" in latex
-    assert "94.0 [84.1, 100.0]" in latex
-    assert "| offline | score    |" in " ".join((drawn / "tasks.md").read_text().split("\n")).replace(
-        "  | score", " | score"
-    )
-    assert "74.0 [64.9, 83.1] & apart" in (drawn / "comparisons.tex").read_text()
-
-
-def test_colours_stand_out_from_light_and_dark_pages() -> None:
-    style = (Path(figures.__file__).parent / "page.css").read_text()
-    pages = re.findall(r"--(?:page|card): (#\w{6})", style)
-    assert len(pages) == 4
-    assert min(contrast(colour, page) for colour in figures.COLOURS for page in pages) >= 3
-    assert len(set(figures.styles(f"m{number}" for number in range(12)).values())) == 12
-
-
-def contrast(first: str, second: str) -> float:
-    """The contrast of two colours, from 1 to 21, as WCAG 2 defines it."""
-    bright, dark = sorted((luminance(first), luminance(second)), reverse=True)
-    return (bright + 0.05) / (dark + 0.05)
-
-
-def luminance(colour: str) -> float:
-    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def test_found_scores_are_set_beside_those_to_expect(drawn: Path, tmp_path: Path) -> None:
-    ranges = {"mfql": {TASK: {"offline": {"score": [95, 100]}, "online": {"rise": [20, 80]}}}}
-    ranges |= {"iql": {TASK: {"offline": {"score": [0, 10]}}}}
-    (tmp_path / "expected.yaml").write_text(json.dumps({"name": "a configuration", "expected": ranges}))
-    table = compare(pd.read_csv(drawn / "tasks.csv"), read_expected(tmp_path / "expected.yaml"))
-    verdicts = table.set_index(["method", "stage", "metric"])["verdict"].to_dict()
-    assert verdicts == {
-        ("flow_bc", "offline", "score"): "nothing to expect",
-        ("mfql", "offline", "score"): "below",
-        ("mfql", "pretrain", "score"): "nothing to expect",
-        ("mfql", "online", "score"): "nothing to expect",
-        ("mfql", "online", "rise"): "as expected",
-        ("iql", "offline", "score"): "not found",
-    }
-
-
-@pytest.mark.parametrize(
-    "content", ["[", "[]", "mfql: 3", "mfql: {task: {later: {score: [0, 1]}}}", "mfql: {task: {offline: {score: [0]}}}"]
-)
-def test_a_malformed_expectation_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "expected.yaml").write_text(content)
-    with pytest.raises(UserError, match=r"expected\.yaml"):
-        read_expected(tmp_path / "expected.yaml")
 
 
 def mfql(*arguments: object) -> None:

@@ -35,8 +35,9 @@ from mfql.suites import load, suite_of
 from mfql.tasks import find_task
 from mfql.training.checkpoint import Checkpoints
 from mfql.unpickle import load_arrays
+from tests.support.project import clone
+from tests.support.released import nested
 from tests.support.training_runs import DATASET, ROOT, TASK
-from tests.test_workflow import clone
 
 FIXTURE = ROOT / "tests" / "data" / "reference.npz"
 
@@ -271,18 +272,6 @@ def pickled_as_jax(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], bytes]:
 
 
 # --- released checkpoints ---------------------------------------------------------------------------------------------
-
-
-def nested(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Arrays by their path as the released code nests them."""
-    tree: dict[str, Any] = {}
-    for name, array in arrays.items():
-        *folders, leaf = name.split("/")
-        inner = tree
-        for folder in folders:
-            inner = inner.setdefault(folder, {})
-        inner[leaf] = array
-    return {"agent": {"rng": np.zeros(2, np.uint32), "network": {"step": np.array(1), "params": tree}}}
 
 
 def test_a_released_checkpoint_gives_the_fixtures_weights(tmp_path: Path, pickled_as_jax) -> None:

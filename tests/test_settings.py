@@ -17,6 +17,7 @@ from mfql.methods import checkpoint_stage, declared_settings, raw_settings, sett
 from mfql.published_settings import PUBLISHED, tables
 from mfql.settings import Settings, build_settings
 from mfql.tasks import load_tasks
+from tests.support.training_runs import METHOD_FILES
 
 CONFIG = Path(__file__).parents[1] / "config"
 TASK = "cube-double-play-singletask-task2-v0"
@@ -220,7 +221,7 @@ def test_a_bad_task_table_is_refused(tmp_path, row):
         load_tasks(tmp_path / "tasks.csv")
 
 
-@pytest.mark.parametrize("path", sorted((CONFIG / "methods").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", METHOD_FILES, ids=lambda path: path.stem)
 def test_every_shipped_method_builds_in_every_stage_that_it_has(path):
     agent = raw_settings(path.stem, TASK, "online", CONFIG)["agent"]
     kind = load_agent(agent)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import jsonschema
@@ -21,6 +19,7 @@ from mfql.report.panels import read_panels
 from mfql.studies.toy import metrics, mixture
 from mfql.studies.toy.panels import differences
 from mfql.studies.toy.settings import read_training
+from tests.support.project import clone
 
 ROOT = Path(__file__).parents[1]
 TINY = """
@@ -235,10 +234,9 @@ def test_the_configuration_that_is_shipped_is_sound(size):
 
 
 @pytest.mark.slow
-def test_the_workflow_trains_each_method_once_for_its_studies():
-    command = [sys.executable, "-m", "snakemake", "-n", "toy", "--configfile", "config/quickstart.yaml", "--forceall"]
-    done = subprocess.run([*command, "--nolock"], cwd=ROOT, capture_output=True, text=True, check=True)
-    counts = dict(line.split() for line in done.stdout.splitlines() if re.fullmatch(r"((?:train_)?toy\w*)\s+\d+", line))
+def test_the_workflow_trains_each_method_once_for_its_studies(tmp_path):
+    printed = clone(tmp_path).snakemake("-n", "toy", "--configfile", "config/quickstart.yaml", "--forceall")
+    counts = dict(line.split() for line in printed.splitlines() if re.fullmatch(r"((?:train_)?toy\w*)\s+\d+", line))
     assert counts == {
         "train_toy_reduced": "8",
         "toy_reduced_formulations": "1",

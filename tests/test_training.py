@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from pathlib import Path
 
 import imageio.v3 as imageio
 import numpy as np
@@ -20,12 +19,10 @@ from mfql.evaluation.policy import load_policy
 from mfql.methods import settings_hash
 from mfql.training.checkpoint import Checkpoints, load_tensors
 from mfql.training.memory import Memory
-from tests.support.training_runs import ROOT, TASK, Workplace
+from tests.support.equal_runs import RESULT_FILES, assert_equal_runs, final_state
+from tests.support.training_runs import METHOD, ROOT, TASK, Workplace
 
 pytestmark = pytest.mark.xdist_group("training")
-
-METHOD = "mfql-miniature"
-RESULT_FILES = ("policy/policy.safetensors", "policy/policy.json", "evaluation.json", "metrics.csv")
 
 
 @pytest.fixture(scope="module")
@@ -34,25 +31,6 @@ def place(tmp_path_factory) -> Workplace:
     place.train(METHOD, "pretrain", [0, 1])
     place.train(METHOD, "online", [0, 1])
     return place
-
-
-def final_state(run: Path) -> dict[str, torch.Tensor]:
-    checkpoints = Checkpoints(run / "checkpoint")
-    saved = checkpoints.load(checkpoints.steps()[-1])
-    flat = {f"tail/{name}": value for name, value in saved["tail"].items()}
-    for part in ("flat", "first", "second", "own"):
-        flat |= {f"{part}/{name}": value for name, value in saved["state"][part].items()}
-    return flat
-
-
-def assert_equal_runs(one: Path, other: Path) -> None:
-    """Weights, optimiser, replay, scores and metrics, byte for byte."""
-    for name in RESULT_FILES:
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
-    first, second = final_state(one), final_state(other)
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
 
 
 @pytest.mark.slow

@@ -9,72 +9,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-TASK = "pointmaze-medium-navigate-singletask-task1-v0"
-NOTHING_TO_DO = "Nothing to be done"
-
-
-@dataclass(frozen=True)
-class Project:
-    """A working copy of the project, without its results."""
-
-    folder: Path
-
-    def snakemake(self, *arguments: str, fails: bool = False) -> str:
-        """Run snakemake in the project; returns all that it prints."""
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=600,
-        )
-        assert (done.returncode != 0) == fails, done.stdout
-        return done.stdout
-
-    def miniature(self, *arguments: str, config: tuple[str, ...] = (), fails: bool = False) -> str:
-        """Run snakemake with the miniature configuration and these changes to it."""
-        changes = ("--config", *config) if config else ()
-        return self.snakemake(*arguments, "--configfile", "tests/miniature.yaml", *changes, fails=fails)
-
-    def trained(self) -> dict[str, tuple[tuple[str, int], ...]]:
-        """For each run the files that its trainer owns, with their dates: a run that trains or goes on changes them."""
-        runs = {}
-        for folder in sorted(self.folder.glob("results/runs/*/*/seed*/*/run*")):
-            files = sorted(path for path in folder.rglob("*") if path.is_file())
-            name = folder.relative_to(self.folder / "results/runs").as_posix()
-            runs[name] = tuple((path.name, path.stat().st_mtime_ns) for path in files)
-        return runs
-
-    def copy(self, folder: Path) -> Project:
-        """All of the project with its results and Snakemake's records, dates kept."""
-        shutil.copytree(self.folder, folder, symlinks=True)
-        return Project(folder)
-
-
-def clone(folder: Path) -> Project:
-    """What a user has before the first run."""
-    for name in ("workflow", "profiles", "config", "results/published"):
-        shutil.copytree(ROOT / name, folder / name)
-    (folder / "tests").mkdir()
-    for name in ("Snakefile", "tests/miniature.yaml"):
-        shutil.copy(ROOT / name, folder / name)
-    return Project(folder)
-
-
-def evaluation(seed: int, stage: str = "offline", method: str = "mfql-miniature") -> str:
-    """The target of one run."""
-    return f"results/runs/{method}/{TASK}/seed{seed}/{stage}/evaluation.json"
+from tests.support.project import NOTHING_TO_DO, Project, clone, evaluation
+from tests.support.training_runs import TASK
 
 
 @pytest.fixture
@@ -110,8 +50,7 @@ def test_default_configuration_lists_the_whole_paper_without_data(project: Proje
     assert {"evaluate", "scores", "aggregate", "report"} <= counts.keys()
     assert not (project.folder / "data").exists()
     # `mfql plan` counts the same jobs.
-    plan = [sys.executable, "-m", "mfql.cli", "plan", "--gpus", "1"]
-    planned = subprocess.run(plan, cwd=project.folder, capture_output=True, text=True, timeout=300, check=True).stdout
+    planned = project.mfql("plan", "--gpus", "1")
     by_stage = dict(re.findall(r"^  (\w+(?: \w+)?) +(\d+)(?:  .*)?$", planned, re.MULTILINE))
     assert by_stage == {
         "jobs": counts["total"],
@@ -279,7 +218,7 @@ def lose_an_evaluation(project: Project) -> Project:
 
 
 def edit_a_comment_of_the_settings(project: Project) -> Project:
-    with open(project.folder / "config/methods/mfql-miniature.yaml", "a") as file:
+    with open(project.folder / "tests/miniature/methods/mfql-miniature.yaml", "a") as file:
         file.write("# a remark\n")
     return project
 
@@ -326,7 +265,7 @@ def test_nothing_trains_after(change: Callable[[Project], Project], finished: Pr
 @pytest.mark.slow
 def test_changed_setting_trains_its_stage_anew_and_keeps_the_old_run(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "mfql")
-    settings = project.folder / "config/methods/flow_bc-miniature.yaml"
+    settings = project.folder / "tests/miniature/methods/flow_bc-miniature.yaml"
     settings.write_text(settings.read_text().replace("batch_size: 16", "batch_size: 8"))
     before = project.trained()
     project.miniature("offline")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.job import FULL, MINIATURE, Context, Effort
-from benchmarks.results import Found
+from benchmarks.results import ROOT, Found
 
 # What the simulator's parts import.
 SIMULATOR = ("gymnasium", "mujoco", "ogbench")
@@ -27,6 +27,7 @@ class Size:
         updates: that they are compared over.
         killed_steps: of the run that is killed.
         method, episodes, seeds: of the task that is trained; None are the dataset's official number.
+        extensions: folders that have these methods beside the configuration's.
     """
 
     name: str
@@ -37,11 +38,12 @@ class Size:
     method: str
     episodes: int | None
     seeds: int
+    extensions: tuple[Path, ...] = ()
 
 
 SIZES = {
     "full": Size("full", FULL, "", 200, 4_000, "mfql", None, 8),
-    "small": Size("small", MINIATURE, "-miniature", 20, 40, "mfql-miniature", 2, 2),
+    "small": Size("small", MINIATURE, "-miniature", 20, 40, "mfql-miniature", 2, 2, (ROOT / "tests" / "miniature",)),
 }
 
 

@@ -28,7 +28,7 @@ from mfql.training.provenance import machine as hardware
 
 FINISHED, FAILED, UNFINISHED, LEFT_OUT = "finished", "failed", "unfinished", "left out"
 # The content of these decides what is measured.
-_CODE = ("mfql/**/*.py", "benchmarks/**/*.py", "config/**/*.yaml", "config/*.csv")
+_CODE = ("mfql/**/*.py", "benchmarks/**/*.py", "config/**/*.yaml", "config/*.csv", "tests/miniature/**/*.yaml")
 
 
 def parts(check: Check) -> list[Part]:

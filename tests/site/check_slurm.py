@@ -17,9 +17,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_workflow import TASK, Project, clone
 
+from tests.support.project import Project, clone
 from tests.support.slurm_cluster import Cluster, Job, wait_for
+from tests.support.training_runs import TASK
 
 MFQL, FLOW_BC = "mfql-miniature", "flow_bc-miniature"
 # Long enough to be disturbed midway.
@@ -32,7 +33,7 @@ def longer_miniature(folder: Path) -> Project:
     """A working copy whose runs last some seconds more."""
     project = clone(folder)
     for method, (offline, online) in LENGTHS.items():
-        path = folder / "config" / "methods" / f"{method}.yaml"
+        path = folder / "tests" / "miniature" / "methods" / f"{method}.yaml"
         text = path.read_text()
         for before, after in {
             "offline_steps: 60": f"offline_steps: {offline}",

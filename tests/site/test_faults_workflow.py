@@ -14,9 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.equal_runs import assert_equal_runs
 from tests.support.faults import LONGEST, half_written, hear_signals, sessions, wait_for
-from tests.test_training import METHOD, assert_equal_runs
-from tests.test_workflow import NOTHING_TO_DO, TASK, Project, clone, evaluation
+from tests.support.project import NOTHING_TO_DO, Project, clone, evaluation
+from tests.support.training_runs import METHOD, TASK
 
 TARGET = evaluation(0)
 ARGUMENTS = (TARGET, "--configfile", "tests/miniature.yaml", "--config", "seeds_per_job=1", "threads=1")

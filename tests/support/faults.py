@@ -28,8 +28,8 @@ from mfql.evaluation import rollout
 from mfql.suites import load
 from mfql.tasks import find_task
 from mfql.training import online, train
-from tests.support.training_runs import TASK, Workplace
-from tests.test_training import METHOD, assert_equal_runs
+from tests.support.equal_runs import assert_equal_runs
+from tests.support.training_runs import METHOD, TASK, Workplace
 
 LONGEST = 300  # seconds; the machine may be busy
 _PRINTED = tempfile.TemporaryDirectory()

@@ -12,8 +12,12 @@ from pathlib import Path
 from mfql.data.generate import generate
 
 ROOT = Path(__file__).parents[2]
+# The extension that has the methods of tests: `NAME-miniature`, a few seconds of training.
+MINIATURE = ROOT / "tests" / "miniature"
+METHOD_FILES = sorted(path for folder in (ROOT / "config", MINIATURE) for path in folder.glob("methods/*.yaml"))
 TASK = "pointmaze-medium-navigate-singletask-task1-v0"
 DATASET = "pointmaze-medium-navigate-v0"
+METHOD = "mfql-miniature"
 
 # The least that trains offline and online: nothing is learnt.
 SHORT = """
