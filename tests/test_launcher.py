@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mfql.extensions import VARIABLE
 from tests.support.project import clone
 
 ROOT = Path(__file__).parents[1]
@@ -43,8 +44,9 @@ def launcher(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "site").mkdir()
     (tmp_path / "site/sitecustomize.py").write_text(_SITE.format(there=there))
     path = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
-    # Compiling, in another test of this process, names a cache of its own, which the profile would keep.
-    outer = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
+    # Compiling, in another test of this process, names a cache of its own, which the profile would keep. Extensions are
+    # the configuration's to name.
+    outer = {name: value for name, value in os.environ.items() if name not in ("TORCHINDUCTOR_CACHE_DIR", VARIABLE)}
     return outer | {"PYTHONPATH": path, "MFQL_CACHE": str(tmp_path / "caches"), "NO_COLOR": "1"}
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from mfql.errors import UserError
 from mfql.experiment.configuration import find_run, planned_runs, read_configuration
 from mfql.experiment.run import Fate
+from mfql.extensions import extend
 from mfql.gpus import devices_here
 from mfql.plan.cost import Hours, find_speed, hours_of
 from mfql.plan.graph import Graph, ask
@@ -106,6 +107,7 @@ def plan(request: Request) -> int:
     graph = ask(request.arguments)
     speed = None if request.speed is None else request.speed.absolute()
     with chdir(graph.folder):
+        extend(graph.config["extensions"])  # `ask` leaves nothing of what the Snakefile sets.
         return tell(graph, speed, request.gpus, request.gpu_memory, request.allow_cpu, request.verbose)
 
 
