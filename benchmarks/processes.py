@@ -96,7 +96,7 @@ def _empty_jobs(snakemake: str, count: int) -> Case:
 def quickstart(context: Context) -> Found:
     """Minutes of the quickstart, in a folder without data and results."""
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("Snakefile", "workflow", "config", "profiles", "results/published"):
+        for name in ("Snakefile", "workflow", "config", "profiles", "published"):
             source = ROOT / name
             copy = shutil.copytree if source.is_dir() else shutil.copy
             copy(source, Path(folder, name))  # copytree makes the folders above

@@ -272,7 +272,7 @@ def test_a_panels_command_has_the_configuration_that_was_given(tmp_path: Path):
 @pytest.mark.slow
 def test_the_workflow_trains_what_the_plan_counts(tmp_path: Path):
     project = tmp_path / "mfql"
-    for name in ("workflow", "profiles", "config", "results/published"):
+    for name in ("workflow", "profiles", "config", "published"):
         shutil.copytree(ROOT / name, project / name)
     shutil.copy(ROOT / "Snakefile", project)
     command = [sys.executable, "-m", "snakemake", "-n", "-p", "ablation_initialisation", "ablation_alpha"]

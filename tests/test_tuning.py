@@ -596,7 +596,7 @@ def test_a_tuned_task_is_judged_and_an_untuned_one_is_not(config: Path, tmp_path
 
 @pytest.mark.slow
 def test_the_workflow_tunes_a_person_freezes_and_nothing_is_tuned_again(tmp_path: Path) -> None:
-    for name in ("workflow", "profiles", "config", "results/published"):
+    for name in ("workflow", "profiles", "config", "published"):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "tests").mkdir()
     for name in ("Snakefile", "tests/miniature.yaml"):

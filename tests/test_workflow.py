@@ -64,7 +64,7 @@ class Project:
 
 def clone(folder: Path) -> Project:
     """What a user has before the first run."""
-    for name in ("workflow", "profiles", "config", "results/published"):
+    for name in ("workflow", "profiles", "config", "published"):
         shutil.copytree(ROOT / name, folder / name)
     (folder / "tests").mkdir()
     for name in ("Snakefile", "tests/miniature.yaml"):

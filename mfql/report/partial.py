@@ -18,8 +18,8 @@ def write_partial(configuration: Mapping[str, Any], config_dir: Path, results: P
 
     Args:
         configuration: a complete one.
-        config_dir: folder with the task table and `methods/`.
-        results: the folder that holds `runs/`, and `published/` for verdicts.
+        config_dir: folder with the task table and `methods/`; `published/` beside it has what verdicts compare with.
+        results: the folder that holds `runs/`.
 
     Returns:
         the page, which lists what is missing.
@@ -58,7 +58,7 @@ def write_partial(configuration: Mapping[str, Any], config_dir: Path, results: P
 
 def _verdict(table: Any, configuration: Mapping[str, Any], config_dir: Path, results: Path) -> Path | None:
     """The verdicts' table, with the benchmark's beside it; None without published numbers to compare with."""
-    source = results / "published"
+    source = Path(config_dir).absolute().parent / "published"
     if not source.is_dir():
         return None
     references = verdict_tables.References(

@@ -5,7 +5,7 @@ from glob import glob
 
 rule verdict:
     input:
-        glob("results/published/**/*.csv", recursive=True),
+        glob("published/**/*.csv", recursive=True),
         EXTENSION_TABLES,
         scores=f"{EXPERIMENT}/scores.csv",
         tables=glob("config/baselines/**/*.csv", recursive=True),
@@ -32,5 +32,5 @@ rule verdict:
         mem_mb=2000,
         runtime=growing(30, group="report", following=3),
     shell:
-        f"mfql{EXTENSIONS} verdict --scores {{input.scores}} --published results/published --tasks {{input.tasks}} --results results"
+        f"mfql{EXTENSIONS} verdict --scores {{input.scores}} --published published --tasks {{input.tasks}} --results results"
         " {params.outside:q} --out {params.folder} > {log} 2>&1"
