@@ -97,9 +97,9 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     fetch.add_argument(
         "--lock",
         type=Path,
-        default=Path("config/datasets.lock.json"),
         metavar="FILE",
-        help="size and sha256 of each file: the first fetch records, later ones compare",
+        help="size and sha256 of each file: the first fetch records, later ones compare; "
+        "default: config/datasets.lock.json",
     )
     fetch.set_defaults(func=_fetch)
     describe = data.add_parser(
@@ -139,8 +139,9 @@ def _generate(options: argparse.Namespace) -> None:
 
 def _fetch(options: argparse.Namespace) -> None:
     from mfql.data.fetch import fetch
+    from mfql.experiment.configuration import LOCK
 
-    fetch(options.dataset, options.out, lock=options.lock, mirror=options.mirror, local=options.local)
+    fetch(options.dataset, options.out, lock=options.lock or LOCK, mirror=options.mirror, local=options.local)
 
 
 def _describe(options: argparse.Namespace) -> None:

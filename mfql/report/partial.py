@@ -51,6 +51,7 @@ def write_partial(configuration: Mapping[str, Any], config_dir: Path, results: P
         verdict=_verdict(table, configuration, config_dir, results),
         tasks=known_tasks(config_dir),
         panels=results / configuration["name"],
+        config_dir=config_dir,
     )
     html.write_report(table, html.read_tables(folder / "aggregate"), folder / "report.html", options)
     return folder / "report.html"

@@ -3,8 +3,8 @@
 from mfql.experiment.ablation import raw_ablations, read_ablations
 from mfql.files import write_json
 
-check(for_people(raw_ablations), "ablations", "config/ablations.yaml")
-ABLATIONS = for_people(read_ablations)
+check(for_people(raw_ablations, CONFIG), "ablations", in_project("config/ablations.yaml"))
+ABLATIONS = for_people(read_ablations, CONFIG)
 
 
 localrules:
@@ -21,7 +21,7 @@ rule plan_ablation:
     wildcard_constraints:
         ablation="|".join(ABLATIONS),
     params:
-        plan=lambda wildcards: for_people(plan_of, wildcards.ablation, config),
+        plan=lambda wildcards: for_people(plan_of, wildcards.ablation, config, CONFIG),
         command=lambda wildcards: command_of(f"ablation_{wildcards.ablation}"),
     run:
         write_json(output[0], {**params.plan, "command": params.command})

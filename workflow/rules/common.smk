@@ -1,9 +1,7 @@
 """What the rules share: the configured runs, and where each file lies."""
 
-import os
 import re
 import shlex
-import sys
 from glob import glob
 
 import pandas as pd
@@ -41,7 +39,7 @@ def check(data, schema, where):
 if config["allow_cpu"] in ("true", "false"):
     config["allow_cpu"] = config["allow_cpu"] == "true"
 check(config, "config", "configuration")
-check(pd.read_csv("config/tasks.csv"), "tasks", "config/tasks.csv")
+check(pd.read_csv(TASK_TABLE := in_project("config/tasks.csv")), "tasks", TASK_TABLE)
 
 EXPERIMENT = f"results/{config['name']}"
 DATA = config["data_dir"]
@@ -55,11 +53,16 @@ def for_people(function, *arguments):
         sys.exit(f"Error: {error}")
 
 
+def in_command(*words):
+    """Words of a job's command that are no parameter of it, with a blank before each. Snakemake fills in what stands in braces."""
+    return "".join(f" {shlex.quote(str(word))}" for word in words).replace("{", "{{").replace("}", "}}")
+
+
 for_people(extend, config["extensions"])
-# What `mfql` is told of them wherever it looks up tasks, methods or agents, or makes environments. It is no parameter of a job, since a
-# run does not depend on what else is known. Snakemake fills in what stands in braces.
-EXTENSIONS = "".join(f" --extension {shlex.quote(folder)}" for folder in config["extensions"])
-EXTENSIONS = EXTENSIONS.replace("{", "{{").replace("}", "}}")
+# What `mfql` is told wherever it looks up tasks, methods or agents, or makes environments: no parameter, since a run depends neither
+# on what else is known nor on where the workflow lies.
+EXTENSIONS = in_command(*(word for folder in config["extensions"] for word in ("--extension", folder)))
+CONFIG_DIR = in_command("--config-dir", CONFIG)
 # What reports read of them beside the project's own tables.
 EXTENSION_TABLES = [os.path.relpath(path) for path in tables()]
 # Tasks of one's own; their datasets have their names.
@@ -81,7 +84,7 @@ def pack_name(seeds):
 NAMED_SEEDS = [config["seeds"], config["tuning"]["seeds"]]
 PACKS = [pack for seeds in NAMED_SEEDS for pack in packs(seeds, config["seeds_per_job"])]
 WANTED = {
-    stage: {"methods": config[stage]["methods"], "tasks": for_people(select_tasks, config[stage]["tasks"], "config")}
+    stage: {"methods": config[stage]["methods"], "tasks": for_people(select_tasks, config[stage]["tasks"], CONFIG)}
     for stage in ("offline", "online")
 }
 
@@ -117,7 +120,7 @@ def run_files(stage, seeds, name="evaluation.json"):
 
 def dataset_of(wildcards):
     """The checksum file of the dataset that the task is trained on: fetched, or generated as the configuration says."""
-    dataset = for_people(find_task, wildcards.task).dataset
+    dataset = for_people(find_task, wildcards.task, CONFIG).dataset
     made = config["datasets"].get(dataset, {"source": "fetch"})
     folder = f"{DATA}/{generated_in(dataset, made)}" if made["source"] == "generate" else DATA
     return f"{folder}/{dataset}.json"
@@ -128,13 +131,12 @@ def fetch_source():
     source = config["datasets_from"]
     if source is None:
         return ""
-    option = f" {'--mirror' if '://' in source else '--from'} {shlex.quote(source)}"
-    return option.replace("{", "{{").replace("}", "}}")  # Snakemake fills in what stands in braces.
+    return in_command("--mirror" if "://" in source else "--from", source)
 
 
 def settings_of(wildcards):
     """A hash of every setting that changes a run's numbers, so that a changed one trains anew."""
-    return for_people(settings_hash, wildcards.method, wildcards.task, wildcards.stage)
+    return for_people(settings_hash, wildcards.method, wildcards.task, wildcards.stage, CONFIG)
 
 
 def checkpoints_of(seeds):
@@ -143,7 +145,7 @@ def checkpoints_of(seeds):
     def checkpoints(wildcards):
         if wildcards.stage != "online":
             return []
-        start = for_people(checkpoint_stage, wildcards.method, wildcards.task)
+        start = for_people(checkpoint_stage, wildcards.method, wildcards.task, CONFIG)
         return expand(run_files(start, seeds), **dict(wildcards.items())) if start else []
 
     return checkpoints
@@ -181,7 +183,7 @@ def growing(minutes, group=None, following=1):
 
 def training_minutes(wildcards, attempt):
     """What a scheduler may count on: an hour, and 30 ms a step on a GPU; as much again for each retry."""
-    settings = for_people(raw_settings, wildcards.method, wildcards.task, wildcards.stage)
+    settings = for_people(raw_settings, wildcards.method, wildcards.task, wildcards.stage, CONFIG)
     return within_limit(attempt * (60 + round(steps_of(settings, wildcards.stage) * 0.03 / 60)))
 
 
@@ -200,7 +202,7 @@ def ablation_files(name):
     def files(wildcards):
         return [
             path
-            for point in for_people(plan_of, name, config)["points"]
+            for point in for_people(plan_of, name, config, CONFIG)["points"]
             for path in expand(run_files("offline", point["seeds"]), method=point["method"], task=point["task"])
         ]
 
@@ -209,7 +211,7 @@ def ablation_files(name):
 
 def tuning_files(wildcards=None):
     """The result of every point of the grid, for each task that settings are chosen on."""
-    runs = for_people(tuning_runs, config["tuning"])
+    runs = for_people(tuning_runs, config["tuning"], CONFIG)
     if not runs:
         tasks = ", ".join(config["tuning"]["tasks"]) or "none"
         sys.exit(f"Error: nothing to tune: tuning: tasks ({tasks}) have published settings.\n  Name others there.")
@@ -222,7 +224,7 @@ def tuning_files(wildcards=None):
 
 def replays(wildcards):
     """Input function: the replay of each dataset of OGBench and D4RL that the configuration trains on."""
-    tasks = [for_people(find_task, task) for wanted in WANTED.values() for task in wanted["tasks"]]
+    tasks = [for_people(find_task, task, CONFIG) for wanted in WANTED.values() for task in wanted["tasks"]]
     names = replayed(tasks)
     if not names:
         sys.exit(
@@ -250,7 +252,7 @@ def panels_at_hand(wildcards):
 
 def judged_tables(wildcards):
     """What the claims are judged by; ends Snakemake before anything is trained at another configuration."""
-    claims = for_people(read_claims)
+    claims = for_people(read_claims, CONFIG)
     for_people(require_configuration, claims, config["name"])
     return [f"{EXPERIMENT}/{file}" for file in needed_files(claims)]
 
@@ -258,9 +260,9 @@ def judged_tables(wildcards):
 def announce():
     """Print what this launch is about to run and takes on this machine, and stop where that is years."""
     nodes = workflow.resource_settings.nodes if workflow.non_local_exec else None
-    if for_people(tell, graph_of(workflow, config, nodes)):
+    if for_people(tell, graph_of(workflow, config, CONFIG, nodes)):
         sys.exit("Nothing was started.")
 
 
 # `mfql plan` asks for the jobs once Snakemake has found them.
-hand_over(workflow, config)
+hand_over(workflow, config, CONFIG)

@@ -26,7 +26,7 @@ rule describe:
         **NO_GPU,
         runtime=growing(60),
     shell:
-        f"mfql{EXTENSIONS} data describe {{wildcards.dataset}} --out {{params.folder:q}} > {{log}} 2>&1"
+        f"mfql{EXTENSIONS} data describe {{wildcards.dataset}} --out {{params.folder:q}}{CONFIG_DIR} > {{log}} 2>&1"
 
 
 rule fetch:
@@ -91,7 +91,7 @@ rule replay_dataset:
         mem_mb=lambda wildcards, attempt: attempt * 8000,
         runtime=growing(30),
     shell:
-        "mfql data replay {wildcards.task} --data {params.data:q} --out {output} > {log} 2>&1"
+        f"mfql data replay {{wildcards.task}} --data {{params.data:q}} --out {{output}}{CONFIG_DIR} > {{log}} 2>&1"
 
 
 rule replay_table:

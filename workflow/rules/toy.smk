@@ -5,7 +5,8 @@ Never part of `all`. Trainings lie in `results/toy-runs/SIZE/METHOD/`, shared by
 
 from mfql.experiment.toy import read_configuration, read_study, training_identity
 
-TOY_FILE = "config/toy.yaml"
+TOY_FILE = in_project("config/toy.yaml")
+TOY_CONFIG = in_command("--config", TOY_FILE)
 TOY = for_people(read_configuration, TOY_FILE)
 check(TOY, "toy", TOY_FILE)
 TOY_RUN = "results/toy-runs/{size}/{method}/"
@@ -47,7 +48,7 @@ for size in TOY["sizes"]:
             mem_mb=lambda wildcards, attempt: attempt * 4000,
             runtime=growing(240),
         shell:
-            "mfql toy train {wildcards.method} --size {wildcards.size} --config config/toy.yaml --out {params.folder}"
+            f"mfql toy train {{wildcards.method}} --size {{wildcards.size}}{TOY_CONFIG} --out {{params.folder}}"
             " --threads {threads} > {log} 2>&1"
 
 
@@ -85,7 +86,7 @@ for (study, size), folders in TOY_PANELS.items():
             mem_mb=lambda wildcards, attempt: attempt * 4000,
             runtime=growing(60),
         shell:
-            "mfql toy panels {params.study} --size {params.size} --config config/toy.yaml --runs {params.runs}"
+            f"mfql toy panels {{params.study}} --size {{params.size}}{TOY_CONFIG} --runs {{params.runs}}"
             " --out {params.out} --command {params.command:q} > {log} 2>&1"
 
 

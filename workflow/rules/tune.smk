@@ -34,4 +34,4 @@ rule choose_settings:
         mem_mb=2000,
         runtime=growing(30),
     shell:
-        f"mfql{EXTENSIONS} tune choose @{{input.runs}} --out {{output}} 2>&1 | tee {{log}}"
+        f"mfql{EXTENSIONS} tune choose @{{input.runs}} --out {{output}}{CONFIG_DIR} 2>&1 | tee {{log}}"

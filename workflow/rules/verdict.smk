@@ -2,14 +2,16 @@
 
 from glob import glob
 
+PUBLISHED = in_command("--published", in_project("published"))
+
 
 rule verdict:
     input:
-        glob("published/**/*.csv", recursive=True),
+        glob(in_project("published/**/*.csv"), recursive=True),
         EXTENSION_TABLES,
         scores=f"{EXPERIMENT}/scores.csv",
-        tables=glob("config/baselines/**/*.csv", recursive=True),
-        tasks="config/tasks.csv",
+        tables=glob(in_project("config/baselines/**/*.csv"), recursive=True),
+        tasks=TASK_TABLE,
         outside=config["outside_scores"],
     output:
         [
@@ -32,5 +34,5 @@ rule verdict:
         mem_mb=2000,
         runtime=growing(30, group="report", following=3),
     shell:
-        f"mfql{EXTENSIONS} verdict --scores {{input.scores}} --published published --tasks {{input.tasks}} --results results"
+        f"mfql{EXTENSIONS} verdict --scores {{input.scores}}{PUBLISHED} --tasks {{input.tasks:q}} --results results"
         " {params.outside:q} --out {params.folder} > {log} 2>&1"
