@@ -83,6 +83,7 @@ test-quick: $(DEVELOPMENT)
 lint: $(DEVELOPMENT)  ## style of the code and of the workflow
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	$(RUN) snakefmt --check workflow
 	$(RUN) snakemake --lint
 
 types: $(DEVELOPMENT)  ## static types

@@ -17,7 +17,7 @@ from mfql.methods import checkpoint_stage, declared_settings
 from mfql.settings import steps_of
 from mfql.tasks import Task, find_task, seeds_of_task, select_tasks, simulation_version
 
-# Size and sha256 of what was fetched first. It is written, and so lies where the workflow runs, not in any `config_dir`.
+# Size and sha256 of what was fetched first. It is written, and so lies where the workflow runs, in no `config_dir`.
 LOCK = Path("config", "datasets.lock.json")
 _WORKFLOW = "<workflow>/"
 

@@ -7,11 +7,6 @@ check(for_people(raw_ablations, CONFIG), "ablations", in_project("config/ablatio
 ABLATIONS = for_people(read_ablations, CONFIG)
 
 
-localrules:
-    plan_ablation,
-    ablations,
-
-
 # A file, since the paths of hundreds of runs are more than a command may hold.
 rule plan_ablation:
     output:
@@ -20,6 +15,7 @@ rule plan_ablation:
         f"logs/{EXPERIMENT}/ablations/{{ablation}}/plan.log",
     wildcard_constraints:
         ablation="|".join(ABLATIONS),
+    localrule: True
     params:
         plan=lambda wildcards: for_people(plan_of, wildcards.ablation, config, CONFIG),
         command=lambda wildcards: command_of(f"ablation_{wildcards.ablation}"),
@@ -55,13 +51,13 @@ for name, ablation in ABLATIONS.items():
             f"logs/{EXPERIMENT}/ablations/{name}/draw.log",
         benchmark:
             f"logs/{EXPERIMENT}/ablations/{name}/draw.tsv"
-        params:
-            folder=subpath(output[0], parent=True),
         threads: config["threads"]
         resources:
             **(ONE_GPU if ablation.cost else NO_GPU),
             mem_mb=lambda wildcards, attempt: attempt * 4000,
             runtime=growing(60),
+        params:
+            folder=subpath(output[0], parent=True),
         shell:
             "mfql ablation draw {input.plan} --results results --out {params.folder} --threads {threads} > {log} 2>&1"
 

@@ -5,10 +5,6 @@ from glob import glob
 import mfql
 
 
-localrules:
-    claims,
-
-
 rule parity:
     input:
         # A table of other code's errors would say nothing of this one's, and a new one takes seconds.
@@ -47,16 +43,17 @@ rule judge_claims:
         f"logs/{EXPERIMENT}/claims/judge.log",
     benchmark:
         f"logs/{EXPERIMENT}/claims/judge.tsv"
-    params:
-        experiment=subpath(output.panel, ancestor=2),
-        folder=subpath(output.panel, parent=True),
-        command=command_of("claims"),
     resources:
         **NO_GPU,
         mem_mb=2000,
         runtime=growing(30),
+    params:
+        experiment=subpath(output.panel, ancestor=2),
+        folder=subpath(output.panel, parent=True),
+        command=command_of("claims"),
     shell:
-        f"mfql claims judge {{params.experiment}} --out {{params.folder}} --command {{params.command:q}}{CONFIG_DIR} 2>&1 | tee {{log}}"
+        f"mfql claims judge {{params.experiment}} --out {{params.folder}} --command {{params.command:q}}{CONFIG_DIR}"
+        " 2>&1 | tee {log}"
 
 
 rule claims:

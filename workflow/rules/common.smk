@@ -72,8 +72,11 @@ OWN_TASKS = for_people(registered_tasks)
 def command_of(target):
     """The command that makes a target as this one does, for readers of what it made."""
     here = os.path.join(os.getcwd(), "")
-    files = [shlex.quote(str(path).removeprefix(here)) for path in workflow.overwrite_configfiles]
-    return " ".join(["snakemake", target, *(["--configfile", *files] if files else [])])
+    # Of the command line the workflow itself is documented to tell its configuration, and no more.
+    files = [str(path).removeprefix(here) for path in workflow.overwrite_configfiles]
+    elsewhere = IS_MAIN and PROJECT != os.path.realpath(os.curdir)
+    snakefile = ["--snakefile", in_project("workflow/Snakefile")] if elsewhere else []
+    return shlex.join(["snakemake", *snakefile, target, *(["--configfile", *files] if files else [])])
 
 
 def pack_name(seeds):
@@ -161,6 +164,7 @@ def within_limit(minutes, jobs=1):
 
     The limit is no `runtime` in `resources`: Snakemake would share that out among all jobs in the queue.
     """
+    # What a profile says under `resources` has no documented name in a workflow.
     limit = workflow.global_resources.get("max_runtime").value
     return minutes if limit is None else min(minutes, limit // jobs)
 
@@ -174,7 +178,7 @@ def growing(minutes, group=None, following=1):
     """
 
     def asked(wildcards, attempt):
-        # Known when jobs are made, not when rules are read.
+        # Known when jobs are made, not when rules are read; no documented name tells it.
         together = workflow.group_settings.group_components.get(group, 1)
         return within_limit(attempt * minutes, together * following)
 
@@ -192,7 +196,9 @@ def wanted(stage, name="evaluation.json"):
     return [
         file
         for task in WANTED[stage]["tasks"]
-        for file in expand(run_files(stage, seeds_of_task(config, task), name), method=WANTED[stage]["methods"], task=task)
+        for file in expand(
+            run_files(stage, seeds_of_task(config, task), name), method=WANTED[stage]["methods"], task=task
+        )
     ]
 
 
@@ -259,6 +265,7 @@ def judged_tables(wildcards):
 
 def announce():
     """Print what this launch is about to run and takes on this machine, and stop where that is years."""
+    # How many jobs the queue holds, and whether there is one, has no documented name.
     nodes = workflow.resource_settings.nodes if workflow.non_local_exec else None
     if for_people(tell, graph_of(workflow, config, CONFIG, nodes)):
         sys.exit("Nothing was started.")

@@ -20,6 +20,8 @@ if not isinstance(workflow.current_basedir, os.PathLike):
         "  Clone the project, install it, and name the clone's workflow/Snakefile."
     )
 PROJECT = os.path.realpath(Path(workflow.current_basedir).parents[1])
+# Whether Snakemake was started with this workflow, which then is no module of another.
+IS_MAIN = os.path.realpath(workflow.basedir) == os.path.join(PROJECT, "workflow")
 
 
 def in_project(path):

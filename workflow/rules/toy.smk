@@ -12,18 +12,10 @@ check(TOY, "toy", TOY_FILE)
 TOY_RUN = "results/toy-runs/{size}/{method}/"
 # The folders of the panels of a study at a size.
 TOY_PANELS = {
-    (study, size): [
-        f"{EXPERIMENT}/toy/{size}/{study}/{panel}" for panel in ["comparison", *made.get("panels", [])]
-    ]
+    (study, size): [f"{EXPERIMENT}/toy/{size}/{study}/{panel}" for panel in ["comparison", *made.get("panels", [])]]
     for study, made in TOY["studies"].items()
     for size in TOY["sizes"]
 }
-
-
-localrules:
-    toy,
-    toy_studies,
-    toy_paper,
 
 
 for size in TOY["sizes"]:
@@ -39,14 +31,14 @@ for size in TOY["sizes"]:
             "logs/toy-runs/{size}/{method}.tsv"
         wildcard_constraints:
             size=size,
-        params:
-            folder=subpath(output[0], parent=True),
-            identity=lambda wildcards: for_people(training_identity, TOY, wildcards.method, wildcards.size, TOY_FILE),
         threads: 1
         resources:
             **(ONE_GPU if size == "paper" else NO_GPU),
             mem_mb=lambda wildcards, attempt: attempt * 4000,
             runtime=growing(240),
+        params:
+            folder=subpath(output[0], parent=True),
+            identity=lambda wildcards: for_people(training_identity, TOY, wildcards.method, wildcards.size, TOY_FILE),
         shell:
             f"mfql toy train {{wildcards.method}} --size {{wildcards.size}}{TOY_CONFIG} --out {{params.folder}}"
             " --threads {threads} > {log} 2>&1"
@@ -75,16 +67,16 @@ for (study, size), folders in TOY_PANELS.items():
             f"logs/{EXPERIMENT}/toy/{size}/{study}.log",
         benchmark:
             f"logs/{EXPERIMENT}/toy/{size}/{study}.tsv"
+        resources:
+            **NO_GPU,
+            mem_mb=lambda wildcards, attempt: attempt * 4000,
+            runtime=growing(60),
         params:
             study=study,
             size=size,
             runs=subpath(input[0], ancestor=2),
             out=subpath(output[0], ancestor=2),
             command=command_of(f"toy_{size}_{study}"),
-        resources:
-            **NO_GPU,
-            mem_mb=lambda wildcards, attempt: attempt * 4000,
-            runtime=growing(60),
         shell:
             f"mfql toy panels {{params.study}} --size {{params.size}}{TOY_CONFIG} --runs {{params.runs}}"
             " --out {params.out} --command {params.command:q} > {log} 2>&1"

@@ -26,13 +26,13 @@ rule verdict:
         f"logs/{EXPERIMENT}/verdict.log",
     benchmark:
         f"logs/{EXPERIMENT}/verdict.tsv"
-    params:
-        folder=subpath(output[0], parent=True),
-        outside=["--outside", *config["outside_scores"]] if config["outside_scores"] else [],
     resources:
         **NO_GPU,
         mem_mb=2000,
         runtime=growing(30, group="report", following=3),
+    params:
+        folder=subpath(output[0], parent=True),
+        outside=["--outside", *config["outside_scores"]] if config["outside_scores"] else [],
     shell:
         f"mfql{EXTENSIONS} verdict --scores {{input.scores}}{PUBLISHED} --tasks {{input.tasks:q}} --results results"
         " {params.outside:q} --out {params.folder} > {log} 2>&1"
