@@ -274,7 +274,6 @@ def test_the_workflow_trains_what_the_plan_counts(tmp_path: Path):
     project = tmp_path / "mfql"
     for name in ("workflow", "profiles", "config", "published"):
         shutil.copytree(ROOT / name, project / name)
-    shutil.copy(ROOT / "Snakefile", project)
     command = [sys.executable, "-m", "snakemake", "-n", "-p", "ablation_initialisation", "ablation_alpha"]
     done = subprocess.run(
         [*command, "--configfile", str(ROOT / "tests/miniature.yaml")],

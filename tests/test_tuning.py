@@ -599,8 +599,7 @@ def test_the_workflow_tunes_a_person_freezes_and_nothing_is_tuned_again(tmp_path
     for name in ("workflow", "profiles", "config", "published"):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "tests").mkdir()
-    for name in ("Snakefile", "tests/miniature.yaml"):
-        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "tests/miniature.yaml", tmp_path / "tests")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
     def run(*command: str) -> str:
