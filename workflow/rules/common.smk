@@ -62,8 +62,9 @@ for_people(extend, config["extensions"])
 # What `mfql` is told wherever it looks up tasks, methods or agents, or makes environments: no parameter, since a run depends neither
 # on what else is known nor on where the workflow lies.
 EXTENSIONS = in_command(*(word for folder in config["extensions"] for word in ("--extension", folder)))
-CONFIG_DIR = in_command("--config-dir", CONFIG)
-# What reports read of them beside the project's own tables.
+# In the project's folder `mfql` finds it by itself, and the commands of jobs finished there stay as they were.
+CONFIG_DIR = "" if CONFIG == "config" else in_command("--config-dir", CONFIG)
+# What reports read of the extensions beside the project's own tables.
 EXTENSION_TABLES = [os.path.relpath(path) for path in tables()]
 # Tasks of one's own; their datasets have their names.
 OWN_TASKS = for_people(registered_tasks)
