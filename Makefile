@@ -84,6 +84,7 @@ lint: $(DEVELOPMENT)  ## style of the code and of the workflow
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) lint-imports --no-cache --no-logo
+	$(RUN) snakefmt --check workflow
 	$(RUN) snakemake --lint
 
 types: $(DEVELOPMENT)  ## static types

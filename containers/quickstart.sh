@@ -1,8 +1,8 @@
 #!/bin/sh
 # The quickstart: in the working directory if that is a checkout, else in a copy of the image's repository, ./mfql.
 set -eu
-if [ ! -f Snakefile ]; then
-    if [ ! -f mfql/Snakefile ]; then
+if [ ! -f workflow/Snakefile ]; then
+    if [ ! -f mfql/workflow/Snakefile ]; then
         [ -w . ] || {
             echo "$PWD cannot be written by user $(id -u). Mount a folder of that user's there." >&2
             exit 2

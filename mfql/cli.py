@@ -126,9 +126,9 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     fetch.add_argument(
         "--lock",
         type=Path,
-        default=Path("config/datasets.lock.json"),
         metavar="FILE",
-        help="size and sha256 of each file: the first fetch records, later ones compare",
+        help="size and sha256 of each file: the first fetch records, later ones compare; "
+        "default: config/datasets.lock.json",
     )
     fetch.set_defaults(func=_fetch)
     describe = data.add_parser(
@@ -167,11 +167,11 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _fetch(options: argparse.Namespace) -> None:
+    from mfql.experiment.configuration import LOCK
     from mfql.suites import suite_of
 
-    suite_of(options.dataset).fetch(
-        options.dataset, options.out, lock=options.lock, mirror=options.mirror, local=options.local
-    )
+    source = {"lock": options.lock or LOCK, "mirror": options.mirror, "local": options.local}
+    suite_of(options.dataset).fetch(options.dataset, options.out, **source)
 
 
 def _describe(options: argparse.Namespace) -> None:

@@ -43,7 +43,7 @@ def main() -> None:
     page = options.folder / "report.html"
     timed("scores", "--from-file", options.folder / "runs.txt", "--out", scores)
     timed("aggregate", scores, "--out", aggregate)
-    timed("verdict", "--scores", scores, "--published", ROOT / "results/published", *about, "--out", verdict)
+    timed("verdict", "--scores", scores, "--published", ROOT / "published", *about, "--out", verdict)
     shown = ["--verdict", verdict / "verdict.csv", *about]
     timed("report", "--scores", scores, "--aggregates", aggregate, *shown, "--out", page)
     for path in (scores, page, *sorted(aggregate.glob("*.png"))):

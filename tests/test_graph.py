@@ -141,9 +141,9 @@ def target_rules() -> list[str]:
 
 def handed_over() -> tuple[int, int, int]:
     """The same by the jobs that the last dry run of this process found, as a launch hands them over."""
-    (workflow, config), *_ = graph._read
+    (workflow, config, config_dir), *_ = graph._read
     outlooks = Outlooks(config, Path("results"), Path("config/datasets.lock.json"))
-    launch = Launch(graph.graph_of(workflow, config, None), Path("config"), outlooks)
+    launch = Launch(graph.graph_of(workflow, config, config_dir, None), config_dir, outlooks)
     assert not launch.counts["other"]
     return sum(launch.counts.values()), len(launch.jobs), sum(len(job.outlooks) for job in launch.jobs)
 

@@ -70,7 +70,7 @@ def test_no_methods_name_is_in_the_loop_or_the_rules():
     code = [
         *(ROOT / "mfql" / "training").glob("*.py"),
         *(ROOT / "workflow" / "rules").glob("*.smk"),
-        ROOT / "Snakefile",
+        ROOT / "workflow" / "Snakefile",
     ]
     code += [*(ROOT / "mfql" / "evaluation").glob("*.py"), *(ROOT / "mfql" / "plan").glob("*.py")]
     # A table of sizes by agent, for a machine without torch to ask; one that it lacks is asked where there is torch.

@@ -136,7 +136,7 @@ def test_a_full_size_configuration_stops_without_a_gpu_and_names_the_smaller_one
     ("arguments", "named"),
     [
         (("--configfile", "absent.yaml"), "absent.yaml"),
-        (("--configfile", "Snakefile"), "not valid JSON or YAML"),
+        (("--configfile", "workflow/Snakefile"), "not valid JSON or YAML"),
         (("--config", "seeds=three"), "seeds: 'three' is not of type 'array'\n  config/README.md explains each entry."),
         (("nonsense",), "No rule to produce nonsense"),
         (("--until", "nonsense"), "No rule to produce nonsense"),

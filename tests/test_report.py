@@ -7,7 +7,6 @@ import base64
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -240,7 +239,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     scores, tasks = results / "scores.csv", ROOT / "config/tasks.csv"
     write_scores(collect(files), scores)
     mfql("aggregate", scores, "--out", results / "aggregate")
-    numbers = ("--published", ROOT / "results/published", "--outside", results / "outside.csv")
+    numbers = ("--published", ROOT / "published", "--outside", results / "outside.csv")
     mfql("verdict", "--scores", scores, "--tasks", tasks, "--results", results, *numbers, "--out", results / "verdict")
     text = Text("Alpha & more", "Which alpha?", "Success against alpha.", "snakemake ablation_alpha")
     write_panel(results / "ablations/alpha", None, pd.DataFrame({"alpha": [1.5], "success": [50.0]}), text)
@@ -283,7 +282,7 @@ def test_tables_of_every_method_are_there_for_papers(study: tuple[Path, str]) ->
     latex = (study[0] / "verdict/benchmark.tex").read_text()
     assert r"\toprule" in latex
     assert "& IDQL &" in latex
-    fql = published.read_published(ROOT / "results/published")["fql", CUBE[0], "offline"]
+    fql = published.read_published(ROOT / "published")["fql", CUBE[0], "offline"]
     assert f"({fql.mean:.1f} ± {fql.std:.1f})" in latex
     assert "mean of cube-double" in (study[0] / "verdict/benchmark.md").read_text()
 
@@ -435,7 +434,6 @@ def test_the_commands_lead_from_runs_to_the_summary(tmp_path: Path, capsys: pyte
 def test_one_command_reports_what_a_configuration_has_finished(tmp_path: Path, capsys) -> None:
     results = tmp_path / "results"
     write_quickstart(results)
-    shutil.copytree(ROOT / "results" / "published", results / "published")
     benchmark = {"methods": ["mfql", "flow_bc"], "tasks": [TASK]}
     asked = {"name": "study", "offline": benchmark, "online": benchmark | {"methods": ["mfql"]}, "seeds": [0, 1, 2, 3]}
     (tmp_path / "study.yaml").write_text(json.dumps(asked))

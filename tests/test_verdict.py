@@ -365,7 +365,7 @@ def test_a_task_that_is_not_in_the_table_is_refused(study: Study) -> None:
 
 
 def test_the_numbers_in_the_repository_are_whole() -> None:
-    published = read_published(ROOT / "results/published")
+    published = read_published(ROOT / "published")
     of_mfql = [number for (method, _, _), number in published.items() if method == "mfql"]
     stages = pd.Series([number.stage for number in of_mfql]).value_counts().to_dict()
     assert stages == {"offline": 73, "pretrain": 15, "online": 15}
@@ -381,7 +381,7 @@ def test_the_numbers_in_the_repository_are_whole() -> None:
 
 
 def test_third_partys_runs_with_another_critic_rate_and_statistics_are_told_apart() -> None:
-    runs = [run for run in read_third_party(ROOT / "results/published") if "audit_matrix" in run.number.source]
+    runs = [run for run in read_third_party(ROOT / "published") if "audit_matrix" in run.number.source]
     online = [(run.number.task, run.changed, run.number.mean) for run in runs if run.number.stage == "online"]
     assert online == [
         ("door-cloned-v1", "", 0.01),
@@ -393,9 +393,9 @@ def test_third_partys_runs_with_another_critic_rate_and_statistics_are_told_apar
 
 
 def test_third_partys_runs_end_where_their_curves_do() -> None:
-    curves = pd.read_csv(ROOT / "results/published/third_party/curves.csv")
+    curves = pd.read_csv(ROOT / "published/third_party/curves.csv")
     ends = curves[curves["step"] == 1_000_000].set_index(["task", "stage"])["value"]
-    runs = read_third_party(ROOT / "results/published")
+    runs = read_third_party(ROOT / "published")
     for (name, stage), value in ends.items():
         own = [run.number for run in runs if (run.number.task, run.number.stage) == (name, stage)]
         assert value in [number.mean for number in own]
@@ -416,7 +416,7 @@ def run_command(study: Study, published: Path) -> Path:
 
 def test_the_command_writes_the_table_and_the_page(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     study.add(PAPER_TASK, [94.0, 93.0, 95.0, 94.0], settings={"offline_steps": 1_000_000})
-    written = run_command(study, ROOT / "results/published")
+    written = run_command(study, ROOT / "published")
     page = (written / "verdict.md").read_text()
     assert page in capsys.readouterr().out
     assert all(name in page for name in RULE)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from mfql.experiment.configuration import in_workflow
 from tests.support.project import NOTHING_TO_DO, Project, clone, evaluation
-from tests.support.training_runs import TASK
+from tests.support.training_runs import ROOT, TASK
 
 
 @pytest.fixture
@@ -160,6 +161,124 @@ def test_paper_does_not_start_without_a_gpu_and_names_the_smaller_configurations
     assert "--config allow_cpu=true" in printed
     assert "Traceback" not in printed
     assert not (project.folder / "results/runs").exists()
+
+
+# --- from another folder than the project's ---------------------------------------------------------------------------
+
+
+def files_of(kind: str, printed: str) -> set[str]:
+    """The files that a dry run names as `input` or `output` of its jobs."""
+    return {path for files in re.findall(rf"^    {kind}: (.*)$", printed, re.MULTILINE) for path in files.split(", ")}
+
+
+@pytest.mark.parametrize("config_dir", ["config", "../project/config", "/project/config"])
+def test_path_that_ships_is_found_beside_the_configurations_folder(config_dir: str) -> None:
+    written = {"expected": "<workflow>/config/a.yaml", "outside_scores": ["b.csv", "<workflow>/b.csv"], "threads": 1}
+    folder = os.path.normpath(f"{config_dir}/..")
+    assert in_workflow(written, config_dir) == {
+        "expected": os.path.normpath(f"{folder}/config/a.yaml"),
+        "outside_scores": ["b.csv", os.path.normpath(f"{folder}/b.csv")],
+        "threads": 1,
+    }
+
+
+@pytest.mark.slow
+def test_no_target_looks_for_what_ships_in_the_working_directory(tmp_path: Path) -> None:
+    shipped = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("config", "containers", "published", "shipped", "tests/data")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file()
+    }
+    assert {"config/tasks.csv", "config/toy.yaml", "published/mfql.csv", "tests/data/reference.npz"} <= shipped
+    here = Project(tmp_path / "here")
+    for name in shipped:  # What has the same name here is of no use to anybody.
+        (here.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (here.folder / name).write_text("%")
+    options = ("--snakefile", str(ROOT / "workflow/Snakefile"), "--configfile", str(ROOT / "config/reduced.yaml"))
+    options += ("--config", "expected=<workflow>/config/quickstart-expected.yaml")
+    targets = set(re.findall(r"^(\w+)$", here.snakemake("--list-target-rules", *options), re.MULTILINE))
+    assert {"all", "claims", "tune", "replay", "parity", "toy_paper", "ablation_alpha"} <= targets
+    printed = here.snakemake("-n", "--forceall", *sorted(targets), *options)
+    assert f"profile {ROOT}/workflow/profiles/default" in printed
+    needed = files_of("input", printed) - files_of("output", printed)
+    commands = re.findall(r"^Shell command: (.*)$", printed, re.MULTILINE)
+    named = {word for command in commands for word in command.split() if (here.folder / word).exists()}
+    project = os.path.relpath(ROOT, here.folder)
+    assert {f"{project}/config/quickstart-expected.yaml", f"{project}/tests/data/reference.npz"} <= needed
+    assert {f"{project}/config", f"{project}/published", f"{project}/config/toy.yaml"} <= named
+    assert all((here.folder / path).is_file() for path in needed)
+    assert all(path.startswith("../") for path in needed | named)
+
+
+@pytest.mark.slow
+def test_test_folder_of_the_catalog_ends_with_report_and_verdict(project: Project) -> None:
+    for name in ("config/config.yaml", "methods/mfql-test.yaml", "expected.yaml"):
+        (project.folder / ".test" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / ".test" / name, project.folder / ".test" / name)
+    before = sorted(project.folder.iterdir())
+    command = ("--directory", ".test", "--configfile", ".test/config/config.yaml")
+    project.snakemake(*command)
+    assert sorted(project.folder.iterdir()) == before
+    results = project.folder / ".test/results"
+    assert (results / "test/report.html").stat().st_size > 10_000
+    assert f"task,offline,mfql-test,{TASK}," in (results / "test/verdict/verdict.csv").read_text()
+    assert NOTHING_TO_DO in project.snakemake(*command)
+
+
+def importing(folder: Path, *statements: str) -> Project:
+    """A workflow of somebody's own, of which the project's is a module with these further statements."""
+    shutil.copytree(ROOT / ".test/methods", folder / "own/methods")
+    configuration = {
+        "name": "study",
+        "offline": {"methods": ["mfql-test"], "tasks": [TASK]},
+        "online": {"methods": [], "tasks": []},
+        "seeds": [3],
+        "threads": 1,
+        "datasets": {"pointmaze-medium-navigate-v0": {"source": "generate", "episodes": 2, "seed": 0}},
+        "final_episodes": 0,
+        "extensions": ["own"],
+    }
+    (folder / "study.yaml").write_text(json.dumps({"mfql": configuration, "theirs": 1}))
+    lines = [
+        'configfile: "study.yaml"',
+        "module mfql:",
+        f'    snakefile: "{ROOT}/workflow/Snakefile"',
+        '    config: config["mfql"]',
+        *(f"    {statement}" for statement in statements),
+        "use rule * from mfql",
+        "rule sizes:",
+        "    default_target: True",
+        "    input: rules.report.output, rules.verdict.output",
+        '    output: "results/sizes.txt"',
+        '    shell: "wc -c {input} > {output}"',
+        "onstart:",
+        "    mfql.announce()",
+    ]
+    (folder / "Snakefile").write_text("\n".join(lines) + "\n")
+    return Project(folder)
+
+
+@pytest.mark.slow
+def test_module_of_another_workflow_ends_with_report_and_verdict(tmp_path: Path) -> None:
+    study = importing(tmp_path / "study")
+    given = {path.name for path in study.folder.iterdir()}
+    assert "study, all: 1 runs, 0 of them finished" in study.snakemake()
+    assert "results/study/report.html" in (study.folder / "results/sizes.txt").read_text()
+    assert (study.folder / "results/study/report.html").stat().st_size > 10_000
+    assert f"task,offline,mfql-test,{TASK}," in (study.folder / "results/study/verdict/verdict.csv").read_text()
+    assert list(study.trained()) == [f"mfql-test/{TASK}/seed3/offline/run"]
+    assert {path.name for path in study.folder.iterdir()} - given == {".snakemake", "data", "logs", "results"}
+    # No profile is at work here: a command that differs from one launch to the next would be a reason to run it again.
+    assert NOTHING_TO_DO in study.snakemake()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("statement", ['prefix: "mine"', 'replace_prefix: {"results/": "mine/"}'])
+def test_prefix_of_a_module_is_refused(tmp_path: Path, statement: str) -> None:
+    printed = importing(tmp_path / "study", statement).snakemake("-n", fails=True)
+    assert "Error: the module has a `prefix:`" in printed
+    assert "Traceback" not in printed
 
 
 # --- what runs, and what does not run again ---------------------------------------------------------------------------

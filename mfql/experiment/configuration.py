@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,10 @@ from mfql.extensions import extend
 from mfql.methods import checkpoint_stage, declared_settings
 from mfql.settings import steps_of
 from mfql.tasks import Task, find_task, seeds_of_task, select_tasks, simulation_version
+
+# Size and sha256 of what was fetched first. It is written, and so lies where the workflow runs, in no `config_dir`.
+LOCK = Path("config", "datasets.lock.json")
+_WORKFLOW = "<workflow>/"
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,23 @@ def read_configuration(file: Path | None, config_dir: Path) -> dict[str, Any]:
         UserError: one of the two cannot be read, or is no mapping.
     """
     default = _read(config_dir / "config.yaml")
-    config = default if file is None else _laid_over(default, _read(file))
+    config = in_workflow(default if file is None else _laid_over(default, _read(file)), config_dir)
     extend(config.get("extensions", []))
     return config
+
+
+def in_workflow(value: Any, config_dir: str | Path) -> Any:
+    """A configuration, or a part of it, in which `<workflow>/` before a path is the folder that `config_dir` lies in.
+
+    What ships with the workflow is named so; any other relative path is one from the folder that the workflow runs in.
+    """
+    if isinstance(value, Mapping):
+        return {key: in_workflow(item, config_dir) for key, item in value.items()}
+    if isinstance(value, list):
+        return [in_workflow(item, config_dir) for item in value]
+    if isinstance(value, str) and value.startswith(_WORKFLOW):
+        return os.path.normpath(Path(config_dir, "..", value.removeprefix(_WORKFLOW)))
+    return value
 
 
 def _read(file: Path) -> dict[str, Any]:

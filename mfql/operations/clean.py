@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from mfql.errors import UserError
-from mfql.experiment.configuration import find_run, planned_runs, read_configuration
+from mfql.experiment.configuration import LOCK, find_run, planned_runs, read_configuration
 from mfql.experiment.find import name_of, runs_in
 from mfql.experiment.run import Fate, RunFolder
 from mfql.locks import InUse, holder, locked
@@ -160,7 +160,7 @@ class Starts:
     def _asked(self) -> Iterator[RunFolder]:
         for file in self.configurations:
             configuration = read_configuration(file, self.config_dir)
-            outlooks = Outlooks(configuration, self.results, self.config_dir / "datasets.lock.json")
+            outlooks = Outlooks(configuration, self.results, LOCK)
             for run in planned_runs(configuration, self.config_dir):
                 if run.start is None:
                     continue

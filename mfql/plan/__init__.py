@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mfql.errors import UserError
-from mfql.experiment.configuration import find_run, planned_runs, read_configuration
+from mfql.experiment.configuration import LOCK, find_run, planned_runs, read_configuration
 from mfql.experiment.run import Fate
 from mfql.extensions import extend
 from mfql.gpus import devices_here
@@ -41,8 +41,7 @@ EXIT_WANTS_GPU, EXIT_CARD_TOO_SMALL = 3, 4
 # Hours without a GPU from which a launch or a training is refused, unless one insists.
 _MOST_CPU_HOURS = 48.0
 _SMALLER = "config/quickstart.yaml takes minutes, config/laptop.yaml half an hour."
-_CONFIG, _RESULTS, _SPEED = Path("config"), Path("results"), Path("speed.json")
-_LOCK = "datasets.lock.json"
+_RESULTS, _SPEED = Path("results"), Path("speed.json")
 
 
 @dataclass(frozen=True)
@@ -128,8 +127,8 @@ def tell(
     Raises:
         UserError: a task table, method, lock file or file of measured speed that is faulty.
     """
-    config, lock = graph.config, _CONFIG / _LOCK
-    launch = Launch(graph, _CONFIG, Outlooks(config, _RESULTS, lock))
+    config = graph.config
+    launch = Launch(graph, graph.config_dir, Outlooks(config, _RESULTS, LOCK))
     # On a cluster, and where a number is given, the GPUs are not those of this machine.
     here = devices_here() if gpus is None and graph.queue is None else None
     gpus = here.usable if here else _at_once(graph) if gpus is None else gpus
@@ -148,7 +147,7 @@ def tell(
     for line in (
         *job_lines(launch),
         *queue_lines(graph),
-        *size_lines(data_of(launch.datasets, config, lock), results, config, _RESULTS),
+        *size_lines(data_of(launch.datasets, config, LOCK), results, config, _RESULTS),
         *time_lines(hours, known.source, gpus, cores),
         *([f"  THE GPU IS NOT USED: {here.problem}"] if here and here.problem else []),
         *on_card,
@@ -192,7 +191,7 @@ def training_wants_gpu(
     """
     config = {"seeds": seeds, "pixel_seeds": seeds, "datasets": {}, "data_dir": str(data)}
     run = find_run(config, config_dir, method, task, stage)
-    outlooks = Outlooks(config, results, config_dir / _LOCK)
+    outlooks = Outlooks(config, results, LOCK)
     job = TrainingJob(run, tuple(outlooks.of(run, seed) for seed in seeds), needed=True)
     cores = os.cpu_count() or 1
     speed = find_speed(results / _SPEED, gpus=0)

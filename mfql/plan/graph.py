@@ -21,7 +21,7 @@ from mfql.errors import UserError
 # Executors that start jobs on this machine, or none at all.
 _HERE = (None, "local", "dryrun", "touch")
 # Lines that are no complaint of Snakemake's.
-_TOLD = re.compile(r"Using |Config file .* is extended|Assuming unrestricted |host: |Building DAG of jobs")
+_TOLD = re.compile(r"Using |Assuming unrestricted |host: |Building DAG of jobs")
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,14 @@ class Graph:
     Args:
         asked: the targets, and what confines them, as people say it.
         config: the configuration as the workflow has it, all files and changes laid over each other.
+        config_dir: folder with the workflow's task table and `methods/`, from `folder`.
         queue: of the cluster that jobs go to; None if they run here.
         folder: that the workflow works in.
     """
 
     asked: str
     config: Mapping[str, Any]
+    config_dir: Path
     jobs: tuple[Job, ...]
     queue: Queue | None
     folder: Path
@@ -85,20 +87,21 @@ class Graph:
         return [job for job in self.jobs if job.needed]
 
 
-# The workflow of this process and its configuration, from the Snakefile that was read last.
-_read: list[tuple[Any, Mapping[str, Any]]] = []
+# The workflow of this process, its configuration and its task table's folder, from the Snakefile that was read last.
+_read: list[tuple[Any, Mapping[str, Any], Path]] = []
 
 
-def hand_over(workflow: Any, config: Mapping[str, Any]) -> None:
+def hand_over(workflow: Any, config: Mapping[str, Any], config_dir: str | Path) -> None:
     """Called by the Snakefile, which alone is given its `workflow`."""
-    _read[:] = [(workflow, config)]
+    _read[:] = [(workflow, config, Path(config_dir))]
 
 
-def graph_of(workflow: Any, config: Mapping[str, Any], nodes: int | None) -> Graph:
+def graph_of(workflow: Any, config: Mapping[str, Any], config_dir: str | Path, nodes: int | None) -> Graph:
     """The graph of a workflow whose jobs Snakemake has found.
 
     Args:
         workflow: as the Snakefile sees it.
+        config_dir: folder with its task table and `methods/`.
         nodes: jobs at once on a cluster, `sys.maxsize` for any number; None where they run on this machine.
     """
     dag, settings = workflow.dag, workflow.dag_settings
@@ -115,7 +118,7 @@ def graph_of(workflow: Any, config: Mapping[str, Any], nodes: int | None) -> Gra
         pools = queue.pools if queue is not None and needed else ()
         asks = {name: float(value) for name in pools if isinstance(value := job.resources.get(name), int | float)}
         jobs.append(Job(job.rule.name, dict(job.wildcards_dict), tuple(map(str, job.output)), needed, asks))
-    return Graph(" ".join(asked), config, tuple(jobs), queue, Path.cwd())
+    return Graph(" ".join(asked), config, Path(config_dir), tuple(jobs), queue, Path.cwd())
 
 
 def _pools(workflow: Any) -> dict[str, float]:
@@ -155,12 +158,12 @@ def ask(arguments: Sequence[str]) -> Graph:
     finally:  # What Snakefile and profile set is for jobs.
         os.environ.clear()
         os.environ.update(environment)
-    workflow, config = _read[0] if _read else (None, {})
+    workflow, config, config_dir = _read[0] if _read else (None, {}, Path())
     if not agreed:
         raise _refusal(said.getvalue())
     if workflow is None or workflow.dag is None:
         raise UserError("snakemake looks for no jobs here", "Leave out options that make it list or do something else.")
-    return graph_of(workflow, config, nodes)
+    return graph_of(workflow, config, config_dir, nodes)
 
 
 def _refusal(said: str) -> UserError:

@@ -171,6 +171,7 @@ def run_report(arguments: argparse.Namespace) -> None:
         tasks=with_extensions(load_tasks(arguments.tasks)) if arguments.tasks else None,
         panels=arguments.panels,
         speed=arguments.speed,
+        config_dir=arguments.config_dir,
     )
     tables = html.read_tables(arguments.aggregates)
     html.write_report(scores.read_scores(arguments.scores), tables, arguments.out, options)

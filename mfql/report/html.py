@@ -54,6 +54,7 @@ class Options:
         tasks: the task table by name, for the suites that the page is filtered by.
         panels: the folder below which panels lie.
         speed: results files of `python -m benchmarks`.
+        config_dir: folder of `methods/`, whose files say which settings differ by task on purpose.
     """
 
     results: Path
@@ -65,6 +66,7 @@ class Options:
     tasks: Mapping[str, Task] | None = None
     panels: Path | None = None
     speed: Sequence[Path] = ()
+    config_dir: Path = Path("config")
 
 
 def read_tables(folder: str | Path) -> dict[str, pd.DataFrame]:
@@ -132,7 +134,7 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
             evidence=evidence,
             reduced={(own.task, own.stage, own.method) for own in evidence if own.reduced},
             anchors={(own.task, own.stage, own.method): own.anchor for own in evidence},
-            mixtures=provenance.mixtures(run_table, options.results),
+            mixtures=provenance.mixtures(run_table, options.results, options.config_dir),
             missing=missing,
             partial=options.partial,
             tasks=_score_rows(tables["tasks"], options.expected),

@@ -18,8 +18,8 @@ def write_partial(configuration: Mapping[str, Any], config_dir: Path, results: P
 
     Args:
         configuration: a complete one.
-        config_dir: folder with the task table and `methods/`.
-        results: the folder that holds `runs/`, and `published/` for verdicts.
+        config_dir: folder with the task table and `methods/`; `published/` beside it has what verdicts compare with.
+        results: the folder that holds `runs/`.
 
     Returns:
         the page, which lists what is missing.
@@ -51,6 +51,7 @@ def write_partial(configuration: Mapping[str, Any], config_dir: Path, results: P
         verdict=_verdict(table, configuration, config_dir, results),
         tasks=known_tasks(config_dir),
         panels=results / configuration["name"],
+        config_dir=config_dir,
     )
     html.write_report(table, html.read_tables(folder / "aggregate"), folder / "report.html", options)
     return folder / "report.html"
@@ -58,7 +59,7 @@ def write_partial(configuration: Mapping[str, Any], config_dir: Path, results: P
 
 def _verdict(table: Any, configuration: Mapping[str, Any], config_dir: Path, results: Path) -> Path | None:
     """The verdicts' table, with the benchmark's beside it; None without published numbers to compare with."""
-    source = results / "published"
+    source = Path(config_dir).absolute().parent / "published"
     if not source.is_dir():
         return None
     references = verdict_tables.References(

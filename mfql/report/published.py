@@ -1,7 +1,7 @@
-"""The numbers that papers publish, and third parties' runs of released code, as `results/published` holds them.
+"""The numbers that papers publish, and third parties' runs of released code, as `published/` holds them.
 
 A file has one row a number: `task, method, stage, mean, std, seeds, source`, and where needed `scope`
-(`results/published/README.md`). A row without a mean says that the source has the number and this table does not; no
+(`published/README.md`). A row without a mean says that the source has the number and this table does not; no
 row at all, that nobody published one.
 """
 
@@ -94,7 +94,7 @@ def read_published(folder: str | Path) -> Numbers:
     """
     files = sorted(Path(folder).glob("*.csv"))
     if not files:
-        raise UserError(f"{folder} holds no CSV of published numbers", "Give the folder results/published.")
+        raise UserError(f"{folder} holds no CSV of published numbers", "Give the project's folder published/.")
     found: dict[tuple[str, str, str], dict[tuple[bool, bool], Published]] = {}
     for path in files:
         for row, where in _rows(path, COLUMNS):

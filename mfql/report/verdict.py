@@ -56,7 +56,7 @@ RULE = {
         "and s stay as observed. Where the published seeds alone leave too much open, no number of ours decides."
     ),
     "published but not at hand": (
-        "the paper has the number and results/published lacks it. A row of your own there gives the verdict without "
+        "the paper has the number and published/ lacks it. A row of your own there gives the verdict without "
         "training again."
     ),
     "scope not known": (

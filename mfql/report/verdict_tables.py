@@ -22,7 +22,7 @@ from mfql.report.tasks import PLAIN_RETURN, RETURN, SUCCESS, bounded, in_order, 
 from mfql.report.verdict import DECIDED, RULE, Comparison, Sample, Verdict, sample_of
 from mfql.tasks import SCORED_EVALUATIONS, Task
 
-PUBLISHED_EPISODES = 50  # of one evaluation, in every table of results/published
+PUBLISHED_EPISODES = 50  # of one evaluation, in every table of published/
 UNTUNED = "untuned"  # what the source of a task's settings begins with where they are our default
 COLUMNS = ["scope", "stage", "method", "task", "unit", "tasks", "left_out", "mean", "low", "high", "std", "seeds"]
 COLUMNS += ["diverged", "published", "published_std", "published_seeds", "difference", "difference_low"]

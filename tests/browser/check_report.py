@@ -58,9 +58,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     formats.write(tables, folder / "aggregate")
     figures.write(tables, folder / "aggregate")
     tasks = load_tasks(ROOT / "config/tasks.csv")
-    references = verdict_tables.References(
-        published.read_published(ROOT / "results/published"), [], tasks, ROOT / "config"
-    )
+    references = verdict_tables.References(published.read_published(ROOT / "published"), [], tasks, ROOT / "config")
     verdicts = verdict_tables.verdicts(scores, results, references)
     verdict_tables.write(verdicts, folder / "verdict")
     benchmark.write(benchmark.benchmark(verdicts, references.published, tasks), folder / "verdict")

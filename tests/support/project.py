@@ -67,10 +67,9 @@ class Project:
 
 def clone(folder: Path) -> Project:
     """What a user has before the first run."""
-    for name in ("workflow", "profiles", "config", "results/published", "tests/miniature"):
+    for name in ("workflow", "profiles", "config", "published", "tests/miniature"):
         shutil.copytree(ROOT / name, folder / name)
-    for name in ("Snakefile", "tests/miniature.yaml"):
-        shutil.copy(ROOT / name, folder / name)
+    shutil.copy(ROOT / "tests/miniature.yaml", folder / "tests")
     return Project(folder)
 
 

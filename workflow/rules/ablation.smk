@@ -3,13 +3,8 @@
 from mfql.experiment.ablation import raw_ablations, read_ablations
 from mfql.files import write_json
 
-check(for_people(raw_ablations), "ablations", "config/ablations.yaml")
-ABLATIONS = for_people(read_ablations)
-
-
-localrules:
-    plan_ablation,
-    ablations,
+check(for_people(raw_ablations, CONFIG), "ablations", in_project("config/ablations.yaml"))
+ABLATIONS = for_people(read_ablations, CONFIG)
 
 
 # A file, since the paths of hundreds of runs are more than a command may hold.
@@ -20,8 +15,9 @@ rule plan_ablation:
         f"logs/{EXPERIMENT}/ablations/{{ablation}}/plan.log",
     wildcard_constraints:
         ablation="|".join(ABLATIONS),
+    localrule: True
     params:
-        plan=lambda wildcards: for_people(plan_of, wildcards.ablation, config),
+        plan=lambda wildcards: for_people(plan_of, wildcards.ablation, config, CONFIG),
         command=lambda wildcards: command_of(f"ablation_{wildcards.ablation}"),
     run:
         write_json(output[0], {**params.plan, "command": params.command})
@@ -55,13 +51,13 @@ for name, ablation in ABLATIONS.items():
             f"logs/{EXPERIMENT}/ablations/{name}/draw.log",
         benchmark:
             f"logs/{EXPERIMENT}/ablations/{name}/draw.tsv"
-        params:
-            folder=subpath(output[0], parent=True),
         threads: config["threads"]
         resources:
             **(ONE_GPU if ablation.cost else NO_GPU),
             mem_mb=lambda wildcards, attempt: attempt * 4000,
             runtime=growing(60),
+        params:
+            folder=subpath(output[0], parent=True),
         shell:
             "mfql ablation draw {input.plan} --results results --out {params.folder} --threads {threads} > {log} 2>&1"
 

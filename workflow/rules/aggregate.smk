@@ -1,19 +1,16 @@
 """From the runs to one tidy table, and from that to what they amount to over seeds and tasks."""
 
 
-localrules:
-    list_runs,
-
-
 # A file, since the paths of hundreds of runs are more than a command may hold; written first, for reports on the way.
 rule list_runs:
     output:
         f"{EXPERIMENT}/runs.txt",
     log:
         f"logs/{EXPERIMENT}/list_runs.log",
+    priority: 100
+    localrule: True
     params:
         runs=[*wanted("offline"), *wanted("online")],
-    priority: 100
     run:
         with open(output[0], "w") as file:
             file.writelines(f"{path}\n" for path in params.runs)
@@ -56,11 +53,11 @@ rule aggregate:
         f"logs/{EXPERIMENT}/aggregate.log",
     benchmark:
         f"logs/{EXPERIMENT}/aggregate.tsv"
-    params:
-        folder=subpath(output[0], parent=True),
     resources:
         **NO_GPU,
         mem_mb=4000,
         runtime=growing(60, group="report", following=3),
+    params:
+        folder=subpath(output[0], parent=True),
     shell:
         "mfql aggregate {input} --out {params.folder} > {log} 2>&1"

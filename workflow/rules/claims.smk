@@ -2,16 +2,18 @@
 
 from glob import glob
 
-
-localrules:
-    claims,
+import mfql
 
 
 rule parity:
     input:
         # A table of other code's errors would say nothing of this one's, and a new one takes seconds.
-        sorted(path for code in ("agents/**/*", "parity/*", "claims/parity") for path in glob(f"mfql/{code}.py", recursive=True)),
-        fixtures=["tests/data/reference.npz", "tests/data/baselines.npz"],
+        sorted(
+            path
+            for code in ("agents/**/*", "parity/*", "studies/claims/parity")
+            for path in glob(os.path.relpath(f"{mfql.__path__[0]}/{code}.py"), recursive=True)
+        ),
+        fixtures=[in_project(f"tests/data/{name}.npz") for name in ("reference", "baselines")],
     output:
         f"{EXPERIMENT}/claims/parity.csv",
     log:
@@ -29,7 +31,7 @@ rule parity:
 rule judge_claims:
     input:
         judged_tables,
-        claims="config/claims.yaml",
+        claims=in_project("config/claims.yaml"),
     output:
         report(
             [f"{EXPERIMENT}/claims/{file}" for file in ("data.csv", "table.md", "table.csv")],
@@ -41,16 +43,17 @@ rule judge_claims:
         f"logs/{EXPERIMENT}/claims/judge.log",
     benchmark:
         f"logs/{EXPERIMENT}/claims/judge.tsv"
-    params:
-        experiment=subpath(output.panel, ancestor=2),
-        folder=subpath(output.panel, parent=True),
-        command=command_of("claims"),
     resources:
         **NO_GPU,
         mem_mb=2000,
         runtime=growing(30),
+    params:
+        experiment=subpath(output.panel, ancestor=2),
+        folder=subpath(output.panel, parent=True),
+        command=command_of("claims"),
     shell:
-        "mfql claims judge {params.experiment} --out {params.folder} --command {params.command:q} 2>&1 | tee {log}"
+        f"mfql claims judge {{params.experiment}} --out {{params.folder}} --command {{params.command:q}}{CONFIG_DIR}"
+        " 2>&1 | tee {log}"
 
 
 rule claims:

@@ -1,9 +1,7 @@
 """What the rules share: the configured runs, and where each file lies."""
 
-import os
 import re
 import shlex
-import sys
 from glob import glob
 
 import pandas as pd
@@ -42,7 +40,7 @@ def check(data, schema, where):
 if config["allow_cpu"] in ("true", "false"):
     config["allow_cpu"] = config["allow_cpu"] == "true"
 check(config, "config", "configuration")
-check(pd.read_csv("config/tasks.csv"), "tasks", "config/tasks.csv")
+check(pd.read_csv(TASK_TABLE := in_project("config/tasks.csv")), "tasks", TASK_TABLE)
 
 EXPERIMENT = f"results/{config['name']}"
 DATA = config["data_dir"]
@@ -56,12 +54,18 @@ def for_people(function, *arguments):
         sys.exit(f"Error: {error}")
 
 
+def in_command(*words):
+    """Words of a job's command that are no parameter of it, with a blank before each. Snakemake fills in what stands in braces."""
+    return "".join(f" {shlex.quote(str(word))}" for word in words).replace("{", "{{").replace("}", "}}")
+
+
 for_people(extend, config["extensions"])
-# What `mfql` is told of them wherever it looks up tasks, methods or agents, or makes environments. It is no parameter of a job, since a
-# run does not depend on what else is known. Snakemake fills in what stands in braces.
-EXTENSIONS = "".join(f" --extension {shlex.quote(folder)}" for folder in config["extensions"])
-EXTENSIONS = EXTENSIONS.replace("{", "{{").replace("}", "}}")
-# What reports read of them beside the project's own tables.
+# What `mfql` is told wherever it looks up tasks, methods or agents, or makes environments: no parameter, since a run depends neither
+# on what else is known nor on where the workflow lies.
+EXTENSIONS = in_command(*(word for folder in config["extensions"] for word in ("--extension", folder)))
+# In the project's folder `mfql` finds it by itself, and the commands of jobs finished there stay as they were.
+CONFIG_DIR = "" if CONFIG == "config" else in_command("--config-dir", CONFIG)
+# What reports read of the extensions beside the project's own tables.
 EXTENSION_TABLES = [os.path.relpath(path) for path in tables()]
 # Tasks of one's own; their datasets have their names.
 OWN_TASKS = for_people(registered_tasks)
@@ -70,8 +74,11 @@ OWN_TASKS = for_people(registered_tasks)
 def command_of(target):
     """The command that makes a target as this one does, for readers of what it made."""
     here = os.path.join(os.getcwd(), "")
-    files = [shlex.quote(str(path).removeprefix(here)) for path in workflow.overwrite_configfiles]
-    return " ".join(["snakemake", target, *(["--configfile", *files] if files else [])])
+    # Of the command line the workflow itself is documented to tell its configuration, and no more.
+    files = [str(path).removeprefix(here) for path in workflow.overwrite_configfiles]
+    elsewhere = IS_MAIN and PROJECT != os.path.realpath(os.curdir)
+    snakefile = ["--snakefile", in_project("workflow/Snakefile")] if elsewhere else []
+    return shlex.join(["snakemake", *snakefile, target, *(["--configfile", *files] if files else [])])
 
 
 def pack_name(seeds):
@@ -82,7 +89,7 @@ def pack_name(seeds):
 NAMED_SEEDS = [config["seeds"], config["tuning"]["seeds"]]
 PACKS = [pack for seeds in NAMED_SEEDS for pack in packs(seeds, config["seeds_per_job"])]
 WANTED = {
-    stage: {"methods": config[stage]["methods"], "tasks": for_people(select_tasks, config[stage]["tasks"], "config")}
+    stage: {"methods": config[stage]["methods"], "tasks": for_people(select_tasks, config[stage]["tasks"], CONFIG)}
     for stage in ("offline", "online")
 }
 
@@ -96,7 +103,9 @@ wildcard_constraints:
 
 
 # A pattern that nothing matches, where no task shows images.
-PIXEL_TASK = "|".join(re.escape(name) for name, task in for_people(known_tasks).items() if task.pixels) or r"(?!)"
+PIXEL_TASK = (
+    "|".join(re.escape(name) for name, task in for_people(known_tasks, CONFIG).items() if task.pixels) or r"(?!)"
+)
 STATE_TASK = rf"(?!(?:{PIXEL_TASK})/)[\w.-]+"
 OTHER_SEEDS = rf"(?!(?:{'|'.join(str(seed) for seeds in NAMED_SEEDS for seed in seeds)})\b)\d+"
 # What one training job takes, as name, seeds, tasks, and what its seed wildcard stands for: a pack of the configuration's
@@ -120,7 +129,7 @@ def run_files(stage, seeds, name="evaluation.json"):
 
 def dataset_of(wildcards):
     """The checksum file of the dataset that the task is trained on: fetched, or generated as the configuration says."""
-    dataset = for_people(find_task, wildcards.task).dataset
+    dataset = for_people(find_task, wildcards.task, CONFIG).dataset
     made = config["datasets"].get(dataset, {"source": "fetch"})
     folder = f"{DATA}/{generated_in(dataset, made)}" if made["source"] == "generate" else DATA
     return f"{folder}/{dataset}.json"
@@ -131,13 +140,12 @@ def fetch_source():
     source = config["datasets_from"]
     if source is None:
         return ""
-    option = f" {'--mirror' if '://' in source else '--from'} {shlex.quote(source)}"
-    return option.replace("{", "{{").replace("}", "}}")  # Snakemake fills in what stands in braces.
+    return in_command("--mirror" if "://" in source else "--from", source)
 
 
 def settings_of(wildcards):
     """A hash of every setting that changes a run's numbers, so that a changed one trains anew."""
-    return for_people(settings_hash, wildcards.method, wildcards.task, wildcards.stage)
+    return for_people(settings_hash, wildcards.method, wildcards.task, wildcards.stage, CONFIG)
 
 
 def checkpoints_of(seeds):
@@ -146,7 +154,7 @@ def checkpoints_of(seeds):
     def checkpoints(wildcards):
         if wildcards.stage != "online":
             return []
-        start = for_people(checkpoint_stage, wildcards.method, wildcards.task)
+        start = for_people(checkpoint_stage, wildcards.method, wildcards.task, CONFIG)
         return expand(run_files(start, seeds), **dict(wildcards.items())) if start else []
 
     return checkpoints
@@ -162,6 +170,7 @@ def within_limit(minutes, jobs=1):
 
     The limit is no `runtime` in `resources`: Snakemake would share that out among all jobs in the queue.
     """
+    # What a profile says under `resources` has no documented name in a workflow.
     limit = workflow.global_resources.get("max_runtime").value
     return minutes if limit is None else min(minutes, limit // jobs)
 
@@ -175,7 +184,7 @@ def growing(minutes, group=None, following=1):
     """
 
     def asked(wildcards, attempt):
-        # Known when jobs are made, not when rules are read.
+        # Known when jobs are made, not when rules are read; no documented name tells it.
         together = workflow.group_settings.group_components.get(group, 1)
         return within_limit(attempt * minutes, together * following)
 
@@ -184,7 +193,7 @@ def growing(minutes, group=None, following=1):
 
 def training_minutes(wildcards, attempt):
     """What a scheduler may count on: an hour, and 30 ms a step on a GPU; as much again for each retry."""
-    settings = for_people(raw_settings, wildcards.method, wildcards.task, wildcards.stage)
+    settings = for_people(raw_settings, wildcards.method, wildcards.task, wildcards.stage, CONFIG)
     return within_limit(attempt * (60 + round(steps_of(settings, wildcards.stage) * 0.03 / 60)))
 
 
@@ -193,7 +202,11 @@ def wanted(stage, name="evaluation.json"):
     return [
         file
         for task in WANTED[stage]["tasks"]
-        for file in expand(run_files(stage, seeds_of_task(config, for_people(find_task, task)), name), method=WANTED[stage]["methods"], task=task)
+        for file in expand(
+            run_files(stage, seeds_of_task(config, for_people(find_task, task, CONFIG)), name),
+            method=WANTED[stage]["methods"],
+            task=task,
+        )
     ]
 
 
@@ -203,7 +216,7 @@ def ablation_files(name):
     def files(wildcards):
         return [
             path
-            for point in for_people(plan_of, name, config)["points"]
+            for point in for_people(plan_of, name, config, CONFIG)["points"]
             for path in expand(run_files("offline", point["seeds"]), method=point["method"], task=point["task"])
         ]
 
@@ -212,7 +225,7 @@ def ablation_files(name):
 
 def tuning_files(wildcards=None):
     """The result of every point of the grid, for each task that settings are chosen on."""
-    runs = for_people(tuning_runs, config["tuning"])
+    runs = for_people(tuning_runs, config["tuning"], CONFIG)
     if not runs:
         tasks = ", ".join(config["tuning"]["tasks"]) or "none"
         sys.exit(f"Error: nothing to tune: tuning: tasks ({tasks}) have published settings.\n  Name others there.")
@@ -225,7 +238,7 @@ def tuning_files(wildcards=None):
 
 def replays(wildcards):
     """Input function: the replay of each dataset of OGBench and D4RL that the configuration trains on."""
-    tasks = [for_people(find_task, task) for wanted in WANTED.values() for task in wanted["tasks"]]
+    tasks = [for_people(find_task, task, CONFIG) for wanted in WANTED.values() for task in wanted["tasks"]]
     names = replayed(tasks)
     if not names:
         sys.exit(
@@ -253,17 +266,18 @@ def panels_at_hand(wildcards):
 
 def judged_tables(wildcards):
     """What the claims are judged by; ends Snakemake before anything is trained at another configuration."""
-    claims = for_people(read_claims)
+    claims = for_people(read_claims, CONFIG)
     for_people(require_configuration, claims, config["name"])
     return [f"{EXPERIMENT}/{file}" for file in needed_files(claims)]
 
 
 def announce():
     """Print what this launch is about to run and takes on this machine, and stop where that is years."""
+    # How many jobs the queue holds, and whether there is one, has no documented name.
     nodes = workflow.resource_settings.nodes if workflow.non_local_exec else None
-    if for_people(tell, graph_of(workflow, config, nodes)):
+    if for_people(tell, graph_of(workflow, config, CONFIG, nodes)):
         sys.exit("Nothing was started.")
 
 
 # `mfql plan` asks for the jobs once Snakemake has found them.
-hand_over(workflow, config)
+hand_over(workflow, config, CONFIG)

@@ -2,10 +2,6 @@
 would delete them with a failed job."""
 
 
-localrules:
-    fetch,
-
-
 ruleorder: describe > fetch
 
 
@@ -19,14 +15,14 @@ rule describe:
         "logs/data/{dataset}.tsv"
     wildcard_constraints:
         dataset="|".join(map(re.escape, OWN_TASKS)) or "(?!)",
+    resources:
+        **NO_GPU,
+        mem_mb=lambda wildcards, attempt: attempt * 8000,
+        runtime=growing(60),
     params:
         folder=subpath(output[0], parent=True),
-    resources:
-        mem_mb=lambda wildcards, attempt: attempt * 8000,
-        **NO_GPU,
-        runtime=growing(60),
     shell:
-        f"mfql{EXTENSIONS} data describe {{wildcards.dataset}} --out {{params.folder:q}} > {{log}} 2>&1"
+        f"mfql{EXTENSIONS} data describe {{wildcards.dataset}} --out {{params.folder:q}}{CONFIG_DIR} > {{log}} 2>&1"
 
 
 rule fetch:
@@ -36,12 +32,13 @@ rule fetch:
         "logs/data/{dataset}.log",
     benchmark:
         "logs/data/{dataset}.tsv"
+    localrule: True
+    resources:
+        **NO_GPU,
+        mem_mb=1000,
+        runtime=growing(240),
     params:
         folder=subpath(output[0], parent=True),
-    resources:
-        mem_mb=1000,
-        **NO_GPU,
-        runtime=growing(240),
     shell:
         # No parameter: what was fetched from elsewhere is the same, and not fetched again.
         f"mfql data fetch {{wildcards.dataset}} --out {{params.folder:q}}{fetch_source()} > {{log}} 2>&1"
@@ -60,13 +57,13 @@ rule generate:
         episodes=r"\d+",
         data_seed=r"\d+",
         simulation=r"(-simulation\d+)?",
-    params:
-        folder=subpath(output[0], parent=True),
     threads: 64
     resources:
-        mem_mb=lambda wildcards, attempt: attempt * 8000,
         **NO_GPU,
+        mem_mb=lambda wildcards, attempt: attempt * 8000,
         runtime=growing(480),
+    params:
+        folder=subpath(output[0], parent=True),
     shell:
         "mfql data generate {wildcards.dataset} --out {params.folder:q} --episodes {wildcards.episodes}"
         " --seed {wildcards.data_seed} --workers {threads} > {log} 2>&1"
@@ -82,16 +79,16 @@ rule replay_dataset:
         f"logs/{EXPERIMENT}/replay/{{task}}.log",
     benchmark:
         f"logs/{EXPERIMENT}/replay/{{task}}.tsv"
-    params:
-        data=subpath(input[0], parent=True),
-        # Replays of another physics, and those that do not say of which, are made anew.
-        simulation=lambda wildcards: simulation_version(wildcards.task),
     resources:
         **NO_GPU,
         mem_mb=lambda wildcards, attempt: attempt * 8000,
         runtime=growing(30),
+    params:
+        data=subpath(input[0], parent=True),
+        # Replays of another physics, and those that do not say of which, are made anew.
+        simulation=lambda wildcards: simulation_version(wildcards.task),
     shell:
-        "mfql data replay {wildcards.task} --data {params.data:q} --out {output} > {log} 2>&1"
+        f"mfql data replay {{wildcards.task}} --data {{params.data:q}} --out {{output}}{CONFIG_DIR} > {{log}} 2>&1"
 
 
 rule replay_table:
@@ -105,11 +102,11 @@ rule replay_table:
         f"logs/{EXPERIMENT}/replay_table.log",
     benchmark:
         f"logs/{EXPERIMENT}/replay_table.tsv"
-    params:
-        command=command_of("replay"),
     resources:
         **NO_GPU,
         mem_mb=1000,
         runtime=growing(10),
+    params:
+        command=command_of("replay"),
     shell:
         "mfql data replay-table {input} --out {output.steps} --command {params.command:q} > {log} 2>&1"

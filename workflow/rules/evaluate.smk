@@ -10,14 +10,14 @@ rule evaluate:
         "logs/evaluate/{method}/{task}/seed{seed}-{stage}.log",
     benchmark:
         "logs/evaluate/{method}/{task}/seed{seed}-{stage}.tsv"
-    params:
-        run=subpath(input[0], parent=True),
-        episodes=config["final_episodes"],
     threads: config["threads"]
     resources:
         **NO_GPU,
         mem_mb=lambda wildcards, attempt: attempt * 4000,
         runtime=growing(60, group="evaluate"),
+    params:
+        run=subpath(input[0], parent=True),
+        episodes=config["final_episodes"],
     shell:
         f"mfql{EXTENSIONS} evaluate {{params.run:q}} --episodes {{params.episodes}} --workers {{threads}}"
         " --out {output} > {log} 2>&1"
@@ -44,12 +44,12 @@ rule video:
         "logs/video/{method}/{task}/seed{seed}-{stage}.log",
     benchmark:
         "logs/video/{method}/{task}/seed{seed}-{stage}.tsv"
-    params:
-        run=subpath(input[0], parent=True),
     resources:
         **NO_GPU,
         mem_mb=lambda wildcards, attempt: attempt * 4000,
         runtime=growing(60, group="evaluate"),
+    params:
+        run=subpath(input[0], parent=True),
     shell:
         f"mfql{EXTENSIONS} evaluate {{params.run:q}} --episodes 1 --out {{output.episodes}} --video {{output.video}}"
         " --strip {output.strip}"

@@ -5,24 +5,17 @@ Never part of `all`. Trainings lie in `results/toy-runs/SIZE/METHOD/`, shared by
 
 from mfql.experiment.toy import read_configuration, read_study, training_identity
 
-TOY_FILE = "config/toy.yaml"
+TOY_FILE = in_project("config/toy.yaml")
+TOY_CONFIG = in_command("--config", TOY_FILE)
 TOY = for_people(read_configuration, TOY_FILE)
 check(TOY, "toy", TOY_FILE)
 TOY_RUN = "results/toy-runs/{size}/{method}/"
 # The folders of the panels of a study at a size.
 TOY_PANELS = {
-    (study, size): [
-        f"{EXPERIMENT}/toy/{size}/{study}/{panel}" for panel in ["comparison", *made.get("panels", [])]
-    ]
+    (study, size): [f"{EXPERIMENT}/toy/{size}/{study}/{panel}" for panel in ["comparison", *made.get("panels", [])]]
     for study, made in TOY["studies"].items()
     for size in TOY["sizes"]
 }
-
-
-localrules:
-    toy,
-    toy_studies,
-    toy_paper,
 
 
 for size in TOY["sizes"]:
@@ -38,16 +31,16 @@ for size in TOY["sizes"]:
             "logs/toy-runs/{size}/{method}.tsv"
         wildcard_constraints:
             size=size,
-        params:
-            folder=subpath(output[0], parent=True),
-            identity=lambda wildcards: for_people(training_identity, TOY, wildcards.method, wildcards.size, TOY_FILE),
         threads: 1
         resources:
             **(ONE_GPU if size == "paper" else NO_GPU),
             mem_mb=lambda wildcards, attempt: attempt * 4000,
             runtime=growing(240),
+        params:
+            folder=subpath(output[0], parent=True),
+            identity=lambda wildcards: for_people(training_identity, TOY, wildcards.method, wildcards.size, TOY_FILE),
         shell:
-            "mfql toy train {wildcards.method} --size {wildcards.size} --config config/toy.yaml --out {params.folder}"
+            f"mfql toy train {{wildcards.method}} --size {{wildcards.size}}{TOY_CONFIG} --out {{params.folder}}"
             " --threads {threads} > {log} 2>&1"
 
 
@@ -74,18 +67,18 @@ for (study, size), folders in TOY_PANELS.items():
             f"logs/{EXPERIMENT}/toy/{size}/{study}.log",
         benchmark:
             f"logs/{EXPERIMENT}/toy/{size}/{study}.tsv"
+        resources:
+            **NO_GPU,
+            mem_mb=lambda wildcards, attempt: attempt * 4000,
+            runtime=growing(60),
         params:
             study=study,
             size=size,
             runs=subpath(input[0], ancestor=2),
             out=subpath(output[0], ancestor=2),
             command=command_of(f"toy_{size}_{study}"),
-        resources:
-            **NO_GPU,
-            mem_mb=lambda wildcards, attempt: attempt * 4000,
-            runtime=growing(60),
         shell:
-            "mfql toy panels {params.study} --size {params.size} --config config/toy.yaml --runs {params.runs}"
+            f"mfql toy panels {{params.study}} --size {{params.size}}{TOY_CONFIG} --runs {{params.runs}}"
             " --out {params.out} --command {params.command:q} > {log} 2>&1"
 
 

@@ -23,18 +23,18 @@ for name, stages in [("train_offline", "offline|pretrain"), ("train_online", "on
                 stage=stages,
                 task=tasks,
                 seed=other_seeds,
-            params:
-                settings=settings_of,
-                seeds=lambda wildcards, output: seeds_of(output),
-                data=subpath(input.dataset, parent=True),
             threads: config["threads"]
             resources:
                 **ONE_GPU,
                 mem_mb=lambda wildcards, attempt: attempt * 12000,
                 runtime=training_minutes,
+            params:
+                settings=settings_of,
+                seeds=lambda wildcards, output: seeds_of(output),
+                data=subpath(input.dataset, parent=True),
             shell:
                 # A launch was judged as a whole before it began: --allow-cpu.
                 # `exec`: a scheduler's SIGTERM must not end a shell that waits for the trainer, which saves and goes.
                 f"exec mfql{EXTENSIONS} train --method {{wildcards.method}} --task {{wildcards.task}} --stage {{wildcards.stage}}"
-                " --seeds {params.seeds} --data {params.data:q} --results results"
+                f" --seeds {{params.seeds}} --data {{params.data:q}} --results results{CONFIG_DIR}"
                 " --threads {threads} --workers {threads} --wait --allow-cpu > {log} 2>&1"

@@ -1,19 +1,15 @@
 """Settings for tasks that have no published ones: a grid's runs, and the choice that a person reviews. Never part of `all`."""
 
 
-localrules:
-    list_tuning_runs,
-    choose_settings,
-
-
 rule list_tuning_runs:
     output:
         f"{EXPERIMENT}/tuning/runs.txt",
     log:
         f"logs/{EXPERIMENT}/list_tuning_runs.log",
+    priority: 100
+    localrule: True
     params:
         runs=tuning_files,
-    priority: 100
     run:
         with open(output[0], "w") as file:
             file.writelines(f"{path}\n" for path in params.runs)
@@ -29,9 +25,10 @@ rule choose_settings:
         f"logs/{EXPERIMENT}/choose_settings.log",
     benchmark:
         f"logs/{EXPERIMENT}/choose_settings.tsv"
+    localrule: True
     resources:
         **NO_GPU,
         mem_mb=2000,
         runtime=growing(30),
     shell:
-        f"mfql{EXTENSIONS} tune choose @{{input.runs}} --out {{output}} 2>&1 | tee {{log}}"
+        f"mfql{EXTENSIONS} tune choose @{{input.runs}} --out {{output}}{CONFIG_DIR} 2>&1 | tee {{log}}"

@@ -2,14 +2,16 @@
 
 from glob import glob
 
+PUBLISHED = in_command("--published", in_project("published"))
+
 
 rule verdict:
     input:
-        glob("results/published/**/*.csv", recursive=True),
+        glob(in_project("published/**/*.csv"), recursive=True),
         EXTENSION_TABLES,
         scores=f"{EXPERIMENT}/scores.csv",
-        tables=glob("config/baselines/**/*.csv", recursive=True),
-        tasks="config/tasks.csv",
+        tables=glob(in_project("config/baselines/**/*.csv"), recursive=True),
+        tasks=TASK_TABLE,
         outside=config["outside_scores"],
     output:
         [
@@ -24,13 +26,13 @@ rule verdict:
         f"logs/{EXPERIMENT}/verdict.log",
     benchmark:
         f"logs/{EXPERIMENT}/verdict.tsv"
-    params:
-        folder=subpath(output[0], parent=True),
-        outside=["--outside", *config["outside_scores"]] if config["outside_scores"] else [],
     resources:
         **NO_GPU,
         mem_mb=2000,
         runtime=growing(30, group="report", following=3),
+    params:
+        folder=subpath(output[0], parent=True),
+        outside=["--outside", *config["outside_scores"]] if config["outside_scores"] else [],
     shell:
-        f"mfql{EXTENSIONS} verdict --scores {{input.scores}} --published results/published --tasks {{input.tasks}} --results results"
+        f"mfql{EXTENSIONS} verdict --scores {{input.scores}}{PUBLISHED} --tasks {{input.tasks:q}} --results results"
         " {params.outside:q} --out {params.folder} > {log} 2>&1"

@@ -25,7 +25,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     judge.add_argument("--config-dir", type=Path, default=Path("config"))
     judge.set_defaults(func=run_judge)
     page = actions.add_parser("page", help="write the tables of docs/claims.md anew")
-    page.add_argument("folder", type=Path, help="such as results/shipped/NAME")
+    page.add_argument("folder", type=Path, help="such as shipped/NAME")
     page.add_argument("--page", type=Path, default=Path("docs/claims.md"), metavar="FILE.md")
     page.add_argument("--config-dir", type=Path, default=Path("config"))
     page.set_defaults(func=run_page)
@@ -37,7 +37,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "ship", help="copy what reports and evaluation need of finished runs into a small folder"
     )
     ship.add_argument("folder", type=Path, help="of a configuration, such as results/NAME")
-    ship.add_argument("--out", type=Path, default=Path("results/shipped"), metavar="DIR")
+    ship.add_argument("--out", type=Path, default=Path("shipped"), metavar="DIR")
     ship.set_defaults(func=run_ship)
 
 

@@ -35,7 +35,7 @@ def ship(folder: Path, out: Path) -> int:
 
     Args:
         folder: of the configuration, such as `results/NAME`, with `runs/` beside it.
-        out: such as `results/shipped`.
+        out: such as `shipped`.
 
     Returns:
         Bytes of `out`.

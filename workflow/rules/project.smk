@@ -1,0 +1,37 @@
+"""Where what the project ships lies, and the configuration over its default.
+
+The workflow may run in any folder, and be a module of another: what it makes (`results`, `logs`, `data_dir`) lies in the folder
+that it runs in, and what it ships is found from this file.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import yaml
+from snakemake.utils import update_config
+
+from mfql.experiment.configuration import in_workflow
+
+# A workflow that Snakemake reads from a web address or a bare repository has no folder.
+if not isinstance(workflow.current_basedir, os.PathLike):
+    sys.exit(
+        f"Error: {workflow.current_basedir.get_path_or_uri(secret_free=True)} is no folder of this machine.\n"
+        "  Clone the project, install it, and name the clone's workflow/Snakefile."
+    )
+PROJECT = os.path.realpath(Path(workflow.current_basedir).parents[1])
+# Whether Snakemake was started with this workflow, which then is no module of another.
+IS_MAIN = os.path.realpath(workflow.basedir) == os.path.join(PROJECT, "workflow")
+
+
+def in_project(path):
+    """The path of what ships with the workflow, from the folder that it runs in: jobs and their records name no absolute one."""
+    return os.path.relpath(os.path.join(PROJECT, path))
+
+
+CONFIG = in_project("config")
+# No `configfile:`. Snakemake leaves that out of a module with a `config:` of its own, which would then have to name every key.
+with open(in_project("config/config.yaml")) as file:
+    default = yaml.safe_load(file)
+update_config(default, config)
+config = in_workflow(default, CONFIG)
