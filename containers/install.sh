@@ -117,7 +117,7 @@ compile() {
 install_project() {
     make_tools
     mkdir -p /mfql/repository /mfql/bin
-    (cd "$source" && find . -path ./containers/site -prune -o -name __pycache__ -prune -o -type f -print0) |
+    (cd "$source" && find . -path ./containers/site -prune -o -name __pycache__ -prune -o \( -type f -o -type l \) -print0) |
         LC_ALL=C sort -z | (cd "$source" && tar --create --null --files-from - --mode 'u=rwX,go=rX' --owner 0 --group 0) |
         tar --extract --directory /mfql/repository
     install -m 755 "$source/containers/run.sh" /mfql/bin/run

@@ -64,7 +64,7 @@ for_people(extend, config["extensions"])
 # on what else is known nor on where the workflow lies.
 EXTENSIONS = in_command(*(word for folder in config["extensions"] for word in ("--extension", folder)))
 # In the project's folder `mfql` finds it by itself, and the commands of jobs finished there stay as they were.
-CONFIG_DIR = "" if CONFIG == "config" else in_command("--config-dir", CONFIG)
+CONFIG_DIR = "" if AT_HOME else in_command("--config-dir", CONFIG)
 # What reports read of the extensions beside the project's own tables.
 EXTENSION_TABLES = [os.path.relpath(path) for path in tables()]
 # Tasks of one's own; their datasets have their names.
@@ -76,8 +76,7 @@ def command_of(target):
     here = os.path.join(os.getcwd(), "")
     # Of the command line the workflow itself is documented to tell its configuration, and no more.
     files = [str(path).removeprefix(here) for path in workflow.overwrite_configfiles]
-    elsewhere = IS_MAIN and PROJECT != os.path.realpath(os.curdir)
-    snakefile = ["--snakefile", in_project("workflow/Snakefile")] if elsewhere else []
+    snakefile = ["--snakefile", in_project("workflow/Snakefile")] if IS_MAIN and not AT_HOME else []
     return shlex.join(["snakemake", *snakefile, target, *(["--configfile", *files] if files else [])])
 
 

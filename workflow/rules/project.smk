@@ -16,10 +16,11 @@ from mfql.experiment.configuration import in_workflow
 # A workflow that Snakemake reads from a web address or a bare repository has no folder.
 if not isinstance(workflow.current_basedir, os.PathLike):
     sys.exit(
-        f"Error: {workflow.current_basedir.get_path_or_uri(secret_free=True)} is no folder of this machine.\n"
+        "Error: the Snakefile of MFQL lies in no folder of this machine.\n"
         "  Clone the project, install it, and name the clone's workflow/Snakefile."
     )
 PROJECT = os.path.realpath(Path(workflow.current_basedir).parents[1])
+AT_HOME = os.path.realpath(os.curdir) == PROJECT
 # Whether Snakemake was started with this workflow, which then is no module of another.
 IS_MAIN = os.path.realpath(workflow.basedir) == os.path.join(PROJECT, "workflow")
 
