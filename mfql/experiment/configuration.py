@@ -9,16 +9,18 @@ from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
-from mfql.errors import UserError
+from mfql.errors import UserError, unknown
 from mfql.experiment.schema import Place, check, check_tasks, from_text
 from mfql.extensions import extend
 from mfql.files import read_yaml
 from mfql.methods import checkpoint_stage, declared_settings
 from mfql.settings import steps_of
-from mfql.tasks import Task, find_task, seeds_in_job, seeds_of_task, select_tasks, simulation_version
+from mfql.tasks import Task, find_task, known_tasks, seeds_in_job, seeds_of_task, select_tasks, simulation_version
 
 _PAGE = "config/README.md"
 _ABSENT = object()
+# The key by which Snakemake evaluates a file's expressions before it reads the values.
+_TEMPLATE = "__use_yte__"
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def check_configuration(
         UserError: a key is unknown or absent, a value cannot be used, a file has a key twice, or the task table or an
             extension is faulty; names the file that has it, the key, and what to write.
     """
-    return _checked(config, _layers(files, config_dir), config_dir)
+    layers = _layers(files, config_dir)
+    return _checked(_with_empty(config, reduce(_laid_over, layers.values())), layers, config_dir)
 
 
 def check_file(file: str | Path) -> None:
@@ -115,6 +118,8 @@ def _read(file: str | Path) -> dict[str, Any]:
     content = read_yaml(name, "Give a configuration such as config/quickstart.yaml.")
     if not isinstance(content, dict):
         raise UserError(f"{name} is no mapping of keys to values", f"{_PAGE} explains each key.")
+    if _TEMPLATE in content:
+        raise UserError(f"{name} is a template of YTE, which Snakemake alone reads", "Write its values out.")
     return content
 
 
@@ -123,6 +128,11 @@ def _checked(config: Mapping[str, Any], layers: Mapping[str, Any], config_dir: s
     check(plain, "config", lambda place: _source(place, config, layers), _PAGE)
     extend(plain["extensions"])
     check_tasks(config_dir)
+    datasets = {task.dataset for task in known_tasks(config_dir).values()}
+    for name in plain["datasets"]:
+        if name not in datasets:
+            place = ("datasets", name)
+            raise unknown("dataset", name, sorted(datasets), f"{_source(place, config, layers)}: datasets")
     return plain
 
 
@@ -153,6 +163,17 @@ def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
         both = isinstance(value, Mapping) and isinstance(below.get(key), Mapping)
         merged[key] = _laid_over(below[key], value) if both else value
     return merged
+
+
+def _with_empty(config: Mapping[str, Any], laid: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with the empty mappings of its files, which Snakemake drops where they are laid over a value."""
+    found = dict(config)
+    for key, value in laid.items():
+        if isinstance(value, Mapping) and isinstance(config.get(key), Mapping):
+            found[key] = _with_empty(config[key], value)
+        elif value == {}:
+            found[key] = value
+    return found
 
 
 def packs(seeds: Iterable[int], size: int) -> list[list[int]]:

@@ -180,7 +180,7 @@ def _shown(value: Any) -> str:
 
 
 def _said(source: str, place: Place) -> str:
-    return ": ".join([source, *map(str, place)])
+    return ": ".join([source, *(f"entry {step + 1}" if isinstance(step, int) else step for step in place)])
 
 
 def _remedy(fault: Any, root: Mapping[str, Any], page: str) -> str:
@@ -188,7 +188,8 @@ def _remedy(fault: Any, root: Mapping[str, Any], page: str) -> str:
     part: Any = root
     told = ""
     for step in fault.absolute_schema_path:
-        part = _resolved(part, root) if step == "$ref" else part[step]
         if isinstance(part, Mapping):
+            part = _resolved(part, root)
             told = part.get("description", told)
+        part = part[step]
     return f"{told} {page} explains each key.".lstrip()
