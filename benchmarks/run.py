@@ -154,11 +154,10 @@ def paper_hours(context: Context, speed: Path) -> list[dict[str, Any]]:
     """On a GPU: the hours that `mfql plan` finds for the paper's state-based runs with a file of measured speed."""
     if context.device.type != "cuda":
         return []
-    from mfql.experiment.configuration import packs, planned_runs, read_configuration
+    from mfql.experiment.configuration import packs_of_task, planned_runs, read_configuration
     from mfql.plan.cost import find_speed, hours_of
     from mfql.plan.launch import TrainingJob
     from mfql.plan.outlook import Outlooks
-    from mfql.tasks import seeds_in_job
 
     config = read_configuration(None, context.config_dir)
     config["offline"]["tasks"].remove("ogbench-visual")
@@ -167,7 +166,7 @@ def paper_hours(context: Context, speed: Path) -> list[dict[str, Any]]:
         jobs = [
             TrainingJob(run, tuple(outlooks.of(run, seed) for seed in pack), needed=True)
             for run in planned_runs(config, context.config_dir)
-            for pack in packs(run.seeds, seeds_in_job(config, run.task))
+            for pack in packs_of_task(config, run.task)
         ]
         hours = hours_of(jobs, 0.0, find_speed(speed, 1), config["threads"], 1, os.cpu_count() or 1)
     one = Measurement.of("plan", "the paper's state-based runs", "GPU-hours", hours.gpu, gpu=1)

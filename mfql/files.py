@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
+
 from mfql.errors import UserError
 
 
@@ -82,6 +84,46 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} does not exist", "Run the stage that writes it first.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON: {error}", "Delete it and run the stage that writes it.") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without tags that run anything; of a key that stands twice PyYAML would take the last and say nothing."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value} stands there twice", key.start_mark
+                )
+            seen.add((key.tag, key.value))
+        return node
+
+
+def read_yaml(path: str | Path, remedy: str) -> Any:
+    """Read YAML that people write.
+
+    Args:
+        remedy: what to do where it is none.
+
+    Raises:
+        UserError: the file cannot be read, is no YAML, has a key twice in one mapping, or holds itself.
+    """
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
+        json.dumps(content, default=str, skipkeys=True)  # Refuses what holds itself, by which no reader would end.
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}", remedy) from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise UserError(f"{path}:{line}: {error.problem}", remedy) from error
+    # The last three are PyYAML's own on values that their tags do not fit, such as the date 2026-13-45.
+    except (yaml.YAMLError, RecursionError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"cannot read {path}: {error}", remedy) from error
+    return content
 
 
 def sha256(path: str | Path) -> str:

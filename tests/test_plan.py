@@ -136,8 +136,8 @@ def test_a_full_size_configuration_stops_without_a_gpu_and_names_the_smaller_one
     ("arguments", "named"),
     [
         (("--configfile", "absent.yaml"), "absent.yaml"),
-        (("--configfile", "workflow/Snakefile"), "not valid JSON or YAML"),
-        (("--config", "seeds=three"), "seeds: 'three' is not of type 'array'\n  config/README.md explains each entry."),
+        (("--configfile", "workflow/Snakefile"), "workflow/Snakefile"),
+        (("--config", "seeds=three"), 'configuration: seeds: "three" is not a list\n  Write a list of different '),
         (("nonsense",), "No rule to produce nonsense"),
         (("--until", "nonsense"), "No rule to produce nonsense"),
         (("results/runs/mfqll/scene-play-singletask-task2-v0/seed7/offline/evaluation.json",), "'mfqll'"),

@@ -11,9 +11,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mfql.errors import UserError, unknown
+from mfql.experiment.schema import check
+from mfql.files import read_yaml
 from mfql.methods import declared_settings, method_name, split_method
 from mfql.tasks import find_task, seeds_of_task, select_tasks
 
@@ -58,15 +58,11 @@ def raw_ablations(config_dir: str | Path = "config") -> dict[str, dict[str, Any]
     """The entries of the file by name, as they are written.
 
     Raises:
-        UserError: the file is absent or no mapping of mappings.
+        UserError: the file is absent, or an entry lacks a key, has an unknown one or a value that it cannot have.
     """
     path = Path(config_dir) / FILE
-    try:
-        entries = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {path}: {error}", "Its first lines say what an entry has.") from error
-    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
-        raise UserError(f"{path} is no mapping of ablations", "Its first lines say what an entry has.")
+    entries: dict[str, dict[str, Any]] = read_yaml(path, "Its first lines say what an entry has.")
+    check(entries, "ablations", lambda _: str(path), str(path))
     return entries
 
 
@@ -74,12 +70,9 @@ def read_ablations(config_dir: str | Path = "config") -> dict[str, Ablation]:
     """The ablations by name.
 
     Raises:
-        UserError: the file is absent, or an entry lacks a key or has an unknown one.
+        UserError: as of `raw_ablations`.
     """
-    try:
-        return {name: Ablation(**entry) for name, entry in raw_ablations(config_dir).items()}
-    except TypeError as error:
-        raise UserError(f"{Path(config_dir) / FILE}: {error}", "Its first lines say what an entry has.") from error
+    return {name: Ablation(**entry) for name, entry in raw_ablations(config_dir).items()}
 
 
 def find_ablation(name: str, config_dir: str | Path = "config") -> Ablation:

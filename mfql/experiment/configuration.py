@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mfql.errors import UserError
+from mfql.errors import UserError, unknown
+from mfql.experiment.schema import Place, check, check_tasks, from_text
 from mfql.extensions import extend
+from mfql.files import read_yaml
 from mfql.methods import checkpoint_stage, declared_settings
 from mfql.settings import steps_of
-from mfql.tasks import Task, find_task, seeds_of_task, select_tasks, simulation_version
+from mfql.tasks import Task, find_task, known_tasks, seeds_in_job, seeds_of_task, select_tasks, simulation_version
+
+_PAGE = "config/README.md"
+_ABSENT = object()
+# The key by which Snakemake evaluates a file's expressions before it reads the values.
+_TEMPLATE = "__use_yte__"
 
 # Size and sha256 of what was fetched first. It is written, and so lies where the workflow runs, in no `config_dir`.
 LOCK = Path("config", "datasets.lock.json")
@@ -68,12 +73,10 @@ def read_configuration(file: Path | None, config_dir: Path) -> dict[str, Any]:
     The extensions that it names are those of this process from then on.
 
     Raises:
-        UserError: one of the two cannot be read, or is no mapping.
+        UserError: one of the two cannot be read, or as of `check_configuration`.
     """
-    default = _read(config_dir / "config.yaml")
-    config = in_workflow(default if file is None else _laid_over(default, _read(file)), config_dir)
-    extend(config.get("extensions", []))
-    return config
+    layers = _layers([] if file is None else [file], config_dir)
+    return _checked(reduce(_laid_over, layers.values()), layers, config_dir)
 
 
 def in_workflow(value: Any, config_dir: str | Path) -> Any:
@@ -90,15 +93,88 @@ def in_workflow(value: Any, config_dir: str | Path) -> Any:
     return value
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"cannot read {file}: {error}", "Give a configuration such as config/quickstart.yaml."
-        ) from error
+def check_configuration(
+    config: Mapping[str, Any], files: Sequence[str | Path], config_dir: str | Path = "config"
+) -> dict[str, Any]:
+    """A configuration as Snakemake has laid it together, `--config` included, with numbers where it has texts of them.
+
+    The extensions that it names are those of this process from then on.
+
+    Args:
+        files: that were laid over `config_dir/config.yaml`, in this order; they are read for the messages, and for
+            what Snakemake's own reader lets pass.
+
+    Raises:
+        UserError: a key is unknown or absent, a value cannot be used, a file has a key twice, or the task table or an
+            extension is faulty; names the file that has it, the key, and what to write.
+    """
+    layers = _layers(files, config_dir)
+    return _checked(_with_empty(config, reduce(_laid_over, layers.values())), layers, config_dir)
+
+
+def check_file(file: str | Path) -> None:
+    """Refuse a file that is no configuration at all; whether its values can be used, the whole configuration tells.
+
+    Raises:
+        UserError: it cannot be read, or is no mapping.
+    """
+    _read(file)
+
+
+def path_from_here(path: str | Path) -> str:
+    """A path as it is told: relative to the current folder if it begins with it."""
+    return str(Path(path).absolute()).removeprefix(os.path.join(os.getcwd(), ""))
+
+
+def _layers(files: Sequence[str | Path], config_dir: str | Path) -> dict[str, dict[str, Any]]:
+    """The files' contents by name, lowest first."""
+    return {
+        path_from_here(path): in_workflow(_read(path), config_dir)
+        for path in [Path(config_dir) / "config.yaml", *files]
+    }
+
+
+def _read(file: str | Path) -> dict[str, Any]:
+    name = path_from_here(file)
+    content = read_yaml(name, "Give a configuration such as config/quickstart.yaml.")
     if not isinstance(content, dict):
-        raise UserError(f"{file} is no mapping of keys to values", "config/README.md explains each key.")
+        raise UserError(f"{name} is no mapping of keys to values", f"{_PAGE} explains each key.")
+    if _TEMPLATE in content:
+        raise UserError(f"{name} is a template of YTE, which Snakemake alone reads", "Write its values out.")
+    return content
+
+
+def _checked(config: Mapping[str, Any], layers: Mapping[str, Any], config_dir: str | Path) -> dict[str, Any]:
+    plain: dict[str, Any] = from_text(config, "config")
+    check(plain, "config", lambda place: _source(place, config, layers), _PAGE)
+    extend(plain["extensions"])
+    check_tasks(config_dir)
+    datasets = {task.dataset for task in known_tasks(config_dir).values()}
+    for name in plain["datasets"]:
+        if name not in datasets:
+            place = ("datasets", name)
+            raise unknown("dataset", name, sorted(datasets), f"{_source(place, config, layers)}: datasets")
+    return plain
+
+
+def _source(place: Place, config: Mapping[str, Any], layers: Mapping[str, Any]) -> str:
+    """The uppermost file that has what the configuration has at a place; of none, as by `--config`, the whole."""
+    value = _at(config, place)
+    for name, layer in reversed(list(layers.items())):
+        found = _at(layer, place)
+        if found is not _ABSENT and (
+            (isinstance(found, Mapping) and isinstance(value, Mapping)) or repr(found) == repr(value)
+        ):
+            return name
+    return "configuration"
+
+
+def _at(content: Any, place: Place) -> Any:
+    for step in place:
+        try:
+            content = content[step]
+        except (KeyError, IndexError, TypeError):
+            return _ABSENT
     return content
 
 
@@ -110,47 +186,74 @@ def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
+def _with_empty(config: Mapping[str, Any], laid: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with the empty mappings of its files, which Snakemake drops where they are laid over a value."""
+    found = dict(config)
+    for key, value in laid.items():
+        if isinstance(value, Mapping) and isinstance(config.get(key), Mapping):
+            found[key] = _with_empty(config[key], value)
+        elif value == {}:
+            found[key] = value
+    return found
+
+
 def packs(seeds: Iterable[int], size: int) -> list[list[int]]:
     """The seeds as they share jobs, so many a job."""
-    ordered = sorted(map(int, seeds))
+    ordered = sorted(seeds)
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
-def generated_in(dataset: str, made: Mapping[str, Any], simulation: int | None = None) -> str:
+def named_packs(config: Mapping[str, Any]) -> list[list[int]]:
+    """The packs of the seeds that a configuration names for state tasks, then of those that it tunes with."""
+    named = (config["seeds"], config["tuning"]["seeds"])
+    return [pack for seeds in named for pack in packs(seeds, config["seeds_per_job"])]
+
+
+def packs_of_task(config: Mapping[str, Any], task: Task) -> list[list[int]]:
+    """The packs of the seeds that a configuration trains a task with."""
+    return packs(seeds_of_task(config, task), seeds_in_job(config, task))
+
+
+def pack_name(seeds: Sequence[int | str]) -> str:
+    """`0-7` for the seeds 0 to 7, `3` for one, `{seed}` for any other."""
+    return f"{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
+
+
+def generated_in(config: Mapping[str, Any], dataset: str, simulation: int | None = None) -> str | None:
     """The folder, in that of the data, of a dataset that is generated: by size and physics, so that these do not mix.
 
     Args:
-        made: its entry of the configuration, `episodes` and `seed`.
         simulation: its simulation version; None is today's. Version 1 is not named.
+
+    Returns:
+        its name; None of a dataset that is fetched.
     """
+    made = config["datasets"].get(dataset, {"source": "fetch"})
+    if made["source"] != "generate":
+        return None
     version = simulation_version(dataset) if simulation is None else simulation
     return f"episodes{made['episodes']}-seed{made['seed']}{f'-simulation{version}' if version > 1 else ''}"
 
 
 def dataset_folder(config: Mapping[str, Any], dataset: str, simulation: int | None = None) -> Path:
     """Where a dataset lies; of one that is generated, that of a simulation version, None of today's."""
-    made = config["datasets"].get(dataset, {"source": "fetch"})
-    folder = Path(config["data_dir"])
-    return folder / generated_in(dataset, made, simulation) if made["source"] == "generate" else folder
+    return Path(config["data_dir"]) / (generated_in(config, dataset, simulation) or "")
 
 
-def asked_runs(config: Mapping[str, Any], config_dir: Path, stage: str) -> list[Run]:
-    """The runs that a configuration names under `offline` or `online`.
+def asked_runs(config: Mapping[str, Any], config_dir: str | Path, stage: str) -> list[Run]:
+    """The runs that a configuration names under `offline` or `online`, tasks outermost.
 
     Raises:
-        UserError: an unknown method, task or setting, or a key that is absent.
+        UserError: an unknown method, task or setting.
     """
-    try:
-        return [
-            find_run(config, config_dir, method, task, stage)
-            for method in config[stage]["methods"]
-            for task in select_tasks(config[stage]["tasks"], config_dir)
-        ]
-    except KeyError as error:
-        raise UserError(f"the configuration lacks {error}", "config/README.md explains each key.") from error
+    return [
+        find_run(config, config_dir, method, task, stage)
+        for task in select_tasks(config[stage]["tasks"], config_dir)
+        for method in config[stage]["methods"]
+    ]
 
 
-def planned_runs(config: Mapping[str, Any], config_dir: Path) -> list[Run]:
+def planned_runs(config: Mapping[str, Any], config_dir: str | Path) -> list[Run]:
     """Every run that a configuration asks for, those that online ones start from too, each once.
 
     Raises:
@@ -162,7 +265,7 @@ def planned_runs(config: Mapping[str, Any], config_dir: Path) -> list[Run]:
     return list({(run.method, run.task.name, run.stage): run for run in found}.values())
 
 
-def find_run(config: Mapping[str, Any], config_dir: Path, method: str, task: str, stage: str) -> Run:
+def find_run(config: Mapping[str, Any], config_dir: str | Path, method: str, task: str, stage: str) -> Run:
     """The run of a method, task and stage with the seeds that the configuration gives it."""
     row = find_task(task, config_dir)
-    return Run(method, row, stage, tuple(seeds_of_task(config, row)), config_dir)
+    return Run(method, row, stage, tuple(seeds_of_task(config, row)), Path(config_dir))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,30 @@ def configured_runs(configuration: Mapping[str, Any], config_dir: Path, results:
     """The folder of every run that a configuration asks for, whether or not it exists; starts of online runs included.
 
     Raises:
-        UserError: an unknown method or task, or a key that is absent.
+        UserError: an unknown method or task.
     """
     return [_folder(results, run, seed) for run in planned_runs(configuration, config_dir) for seed in run.seeds]
 
 
-def asked_files(configuration: Mapping[str, Any], config_dir: Path, results: Path) -> list[Path]:
-    """The `evaluation.json` of every run that a configuration names, whether or not it exists; no starts among them.
+def asked_files(
+    configuration: Mapping[str, Any], config_dir: str | Path, results: Path, name: str = "evaluation.json"
+) -> list[Path]:
+    """A file of every run that a configuration names, whether or not it exists; no starts among them.
 
     Raises:
-        UserError: an unknown method or task, or a key that is absent.
+        UserError: an unknown method or task.
     """
-    named = [run for stage in ("offline", "online") for run in asked_runs(configuration, config_dir, stage)]
-    return [_folder(results, run, seed).folder / "evaluation.json" for run in named for seed in run.seeds]
+    return [
+        file
+        for stage in ("offline", "online")
+        for file in files_of(asked_runs(configuration, config_dir, stage), results, name)
+    ]
+
+
+def files_of(runs: Iterable[Run], results: Path, name: str = "evaluation.json") -> list[Path]:
+    """A file of each seed's run, as the workflow lists them: of each task by seeds, and of each seed by methods."""
+    of_tasks = [list(same) for _, same in groupby(runs, key=lambda run: (run.stage, run.task.name))]
+    return [_folder(results, run, seed).folder / name for same in of_tasks for seed in same[0].seeds for run in same]
 
 
 def runs_in(path: Path) -> list[RunFolder]:

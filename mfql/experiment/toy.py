@@ -11,11 +11,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mfql.declared import training_version
-from mfql.errors import UserError, unknown
-from mfql.files import identity_of
+from mfql.errors import unknown
+from mfql.experiment.schema import check
+from mfql.files import identity_of, read_yaml
 from mfql.methods import split_method
 from mfql.placeholder import without_torch
 from mfql.settings import Settings, build_settings, identified
@@ -43,15 +42,12 @@ def read_study(path: str | Path, name: str) -> Study:
     """A study of the configuration.
 
     Raises:
-        UserError: the file is no such configuration, has no such study, or the study lacks methods.
+        UserError: the file is no such configuration, or has no such study.
     """
     studies = read_configuration(path)["studies"]
     if name not in studies:
         raise unknown("study", name, list(studies), str(path))
-    found = studies[name]
-    if not isinstance(found, dict) or not found.get("methods") or set(found) - {"methods", "panels"}:
-        raise UserError(f"{path}: study {name} is {found}", "Give it methods and, if wanted, panels: docs/toy.md.")
-    return Study(name, list(found["methods"]), list(found.get("panels", [])))
+    return Study(name, list(studies[name]["methods"]), list(studies[name].get("panels", [])))
 
 
 def method_values(document: Mapping[str, Any], method: str, size: str, where: str) -> dict[str, Any]:
@@ -99,13 +95,8 @@ def read_configuration(path: str | Path) -> dict[str, Any]:
     """The sections methods, studies and sizes of a configuration of the toy.
 
     Raises:
-        UserError: it cannot be read, or lacks one.
+        UserError: it cannot be read, or is none.
     """
-    try:
-        document = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}", "Give a configuration of the toy: config/toy.yaml.") from error
-    sections = ("methods", "studies", "sizes")
-    if not isinstance(document, dict) or not all(isinstance(document.get(name), dict) for name in sections):
-        raise UserError(f"{path} lacks one of the sections {', '.join(sections)}", "docs/toy.md explains them.")
+    document: dict[str, Any] = read_yaml(path, "Give a configuration of the toy: config/toy.yaml.")
+    check(document, "toy", lambda _: str(path), "docs/toy.md")
     return document

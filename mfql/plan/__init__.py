@@ -13,8 +13,7 @@ from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
-from mfql.errors import UserError
-from mfql.experiment.configuration import LOCK, find_run, planned_runs, read_configuration
+from mfql.experiment.configuration import LOCK, check_file, find_run, planned_runs, read_configuration
 from mfql.experiment.run import Fate
 from mfql.extensions import extend
 from mfql.gpus import devices_here
@@ -98,11 +97,10 @@ def plan(request: Request) -> int:
         As of `tell`.
 
     Raises:
-        UserError: Snakemake refuses the targets or the configuration; or as of `tell`.
+        UserError: a file is no configuration; Snakemake refuses the targets or the configuration; or as of `tell`.
     """
     for path in request.configfile:
-        if not path.is_file():
-            raise UserError(f"cannot read {path}: there is no such file", "Give one such as config/quickstart.yaml.")
+        check_file(path)  # Snakemake's own reader says less.
     graph = ask(request.arguments)
     speed = None if request.speed is None else request.speed.absolute()
     with chdir(graph.folder):

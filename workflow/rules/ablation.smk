@@ -1,9 +1,8 @@
 """Ablations: the runs of `config/ablations.yaml` on the configuration's tasks, and a figure of each. Never part of `all`."""
 
-from mfql.experiment.ablation import raw_ablations, read_ablations
+from mfql.experiment.ablation import read_ablations
 from mfql.files import write_json
 
-check(for_people(raw_ablations, CONFIG), "ablations", in_project("config/ablations.yaml"))
 ABLATIONS = for_people(read_ablations, CONFIG)
 
 

@@ -2,48 +2,34 @@
 
 import re
 import shlex
+from functools import cache
 from glob import glob
-
-import pandas as pd
-from snakemake.exceptions import WorkflowError
-from snakemake.utils import validate
+from pathlib import Path
 
 from mfql.experiment.ablation import plan_of
 from mfql.experiment.claims import needed_files, read_claims, require_configuration
 from mfql.errors import UserError
 from mfql.files import sha256
-from mfql.extensions import extend, tables
+from mfql.extensions import tables
 from mfql.methods import checkpoint_stage, raw_settings, settings_hash
 from mfql.plan import tell
-from mfql.experiment.configuration import generated_in, packs
+from mfql.experiment.configuration import (
+    asked_runs,
+    check_configuration,
+    generated_in,
+    named_packs,
+    pack_name,
+    path_from_here,
+)
+from mfql.experiment.find import files_of
 from mfql.plan.graph import graph_of, hand_over
 from mfql.settings import steps_of
 from mfql.suites import replayed
-from mfql.tasks import find_task, known_tasks, registered_tasks, seeds_of_task, select_tasks, simulation_version
+from mfql.tasks import find_task, known_tasks, registered_tasks, simulation_version
 from mfql.experiment.tuning import tuning_runs
 
 # `.venv/bin/snakemake` finds `.venv/bin/mfql` whether or not the environment is activated.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]))
-
-
-def check(data, schema, where):
-    """End Snakemake with one clear message unless the data follow the schema."""
-    try:
-        validate(data, f"../schemas/{schema}.schema.yaml")
-    except WorkflowError as error:
-        fault = error.__context__
-        place = ": ".join([where, *map(str, fault.absolute_path)])
-        sys.exit(f"Error: {place}: {fault.message}\n  config/README.md explains each entry.")
-
-
-# `--config allow_cpu=true` gives a text.
-if config["allow_cpu"] in ("true", "false"):
-    config["allow_cpu"] = config["allow_cpu"] == "true"
-check(config, "config", "configuration")
-check(pd.read_csv(TASK_TABLE := in_project("config/tasks.csv")), "tasks", TASK_TABLE)
-
-EXPERIMENT = f"results/{config['name']}"
-DATA = config["data_dir"]
 
 
 def for_people(function, *arguments):
@@ -59,7 +45,14 @@ def in_command(*words):
     return "".join(f" {shlex.quote(str(word))}" for word in words).replace("{", "{{").replace("}", "}}")
 
 
-for_people(extend, config["extensions"])
+# In the package: every command of `mfql` reads a configuration by the same check. The files of a workflow that has this one as a
+# module are that workflow's.
+config.update(for_people(check_configuration, config, workflow.overwrite_configfiles if IS_MAIN else [], CONFIG))
+
+EXPERIMENT = f"results/{config['name']}"
+DATA = config["data_dir"]
+TASK_TABLE = in_project("config/tasks.csv")
+
 # What `mfql` is told wherever it looks up tasks, methods or agents, or makes environments: no parameter, since a run depends neither
 # on what else is known nor on where the workflow lies.
 EXTENSIONS = in_command(*(word for folder in config["extensions"] for word in ("--extension", folder)))
@@ -73,24 +66,16 @@ OWN_TASKS = for_people(registered_tasks)
 
 def command_of(target):
     """The command that makes a target as this one does, for readers of what it made."""
-    here = os.path.join(os.getcwd(), "")
     # Of the command line the workflow itself is documented to tell its configuration, and no more.
-    files = [str(path).removeprefix(here) for path in workflow.overwrite_configfiles]
+    files = map(path_from_here, workflow.overwrite_configfiles)
     snakefile = ["--snakefile", in_project("workflow/Snakefile")] if IS_MAIN and not AT_HOME else []
-    return shlex.join(["snakemake", *snakefile, target, *(["--configfile", *files] if files else [])])
+    return shlex.join(
+        ["snakemake", *snakefile, target, *(["--configfile", *files] if workflow.overwrite_configfiles else [])]
+    )
 
 
-def pack_name(seeds):
-    """`0-7` for the seeds 0 to 7, `3` for one, `{seed}` for any other."""
-    return f"{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
-
-
-NAMED_SEEDS = [config["seeds"], config["tuning"]["seeds"]]
-PACKS = [pack for seeds in NAMED_SEEDS for pack in packs(seeds, config["seeds_per_job"])]
-WANTED = {
-    stage: {"methods": config[stage]["methods"], "tasks": for_people(select_tasks, config[stage]["tasks"], CONFIG)}
-    for stage in ("offline", "online")
-}
+PACKS = named_packs(config)
+WANTED = {stage: for_people(asked_runs, config, CONFIG, stage) for stage in ("offline", "online")}
 
 
 wildcard_constraints:
@@ -106,7 +91,7 @@ PIXEL_TASK = (
     "|".join(re.escape(name) for name, task in for_people(known_tasks, CONFIG).items() if task.pixels) or r"(?!)"
 )
 STATE_TASK = rf"(?!(?:{PIXEL_TASK})/)[\w.-]+"
-OTHER_SEEDS = rf"(?!(?:{'|'.join(str(seed) for seeds in NAMED_SEEDS for seed in seeds)})\b)\d+"
+OTHER_SEEDS = rf"(?!(?:{'|'.join(str(seed) for pack in PACKS for seed in pack)})\b)\d+"
 # What one training job takes, as name, seeds, tasks, and what its seed wildcard stands for: a pack of the configuration's
 # seeds, another seed that somebody asks for, or a seed of a pixel task, which are trained alone.
 TRAINING_JOBS = [
@@ -129,9 +114,7 @@ def run_files(stage, seeds, name="evaluation.json"):
 def dataset_of(wildcards):
     """The checksum file of the dataset that the task is trained on: fetched, or generated as the configuration says."""
     dataset = for_people(find_task, wildcards.task, CONFIG).dataset
-    made = config["datasets"].get(dataset, {"source": "fetch"})
-    folder = f"{DATA}/{generated_in(dataset, made)}" if made["source"] == "generate" else DATA
-    return f"{folder}/{dataset}.json"
+    return "/".join(filter(None, [DATA, generated_in(config, dataset), f"{dataset}.json"]))
 
 
 def fetch_source():
@@ -196,17 +179,10 @@ def training_minutes(wildcards, attempt):
     return within_limit(attempt * (60 + round(steps_of(settings, wildcards.stage) * 0.03 / 60)))
 
 
+@cache
 def wanted(stage, name="evaluation.json"):
     """That file of every configured run of the stage."""
-    return [
-        file
-        for task in WANTED[stage]["tasks"]
-        for file in expand(
-            run_files(stage, seeds_of_task(config, for_people(find_task, task, CONFIG)), name),
-            method=WANTED[stage]["methods"],
-            task=task,
-        )
-    ]
+    return list(map(str, files_of(WANTED[stage], Path("results"), name)))
 
 
 def ablation_files(name):
@@ -237,8 +213,7 @@ def tuning_files(wildcards=None):
 
 def replays(wildcards):
     """Input function: the replay of each dataset of OGBench and D4RL that the configuration trains on."""
-    tasks = [for_people(find_task, task, CONFIG) for wanted in WANTED.values() for task in wanted["tasks"]]
-    names = replayed(tasks)
+    names = replayed(run.task for runs in WANTED.values() for run in runs)
     if not names:
         sys.exit(
             "Error: nothing to replay: the configuration has no task of OGBench or D4RL.\n"

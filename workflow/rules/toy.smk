@@ -8,7 +8,6 @@ from mfql.experiment.toy import read_configuration, read_study, training_identit
 TOY_FILE = in_project("config/toy.yaml")
 TOY_CONFIG = in_command("--config", TOY_FILE)
 TOY = for_people(read_configuration, TOY_FILE)
-check(TOY, "toy", TOY_FILE)
 TOY_RUN = "results/toy-runs/{size}/{method}/"
 # The folders of the panels of a study at a size.
 TOY_PANELS = {
