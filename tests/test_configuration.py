@@ -34,7 +34,9 @@ from mfql.experiment.configuration import (
 from mfql.experiment.find import asked_files
 from mfql.experiment.schema import schema
 from mfql.experiment.tuning import tuning_runs
-from tests.test_workflow import ROOT, TASK, clone
+from mfql.tasks import find_task
+from tests.support.project import clone
+from tests.support.training_runs import ROOT, TASK
 
 CONFIG = ROOT / "config"
 FILE = "own.yaml"
@@ -354,8 +356,8 @@ def test_seeds_share_jobs_and_those_of_pixel_tasks_do_not() -> None:
     config = {"seeds": [4, 0, 1], "pixel_seeds": [1, 0], "seeds_per_job": 2, "tuning": {"seeds": [101, 100]}}
     assert named_packs(config) == [[0, 1], [4], [100, 101]]
     assert [pack_name(pack) for pack in named_packs(config)] == ["0-1", "4", "100-101"]
-    assert packs_of_task(config, TASK) == [[0, 1], [4]]
-    assert packs_of_task(config, "visual-cube-single-play-singletask-task1-v0") == [[0], [1]]
+    assert packs_of_task(config, find_task(TASK, CONFIG)) == [[0, 1], [4]]
+    assert packs_of_task(config, find_task("visual-cube-single-play-singletask-task1-v0", CONFIG)) == [[0], [1]]
 
 
 # --- whatever a file says ---------------------------------------------------------------------------------------------
@@ -423,7 +425,7 @@ def test_what_can_be_read_can_be_used(configurations: Path, document: dict[str, 
     assert all(pack_name(pack) for pack in named_packs(config))
     for use in (
         lambda: [
-            (packs_of_task(config, run.task.name), dataset_folder(config, run.task.dataset), run.settings)
+            (packs_of_task(config, run.task), dataset_folder(config, run.task.dataset), run.settings)
             for run in planned_runs(config, configurations)
         ],
         lambda: asked_files(config, configurations, Path("results")),
