@@ -127,6 +127,8 @@ OTHERS = {
     "datasets: {pointmaze-medium-navigat-v0: {source: fetch}}": (
         f"unknown dataset 'pointmaze-medium-navigat-v0' in {FILE}: datasets\n  Did you mean {DATASET}"
     ),
+    "offline: {tasks: [scenee]}": "unknown task, environment or suite 'scenee' in config/tasks.csv\n  Did you mean ",
+    "online: {methods: [mfqll]}": "unknown method 'mfqll' in config/methods\n  Did you mean mfql",
     "extensions: [nowhere]": "nowhere is no extension: it has neither tasks.csv nor methods nor agents\n  Name ",
     "seeds: [1]\nthreads: 1\nseeds: [2]": f"{FILE}:3: the key seeds stands there twice\n",
     "__use_yte__: true": f"{FILE} is a template of YTE, which Snakemake alone reads\n",
