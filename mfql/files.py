@@ -119,7 +119,7 @@ def read_yaml(path: str | Path, remedy: str) -> Any:
         raise UserError(f"cannot read {path}: {error.strerror}", remedy) from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise UserError(f"{path}:{line}: {error.problem}", remedy) from error
+        raise UserError(f"cannot read {path}: line {line}: {error.problem}", remedy) from error
     # The last three are PyYAML's own on values that their tags do not fit, such as the date 2026-13-45.
     except (yaml.YAMLError, RecursionError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"cannot read {path}: {error}", remedy) from error

@@ -129,14 +129,16 @@ OTHERS = {
     "datasets: {pointmaze-medium-navigat-v0: {source: fetch}}": (
         f"unknown dataset 'pointmaze-medium-navigat-v0' in {FILE}: datasets\n  Did you mean {DATASET}"
     ),
+    "offline: {tasks: [scenee]}": "unknown task, environment or suite 'scenee' in config/tasks.csv\n  Did you mean ",
+    "online: {methods: [mfqll]}": "unknown method 'mfqll' in config/methods\n  Did you mean mfql",
     "extensions: [nowhere]": "nowhere is no extension: it has neither tasks.csv nor methods nor agents\n  Name ",
-    "seeds: [1]\nthreads: 1\nseeds: [2]": f"{FILE}:3: the key seeds stands there twice\n",
+    "seeds: [1]\nthreads: 1\nseeds: [2]": f"cannot read {FILE}: line 3: the key seeds stands there twice\n",
     "__use_yte__: true": f"{FILE} is a template of YTE, which Snakemake alone reads\n",
 }
 # Of these Snakemake's own reader has said something before the rules are read.
 UNREADABLE = {
     "3": f"{FILE} is no mapping of keys to values\n",
-    "seeds: [": f"{FILE}:1: ",
+    "seeds: [": f"cannot read {FILE}: line 1: ",
     "name: 2026-13-45": f"cannot read {FILE}: month must be in 1..12\n",
     "name: &name [*name]": f"cannot read {FILE}: Circular reference detected\n",
     "name: \udcff": f"cannot read {FILE}: 'utf-8' codec can't decode",

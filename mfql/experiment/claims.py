@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import yaml
 
 from mfql.errors import UserError, unknown
+from mfql.files import read_yaml
 
 FILE = "claims.yaml"
 GROUPS = {
@@ -180,10 +180,7 @@ def read_claims(config_dir: str | Path = "config") -> Claims:
         UserError: the file is absent or faulty; names the claim and the key.
     """
     path = Path(config_dir) / FILE
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {path}: {error}", "docs/claims.md explains the keys.") from error
+    content = read_yaml(path, "docs/claims.md explains the keys.")
     fault = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_SCHEMA).iter_errors(content))
     if fault is not None:
         where = ": ".join([str(path), *map(str, fault.absolute_path)])

@@ -13,7 +13,7 @@ from mfql.errors import UserError, unknown
 from mfql.experiment.schema import Place, check, check_tasks, from_text
 from mfql.extensions import extend
 from mfql.files import read_yaml
-from mfql.methods import checkpoint_stage, declared_settings
+from mfql.methods import checkpoint_stage, declared_settings, method_file
 from mfql.settings import steps_of
 from mfql.tasks import Task, find_task, known_tasks, seeds_in_job, seeds_of_task, select_tasks, simulation_version
 
@@ -105,8 +105,8 @@ def check_configuration(
             what Snakemake's own reader lets pass.
 
     Raises:
-        UserError: a key is unknown or absent, a value cannot be used, a file has a key twice, or the task table or an
-            extension is faulty; names the file that has it, the key, and what to write.
+        UserError: a key, dataset, method or task is unknown, a key is absent or stands twice in a file, a value cannot
+            be used, or the task table or an extension is faulty; names the file, the key, and what to write.
     """
     layers = _layers(files, config_dir)
     return _checked(_with_empty(config, reduce(_laid_over, layers.values())), layers, config_dir)
@@ -154,6 +154,8 @@ def _checked(config: Mapping[str, Any], layers: Mapping[str, Any], config_dir: s
         if name not in datasets:
             place = ("datasets", name)
             raise unknown("dataset", name, sorted(datasets), f"{_source(place, config, layers)}: datasets")
+    for stage in ("offline", "online"):
+        asked_runs(plain, config_dir, stage)
     return plain
 
 
@@ -244,13 +246,13 @@ def asked_runs(config: Mapping[str, Any], config_dir: str | Path, stage: str) ->
     """The runs that a configuration names under `offline` or `online`, tasks outermost.
 
     Raises:
-        UserError: an unknown method, task or setting.
+        UserError: an unknown method or task.
     """
-    return [
-        find_run(config, config_dir, method, task, stage)
-        for task in select_tasks(config[stage]["tasks"], config_dir)
-        for method in config[stage]["methods"]
-    ]
+    methods = config[stage]["methods"]
+    for method in methods:
+        method_file(method, config_dir)  # Refuses what there is not.
+    tasks = select_tasks(config[stage]["tasks"], config_dir)
+    return [find_run(config, config_dir, method, task, stage) for task in tasks for method in methods]
 
 
 def planned_runs(config: Mapping[str, Any], config_dir: str | Path) -> list[Run]:

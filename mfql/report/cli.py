@@ -75,7 +75,7 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--results", type=Path, default=Path("results"), help="the folder that holds runs/")
     parser.add_argument("--out", type=Path, help="the page to write")
     parser.add_argument("--targets", type=Path, metavar="LIST", help="a text file of every evaluation.json asked for")
-    parser.add_argument("--expected", type=Path, metavar="YAML", help="scores to expect, or a configuration with them")
+    parser.add_argument("--expected", type=Path, metavar="YAML", help="scores to expect")
     parser.add_argument(
         "--verdict",
         type=Path,
@@ -101,7 +101,7 @@ def _add_summary(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--aggregates", type=Path, required=True, help="the folder of `mfql aggregate`")
     parser.add_argument("--report", type=Path, required=True, help="the page of `mfql report`")
-    parser.add_argument("--expected", type=Path, metavar="YAML", help="scores to expect, or a configuration with them")
+    parser.add_argument("--expected", type=Path, metavar="YAML", help="scores to expect")
     parser.set_defaults(func=run_summary)
 
 

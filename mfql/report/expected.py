@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import numpy as np
 import pandas as pd
-import yaml
 
 from mfql.errors import UserError
+from mfql.files import read_yaml
 from mfql.report.scores import STAGES
 
 _RANGE = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
@@ -31,8 +30,7 @@ def read_expected(path: str | Path) -> Expected:
     """Read the ranges that mean scores are expected in.
 
     Args:
-        path: YAML of `{method: {task: {stage: {score: [low, high], rise: [low, high]}}}}`; or any configuration with
-            such a mapping under the key `expected`.
+        path: YAML of `{method: {task: {stage: {score: [low, high], rise: [low, high]}}}}`.
 
     Returns:
         (method, task, stage, metric) -> (low, high).
@@ -40,15 +38,8 @@ def read_expected(path: str | Path) -> Expected:
     Raises:
         UserError: the file cannot be read, or is no such mapping.
     """
-    remedy = "Write it as {method: {task: {stage: {score: [low, high]}}}}, by itself or under the key `expected`."
-    try:
-        content: Any = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}", remedy) from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}", remedy) from error
-    if isinstance(content, dict) and "expected" in content:
-        content = content["expected"]
+    remedy = "Write it as {method: {task: {stage: {score: [low, high]}}}}."
+    content = read_yaml(path, remedy)
     fault = jsonschema.exceptions.best_match(_VALIDATOR.iter_errors(content))
     if fault is not None:
         raise UserError(f"{path}: {fault.json_path.replace('$.', '')}: {fault.message}", remedy)

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import yaml
 
 from mfql.errors import UserError, unknown
 from mfql.experiment.tuning import COLUMNS, TUNED, Point, published_columns, tuning_task
-from mfql.files import write_whole
+from mfql.files import read_yaml, write_whole
 from mfql.methods import table_keys
 from mfql.studies.tuning.choose import write_proposal
 from mfql.tasks import Task, load_tasks, with_extensions
 
 EVIDENCE = "tuned.yaml"
+_REMEDY = "Give a file of `mfql tune choose`."
 _HEADER = (
     "# The evidence behind every `tuned on` of tasks.csv, written by `mfql tune freeze`. docs/tuning.md explains it.\n"
 )
@@ -111,7 +111,7 @@ def _refuse_extensions(entries: Iterable[str], tasks: Mapping[str, Task], propos
 
 def _read(path: Path) -> dict[str, Any]:
     """A proposal, checked."""
-    proposal = _yaml(path)
+    proposal = read_yaml(path, _REMEDY)
     fault = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_SCHEMA).iter_errors(proposal))
     if fault is not None:
         where = ": ".join(map(str, fault.absolute_path))
@@ -127,14 +127,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _evidence(path: Path) -> dict[str, Any]:
     """The evidence of earlier choices."""
-    return (_yaml(path) or {}) if path.exists() else {}
-
-
-def _yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}", "Give a file of `mfql tune choose`.") from error
+    return (read_yaml(path, _REMEDY) or {}) if path.exists() else {}
 
 
 def _takers(name: str, entry: Mapping[str, Any], tasks: dict[str, Task], proposal: Path) -> list[Task]:
