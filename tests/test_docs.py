@@ -51,3 +51,8 @@ def test_every_page_is_in_the_reading_order():
 def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+def test_no_test_is_imported_by_another():
+    code = re.compile(r"^(?:from|import) (?:tests\.)?(?:site\.)?test_", re.MULTILINE)
+    assert not [path for path in ROOT.glob("tests/**/*.py") if code.search(path.read_text())]
