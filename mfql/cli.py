@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import select
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -313,7 +314,8 @@ def _choose(options: argparse.Namespace) -> None:
     proposal = choose(options.files, options.config_dir)
     write_proposal(proposal, options.out)
     print(summary(proposal))
-    print(f"\nReview {options.out}, then: mfql tune freeze {options.out}")
+    extensions = "".join(f" --extension {shlex.quote(str(folder))}" for folder in options.extension)
+    print(f"\nReview {options.out}, then: mfql{extensions} tune freeze {options.out}")
 
 
 def _freeze(options: argparse.Namespace) -> None:

@@ -131,7 +131,15 @@ def test_wrong_files_are_refused_by_name(tmp_path, files):
 
 def test_a_described_file_is_known_by_its_sha256(tmp_path, files):
     shutil.copy(files / f"{PEN}.hdf5", tmp_path)
-    describe(tmp_path, PEN, split_paths(tmp_path, PEN), split_paths(tmp_path, PEN), "downloaded", seed=None)
+    describe(
+        tmp_path,
+        PEN,
+        split_paths(tmp_path, PEN),
+        split_paths(tmp_path, PEN),
+        split_paths(tmp_path, PEN),
+        "downloaded",
+        seed=None,
+    )
     assert json.loads(description_path(tmp_path, PEN).read_text())["episodes"] == 4
     assert load(find_task(PEN), tmp_path).source == "downloaded"
     write(tmp_path, PEN)

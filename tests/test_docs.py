@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NAMED = sorted(set(re.findall(r"`([\w/]+\.py):([\w.]+)`", (ROOT / "docs" / "method.md").read_text())))
+PAGES = ("method", "glossary")
+NAMED = sorted(
+    {
+        found
+        for page in PAGES
+        for found in re.findall(r"`([\w/]+\.py):([\w.]+)`", (ROOT / "docs" / f"{page}.md").read_text())
+    }
+)
 
 
 def definitions(path: Path) -> set[str]:
@@ -24,12 +31,18 @@ def definitions(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED, ids=lambda value: str(value))
-def test_what_the_method_page_names_exists(file, name):
+def test_what_the_pages_name_exists(file, name):
     assert name in definitions(ROOT / file)
 
 
-def test_the_method_page_names_the_equations():
-    assert len(NAMED) >= 10
+@pytest.mark.parametrize("page", PAGES)
+def test_the_pages_name_code(page):
+    assert len(re.findall(r"\.py:\w", (ROOT / "docs" / f"{page}.md").read_text())) >= 10
+
+
+def test_every_page_is_in_the_reading_order():
+    index = (ROOT / "docs" / "README.md").read_text()
+    assert [page.name for page in ROOT.glob("docs/*.md") if f"({page.name})" not in index] == ["README.md"]
 
 
 @pytest.mark.parametrize(
@@ -38,3 +51,8 @@ def test_the_method_page_names_the_equations():
 def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+def test_no_test_is_imported_by_another():
+    code = re.compile(r"^(?:from|import) (?:tests\.)?(?:site\.)?test_", re.MULTILINE)
+    assert not [path for path in ROOT.glob("tests/**/*.py") if code.search(path.read_text())]

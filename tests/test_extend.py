@@ -15,10 +15,11 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium.spaces import Box, Dict, Discrete
+from safetensors.torch import load_file
 
 from mfql.cli import main
-from mfql.data.own import describe as describe_own
 from mfql.envs.isolated import reset_env
 from mfql.envs.registered import RegisteredEnv, flat_observations
 from mfql.errors import UserError
@@ -26,7 +27,7 @@ from mfql.evaluation.evaluate import evaluate
 from mfql.evaluation.policy import load_policy
 from mfql.evaluation.vector import EnvPool
 from mfql.extensions import VARIABLE, extend
-from mfql.methods import raw_settings
+from mfql.methods import raw_settings, settings_hash
 from mfql.report.aggregate import over_tasks
 from mfql.report.curves import curves
 from mfql.report.scores import collect
@@ -34,11 +35,13 @@ from mfql.report.tasks import by_task
 from mfql.studies.tuning.freeze import freeze
 from mfql.suites import load, make_env
 from mfql.tasks import find_task, select_tasks
-from tests.support.own_tasks import BOUNDED, VECTOR, arrays, registered, table
+from tests.support.equal_runs import final_state
+from tests.support.own_tasks import BOUNDED, VECTOR, registered, table
 from tests.support.page import COMMANDS, FILES
 from tests.support.plain_loop import played
 from tests.support.project import Project, clone
-from tests.support.training_runs import MINIATURE
+from tests.support.training_runs import MINIATURE, TASK, Workplace
+from tests.support.without_torch import BLOCK
 
 ROOT = Path(__file__).parents[1]
 
@@ -173,6 +176,48 @@ def test_reports_are_made_anew_with_an_extensions_tables(lab: Path, tmp_path: Pa
         listed = re.search(rf"rule {rule}:\n    input: (.*)\n", printed)
         assert listed is not None
         assert {f"../mylab/{name}" for name in ("tasks.csv", "tabled.csv")} <= set(listed[1].split(", "))
+
+
+# --- a method ---------------------------------------------------------------------------------------------------------
+
+BRAC = """
+agent: brac
+alpha: 10.0
+discount: task
+offline_steps: 20
+online_steps: 10
+batch_size: 8
+actor_hidden: [8, 8]
+critic_hidden: [8, 8]
+eval_interval: 10
+eval_episodes: 1
+log_interval: 10
+"""
+
+
+@pytest.mark.slow
+def test_a_method_with_a_third_network_is_one_file_and_its_settings(tmp_path: Path) -> None:
+    """Seeds train together in both parts; a policy has the one network that acts; rules read the file without torch."""
+    place = Workplace.make(tmp_path)
+    for folder in ("agents", "methods"):
+        (tmp_path / "mylab" / folder).mkdir(parents=True)
+    shutil.copy(ROOT / "tests/support/brac.py", tmp_path / "mylab/agents")
+    (tmp_path / "mylab/methods/brac.yaml").write_text(BRAC)
+    extend([tmp_path / "mylab"])
+    for stage in ("offline", "online"):
+        place.train_here("brac", stage, (0, 1))
+    for seed in (0, 1):
+        before, after = (final_state(place.run("brac", seed, stage)) for stage in ("offline", "online"))
+        assert {name for name in before if name.startswith("flat/")} == {
+            f"flat/{name}" for name in ("policy", "behaviour", "critic", "target_critic")
+        }
+        assert not any(torch.equal(before[f"flat/{name}"], after[f"flat/{name}"]) for name in ("behaviour", "policy"))
+    saved = load_file(place.run("brac", 0, "online") / "policy/policy.safetensors")
+    assert {name.partition(".")[0] for name in saved} == {"policy"}
+    asked = ("brac", TASK, "online", str(place.folder / "config"))
+    code = f"{BLOCK}\nfrom mfql.methods import settings_hash\nprint(settings_hash(*{asked!r}))"
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.strip() == settings_hash(*asked)
 
 
 # --- a score that is a return -----------------------------------------------------------------------------------------
@@ -364,112 +409,6 @@ def test_an_environment_that_tells_nothing_of_success_is_named(tmp_path: Path) -
     env.step(np.zeros(2))
     with pytest.raises(UserError, match="says nothing of success"):
         env.step(np.zeros(2))
-
-
-# --- a dataset --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def mine(tmp_path: Path) -> Path:
-    """The folder of a task `mine` with a dataset that is whole."""
-    registered(tmp_path, observations=VECTOR, actions=BOUNDED)
-    np.savez(tmp_path / "a.npz", **arrays())
-    return tmp_path
-
-
-def test_the_last_row_of_a_trajectory_is_an_observation_alone(mine: Path) -> None:
-    found, given = load(find_task("mine"), mine), arrays()
-    np.testing.assert_allclose(found.observations, given["observations"][[0, 1, 3, 4]], rtol=1e-6)
-    np.testing.assert_allclose(found.next_observations, given["observations"][[1, 2, 4, 5]], rtol=1e-6)
-    assert found.terminals.tolist() == [0, 1, 0, 1]
-    low, high = BOUNDED.low, BOUNDED.high
-    np.testing.assert_allclose(found.actions, 2 * (given["actions"][[0, 1, 3, 4]] - low) / (high - low) - 1, atol=1e-5)
-    assert (found.source, len(found.val)) == ("unknown", 2)
-
-
-def test_every_row_is_a_transition_where_the_file_has_next_observations(mine: Path) -> None:
-    given = arrays()
-    np.savez(mine / "a.npz", **given, next_observations=given["observations"] + 1)
-    found = load(find_task("mine"), mine)
-    assert (len(found), found.terminals.tolist()) == (6, [0, 0, 1, 0, 0, 1])
-
-
-def test_a_validation_file_is_used(mine: Path) -> None:
-    np.savez(mine / "a-val.npz", **arrays(9))
-    assert len(load(find_task("mine"), mine).val) == 7
-
-
-def change(name: str, index: object, value: float) -> Callable[[dict[str, np.ndarray]], None]:
-    def apply(given: dict[str, np.ndarray]) -> None:
-        given[name][index] = value
-
-    return apply
-
-
-@pytest.mark.parametrize(
-    ("spoil", "said"),
-    [
-        (lambda given: given.pop("masks"), "lacks the arrays masks\n  masks [N] says where the future counts"),
-        (lambda given: given.update(observations=np.zeros((6, 4))), "vectors of [4], and the environment's are of [3]"),
-        (lambda given: given.update(rewards=np.zeros(5)), "rewards has the shape [5]"),
-        (lambda given: given.update(rewards=np.array(["a"] * 6)), "which is no number"),
-        (change("terminals", -1, False), "the last row does not end its trajectory"),
-        (change("observations", 5, np.nan), "next_observations of 1 of 4 transitions are no finite numbers"),
-        (change("rewards", 3, np.inf), "rewards of 1 of 4 transitions are no finite numbers, first of transition 2"),
-        (change("actions", (1, 0), 1.5), "actions of 1 of 4 transitions are out of the environment's bounds [0.0"),
-        (change("masks", 0, 2.0), "masks of 1 of 4 transitions are not between 0 and 1"),
-    ],
-)  # fmt: skip
-def test_a_faulty_dataset_is_named_with_what_to_do(mine: Path, spoil: Callable, said: str) -> None:
-    given = arrays()
-    spoil(given)
-    np.savez(mine / "a.npz", **given)
-    with pytest.raises(UserError, match=re.escape(said)) as caught:
-        load(find_task("mine"), mine)
-    assert "a.npz" in str(caught.value)
-    assert "\n  " in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        ("b.npz", "b.npz does not exist"),
-        ("a.csv", "neither .npz nor .hdf5 nor minari:ID"),
-        ("broken.npz", "is no readable .npz file"),
-        ("minari:no/such-v0", "minari download no/such-v0"),
-    ],
-)
-def test_a_dataset_that_cannot_be_read_is_named(mine: Path, data: str, said: str, monkeypatch) -> None:
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(mine / "minari"))
-    (mine / "a.csv").touch()
-    (mine / "broken.npz").write_bytes(b"PK\x03\x04 cut")
-    other = mine / "other"
-    other.mkdir()
-    for name in ("a.csv", "broken.npz"):
-        (mine / name).rename(other / name)
-    table(other, f"mine,Odd-v0,{data},return,10,,\n")
-    with pytest.raises(UserError, match=re.escape(said)):
-        load(find_task("mine"), mine)
-
-
-def test_a_described_dataset_is_known_by_its_content_and_its_environment(mine: Path, tmp_path: Path) -> None:
-    task, folder = find_task("mine"), tmp_path / "data"
-    describe_own(task, folder)
-    assert load(task, folder).source == "own"
-    np.savez(mine / "a.npz", **arrays(9))
-    with pytest.raises(UserError, match=r"a\.npz is not the file that mine\.json describes"):
-        load(task, folder)
-    other = tmp_path / "other"
-    other.mkdir()
-    table(other, f"mine,Odd-v0,{mine / 'a.npz'},return,20,,\n")
-    with pytest.raises(UserError, match=r"max_episode_steps of mine is 20 in its task table, and .*mine\.json says 10"):
-        load(find_task("mine"), folder)
-
-
-def test_a_task_of_the_project_has_no_dataset_to_describe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = str(ROOT / "config")
-    assert main(["data", "describe", "pen-human-v1", "--out", str(tmp_path), "--config-dir", config]) == 2
-    assert "mfql data fetch" in capsys.readouterr().err
 
 
 def test_registered_environments_are_what_the_wrapper_says(extended: Path) -> None:

@@ -228,7 +228,7 @@ def test_training_by_hand_has_the_guard_of_a_launch(
 
 def test_jobs_of_a_launch_are_not_judged_again(empty: Path) -> None:
     printed = dry_run("offline", *MINIATURE, "--printshellcmds")
-    assert re.search(r"mfql train --method mfql-miniature .* --allow-cpu > ", printed)
+    assert re.search(r"mfql --extension tests/miniature train --method mfql-miniature .* --allow-cpu > ", printed)
 
 
 # --- a cluster's queue ------------------------------------------------------------------------------------------------

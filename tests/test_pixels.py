@@ -183,7 +183,15 @@ def data(rendering, tmp_path_factory) -> Path:
     for split, path in split_paths(folder, DATASET).items():
         episodes = [collect_episode(recipe, 0, (split, number)) for number in range(2 if split == "train" else 1)]
         np.savez_compressed(path, **{name: np.concatenate([one[name] for one in episodes]) for name in episodes[0]})
-    describe(folder, DATASET, split_paths(folder, DATASET), split_paths(folder, DATASET), "generated", 0)
+    describe(
+        folder,
+        DATASET,
+        split_paths(folder, DATASET),
+        split_paths(folder, DATASET),
+        split_paths(folder, DATASET),
+        "generated",
+        0,
+    )
     return folder
 
 

@@ -513,7 +513,8 @@ def test_the_workflow_tunes_a_person_freezes_and_nothing_is_tuned_again(tmp_path
     project = clone(tmp_path)
     one_point = ("tuning={grid: {alpha: [3]}}",)
     printed = project.miniature("tune", config=one_point)
-    assert "mfql tune freeze results/miniature/tuning/proposal.yaml" in printed
+    command = ("--extension", "tests/miniature", "tune", "freeze")
+    assert f"mfql {' '.join(command)} results/miniature/tuning/proposal.yaml" in printed
     runs = {path.parts[-4:-2] for path in tmp_path.glob("results/runs/*/*/seed*/offline/evaluation.json")}
     (task,) = {task for task, _ in runs}
     assert {seed for _, seed in runs} == {"seed100", "seed101"}
@@ -522,6 +523,6 @@ def test_the_workflow_tunes_a_person_freezes_and_nothing_is_tuned_again(tmp_path
     assert (entry["certainty"], [point["alpha"] for point in entry["points"]]) == ("nothing learnt", [3])
     reviewed = file.read_text().replace("chosen: null", "chosen: {alpha: 3, num_candidates: 2, time_steps: 10}")
     (tmp_path / "reviewed.yaml").write_text(reviewed)
-    project.mfql("tune", "freeze", "reviewed.yaml")
+    project.mfql(*command, "reviewed.yaml")
     assert cells(tmp_path / "config", task)[0] == "3"
     assert NOTHING_TO_DO in project.miniature("tune", "-n", config=one_point)

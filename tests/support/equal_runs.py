@@ -12,6 +12,7 @@ RESULT_FILES = ("policy/policy.safetensors", "policy/policy.json", "evaluation.j
 
 
 def final_state(run: Path) -> dict[str, torch.Tensor]:
+    """The arrays of a run's last checkpoint: replay, weights, optimiser, state of the method's own."""
     checkpoints = Checkpoints(run / "checkpoint")
     saved = checkpoints.load(checkpoints.steps()[-1])
     flat = {f"tail/{name}": value for name, value in saved["tail"].items()}

@@ -1,0 +1,122 @@
+"""Datasets of one's own: what of a file becomes rows, which files are refused, and what is known a file by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mfql.cli import main
+from mfql.data.own import describe as describe_own
+from mfql.errors import UserError
+from mfql.suites import load
+from mfql.tasks import find_task
+from tests.support.own_tasks import BOUNDED, VECTOR, arrays, registered, table
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """The folder of a task `mine` with a dataset that is whole."""
+    registered(tmp_path, observations=VECTOR, actions=BOUNDED)
+    np.savez(tmp_path / "a.npz", **arrays())
+    return tmp_path
+
+
+def test_the_last_row_of_a_trajectory_is_an_observation_alone(mine: Path) -> None:
+    found, given = load(find_task("mine"), mine), arrays()
+    np.testing.assert_allclose(found.observations, given["observations"][[0, 1, 3, 4]], rtol=1e-6)
+    np.testing.assert_allclose(found.next_observations, given["observations"][[1, 2, 4, 5]], rtol=1e-6)
+    assert found.terminals.tolist() == [0, 1, 0, 1]
+    low, high = BOUNDED.low, BOUNDED.high
+    np.testing.assert_allclose(found.actions, 2 * (given["actions"][[0, 1, 3, 4]] - low) / (high - low) - 1, atol=1e-5)
+    assert (found.source, len(found.val)) == ("unknown", 2)
+
+
+def test_every_row_is_a_transition_where_the_file_has_next_observations(mine: Path) -> None:
+    given = arrays()
+    np.savez(mine / "a.npz", **given, next_observations=given["observations"] + 1)
+    found = load(find_task("mine"), mine)
+    assert (len(found), found.terminals.tolist()) == (6, [0, 0, 1, 0, 0, 1])
+
+
+def test_a_validation_file_is_used(mine: Path) -> None:
+    np.savez(mine / "a-val.npz", **arrays(9))
+    assert len(load(find_task("mine"), mine).val) == 7
+
+
+def change(name: str, index: object, value: float) -> Callable[[dict[str, np.ndarray]], None]:
+    def apply(given: dict[str, np.ndarray]) -> None:
+        given[name][index] = value
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda given: given.pop("masks"), "lacks the arrays masks\n  masks [N] says where the future counts"),
+        (lambda given: given.update(observations=np.zeros((6, 4))), "vectors of [4], and the environment's are of [3]"),
+        (lambda given: given.update(rewards=np.zeros(5)), "rewards has the shape [5]"),
+        (lambda given: given.update(rewards=np.array(["a"] * 6)), "which is no number"),
+        (change("terminals", -1, False), "the last row does not end its trajectory"),
+        (change("observations", 5, np.nan), "next_observations of 1 of 4 transitions are no finite numbers"),
+        (change("rewards", 3, np.inf), "rewards of 1 of 4 transitions are no finite numbers, first of transition 2"),
+        (change("actions", (1, 0), 1.5), "actions of 1 of 4 transitions are out of the environment's bounds [0.0"),
+        (change("masks", 0, 2.0), "masks of 1 of 4 transitions are not between 0 and 1"),
+    ],
+)  # fmt: skip
+def test_a_faulty_dataset_is_named_with_what_to_do(mine: Path, spoil: Callable, said: str) -> None:
+    given = arrays()
+    spoil(given)
+    np.savez(mine / "a.npz", **given)
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        load(find_task("mine"), mine)
+    assert "a.npz" in str(caught.value)
+    assert "\n  " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("b.npz", "b.npz does not exist"),
+        ("a.csv", "neither .npz nor .hdf5 nor minari:ID"),
+        ("broken.npz", "is no readable .npz file"),
+        ("minari:no/such-v0", "minari download no/such-v0"),
+    ],
+)
+def test_a_dataset_that_cannot_be_read_is_named(mine: Path, data: str, said: str, monkeypatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(mine / "minari"))
+    (mine / "a.csv").touch()
+    (mine / "broken.npz").write_bytes(b"PK\x03\x04 cut")
+    other = mine / "other"
+    other.mkdir()
+    for name in ("a.csv", "broken.npz"):
+        (mine / name).rename(other / name)
+    table(other, f"mine,Odd-v0,{data},return,10,,\n")
+    with pytest.raises(UserError, match=re.escape(said)):
+        load(find_task("mine"), mine)
+
+
+def test_a_described_dataset_is_known_by_its_content_and_its_environment(mine: Path, tmp_path: Path) -> None:
+    task, folder = find_task("mine"), tmp_path / "data"
+    describe_own(task, folder)
+    assert load(task, folder).source == "own"
+    np.savez(mine / "a.npz", **arrays(9))
+    with pytest.raises(UserError, match=r"a\.npz is not the file that mine\.json describes"):
+        load(task, folder)
+    other = tmp_path / "other"
+    other.mkdir()
+    table(other, f"mine,Odd-v0,{mine / 'a.npz'},return,20,,\n")
+    with pytest.raises(UserError, match=r"max_episode_steps of mine is 20 in its task table, and .*mine\.json says 10"):
+        load(find_task("mine"), folder)
+
+
+def test_a_task_of_the_project_has_no_dataset_to_describe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(ROOT / "config")
+    assert main(["data", "describe", "pen-human-v1", "--out", str(tmp_path), "--config-dir", config]) == 2
+    assert "mfql data fetch" in capsys.readouterr().err
