@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from glob import glob
+from pathlib import Path
 
 import pandas as pd
 from snakemake.exceptions import WorkflowError
@@ -18,6 +19,7 @@ from mfql.extensions import extend, tables
 from mfql.methods import checkpoint_stage, raw_settings, settings_hash
 from mfql.plan import tell
 from mfql.experiment.configuration import generated_in, packs
+from mfql.experiment.find import panel_files
 from mfql.plan.graph import graph_of, hand_over
 from mfql.settings import steps_of
 from mfql.tasks import find_task, registered_tasks, replayed, seeds_of_task, select_tasks, simulation_version
@@ -244,8 +246,7 @@ def videos():
 
 def panels_at_hand(wildcards):
     """What toy, ablations and claims have written by now: the page is made anew when that changes, and asks for none."""
-    found = sorted(glob(f"{EXPERIMENT}/**/panel.json", recursive=True))
-    return [f"{path} {sha256(path)[:16]}" for path in found]
+    return [f"{path} {sha256(path)[:16]}" for path in panel_files(Path(EXPERIMENT))]
 
 
 def judged_tables(wildcards):
