@@ -593,7 +593,7 @@ def test_the_partial_page_of_a_finished_study_is_the_whole_page(tmp_path: Path) 
     made = ("--aggregates", one / "aggregate", "--verdict", one / "verdict/verdict.csv", "--panels", study)
     mfql("report", *about, *made, *speed, "--expected", tmp_path / "expected.yaml", "--out", one / "report.html")
     whole, partial = ((study / name / "report.html").read_text() for name in ("whole", "partial"))
-    note = r'<div class="note" role="note"><p><b>Partial report</b> of what is finished. Nothing that was asked for is missing.</p>\s*</div>\n'
+    note = r'<div class="note" role="note"><p><b>Partial report</b> of what is finished\. Nothing [^<]*</p>\s*</div>\n'
     assert len(re.findall(note, partial)) == 1
     assert re.sub(note, "", partial).replace("The answer so far", "The answer") == whole
     files_of = [{path.relative_to(study / name) for path in (study / name).rglob("*")} for name in ("whole", "partial")]

@@ -13,8 +13,7 @@ from mfql.experiment.run import RunFolder
 from mfql.settings import STAGES
 
 PANEL = "panel.json"
-# Of a configuration's folder: what its own page is made from, and another page. Their panels are for those pages alone.
-_OF_A_PAGE = ("aggregate", "partial")
+AGGREGATE = "aggregate"
 
 
 def configured_runs(configuration: Mapping[str, Any], config_dir: Path, results: Path) -> list[RunFolder]:
@@ -73,6 +72,9 @@ def _run_at(folder: Path, results: Path) -> RunFolder | None:
 
 
 def panel_files(folder: Path) -> list[Path]:
-    """The descriptions of the panels below a folder such as `results/NAME`, but for those of its scores."""
+    """The descriptions of the panels below a folder such as `results/NAME`.
+
+    Panels in a folder `aggregate` are of its scores, and shown only on the page of these: they are found from there.
+    """
     found = sorted(folder.glob(f"*/**/{PANEL}"), key=str)
-    return [path for path in found if path.relative_to(folder).parts[0] not in _OF_A_PAGE]
+    return [path for path in found if AGGREGATE not in path.relative_to(folder).parts]

@@ -280,8 +280,11 @@ def _speed(files: Sequence[Path]) -> list[dict[str, Any]]:
 def _sections(roots: Iterable[Path | None], methods: Iterable[str], out: Path) -> dict[str, list[dict[str, Any]]]:
     """The panels below these folders by section, those of `SECTIONS` first, with what the page shows of them."""
     found: dict[str, list[dict[str, Any]]] = {section: [] for section in SECTIONS}
-    panels = [panel for root in roots if root for panel in read_panels(root)]
-    for place, panel in enumerate(panels, start=1):
+    panels: dict[Path, Panel] = {}
+    for root in filter(None, roots):
+        for panel in read_panels(root):
+            panels.setdefault(panel.folder.resolve(), panel)  # a folder of scores may lie below the other
+    for place, panel in enumerate(panels.values(), start=1):
         found.setdefault(panel.section, []).append(_panel(panel, f"panel-{place}", set(methods), out))
     return found
 

@@ -106,7 +106,7 @@ def write_panel(
 def read_panels(root: str | Path) -> list[Panel]:
     """The panels below a folder, such as `results/NAME`: those of `SECTIONS` in their order, then others by name.
 
-    Those of the scores, in its `aggregate`, and those of `partial` are read where they are asked for by these folders.
+    Those of the scores are read from the folder `aggregate` itself: see `mfql.experiment.find.panel_files`.
 
     Raises:
         UserError: a description lacks an entry, or files of a panel are absent or damaged.

@@ -12,13 +12,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mfql.errors import UserError
-from mfql.experiment.find import PANEL
+from mfql.experiment.find import AGGREGATE, PANEL
 from mfql.files import read_json
 from mfql.report.scores import read_scores
 
 # Of a configuration's folder: tables, and the figures of panels, which cannot be drawn anew without their runs.
 _KINDS, _DRAWN = (".csv", ".json", ".md"), (".svg", ".png")
-_TABLES = ("scores.csv", "aggregate", "verdict", "toy", "ablations", "claims", "replay")
+_TABLES = ("scores.csv", AGGREGATE, "verdict", "toy", "ablations", "claims", "replay")
 # Of a run, with the policy where it is shipped.
 _OF_RUN = ("evaluation.json", "run/evaluation.json", "run/manifest.json")
 _POLICY = ("run/policy/policy.json", "run/policy/policy.safetensors")
@@ -69,7 +69,7 @@ def _small_files(folder: Path) -> Iterable[Path]:
     for name in _TABLES:
         top = folder / name
         # Panels of the scores are drawn anew from the tables.
-        below = [] if name == "aggregate" else sorted(path for path in top.rglob("*") if path.is_dir())
+        below = [] if name == AGGREGATE else sorted(path for path in top.rglob("*") if path.is_dir())
         for place in [top, *below]:
             kinds = _KINDS + _DRAWN if (place / PANEL).is_file() else _KINDS
             files = [place] if place.is_file() else sorted(path for path in place.glob("*") if path.suffix in kinds)
