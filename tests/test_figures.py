@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 
 from mfql.errors import UserError
-from mfql.report import aggregate, figures, formats
+from mfql.report import chain, figures
 from mfql.report.expected import compare, read_expected
-from mfql.report.scores import collect
 from tests.support.fake_results import TASK, write_quickstart
 
 pytestmark = pytest.mark.usefixtures("few_repetitions")
@@ -22,9 +21,8 @@ pytestmark = pytest.mark.usefixtures("few_repetitions")
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
-    tables = aggregate.write(collect(write_quickstart(folder)), folder)
-    formats.write(tables, folder)
-    figures.write(tables, folder)
+    chain.collect(write_quickstart(folder), folder / "scores.csv")
+    chain.aggregate(folder / "scores.csv", folder)
     return folder
 
 
@@ -39,11 +37,12 @@ def test_every_figure_is_svg_and_png_beside_its_data(drawn: Path) -> None:
 
 def test_the_same_table_draws_the_same_file(drawn: Path, tmp_path: Path) -> None:
     table = pd.read_csv(drawn / "curves.csv")
-    for number in range(2):
-        text = figures.inline_svg(figures.curves(table, bare=True), "figure", "label")
-        (tmp_path / str(number)).write_text(text)
-    assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text()
-    assert figures.INK not in text
+    for name in ("0", "1"):
+        figures.save(figures.curves(table, bare=True), tmp_path, name)
+    first, second = (figures.inlined((tmp_path / f"{name}.svg").read_text(), "figure", "label") for name in ("0", "1"))
+    assert first == second
+    assert figures.INK not in first
+    assert 'data-methods="1"' in first
 
 
 def test_tables_for_papers_hold_the_numbers(drawn: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from mfql.cli import main
 from mfql.errors import UserError
-from mfql.report import aggregate, published
+from mfql.report import aggregate, published, score_panels
 from mfql.report.answer import answer
 from mfql.report.cli import add_commands
 from mfql.report.cost import cost as cost_of
@@ -38,6 +38,7 @@ pytestmark = pytest.mark.usefixtures("few_repetitions")
 def page_from(results: Path, files: list[Path], **options: object) -> str:
     scores = collect(files)
     tables = {name: table(scores) for name, table in aggregate.TABLES.items()}
+    score_panels.write(tables, results / "aggregate")
     return page_of(scores, tables, results / "report.html", Options(results, results / "aggregate", **options))  # type: ignore[arg-type]
 
 
@@ -386,14 +387,19 @@ def test_a_panel_without_its_description_or_with_a_part_missing_is_not_shown_or_
     assert read_panels(tmp_path) == []
 
 
-def test_what_makes_bench_measured_stands_beside_the_runs(tmp_path: Path) -> None:
-    measured = [
+MEASURED = {
+    "quick": False,
+    "date": "2026-01-01",
+    "machine": {"device": "cpu", "cpu": "Bench CPU", "gpu": None},
+    "measurements": [
         {"part": "methods", "quantity": quantity, "unit": "ms", "value": value, "case": {"method": "mfql"}}
         for quantity, value in (("parameters", 3_828_232), ("update", 12.5), ("latency p50", 0.8))
-    ]
-    machine = {"device": "cpu", "cpu": "Bench CPU", "gpu": None}
-    content = {"quick": False, "date": "2026-01-01", "machine": machine, "measurements": measured}
-    (tmp_path / "cpu.json").write_text(json.dumps(content))
+    ],
+}
+
+
+def test_what_makes_bench_measured_stands_beside_the_runs(tmp_path: Path) -> None:
+    (tmp_path / "cpu.json").write_text(json.dumps(MEASURED))
     shown = Page(page_from(tmp_path, [write_run(tmp_path, [50.0])], speed=[tmp_path / "cpu.json"])).text
     assert "on Bench CPU, 2026-01-01" in shown
     assert "3,828,232 12.5 0.8" in shown
@@ -428,6 +434,42 @@ def test_the_commands_lead_from_runs_to_the_summary(tmp_path: Path, capsys: pyte
     assert re.search(r"rise online +mfql +74\.3 \[68\.9, 78\.8\] +3", printed)
     assert "intervals apart" in printed
     assert printed.rstrip().endswith(str(page))
+
+
+@pytest.mark.slow
+def test_the_partial_page_of_a_finished_study_is_the_whole_page(tmp_path: Path) -> None:
+    """But for its note: what the commands make one by one and what `--partial` makes at once is the same."""
+    results, tasks = tmp_path / "results", ROOT / "config/tasks.csv"
+    files = write_quickstart(results)
+    (tmp_path / "outside.csv").write_text(OUTSIDE.format(task=TASK, mean=12))
+    ranges = {"mfql": {TASK: {"offline": {"score": [95, 100]}}}}
+    (tmp_path / "expected.yaml").write_text(json.dumps(ranges))
+    benchmark = {"methods": ["mfql", "flow_bc"], "tasks": [TASK]}
+    asked = {"name": "study", "offline": benchmark, "online": benchmark | {"methods": ["mfql"]}, "seeds": [0, 1, 2]}
+    asked |= {"expected": str(tmp_path / "expected.yaml"), "outside_scores": [str(tmp_path / "outside.csv")]}
+    (tmp_path / "study.yaml").write_text(json.dumps(asked))
+    text = Text("Alpha", "Which alpha?", "Success against alpha.", "snakemake ablation_alpha")
+    write_panel(results / "study/ablations/alpha", None, pd.DataFrame({"alpha": [1.5]}), text)
+    (tmp_path / "speed.json").write_text(json.dumps(MEASURED))
+    speed = ("--speed", tmp_path / "speed.json")
+    where = ("--results", results, "--config-dir", ROOT / "config")
+    mfql("report", "--partial", "--configfile", tmp_path / "study.yaml", *where, *speed)
+
+    one, study = results / "study/whole", results / "study"  # as deep as `partial`: addresses are the same
+    shown = [file for file in files if "pretrain" not in file.parts]
+    mfql("scores", *shown, "--out", one / "scores.csv")
+    mfql("aggregate", one / "scores.csv", "--out", one / "aggregate")
+    numbers = ("--published", ROOT / "published", "--outside", tmp_path / "outside.csv")
+    about = ("--scores", one / "scores.csv", "--tasks", tasks, "--results", results)
+    mfql("verdict", *about, *numbers, "--out", one / "verdict")
+    made = ("--aggregates", one / "aggregate", "--verdict", one / "verdict/verdict.csv", "--panels", study)
+    mfql("report", *about, *made, *speed, "--expected", tmp_path / "expected.yaml", "--out", one / "report.html")
+    whole, partial = ((study / name / "report.html").read_text() for name in ("whole", "partial"))
+    note = r'<div class="note" role="note"><p><b>Partial report</b> of what is finished\. Nothing [^<]*</p>\s*</div>\n'
+    assert len(re.findall(note, partial)) == 1
+    assert re.sub(note, "", partial).replace("The answer so far", "The answer") == whole
+    files_of = [{path.relative_to(study / name) for path in (study / name).rglob("*")} for name in ("whole", "partial")]
+    assert files_of[0] == files_of[1]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The runs that a configuration asks for, and those that lie in a folder."""
+"""The runs that a configuration asks for, those that lie in a folder, and the report's panels that do."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from mfql.errors import UserError
 from mfql.experiment.configuration import Run, asked_runs, planned_runs
 from mfql.experiment.run import RunFolder
 from mfql.settings import STAGES
+
+PANEL = "panel.json"
+AGGREGATE = "aggregate"
 
 
 def configured_runs(configuration: Mapping[str, Any], config_dir: Path, results: Path) -> list[RunFolder]:
@@ -78,3 +81,12 @@ def _run_at(folder: Path, results: Path) -> RunFolder | None:
     method, task, seed, stage = folder.parts[-4:]
     match = re.fullmatch(r"seed(\d+)", seed)
     return RunFolder(results, method, task, int(match[1]), stage) if match and stage in STAGES else None
+
+
+def panel_files(folder: Path) -> list[Path]:
+    """The descriptions of the panels below a folder such as `results/NAME`.
+
+    Panels in a folder `aggregate` are of its scores, and shown only on the page of these: they are found from there.
+    """
+    found = sorted(folder.glob(f"*/**/{PANEL}"), key=str)
+    return [path for path in found if AGGREGATE not in path.relative_to(folder).parts]

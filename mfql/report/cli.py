@@ -107,42 +107,29 @@ def _add_summary(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run_scores(arguments: argparse.Namespace) -> None:
     """`mfql scores`."""
-    from mfql.report import scores
+    from mfql.report import chain
 
     files = [*arguments.files, *(_listed(arguments.from_file) if arguments.from_file else [])]
-    if arguments.partial:
-        files = [file for file in files if file.is_file()]
-    table = scores.collect(files, arguments.partial)
-    scores.write_scores(table, arguments.out)
-    print(f"{arguments.out}: {(table['metric'] == 'score').sum()} runs")
+    print(f"{arguments.out}: {chain.collect(files, arguments.out, arguments.partial)} runs")
 
 
 def run_aggregate(arguments: argparse.Namespace) -> None:
     """`mfql aggregate`."""
-    from mfql.report import aggregate, figures, formats, scores
+    from mfql.report import chain
 
-    tables = aggregate.write(scores.read_scores(arguments.scores), arguments.out)
-    formats.write(tables, arguments.out)
-    figures.write(tables, arguments.out)
+    chain.aggregate(arguments.scores, arguments.out)
     print(f"{arguments.out}: {', '.join(sorted(path.name for path in arguments.out.iterdir()))}")
 
 
 def run_verdict(arguments: argparse.Namespace) -> None:
     """`mfql verdict`."""
-    from mfql.report import benchmark, published, scores, verdict_tables
+    from mfql.report import chain
     from mfql.tasks import load_tasks, with_extensions
 
-    references = verdict_tables.References(
-        published.read_published(arguments.published),
-        published.read_third_party(arguments.published),
-        with_extensions(load_tasks(arguments.tasks)),
-        arguments.tasks.parent,
-    )
-    table = verdict_tables.verdicts(scores.read_scores(arguments.scores), arguments.results, references)
-    verdict_tables.write(table, arguments.out)
-    outside = published.read_outside(arguments.outside)
-    benchmark.write(benchmark.benchmark(table, references.published, references.tasks, outside), arguments.out)
-    unused = sorted({number.task for number in references.published.values()} - references.tasks.keys())
+    tasks = with_extensions(load_tasks(arguments.tasks))
+    compared = chain.references(arguments.published, tasks, arguments.tasks.parent)
+    chain.judge(arguments.scores, arguments.results, compared, arguments.outside, arguments.out)
+    unused = sorted({number.task for number in compared.published.values()} - tasks.keys())
     if unused:
         print(f"Numbers of tasks that {arguments.tasks} lacks were not used: {', '.join(unused)}\n")
     print((arguments.out / "verdict.md").read_text())
@@ -157,7 +144,7 @@ def run_report(arguments: argparse.Namespace) -> None:
         raise UserError(
             "a report needs --scores, --aggregates and --out", "Or --partial --configfile FILE, all in one."
         )
-    from mfql.report import html, scores
+    from mfql.report import chain, html
     from mfql.report.expected import read_expected
     from mfql.tasks import load_tasks, with_extensions
 
@@ -173,8 +160,7 @@ def run_report(arguments: argparse.Namespace) -> None:
         speed=arguments.speed,
         config_dir=arguments.config_dir,
     )
-    tables = html.read_tables(arguments.aggregates)
-    html.write_report(scores.read_scores(arguments.scores), tables, arguments.out, options)
+    chain.page(arguments.scores, arguments.out, options)
     print(arguments.out)
 
 
@@ -182,10 +168,10 @@ def _run_partial_report(arguments: argparse.Namespace) -> None:
     if not arguments.partial or arguments.scores is not None:
         raise UserError("--configfile is for --partial without --scores", "Leave one of them out.")
     from mfql.experiment.configuration import read_configuration
-    from mfql.report.partial import write_partial
+    from mfql.report import chain
 
     configuration = read_configuration(arguments.configfile, arguments.config_dir)
-    print(write_partial(configuration, arguments.config_dir, arguments.results))
+    print(chain.partial(configuration, arguments.config_dir, arguments.results, arguments.speed))
 
 
 def run_summary(arguments: argparse.Namespace) -> None:

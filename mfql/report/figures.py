@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -279,31 +278,19 @@ def save(figure: Figure, folder: str | Path, name: str) -> None:
             figure.savefig(file, format=suffix, dpi=160, metadata=metadata)
 
 
-def inline_svg(figure: Figure, name: str, label: str) -> str:
-    """The figure as an SVG element for a page: see `inlined`; closes the figure.
+def inlined(svg: str, name: str, label: str) -> str:
+    """A file that `save` wrote, as an element for a page: text in the page's colour and font, no background.
 
     What is drawn of a method has the attribute `data-methods`, the method's number in the figure's style.
 
     Args:
+        svg: the file's text.
         name: letters, digits and hyphens, unlike any other figure's on the page: the prefix of the element's ids.
         label: what the figure shows, for those who cannot see it; escaped by the caller where it may hold markup.
     """
-    file = StringIO()
-    with drawing():
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    plt.close(figure)
-    return re.sub(rf'id="{name}-method(\d+)-', r'data-methods="\1" \g<0>', inlined(file.getvalue(), name, label))
-
-
-def inlined(svg: str, name: str, label: str) -> str:
-    """A file that `save` wrote, as an element for a page: text in the page's colour and font, no background.
-
-    Args:
-        svg: the file's text.
-        name, label: as of `inline_svg`.
-    """
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(rf'id="{name}-method(\d+)-', r'data-methods="\1" \g<0>', svg)
     svg = re.sub(r'\b(?:d|x|y|points)="[^"]*"', _rounded, svg)
     svg = svg.replace(INK, "currentColor").replace('style="fill: #ffffff"', 'style="fill: none"')
     svg = re.sub(r'\A<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r"<svg \1\2", svg, count=1)
@@ -337,7 +324,7 @@ def _line(axes: Axes, x: pd.Series, own: pd.DataFrame, method: str, style: Mappi
 
 
 def _name(artists: Iterable[Artist], method: str, style: Mapping[str, Style]) -> None:
-    """Give what is drawn of a method ids by which `inline_svg` finds it."""
+    """Give what is drawn of a method ids by which `inlined` finds it."""
     for number, artist in enumerate(artists):
         figure = artist.get_figure(root=True)
         panel = [id(axes) for axes in figure.axes].index(id(artist.axes)) if figure and artist.axes else 0

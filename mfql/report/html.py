@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import isnan
@@ -20,7 +20,6 @@ from urllib.parse import quote
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
-from matplotlib.figure import Figure
 
 from mfql.errors import UserError
 from mfql.files import read_json, write_whole
@@ -31,7 +30,7 @@ from mfql.report.expected import Expected, compare
 from mfql.report.intervals import CONFIDENCE
 from mfql.report.panels import DATA, FIGURE, SECTIONS, Panel, read_panels
 from mfql.report.scores import STAGES
-from mfql.report.tasks import RETURN, SUCCESS, runs, split
+from mfql.report.tasks import SUCCESS, runs, split
 from mfql.tasks import Task
 
 FEW_METHODS = 3  # up to here every two methods are compared on the page; above, each with the leading one
@@ -45,7 +44,7 @@ class Options:
 
     Attributes:
         results: the folder that holds `runs/`, for the manifests.
-        aggregates: the folder of `mfql.report.aggregate.write`, which the page names as the figures' data.
+        aggregates: the folder of `mfql aggregate`, with the panels of the scores.
         partial: whether to report what is finished and list the rest, instead of refusing.
         expected: the ranges of `mfql.report.expected.read_expected`.
         targets: the `evaluation.json` of every run that was asked for.
@@ -113,8 +112,8 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
         )
     evidence = provenance.evidence(run_table, options.results, options.partial)
     style = figures.styles(scores["method"])
-    drawn = _Drawn(style, f"{_link(options.aggregates, out)}/")
     benchmarks = _benchmarks(options.verdict)
+    methods = _methods(style, benchmarks)
     suites = {task: _suite(task, options.tasks) for task in sorted(run_table["task"].unique())}
     few = tables["aggregate"]["seeds"].min() < FEW_SEEDS
     script = _file("page.js")
@@ -128,7 +127,7 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             suites=suites,
-            methods=_methods(style, benchmarks),
+            methods=methods,
             runs=run_table,
             diverged=run_table[run_table["diverged"]].to_dict("records"),
             evidence=evidence,
@@ -143,15 +142,12 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
             benchmarks=benchmarks,
             comparisons=_comparisons(tables["comparisons"]),
             few_methods=FEW_METHODS,
-            curves=drawn.curves(tables["curves"]),
             aggregate=tables["aggregate"][tables["aggregate"]["tasks"] > 1].to_dict("records"),
             improvement=tables["improvement"][tables["improvement"]["tasks"] > 1].to_dict("records"),
-            over_tasks=drawn.over_tasks(tables),
             few_seeds=FEW_SEEDS if few else None,
             cost=tables["cost"].to_dict("records"),
-            cost_figures=drawn.cost(tables["cost"]),
             speed=_speed(options.speed),
-            sections=_sections(options.panels, out),
+            sections=_sections([options.aggregates, options.panels], methods, out),
             strips=_strips(run_table, options.results, out),
             confidence=round(100 * CONFIDENCE),
             data=_link(options.aggregates, out),
@@ -175,6 +171,7 @@ def _environment() -> Environment:
         "ends": lambda row: ends(row["low"], row["high"]),
         "plus_minus": benchmark.number,
         "digits": _digits,
+        "heading": _heading,
     }
     return environment
 
@@ -266,95 +263,6 @@ def _strip(row: dict[Any, Any]) -> dict[str, Any] | None:
     }
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """Draws the figures of the page.
-
-    Attributes:
-        style: by method.
-        folder: the address of the folder with their data and files.
-    """
-
-    style: Mapping[str, figures.Style]
-    folder: str
-
-    def curves(self, table: pd.DataFrame) -> list[dict[str, Any]]:
-        """One learning-curve figure a task and curve."""
-        found = []
-        for place, ((task, curve), part) in enumerate(table.groupby(["task", "curve"]), start=1):
-            stages = {method: own["stage"].iloc[-1] for method, own in split(part, "method").items()}
-            label = f"Learning curve of {', '.join(stages)} on {task}, {curve}"
-            figure = self._figure("curves", figures.curves(part, self.style, bare=True), place, label)
-            found.append(figure | {"task": task, "curve": curve, "stages": stages})
-        return found
-
-    def over_tasks(self, tables: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
-        """Interquartile means, performance profiles and probabilities of improvement, where there are several tasks."""
-        aggregate = tables["aggregate"]
-        iqm = aggregate[(aggregate["statistic"] == "iqm") & (aggregate["metric"] == "score")]
-        return [
-            *self._of_units(
-                "aggregate",
-                iqm,
-                "Interquartile mean",
-                "Mean of all runs but a quarter, rounded down, at either end.",
-            ),
-            *self._of_units(
-                "profiles", tables["profiles"], "Performance profile", "Share of runs that score above a threshold."
-            ),
-            *self._of_units(
-                "improvement",
-                tables["improvement"],
-                "Probability of improvement",
-                "That, on a task drawn at random, a run of {leader} scores above one of each other method.",
-            ),
-        ]
-
-    def cost(self, table: pd.DataFrame) -> list[dict[str, Any]]:
-        """Score against hours, one figure a stage, unit and device."""
-        found = []
-        long = [
-            (stage, device, unit, part.dropna(subset=[unit]))
-            for (stage, device), part in table.groupby(["stage", "device"], sort=False)
-            for unit in (SUCCESS, RETURN)
-        ]
-        for place, (stage, device, unit, part) in enumerate(long, start=1):
-            if len(part) > 1:
-                own = part.assign(**{RETURN if unit == SUCCESS else SUCCESS: float("nan")})
-                title = f"Score beside cost, {stage}, {device}"
-                figure = self._figure("cost", figures.cost(own, self.style, bare=True), place, title)
-                label = figures.unit_label(unit)
-                text = f"Mean {label} over a method’s tasks against the device’s hours that a run takes."
-                found.append(figure | {"title": title, "text": text, "methods": sorted(part["method"].unique())})
-        return found
-
-    def _of_units(self, name: str, table: pd.DataFrame, title: str, text: str) -> list[dict[str, Any]]:
-        """A figure a stage and unit that has several tasks."""
-        draw: dict[str, Callable[..., Figure]] = {
-            "aggregate": figures.aggregate,
-            "profiles": figures.profiles,
-            "improvement": figures.improvement,
-        }
-        found = []
-        several = table[table["tasks"] > 1]
-        for place, ((stage, unit), part) in enumerate(several.groupby(["stage", "unit"], sort=False), start=1):
-            methods = {*part["method"], *part.get("baseline", [])}
-            leaders = {*part["method"]} - {*part.get("baseline", [])}
-            heading = f"{title}, {stage}, {part['tasks'].iloc[0]} tasks"
-            label = f"{heading}, of {', '.join(sorted(methods))}, {figures.unit_label(str(unit))}"
-            drawn = draw[name](part, self.style, bare=True)
-            figure = self._figure(name, drawn, place, label)
-            said = text.format(leader=", ".join(sorted(leaders)))
-            found.append(figure | {"title": heading, "text": said, "methods": sorted(methods)})
-        return found
-
-    def _figure(self, name: str, figure: Figure, place: int, label: str) -> dict[str, Any]:
-        """The element, and the addresses of its data and files."""
-        svg = figures.inline_svg(figure, f"{name}-{place}", str(escape(label)))
-        links = {kind: f"{self.folder}{name}.{kind}" for kind in ("csv", "svg", "png")}
-        return {"svg": Markup(svg), "links": links}
-
-
 def _speed(files: Sequence[Path]) -> list[dict[str, Any]]:
     """What `python -m benchmarks` measured of each method, one entry a machine."""
     found = []
@@ -371,31 +279,41 @@ def _speed(files: Sequence[Path]) -> list[dict[str, Any]]:
     return found
 
 
-def _sections(root: Path | None, out: Path) -> dict[str, list[dict[str, Any]]]:
-    """The panels of each section, with what the page shows of them."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for place, panel in enumerate(read_panels(root) if root else [], start=1):
-        heading = SECTIONS.get(panel.section, panel.section.replace("_", " ").capitalize())
-        found.setdefault(heading, []).append(_panel(panel, f"panel-{place}", out))
+def _sections(roots: Iterable[Path | None], methods: Iterable[str], out: Path) -> dict[str, list[dict[str, Any]]]:
+    """The panels below these folders by section, those of `SECTIONS` first, with what the page shows of them."""
+    found: dict[str, list[dict[str, Any]]] = {section: [] for section in SECTIONS}
+    panels: dict[Path, Panel] = {}
+    for root in filter(None, roots):
+        for panel in read_panels(root):
+            panels.setdefault(panel.folder.resolve(), panel)  # a folder of scores may lie below the other
+    for place, panel in enumerate(panels.values(), start=1):
+        found.setdefault(panel.section, []).append(_panel(panel, f"panel-{place}", set(methods), out))
     return found
 
 
-def _panel(panel: Panel, name: str, out: Path) -> dict[str, Any]:
-    address = _link(panel.folder, out)
-    files = [DATA, *(f"{FIGURE}.{kind}" for kind in ("svg", "png") if panel.has_figure)]
+def _heading(section: str) -> str:
+    return SECTIONS.get(section, section.replace("_", " ").capitalize())
+
+
+def _panel(panel: Panel, name: str, methods: Collection[str], out: Path) -> dict[str, Any]:
     drawn = panel.folder / f"{FIGURE}.svg"
     shown: Markup | None = None
     if panel.has_figure:
-        label = str(escape(f"{panel.text.title}. {panel.text.question}"))
+        of = f" Of {', '.join(panel.text.methods)}." if panel.text.methods else ""
+        label = str(escape(f"{panel.text.title}. {panel.text.question}{of}"))
         small = drawn.stat().st_size <= LARGE_FIGURE
         picture = figures.inlined(drawn.read_text(), name, label) if small else _image(drawn.with_suffix(".png"), label)
         shown = Markup(picture)
+    whole = panel.text.whole
+    files = [f"{whole}.csv" if whole else DATA]
+    files += [f"{whole or FIGURE}.{kind}" for kind in ("svg", "png") if panel.has_figure]
     table = panel.table
     return {
         "name": name,
         "text": panel.text,
+        "methods": {method: stage for method, stage in panel.text.methods.items() if method in methods},
         "svg": shown,
-        "links": {Path(file).suffix[1:]: f"{address}/{file}" for file in files},
+        "links": {Path(file).suffix[1:]: _link(panel.folder / file, out) for file in files},
         "columns": None if table is None else list(table.columns),
         "rows": None if table is None else table.to_numpy().tolist(),
     }

@@ -3,14 +3,15 @@
     figure.svg, figure.png    what is drawn; absent where the panel is a table alone
     data.csv                  every number that is drawn
     table.csv, .md, .tex      what a person reads beside the figure, numbers as text; optional
-    panel.json                title, question, caption, command; written last
+    panel.json                what the panel says of itself: `Text`; written last
 
-`docs/results.md` says where the folders lie. Whoever draws one calls `write_panel`.
+Every figure of the page is one. `docs/results.md` says where the folders lie. Whoever draws one calls `write_panel`.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -18,14 +19,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mfql.errors import UserError
+from mfql.experiment.find import PANEL, panel_files
 from mfql.files import read_json, write_json, write_whole
 from mfql.report import figures, formats
 
-DESCRIPTION = "panel.json"
 DATA = "data.csv"
 TABLE = "table"
 FIGURE = "figure"
-SECTIONS = {"toy": "Toy", "ablations": "Ablations", "claims": "Claims of the paper", "replay": "Recorded steps"}
+# The page's sections by folder, in their order; the template has prose and tables of the first three.
+SECTIONS = {"curves": "Learning curves", "over_tasks": "Over tasks", "cost": "Cost beside score"}
+SECTIONS |= {"toy": "Toy", "ablations": "Ablations", "claims": "Claims of the paper", "replay": "Recorded steps"}
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,20 @@ class Text:
         question: the question that the panel answers.
         caption: what is drawn: quantities with units, intervals, seeds, tasks.
         command: the command that makes the panel, to be run in the project's folder.
+        methods: of a figure of methods these, each with the stage whose evidence its name leads to, or an empty one.
+            The page shows such a figure with the methods' key and without question, table and command.
+        task: the task that the panel is of, by which the page is filtered; empty for several.
+        whole: the address, without a suffix, of the picture that the figure is a part of, from the panel's folder; the
+            page links the picture's files instead of the part's.
     """
 
     title: str
     question: str
     caption: str
     command: str
+    methods: Mapping[str, str] = field(default_factory=dict)
+    task: str = ""
+    whole: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,7 @@ def write_panel(
         table: what a person reads beside the figure; its cells are written as they are.
     """
     folder = Path(folder)
-    (folder / DESCRIPTION).unlink(missing_ok=True)  # A folder without it is no panel: nothing half-written is shown.
+    (folder / PANEL).unlink(missing_ok=True)  # A folder without it is no panel: nothing half-written is shown.
     with write_whole(folder / DATA) as file:
         data.to_csv(file, index=False)
     if table is not None:
@@ -88,17 +99,20 @@ def write_panel(
     if figure is not None:
         figures.save(figure, folder, FIGURE)
         plt.close(figure)
-    write_json(folder / DESCRIPTION, asdict(text))
+    said = {one.name for one in fields(Text) if one.default_factory is MISSING and one.default is MISSING}
+    write_json(folder / PANEL, {name: value for name, value in asdict(text).items() if value or name in said})
 
 
 def read_panels(root: str | Path) -> list[Panel]:
     """The panels below a folder, such as `results/NAME`: those of `SECTIONS` in their order, then others by name.
 
+    Those of the scores are read from the folder `aggregate` itself: see `mfql.experiment.find.panel_files`.
+
     Raises:
         UserError: a description lacks an entry, or files of a panel are absent or damaged.
     """
     root = Path(root)
-    found = [_read(path.parent, root) for path in root.glob(f"*/**/{DESCRIPTION}")]
+    found = [_read(path.parent, root) for path in panel_files(root)]
     order = list(SECTIONS)
     return sorted(
         found,
@@ -111,7 +125,7 @@ def read_panels(root: str | Path) -> list[Panel]:
 
 def _read(folder: Path, root: Path) -> Panel:
     remedy = "Remove the folder, or write it anew with the command that its panel.json names."
-    path = folder / DESCRIPTION
+    path = folder / PANEL
     try:
         text = Text(**read_json(path))
     except TypeError as error:

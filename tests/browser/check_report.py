@@ -25,10 +25,9 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from mfql.files import write_json
-from mfql.report import aggregate, benchmark, bootstrap, figures, formats, published, verdict_tables
-from mfql.report.html import Options, read_tables, write_report
+from mfql.report import bootstrap, chain, figures
+from mfql.report.html import Options
 from mfql.report.panels import Text, write_panel
-from mfql.report.scores import collect
 from mfql.tasks import load_tasks
 from tests.support.fake_results import write_final, write_study
 
@@ -51,20 +50,17 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = results / "runs/mfql" / SCENE / "seed0/offline"
     Image.new("RGB", (1280, 160), "teal").save(run / "strip.png")
     write_json(run / "video.json", {"episodes": 1})
-    scores = collect(files)
+    scores = folder / "scores.csv"
+    chain.collect(files, scores)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bootstrap, "REPETITIONS", 20)
-        tables = aggregate.write(scores, folder / "aggregate")
-    formats.write(tables, folder / "aggregate")
-    figures.write(tables, folder / "aggregate")
+        chain.aggregate(scores, folder / "aggregate")
     tasks = load_tasks(ROOT / "config/tasks.csv")
-    references = verdict_tables.References(published.read_published(ROOT / "published"), [], tasks, ROOT / "config")
-    verdicts = verdict_tables.verdicts(scores, results, references)
-    verdict_tables.write(verdicts, folder / "verdict")
-    benchmark.write(benchmark.benchmark(verdicts, references.published, tasks), folder / "verdict")
+    compared = chain.references(ROOT / "published", tasks, ROOT / "config")
+    chain.judge(scores, results, compared, [], folder / "verdict")
     _write_panels(folder)
     options = Options(results, folder / "aggregate", verdict=folder / "verdict/verdict.csv", tasks=tasks, panels=folder)
-    write_report(scores, read_tables(folder / "aggregate"), folder / "report.html", options)
+    chain.page(scores, folder / "report.html", options)
     return folder / "report.html"
 
 

@@ -21,7 +21,7 @@ from mfql.experiment.configuration import (
     pack_name,
     path_from_here,
 )
-from mfql.experiment.find import files_of
+from mfql.experiment.find import files_of, panel_files
 from mfql.plan.graph import graph_of, hand_over
 from mfql.settings import steps_of
 from mfql.suites import replayed
@@ -234,8 +234,7 @@ def videos():
 
 def panels_at_hand(wildcards):
     """What toy, ablations and claims have written by now: the page is made anew when that changes, and asks for none."""
-    found = sorted(glob(f"{EXPERIMENT}/**/panel.json", recursive=True))
-    return [f"{path} {sha256(path)[:16]}" for path in found]
+    return [f"{path} {sha256(path)[:16]}" for path in panel_files(Path(EXPERIMENT))]
 
 
 def judged_tables(wildcards):

@@ -12,13 +12,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mfql.errors import UserError
+from mfql.experiment.find import AGGREGATE, PANEL
 from mfql.files import read_json
-from mfql.report.panels import DESCRIPTION
 from mfql.report.scores import read_scores
 
 # Of a configuration's folder: tables, and the figures of panels, which cannot be drawn anew without their runs.
 _KINDS, _DRAWN = (".csv", ".json", ".md"), (".svg", ".png")
-_TABLES = ("scores.csv", "aggregate", "verdict", "toy", "ablations", "claims", "replay")
+_TABLES = ("scores.csv", AGGREGATE, "verdict", "toy", "ablations", "claims", "replay")
 # Of a run, with the policy where it is shipped.
 _OF_RUN = ("evaluation.json", "run/evaluation.json", "run/manifest.json")
 _POLICY = ("run/policy/policy.json", "run/policy/policy.safetensors")
@@ -68,8 +68,10 @@ def _small_files(folder: Path) -> Iterable[Path]:
     """Of each folder all of these files, or none: what is left of a panel without its data is none."""
     for name in _TABLES:
         top = folder / name
-        for place in [top, *sorted(path for path in top.rglob("*") if path.is_dir())]:
-            kinds = _KINDS + _DRAWN if (place / DESCRIPTION).is_file() else _KINDS
+        # Panels of the scores are drawn anew from the tables.
+        below = [] if name == AGGREGATE else sorted(path for path in top.rglob("*") if path.is_dir())
+        for place in [top, *below]:
+            kinds = _KINDS + _DRAWN if (place / PANEL).is_file() else _KINDS
             files = [place] if place.is_file() else sorted(path for path in place.glob("*") if path.suffix in kinds)
             data = [path for path in files if path.suffix == ".csv" and path != folder / "scores.csv"]
             if all(path.stat().st_size <= _LARGEST for path in data):
@@ -86,7 +88,7 @@ def _runs(folder: Path) -> dict[str, bool]:
 
 
 def _runs_of_ablations(folder: Path) -> Iterable[str]:
-    for panel in sorted(folder.glob(f"ablations/*/{DESCRIPTION}")):
+    for panel in sorted(folder.glob(f"ablations/*/{PANEL}")):
         for point in read_json(panel.with_name("plan.json"))["points"]:
             yield from (f"runs/{point['method']}/{point['task']}/seed{seed}/offline" for seed in point["seeds"])
 

@@ -1,0 +1,120 @@
+"""From the runs' results to the page: the links that the commands take one by one, and `mfql report --partial` at once.
+
+scores.csv  --aggregate-->  tables, figures, panels  --judge-->  verdicts, benchmark  --page-->  report.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mfql.errors import UserError
+from mfql.experiment.find import asked_files, panel_files
+from mfql.report import aggregate as aggregates
+from mfql.report import benchmark, figures, formats, html, published, score_panels, scores, verdict_tables
+from mfql.report.expected import read_expected
+from mfql.report.verdict_tables import References
+from mfql.tasks import Task, known_tasks
+
+
+def collect(files: Iterable[Path], out: Path, partial: bool = False) -> int:
+    """Write the scores of these `evaluation.json` to a CSV; returns how many runs they are.
+
+    Args:
+        files: those that do not exist are refused, or left out of a partial collection.
+        out: the `scores.csv`.
+        partial: see `mfql.report.scores.collect`.
+    """
+    table = scores.collect([file for file in files if file.is_file() or not partial], partial)
+    scores.write_scores(table, out)
+    return int((table["metric"] == "score").sum())
+
+
+def aggregate(scores_file: Path, folder: Path) -> None:
+    """Write tables, figures and panels of the scores into a folder."""
+    tables = aggregates.write(scores.read_scores(scores_file), folder)
+    formats.write(tables, folder)
+    figures.write(tables, folder)
+    score_panels.write(tables, folder)
+
+
+def references(source: Path, tasks: Mapping[str, Task], config_dir: Path) -> References:
+    """What scores are compared with.
+
+    Args:
+        source: the folder of published numbers.
+        tasks: by name.
+        config_dir: the folder of `methods/`.
+    """
+    return References(published.read_published(source), published.read_third_party(source), tasks, config_dir)
+
+
+def judge(scores_file: Path, results: Path, compared: References, outside: Sequence[Path], folder: Path) -> None:
+    """Write the verdicts on the scores, and the table of every method's numbers, into a folder.
+
+    Args:
+        scores_file: the CSV of `collect`.
+        results: the folder that holds `runs/`.
+        compared: of `references`.
+        outside: CSVs of scores from elsewhere.
+        folder: gets `verdict.*` and `benchmark.*`.
+    """
+    verdicts = verdict_tables.verdicts(scores.read_scores(scores_file), results, compared)
+    verdict_tables.write(verdicts, folder)
+    others = published.read_outside(outside)
+    benchmark.write(benchmark.benchmark(verdicts, compared.published, compared.tasks, others), folder)
+
+
+def page(scores_file: Path, out: Path, options: html.Options) -> None:
+    """Write the page from the scores and from what the links before wrote."""
+    tables = html.read_tables(options.aggregates)
+    if not panel_files(options.aggregates):  # a folder of an earlier version
+        score_panels.write(tables, options.aggregates)
+    html.write_report(scores.read_scores(scores_file), tables, out, options)
+
+
+def partial(configuration: Mapping[str, Any], config_dir: Path, results: Path, speed: Sequence[Path] = ()) -> Path:
+    """Take every link for what a configuration has finished, in `results/NAME/partial`.
+
+    Args:
+        configuration: a complete one.
+        config_dir: folder with the task table and `methods/`; `published/` beside it has what verdicts compare with,
+            and without it there are none.
+        results: the folder that holds `runs/`.
+        speed: see `mfql.report.html.Options`.
+
+    Returns:
+        the page, which lists what is missing.
+
+    Raises:
+        UserError: nothing is finished yet, or a run's files are damaged.
+    """
+    asked = asked_files(configuration, config_dir, results)
+    if not any(file.is_file() for file in asked):
+        raise UserError(
+            f"none of the {len(asked)} runs that the configuration asks for is finished",
+            "`mfql status --configfile FILE` says how far they are.",
+        )
+    folder = results / configuration["name"] / "partial"
+    scores_file, tasks = folder / "scores.csv", known_tasks(config_dir)
+    source = config_dir.absolute().parent / "published"
+    collect(asked, scores_file, partial=True)
+    aggregate(scores_file, folder / "aggregate")
+    if source.is_dir():
+        outside = [Path(file) for file in configuration["outside_scores"]]
+        judge(scores_file, results, references(source, tasks, config_dir), outside, folder / "verdict")
+    options = html.Options(
+        results=results,
+        aggregates=folder / "aggregate",
+        partial=True,
+        expected=read_expected(configuration["expected"]) if configuration["expected"] else None,
+        targets=asked,
+        verdict=folder / "verdict" / "verdict.csv" if source.is_dir() else None,
+        tasks=tasks,
+        panels=results / configuration["name"],
+        speed=speed,
+        config_dir=config_dir,
+    )
+    page(scores_file, folder / "report.html", options)
+    return folder / "report.html"
