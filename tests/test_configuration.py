@@ -269,10 +269,10 @@ def test_a_change_by_an_option_is_checked_as_a_file_is(here: Path, capsys: pytes
 def test_texts_of_an_option_are_the_numbers_that_a_file_has() -> None:
     file = read_configuration(ROOT / "tests" / "miniature.yaml", CONFIG)
     # As `--config` gives them: whatever is in a list or a mapping is text.
-    given_to = copy.deepcopy(file) | {"seeds": ["00", "1"], "allow_cpu": "true", "expected": "null"}
-    given_to["tuning"]["grid"] = {"alpha": ["10", "1e3", "0.5"], "num_candidates": ["5"], "time_steps": ["50"]}
-    given_to["datasets"] = {DATASET: {"source": "generate", "episodes": "2", "seed": "0"}}
-    found = check_configuration(given_to, [], CONFIG)
+    told = copy.deepcopy(file) | {"seeds": ["00", "1"], "allow_cpu": "true", "expected": "null"}
+    told["tuning"]["grid"] = {"alpha": ["10", "1e3", "0.5"], "num_candidates": ["5"], "time_steps": ["50"]}
+    told["datasets"] = {DATASET: {"source": "generate", "episodes": "2", "seed": "0"}}
+    found = check_configuration(told, [], CONFIG)
     assert found["tuning"]["grid"] == {"alpha": [10, 1000.0, 0.5], "num_candidates": [5], "time_steps": [50]}
     assert [type(value) for value in found["tuning"]["grid"]["alpha"]] == [int, float, float]
     assert (found["seeds"], found["allow_cpu"], found["expected"]) == ([0, 1], True, None)
