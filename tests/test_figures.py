@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from mfql.errors import UserError
-from mfql.report import chain, figures
+from mfql.report import chain, drawing, figures
 from mfql.report.expected import compare, read_expected
 from tests.support.fake_results import TASK, write_quickstart
 
@@ -31,6 +31,7 @@ def test_every_figure_is_svg_and_png_beside_its_data(drawn: Path) -> None:
     for name in figures.FIGURES:
         root = ElementTree.parse(drawn / f"{name}.svg").getroot()
         assert "mfql" in "".join(root.itertext())
+        assert "$" not in "".join(root.itertext())  # formulas are not drawn, such as those of logarithmic axes
         assert (drawn / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert not pd.read_csv(drawn / f"{name}.csv").empty
 
@@ -38,10 +39,10 @@ def test_every_figure_is_svg_and_png_beside_its_data(drawn: Path) -> None:
 def test_the_same_table_draws_the_same_file(drawn: Path, tmp_path: Path) -> None:
     table = pd.read_csv(drawn / "curves.csv")
     for name in ("0", "1"):
-        figures.save(figures.curves(table, bare=True), tmp_path, name)
-    first, second = (figures.inlined((tmp_path / f"{name}.svg").read_text(), "figure", "label") for name in ("0", "1"))
+        drawing.save(figures.curves(table, bare=True), tmp_path, name)
+    first, second = (drawing.inlined((tmp_path / f"{name}.svg").read_text(), "figure", "label") for name in ("0", "1"))
     assert first == second
-    assert figures.INK not in first
+    assert drawing.INK not in first
     assert 'data-methods="1"' in first
 
 
@@ -56,11 +57,11 @@ def test_tables_for_papers_hold_the_numbers(drawn: Path) -> None:
 
 
 def test_colours_stand_out_from_light_and_dark_pages() -> None:
-    style = (Path(figures.__file__).parent / "page.css").read_text()
+    style = (Path(drawing.__file__).parent / "page.css").read_text()
     pages = re.findall(r"--(?:page|card): (#\w{6})", style)
     assert len(pages) == 4
-    assert min(contrast(colour, page) for colour in figures.COLOURS for page in pages) >= 3
-    assert len(set(figures.styles(f"m{number}" for number in range(12)).values())) == 12
+    assert min(contrast(colour, page) for colour in drawing.COLOURS for page in pages) >= 3
+    assert len(set(drawing.styles(f"m{number}" for number in range(12)).values())) == 12
 
 
 def contrast(first: str, second: str) -> float:

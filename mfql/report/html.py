@@ -23,10 +23,12 @@ from markupsafe import Markup, escape
 
 from mfql.errors import UserError
 from mfql.files import read_json, write_whole
-from mfql.report import benchmark, figures, provenance, verdict_tables
+from mfql.report import benchmark, provenance, verdict_tables
 from mfql.report.aggregate import FEW_SEEDS, TABLES
 from mfql.report.answer import answer, ends, number
+from mfql.report.drawing import Style, inlined, styles
 from mfql.report.expected import Expected, compare
+from mfql.report.figures import of_leaders
 from mfql.report.intervals import CONFIDENCE
 from mfql.report.panels import DATA, FIGURE, SECTIONS, Panel, read_panels
 from mfql.report.scores import STAGES
@@ -111,7 +113,7 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
             "Let them finish, or use --partial for a report of what is.",
         )
     evidence = provenance.evidence(run_table, options.results, options.partial)
-    style = figures.styles(scores["method"])
+    style = styles(scores["method"])
     benchmarks = _benchmarks(options.verdict)
     methods = _methods(style, benchmarks)
     suites = {task: _suite(task, options.tasks) for task in sorted(run_table["task"].unique())}
@@ -201,7 +203,7 @@ def _suite(task: str, tasks: Mapping[str, Task] | None) -> str:
     return tasks[task].suite if tasks and task in tasks else "other"
 
 
-def _methods(style: Mapping[str, figures.Style], tables: list[benchmark.Table]) -> dict[str, int]:
+def _methods(style: Mapping[str, Style], tables: list[benchmark.Table]) -> dict[str, int]:
     """Every method on the page and its number, by which the page is filtered: ours as they are drawn, then others."""
     others = [column.name for table in tables for column in table.columns]
     return {name: place for place, name in enumerate(dict.fromkeys([*style, *others]))}
@@ -221,7 +223,7 @@ def _comparisons(table: pd.DataFrame) -> list[dict[Any, Any]]:
     shown = []
     for _, part in table.groupby(["stage", "unit"], sort=False):
         several = len({*part["method"], *part["baseline"]}) > FEW_METHODS
-        shown.append(figures.of_leaders(part) if several else part)
+        shown.append(of_leaders(part) if several else part)
     return pd.concat(shown).to_dict("records") if shown else []
 
 
@@ -302,7 +304,7 @@ def _panel(panel: Panel, name: str, methods: Collection[str], out: Path) -> dict
         of = f" Of {', '.join(panel.text.methods)}." if panel.text.methods else ""
         label = str(escape(f"{panel.text.title}. {panel.text.question}{of}"))
         small = drawn.stat().st_size <= LARGE_FIGURE
-        picture = figures.inlined(drawn.read_text(), name, label) if small else _image(drawn.with_suffix(".png"), label)
+        picture = inlined(drawn.read_text(), name, label) if small else _image(drawn.with_suffix(".png"), label)
         shown = Markup(picture)
     whole = panel.text.whole
     files = [f"{whole}.csv" if whole else DATA]

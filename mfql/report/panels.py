@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 from mfql.errors import UserError
 from mfql.experiment.find import PANEL, panel_files
 from mfql.files import read_json, write_json, write_whole
-from mfql.report import figures, formats
+from mfql.report import formats
+from mfql.report.drawing import save
 
 DATA = "data.csv"
 TABLE = "table"
@@ -85,7 +86,7 @@ def write_panel(
 
     Args:
         folder: such as `results/NAME/ablations/alpha`.
-        figure: drawn within `mfql.report.figures.drawing()`, so that it looks as the report's others; None for a table.
+        figure: drawn within `mfql.report.drawing.drawing()`, so that it looks as the report's others; None for a table.
         data: tidy, one row a drawn value.
         text: what the panel says of itself.
         table: what a person reads beside the figure; its cells are written as they are.
@@ -97,7 +98,7 @@ def write_panel(
     if table is not None:
         formats.write_table(table, folder, TABLE)
     if figure is not None:
-        figures.save(figure, folder, FIGURE)
+        save(figure, folder, FIGURE)
         plt.close(figure)
     said = {one.name for one in fields(Text) if one.default_factory is MISSING and one.default is MISSING}
     write_json(folder / PANEL, {name: value for name, value in asdict(text).items() if value or name in said})

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from mfql.experiment.find import panel_files
 from mfql.report import figures
+from mfql.report.drawing import styles, unit_label
 from mfql.report.panels import Text, write_panel
 from mfql.report.tasks import RETURN, SUCCESS, split
 
@@ -65,7 +66,7 @@ def write(tables: Mapping[str, pd.DataFrame], folder: str | Path) -> None:
     """
     for panel in panel_files(Path(folder)):
         shutil.rmtree(panel.parent)
-    style = figures.styles(tables["tasks"]["method"])
+    style = styles(tables["tasks"]["method"])
     for made in (_curves(tables["curves"]), _over_tasks(tables), _cost(tables["cost"])):
         for name, data, draw, text in made:
             write_panel(Path(folder) / name, draw(data, style, bare=True), data, text)
@@ -93,7 +94,7 @@ def _over_tasks(tables: Mapping[str, pd.DataFrame]) -> Iterator[Made]:
             baselines = {*part.get("baseline", [])}
             leaders = ", ".join(sorted({*part["method"]} - baselines))
             title = f"{kind.title}, {stage}, {part['tasks'].iloc[0]} tasks"
-            question = f"{kind.question} In {figures.unit_label(str(unit))}."
+            question = f"{kind.question} In {unit_label(str(unit))}."
             text = _of_methods(
                 title, question, kind.caption.format(leader=leaders), kind.name, {*part["method"]} | baselines
             )
@@ -108,7 +109,7 @@ def _cost(table: pd.DataFrame) -> Iterator[Made]:
             part = own.dropna(subset=[unit])
             place += 1
             if len(part) > 1:
-                label = figures.unit_label(unit)
+                label = unit_label(unit)
                 text = _of_methods(
                     f"Score beside cost, {stage}, {device}",
                     "Is a higher score paid for with more time?",

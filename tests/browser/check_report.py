@@ -25,7 +25,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from mfql.files import write_json
-from mfql.report import bootstrap, chain, figures
+from mfql.report import bootstrap, chain
+from mfql.report.drawing import drawing
 from mfql.report.html import Options
 from mfql.report.panels import Text, write_panel
 from mfql.tasks import load_tasks
@@ -66,7 +67,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _write_panels(folder: Path) -> None:
     data = pd.DataFrame({"alpha": [1.0, 10.0, 100.0], "success": [10.0, 60.0, 40.0]})
-    with figures.drawing():
+    with drawing():
         figure, axes = plt.subplots()
         axes.plot(data["alpha"], data["success"])
     text = Text("Alpha", "Which alpha is best?", "Mean success against alpha.", "snakemake ablation_alpha")

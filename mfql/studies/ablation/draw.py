@@ -6,17 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mfql.report import figures
 from mfql.report.answer import ends
+from mfql.report.drawing import (
+    WIDTH,
+    drawing,
+    grid,
+    intervals,
+    label_scores,
+    legend,
+    logarithmic,
+    offset,
+    rows,
+    styles,
+)
 from mfql.report.intervals import Group, weighted
 from mfql.report.panels import Text, write_panel
-from mfql.report.tasks import SUCCESS
 from mfql.studies.ablation.measure import (
     BEHIND,
     LABELS,
@@ -30,8 +38,8 @@ from mfql.studies.ablation.measure import (
 )
 
 PROXY = "proxy"
-# Inches of a panel of lines, and of a row of a panel of intervals; panels beside each other.
-_WIDTH, _HEIGHT, _ROW, _COLUMNS = 4.2, 2.7, 0.34, 3
+# Inches of a panel of lines, of a row of a panel of intervals, and of the legend; panels beside each other.
+_HEIGHT, _ROW, _AROUND, _COLUMNS = 2.7, 0.34, 0.4, 3
 # Between the lines of two series, as a share of the distance of two places on the axis.
 _DODGE = 0.06
 
@@ -50,7 +58,7 @@ def draw(plan: Path, results: Path, out: Path) -> None:
     found = Runs(read_plan(plan), results)
     data = by_point(found, _update_ms(found) if found.plan["cost"] else {})
     text = Text(found.plan["title"], found.plan["asks"], _caption(found), found.plan["command"])
-    with figures.drawing():
+    with drawing():
         figure = _lines(data, found.plan) if found.plan["x"] else _side_by_side(data)
         write_panel(out, figure, data, text, printable(data, found.plan))
         if found.plan["proxy"]:
@@ -85,7 +93,7 @@ def printable(data: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
 
     Quantities beside the score are means over the tasks.
     """
-    rows = []
+    found = []
     for (series, x), part in data.groupby(["series", "x"], sort=False, dropna=False):
         row = {"": series} if data["series"].nunique() > 1 or not plan["x"] else {}
         if plan["x"]:
@@ -95,78 +103,50 @@ def printable(data: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
         for measure in part.loc[part["measure"] != SCORE, "measure"].unique():
             row[LABELS.get(measure, measure)] = f"{part.loc[part['measure'] == measure, 'value'].mean():.3g}"
         diverged = int(part.loc[part["measure"] == SCORE, "diverged"].sum())
-        rows.append({**row, "diverged runs": str(diverged)})
-    return pd.DataFrame(rows).fillna("-")
+        found.append({**row, "diverged runs": str(diverged)})
+    return pd.DataFrame(found).fillna("-")
 
 
 def _lines(data: pd.DataFrame, plan: Mapping[str, Any]) -> Figure:
     """Each quantity over the axis, lines are series: of several tasks a row for each quantity and a column a task."""
     tasks = list(dict.fromkeys(data["task"]))
     shown = [(measure, task) for measure in _measures(data) for task in tasks]
-    style = figures.styles(data["series"])
-    figure, grid = _grid(len(shown), len(tasks) if len(tasks) > 1 else _COLUMNS, _HEIGHT)
-    places = list(dict.fromkeys(data["x"]))
-    for axes, (measure, task) in zip(grid, shown, strict=True):
+    style = styles(data["series"])
+    figure, places = grid(len(shown), len(tasks) if len(tasks) > 1 else _COLUMNS, _HEIGHT, around=_AROUND)
+    values = list(dict.fromkeys(data["x"]))
+    for axes, (measure, task) in zip(places, shown, strict=True):
         part = data[(data["measure"] == measure) & (data["task"] == task)]
         if part.empty:
             axes.set_visible(False)
             continue
         for series, own in part.groupby("series", sort=False):
             beside = _DODGE * (list(style).index(str(series)) - (len(style) - 1) / 2)  # Intervals hide none.
-            _draw_line(axes, [places.index(x) + beside for x in own["x"]], own, style[str(series)])
-        axes.set_xticks(range(len(places)), [f"{x:g}" if isinstance(x, int | float) else x for x in places])
+            at = [values.index(x) + beside for x in own["x"]]
+            intervals(axes, at, own, style[str(series)], "y", joined=True)
+        axes.set_xticks(range(len(values)), [f"{x:g}" if isinstance(x, int | float) else x for x in values])
         axes.set_xlabel(plan["x"]["label"])
         _label(axes, part, "y")
         if measure == SCORE:
             axes.set_title(_folded(task), loc="left")
-    _legend(figure, {name: own for name, own in style.items() if name})
+    legend(figure, {name: own for name, own in style.items() if name}, _COLUMNS - 1)
     return figure
-
-
-def _grid(panels: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels, at most so many beside each other."""
-    columns = min(columns, panels)
-    rows = -(-panels // columns)
-    size = (_WIDTH * columns, 0.4 + height * rows)
-    figure, grid = plt.subplots(rows, columns, squeeze=False, figsize=size, layout="constrained")
-    for axes in grid.flat[panels:]:
-        axes.set_visible(False)
-    return figure, list(grid.flat[:panels])
-
-
-def _draw_line(axes: Axes, places: list[float], own: pd.DataFrame, style: figures.Style) -> None:
-    axes.errorbar(
-        places,
-        own["value"],
-        yerr=_reach(own),
-        color=style.colour,
-        marker=style.marker,
-        markersize=5,
-        linewidth=1.6,
-        dashes=style.dashes or (None, None),
-        capsize=3,
-    )
 
 
 def _side_by_side(data: pd.DataFrame) -> Figure:
     """Each quantity in a panel, a row for each series, tasks one below another."""
     measures, names = _measures(data), list(dict.fromkeys(data["series"]))
     tasks = list(dict.fromkeys(data["task"]))
-    style = figures.styles(tasks)
-    figure, grid = _grid(len(measures), _COLUMNS, 0.6 + _ROW * len(names) * (1 + 0.35 * (len(tasks) - 1)))
-    for place, (axes, measure) in enumerate(zip(grid, measures, strict=True)):
+    style = styles(tasks)
+    height = 0.6 + _ROW * len(names) * (1 + 0.35 * (len(tasks) - 1))
+    figure, places = grid(len(measures), _COLUMNS, height, around=_AROUND)
+    for place, (axes, measure) in enumerate(zip(places, measures, strict=True)):
         part = data[data["measure"] == measure]
+        rows(axes, names, shown=place % _COLUMNS == 0)
         for task, own in part.groupby("task", sort=False):
-            offset = 0.7 * ((tasks.index(str(task)) + 0.5) / len(tasks) - 0.5)
-            at, drawn = [names.index(name) + offset for name in own["series"]], style[str(task)]
-            axes.errorbar(
-                own["value"], at, xerr=_reach(own), color=drawn.colour, marker=drawn.marker, linestyle="", capsize=3
-            )
-        axes.set_yticks(range(len(names)), names if place % _COLUMNS == 0 else [""] * len(names))
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.grid(visible=False, axis="y")
+            beside = offset(tasks.index(str(task)), len(tasks))
+            intervals(axes, [names.index(name) + beside for name in own["series"]], own, style[str(task)])
         _label(axes, part, "x")
-    _legend(figure, style if len(tasks) > 1 else {})
+    legend(figure, style if len(tasks) > 1 else {}, _COLUMNS - 1)
     return figure
 
 
@@ -176,27 +156,12 @@ def _measures(data: pd.DataFrame) -> list[str]:
     return sorted(dict.fromkeys(data["measure"]), key=lambda name: order.get(name, 0))
 
 
-def _reach(own: pd.DataFrame) -> np.ndarray:
-    """Lengths of error bars, [2, n]; 0 where there is no interval."""
-    return np.nan_to_num(np.abs([own["value"] - own["low"], own["high"] - own["value"]]))
-
-
 def _label(axes: Axes, part: pd.DataFrame, axis: str) -> None:
-    measure, unit = part["measure"].iloc[0], part["unit"].iloc[0]
-    if measure == SCORE and unit == SUCCESS:
-        axes.set(**{f"{axis}lim": (-3, 103)})
-    label = figures.LABELS.get(unit, unit) if measure == SCORE else LABELS.get(measure, measure)
-    axes.set(**{f"{axis}label": label})
-
-
-def _legend(figure: Figure, style: Mapping[str, figures.Style]) -> None:
-    if not style:
-        return
-    lines = [
-        plt.Line2D([], [], color=own.colour, dashes=own.dashes or (None, None), marker=own.marker, label=name)
-        for name, own in style.items()
-    ]
-    figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False, handlelength=3.0)
+    measure = part["measure"].iloc[0]
+    if measure == SCORE:
+        label_scores(axes, part["unit"].iloc[0], axis)
+    else:
+        axes.set(**{f"{axis}label": LABELS.get(measure, measure)})
 
 
 def _folded(name: str) -> str:
@@ -207,13 +172,14 @@ def _folded(name: str) -> str:
 def _draw_proxy(found: Runs, out: Path) -> None:
     """Each run's flow loss against the distance of its policy's actions from the data, and their rank correlations."""
     data = proxy(found)
-    style = figures.styles(data["series"])
-    figure, axes = plt.subplots(figsize=(_WIDTH + 1.0, _HEIGHT + 1.0), layout="constrained")
+    style = styles(data["series"])
+    figure, (axes,) = grid(1, 1, _HEIGHT + 1.0, WIDTH + 1.0)
     for series, own in data.groupby("series", sort=False):
         drawn = style[str(series)]
         axes.scatter(own["flow_loss"], own["neighbour_distance"], color=drawn.colour, marker=drawn.marker, alpha=0.8)
-    axes.set(xscale="log", xlabel=LABELS["flow_loss"], ylabel=LABELS["neighbour_distance"])
-    _legend(figure, {name: own for name, own in style.items() if name})
+    logarithmic(axes, "x")
+    axes.set(xlabel=LABELS["flow_loss"], ylabel=LABELS["neighbour_distance"])
+    legend(figure, {name: own for name, own in style.items() if name}, _COLUMNS - 1)
     text = Text(
         f"{found.plan['title']}: the flow loss as a proxy",
         "Does the flow loss tell how far the policy's actions are from the data?",

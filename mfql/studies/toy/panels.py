@@ -7,19 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import EngFormatter, FixedLocator
 
 from mfql.declared import training_version
 from mfql.errors import UserError
 from mfql.experiment.toy import AGENT, Study
 from mfql.files import read_json
-from mfql.report.figures import INK, Style, drawing, styles
+from mfql.report.drawing import INK, drawing, grid, intervals, legend, line, logarithmic, rows, styles
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.panels import Text, write_panel
 from mfql.studies.toy.metrics import near_modes
@@ -193,23 +191,15 @@ def _draw_comparison(final: pd.DataFrame) -> Figure:
     labels = list(final["label"].unique())
     style = styles(labels)
     with drawing():
-        figure, panels = plt.subplots(1, 2, sharey=True, figsize=(8.4, 1.0 + 0.32 * len(labels)), layout="constrained")
+        figure, panels = grid(2, 2, 1.0 + 0.32 * len(labels))
         for axes, metric in zip(panels, ("distance", "near_modes"), strict=True):
-            own = final[final["metric"] == metric]
-            for row in own.to_dict("records"):
-                _mark(axes, row, labels.index(row["label"]), style[row["label"]])
+            for label, own in final[final["metric"] == metric].groupby("label", sort=False):
+                intervals(axes, [labels.index(label)], own, style[str(label)])
             axes.set_xlabel(METRIC_LABELS[metric])
-            axes.grid(visible=False, axis="y")
-        panels[0].set_yticks(range(len(labels)), labels)
-        panels[0].set_ylim(len(labels) - 0.5, -0.5)
+            rows(axes, labels, shown=axes is panels[0])
         panels[0].set_xlim(left=0)
         panels[1].set_xlim(0, 1)
         return figure
-
-
-def _mark(axes: Axes, row: Mapping[Any, Any], y: float, style: Style) -> None:
-    reach = np.nan_to_num([[row["value"] - row["low"]], [row["high"] - row["value"]]])
-    axes.errorbar(row["value"], y, xerr=reach, color=style.colour, marker=style.marker, linewidth=2, capsize=3)
 
 
 def _densities(runs: list[dict[str, Any]]) -> pd.DataFrame:
@@ -236,15 +226,11 @@ def _densities(runs: list[dict[str, Any]]) -> pd.DataFrame:
 
 def _draw_densities(counts: pd.DataFrame) -> Figure:
     labels = list(counts["label"].unique())
-    columns = min(4, len(labels))
-    rows = -(-len(labels) // columns)
     # One scale of colour for all: that of the densest square but for the few that collapsed samples fill.
     largest = counts["count"].quantile(0.98)
     with drawing():
-        figure, panels = plt.subplots(
-            rows, columns, figsize=(2.3 * columns, 2.5 * rows), layout="constrained", squeeze=False
-        )
-        for axes, label in zip(panels.flat, labels, strict=False):
+        figure, panels = grid(len(labels), 4, height=2.5, width=2.3)
+        for axes, label in zip(panels, labels, strict=True):
             own = counts[counts["label"] == label]
             image = np.zeros((_BINS, _BINS))
             places = ((own[["y", "x"]] + _EXTENT) / (2 * _EXTENT) * _BINS).astype(int)
@@ -256,8 +242,6 @@ def _draw_densities(counts: pd.DataFrame) -> Figure:
             axes.set_title(label.replace("+", "\n+"), loc="left")
             axes.set(xticks=[-1, 0, 1], yticks=[-1, 0, 1])
             axes.grid(visible=False)
-        for axes in panels.flat[len(labels) :]:
-            axes.remove()
         return figure
 
 
@@ -274,22 +258,17 @@ def _by_step(table: pd.DataFrame) -> pd.DataFrame:
 def _draw_training(curves: pd.DataFrame) -> Figure:
     style = styles(curves["label"])
     with drawing():
-        figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.6), layout="constrained")
+        figure, panels = grid(2, 2, 3.6)
         for axes, metric in zip(panels, ("distance", "out_of_bounds"), strict=True):
             for label, own in curves[curves["metric"] == metric].groupby("label", sort=False):
-                _line(axes, own["step"], own, style[str(label)], str(label) if metric == "distance" else "")
+                line(axes, own["step"], own, style[str(label)])
             axes.set_xscale("symlog", linthresh=10)
             axes.xaxis.set_major_locator(FixedLocator([0, 10, 100, 1000, 10_000]))
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.set_ylim(bottom=0)
             axes.set(xlabel="update", ylabel=METRIC_LABELS[metric])
-        figure.legend(loc="outside lower center", ncols=3, frameon=False, handlelength=3.5)
+        legend(figure, {label: style[label] for label in curves["label"].unique()}, 3)
         return figure
-
-
-def _line(axes: Axes, x: pd.Series, own: pd.DataFrame, style: Style, label: str) -> None:
-    axes.plot(x, own["value"], color=style.colour, dashes=style.dashes, marker=style.marker, markersize=4, label=label)
-    axes.fill_between(x, own["low"], own["high"], color=style.colour, alpha=0.16, linewidth=0)
 
 
 def _with_cost(final: pd.DataFrame, milliseconds: Mapping[str, float]) -> pd.DataFrame:
@@ -311,19 +290,14 @@ def _cost_for_people(found: pd.DataFrame) -> pd.DataFrame:
 def _draw_cost(found: pd.DataFrame) -> Figure:
     style = styles(found["label"])
     with drawing():
-        figure, panels = plt.subplots(1, 2, figsize=(8.4, 4.0), layout="constrained")
+        figure, panels = grid(2, 2, 4.0)
         for axes, metric in zip(panels, ("distance", "map_error"), strict=True):
-            for row in found[found["metric"] == metric].to_dict("records"):
-                own = style[row["label"]]
-                reach = np.nan_to_num([[row["value"] - row["low"]], [row["high"] - row["value"]]])
-                axes.errorbar(
-                    row["milliseconds"], row["value"], yerr=reach, color=own.colour, marker=own.marker, capsize=3,
-                    linestyle="", label=row["label"] if metric == "distance" else "",
-                )  # fmt: skip
+            for label, own in found[found["metric"] == metric].groupby("label", sort=False):
+                intervals(axes, own["milliseconds"], own, style[str(label)], "y")
             axes.set(xlabel="milliseconds an update", ylabel=METRIC_LABELS[metric])
             axes.set_xlim(left=0)
             axes.set_ylim(bottom=0)
-        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+        legend(figure, {label: style[label] for label in found["label"].unique()}, 2)
         return figure
 
 
@@ -335,23 +309,20 @@ def _over_setting(final: pd.DataFrame, values: Mapping[str, float], kind: str) -
 
 
 def _draw_over_setting(curve: pd.DataFrame, kind: str) -> Figure:
-    names = ["field_error", "map_error", "distance"]
-    style = styles(names)
+    style = styles(METRIC_LABELS[name] for name in ("field_error", "map_error", "distance"))
     with drawing():
-        figure, axes = plt.subplots(figsize=(5.2, 3.8), layout="constrained")
-        for name in names:
-            own = curve[curve["metric"] == name]
+        figure, (axes,) = grid(1, 1, height=3.8, width=5.2)
+        for name, own in curve.groupby("metric"):
+            drawn = style[METRIC_LABELS[str(name)]]
             limited = own[np.isfinite(own[kind])]
-            _line(axes, limited[kind], limited, style[name], METRIC_LABELS[name])
+            line(axes, limited[kind], limited, drawn)
             for limit in own.loc[~np.isfinite(own[kind]), "value"]:
-                axes.axhline(limit, color=style[name].colour, linewidth=1, linestyle=":")
-        axes.set(xscale="log", yscale="log", xlabel=kind, ylabel="error (dotted: without a limit)")
-        values = sorted(set(curve.loc[np.isfinite(curve[kind]), kind]))
-        axes.xaxis.set(major_locator=FixedLocator(values), minor_locator=NullLocator())
-        axes.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator())
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.legend(frameon=False)
+                axes.axhline(limit, color=drawn.colour, linewidth=1, linestyle=":")
+        for axis in ("x", "y"):
+            logarithmic(axes, axis)
+        axes.set(xlabel=kind, ylabel="error (dotted: without a limit)")
+        axes.xaxis.set_major_locator(FixedLocator(sorted(set(curve.loc[np.isfinite(curve[kind]), kind]))))
+        legend(figure, style, 2)
         return figure
 
 
