@@ -26,7 +26,7 @@ from mfql.training.distance import DataDistance
 from mfql.training.memory import Memory
 from tests.support.ablations import drawn, miniature
 from tests.support.fake_results import write_run
-from tests.support.project import clone
+from tests.support.project import clone, jobs
 from tests.support.training_runs import ROOT, Workplace
 
 CONFIG = ROOT / "config"
@@ -264,8 +264,8 @@ def test_a_panels_command_has_the_configuration_that_was_given(tmp_path: Path):
 @pytest.mark.slow
 def test_the_workflow_trains_what_the_plan_counts(tmp_path: Path):
     printed = clone(tmp_path / "mfql").miniature("-n", "-p", "ablation_initialisation", "ablation_alpha")
-    counts = dict(line.split() for line in printed.splitlines() if len(line.split()) == 2)
+    counts = jobs(printed)
     # Two points of one, twelve of the other; the base method's own runs serve both.
-    assert (counts["train_offline_0_3"], counts["plan_ablation"]) == ("13", "2")
+    assert (counts["train_offline_0_3"], counts["plan_ablation"]) == (13, 2)
     assert "mfql ablation draw results/miniature/ablations/alpha/plan.json --results results" in printed
     assert "--out results/miniature/ablations/alpha " in printed

@@ -16,7 +16,7 @@ import yaml
 
 from mfql.cli import main
 from tests.support.d4rl_files import write_rollouts
-from tests.support.project import NOTHING_TO_DO, Project, clone
+from tests.support.project import NOTHING_TO_DO, Project, clone, jobs
 from tests.support.training_runs import ROOT
 
 pytestmark = pytest.mark.slow  # They share a workflow that is run.
@@ -82,7 +82,7 @@ class Small:
     def listed(self) -> dict[str, int]:
         """Jobs by rule that Snakemake would run."""
         printed = self.project.snakemake("-n", "--quiet", "rules", "--configfile", "small.yaml")
-        return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", printed, re.MULTILINE)}
+        return jobs(printed)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from mfql.cli import main
 from mfql.plan import graph
 from mfql.plan.launch import STAGES, Launch, stage_of
 from mfql.plan.outlook import Outlooks
-from tests.support.project import clone, evaluation
+from tests.support.project import clone, evaluation, jobs
 from tests.support.training_runs import ROOT, TASK
 
 pytestmark = pytest.mark.slow
@@ -113,11 +113,11 @@ def dry_run(*arguments: str) -> str:
 def listed(arguments: Sequence[str]) -> tuple[int, int, int]:
     """Jobs, training jobs and the runs that they train, by a dry run's table and by the files that it names."""
     printed = dry_run(*arguments)
-    table = dict(re.findall(r"^(\w+) +(\d+)$", printed.partition("\n\n[")[0], re.MULTILINE))
-    trained = [int(number) for rule, number in table.items() if rule.startswith(("train_offline", "train_online"))]
+    table = jobs(printed.partition("\n\n[")[0])
+    trained = [number for rule, number in table.items() if rule.startswith(("train_offline", "train_online"))]
     outputs = re.findall(r"^rule train_o\w+:\n(?:    input: .*\n)?    output: (.*)$", printed, re.MULTILINE)
     runs = {path for line in outputs for path in line.split(", ")}
-    return int(table.get("total", 0)), sum(trained), len(runs)
+    return table.get("total", 0), sum(trained), len(runs)
 
 
 def planned(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, int, int]:

@@ -394,7 +394,7 @@ def test_evaluate_scores_a_run_anew_and_alike_each_time(place, tmp_path):
 @pytest.mark.slow
 def test_every_declaration_of_the_interface_is_honoured(place):
     """A method outside the package: extra fields, a share of online rows, its own stages, two updates a step."""
-    place.method("declares", f"agent: {ROOT / 'tests' / 'declaring_agent.py'}\n" + DECLARING)
+    place.method("declares", f"agent: {ROOT / 'tests' / 'support' / 'declaring_agent.py'}\n" + DECLARING)
     place.train("declares", "pretrain", [0, 1], "declared")
     place.train("declares", "online", [0, 1], "declared")
     saved = Checkpoints(place.run("declares", 0, "online", "declared") / "checkpoint")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mfql.experiment.configuration import in_workflow
-from tests.support.project import NOTHING_TO_DO, Project, clone, evaluation
+from tests.support.project import NOTHING_TO_DO, Project, clone, evaluation, jobs
 from tests.support.training_runs import ROOT, TASK
 
 
@@ -45,22 +45,22 @@ def test_default_configuration_lists_the_whole_paper_without_data(project: Proje
     )
     # 68 state tasks; for the 10 of D4RL that go online the pretrain part, twice as long, is a run of its own. 5 pixel
     # tasks, 4 seeds each.
-    counts = dict(line.split() for line in (printed.stdout + printed.stderr).splitlines() if len(line.split()) == 2)
-    assert (counts["train_offline_0_7"], counts["train_online_0_7"], counts["fetch"]) == ("78", "15", "33")
-    assert counts["train_offline_pixels"] == "20"
+    counts = jobs(printed.stdout + printed.stderr)
+    assert (counts["train_offline_0_7"], counts["train_online_0_7"], counts["fetch"]) == (78, 15, 33)
+    assert counts["train_offline_pixels"] == 20
     assert {"evaluate", "scores", "aggregate", "report"} <= counts.keys()
     assert not (project.folder / "data").exists()
     # `mfql plan` counts the same jobs.
     planned = project.mfql("plan", "--gpus", "1")
-    by_stage = dict(re.findall(r"^  (\w+(?: \w+)?) +(\d+)(?:  .*)?$", planned, re.MULTILINE))
-    assert by_stage == {
+    rows = re.findall(r"^  (\w+(?: \w+)?) +(\d+)(?:  .*)?$", planned, re.MULTILINE)
+    assert {stage: int(count) for stage, count in rows} == {
         "jobs": counts["total"],
         "data fetched": counts["fetch"],
-        "offline": str(int(counts["train_offline_0_7"]) + int(counts["train_offline_pixels"]) - 10),
-        "pretrain": "10",
+        "offline": counts["train_offline_0_7"] + counts["train_offline_pixels"] - 10,
+        "pretrain": 10,
         "online": counts["train_online_0_7"],
         "evaluation": counts["evaluate"],
-        "report": "5",
+        "report": 5,
         "target": counts["all"],
     }
 
@@ -84,9 +84,7 @@ def test_generated_data_of_an_earlier_physics_are_made_anew_and_others_are_not(p
         path.parent.mkdir(parents=True)
         path.write_text("{}")
     printed = project.snakemake("-n", "offline", "--configfile", "tests/miniature.yaml", "cube.json")
-    assert dict(re.findall(r"^(\w+) +(\d+)$", printed, re.MULTILINE)) == {
-        "generate": "1", "train_offline_0_3": "1", "offline": "1", "total": "3"
-    }  # fmt: skip
+    assert jobs(printed) == {"generate": 1, "train_offline_0_3": 1, "offline": 1, "total": 3}
     assert "mfql data generate cube-single-play-v0 --out data/episodes2-seed0-simulation2 " in printed
     assert f"--task {cube} --stage offline --seeds 0 1 2 3 --data data/episodes2-seed0-simulation2 " in printed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,11 @@ def clone(folder: Path) -> Project:
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "tests/miniature.yaml", folder / "tests")
     return Project(folder)
+
+
+def jobs(printed: str) -> dict[str, int]:
+    """The jobs by rule, and their total, of the table that a dry run prints."""
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", printed, re.MULTILINE)}
 
 
 def evaluation(seed: int, stage: str = "offline", method: str = "mfql-miniature") -> str:
