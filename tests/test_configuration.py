@@ -255,6 +255,11 @@ def test_a_change_by_an_option_is_checked_as_a_file_is(here: Path, capsys: pytes
         "name=": f"configuration: name: null is not a text\n  {NAME}",
         "offline={methods: x}": 'configuration: offline: methods: "x" is not a list\n  Write a list of methods',
         "sedes=3": "unknown key 'sedes' in configuration\n  Did you mean seeds",
+        "offline={tasks: [scenee]}": "unknown task, environment or suite 'scenee' in config/tasks.csv\n  Did you mean ",
+        "offline={methods: [mfqll]}": "unknown method 'mfqll' in config/methods\n  Did you mean mfql",
+        f"datasets={{{DATASET}: {{source: generate}}}}": (
+            f"configuration: datasets: {DATASET}: lacks episodes, seed\n  {MADE}"
+        ),
     }
     write("threads: 3", here / FILE)
     printed = snakemakes(here, [["-n", "--configfile", FILE, "--config", change] for change in changes])
