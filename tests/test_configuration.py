@@ -24,6 +24,7 @@ from mfql.experiment.ablation import plan_of
 from mfql.experiment.configuration import (
     asked_runs,
     check_configuration,
+    checksum_file,
     dataset_folder,
     named_packs,
     pack_name,
@@ -363,6 +364,17 @@ def test_seeds_share_jobs_and_those_of_pixel_tasks_do_not() -> None:
     assert [pack_name(pack) for pack in named_packs(config)] == ["0-1", "4", "100-101"]
     assert packs_of_task(config, TASK) == [[0, 1], [4]]
     assert packs_of_task(config, "visual-cube-single-play-singletask-task1-v0") == [[0], [1]]
+
+
+def test_a_generated_dataset_has_a_folder_of_its_own() -> None:
+    made = {DATASET: {"source": "generate", "episodes": 2, "seed": 0}, "cube-single-play-v0": {"source": "fetch"}}
+    made["cube-double-play-v0"] = made[DATASET]
+    config = {"data_dir": "./data", "datasets": made}
+    assert checksum_file(config, DATASET) == f"./data/episodes2-seed0/{DATASET}.json"
+    assert checksum_file(config, "cube-double-play-v0") == "./data/episodes2-seed0-simulation2/cube-double-play-v0.json"
+    assert checksum_file(config, "cube-single-play-v0") == "./data/cube-single-play-v0.json"
+    assert dataset_folder(config, "cube-double-play-v0", 1) == Path("data/episodes2-seed0")
+    assert dataset_folder(config, "scene-play-v0") == Path("data")
 
 
 # --- whatever a file says ---------------------------------------------------------------------------------------------
