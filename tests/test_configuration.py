@@ -24,6 +24,7 @@ from mfql.experiment.ablation import plan_of
 from mfql.experiment.configuration import (
     asked_runs,
     check_configuration,
+    checksum_file,
     dataset_folder,
     named_packs,
     pack_name,
@@ -257,6 +258,11 @@ def test_a_change_by_an_option_is_checked_as_a_file_is(here: Path, capsys: pytes
         "name=": f"configuration: name: null is not a text\n  {NAME}",
         "offline={methods: x}": 'configuration: offline: methods: "x" is not a list\n  Write a list of methods',
         "sedes=3": "unknown key 'sedes' in configuration\n  Did you mean seeds",
+        "offline={tasks: [scenee]}": "unknown task, environment or suite 'scenee' in config/tasks.csv\n  Did you mean ",
+        "offline={methods: [mfqll]}": "unknown method 'mfqll' in config/methods\n  Did you mean mfql",
+        f"datasets={{{DATASET}: {{source: generate}}}}": (
+            f"configuration: datasets: {DATASET}: lacks episodes, seed\n  {MADE}"
+        ),
     }
     write("threads: 3", here / FILE)
     printed = snakemakes(here, [["-n", "--configfile", FILE, "--config", change] for change in changes])
@@ -360,6 +366,17 @@ def test_seeds_share_jobs_and_those_of_pixel_tasks_do_not() -> None:
     assert [pack_name(pack) for pack in named_packs(config)] == ["0-1", "4", "100-101"]
     assert packs_of_task(config, find_task(TASK, CONFIG)) == [[0, 1], [4]]
     assert packs_of_task(config, find_task("visual-cube-single-play-singletask-task1-v0", CONFIG)) == [[0], [1]]
+
+
+def test_a_generated_dataset_has_a_folder_of_its_own() -> None:
+    made = {DATASET: {"source": "generate", "episodes": 2, "seed": 0}, "cube-single-play-v0": {"source": "fetch"}}
+    made["cube-double-play-v0"] = made[DATASET]
+    config = {"data_dir": "./data", "datasets": made}
+    assert checksum_file(config, DATASET) == f"./data/episodes2-seed0/{DATASET}.json"
+    assert checksum_file(config, "cube-double-play-v0") == "./data/episodes2-seed0-simulation2/cube-double-play-v0.json"
+    assert checksum_file(config, "cube-single-play-v0") == "./data/cube-single-play-v0.json"
+    assert dataset_folder(config, "cube-double-play-v0", 1) == Path("data/episodes2-seed0")
+    assert dataset_folder(config, "scene-play-v0") == Path("data")
 
 
 # --- whatever a file says ---------------------------------------------------------------------------------------------

@@ -242,6 +242,11 @@ def dataset_folder(config: Mapping[str, Any], dataset: str, simulation: int | No
     return Path(config["data_dir"]) / (generated_in(config, dataset, simulation) or "")
 
 
+def checksum_file(config: Mapping[str, Any], dataset: str) -> str:
+    """The file beside a dataset's arrays that stands for them; begins with the data's folder as it is configured."""
+    return "/".join(filter(None, [config["data_dir"], generated_in(config, dataset), f"{dataset}.json"]))
+
+
 def asked_runs(config: Mapping[str, Any], config_dir: str | Path, stage: str) -> list[Run]:
     """The runs that a configuration names under `offline` or `online`, tasks outermost.
 

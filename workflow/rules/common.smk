@@ -16,7 +16,7 @@ from mfql.plan import tell
 from mfql.experiment.configuration import (
     asked_runs,
     check_configuration,
-    generated_in,
+    checksum_file,
     named_packs,
     pack_name,
     path_from_here,
@@ -113,8 +113,7 @@ def run_files(stage, seeds, name="evaluation.json"):
 
 def dataset_of(wildcards):
     """The checksum file of the dataset that the task is trained on: fetched, or generated as the configuration says."""
-    dataset = for_people(find_task, wildcards.task, CONFIG).dataset
-    return "/".join(filter(None, [DATA, generated_in(config, dataset), f"{dataset}.json"]))
+    return checksum_file(config, for_people(find_task, wildcards.task, CONFIG).dataset)
 
 
 def fetch_source():
