@@ -412,7 +412,6 @@ def renew_the_dates_of_the_data(project: Project) -> Project:
 def copy_the_results_elsewhere(project: Project) -> Project:
     """Only results/, into a new working copy, with new dates in the least fortunate order: the latest stage first."""
     moved = clone(project.folder.with_name("elsewhere"))
-    shutil.rmtree(moved.folder / "results")
     shutil.copytree(project.folder / "results", moved.folder / "results", copy_function=shutil.copy)
     for age, stage in enumerate(("offline", "pretrain", "online")):
         for path in moved.folder.glob(f"results/runs/*/*/seed*/{stage}/evaluation.json"):
