@@ -294,7 +294,7 @@ def test_plan_and_verify_know_the_run_that_training_made(mine: Path) -> None:
     run = trained(mine)
     manifest = run.manifest()
     assert manifest["dataset"]["constant_dimensions"] == [2]
-    policy = json.loads((run.own / "policy" / "policy.json").read_text())
+    policy = json.loads((run.trained / "policy" / "policy.json").read_text())
     assert policy["observation_std"][2] == 1.0
     config = read_configuration(None, CONFIG) | {"data_dir": str(mine / "data")}
     of_earlier_versions = json.loads((mine / "data" / "mine.json").read_text())
@@ -315,13 +315,13 @@ def test_a_run_of_before_is_trained_anew_and_the_plan_says_why(mine: Path) -> No
     manifest = run.manifest()
     facts = {key: value for key, value in manifest["dataset"].items() if key != "constant_dimensions"}
     before = describe_run(run, manifest["agent"], manifest["settings"], facts, None)
-    (run.own / "manifest.json").write_text(json.dumps(manifest | before))
+    (run.trained / "manifest.json").write_text(json.dumps(manifest | before))
     config = read_configuration(None, CONFIG) | {"data_dir": str(mine / "data")}
     outlooks = Outlooks(config, mine / "results", mine / "lock.json")
     outlook = outlooks.of(find_run(config, CONFIG, METHOD, "mine", "offline"), 0)
     assert (outlook.fate, outlook.reason) == (Fate.RETRAINED, "constant dimensions as before -> [2]")
     assert trained(mine).manifest()["identity"] == manifest["identity"]
-    assert (run.own.with_name(f"run.{before['identity']}") / "evaluation.json").exists()
+    assert (run.trained.with_name(f"run.{before['identity']}") / "evaluation.json").exists()
 
 
 # --- what float32 loses -----------------------------------------------------------------------------------------------

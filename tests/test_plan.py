@@ -262,12 +262,12 @@ class Folder:
         manifest = describe_run(folder, agent, declared.as_dict() | changes, data, None)
         if version is not None:
             manifest |= {"training_version": version, "identity": "earlier"}
-        (folder.own / "checkpoint").mkdir(parents=True)
-        (folder.own / "manifest.json").write_text(json.dumps(manifest))
+        (folder.trained / "checkpoint").mkdir(parents=True)
+        (folder.trained / "manifest.json").write_text(json.dumps(manifest))
         for step in steps:
             folder.checkpoints.path(step).touch()
         if finished:
-            (folder.own / "evaluation.json").write_text("{}")
+            (folder.trained / "evaluation.json").write_text("{}")
             (folder.folder / "evaluation.json").write_text("{}")
         return folder
 
@@ -324,7 +324,7 @@ def test_changed_data_are_refused_and_hold_up_the_seeds_of_the_job(plan, runs):
 
 
 def test_a_damaged_manifest_is_named_and_does_not_stop_the_plan(plan, runs):
-    (runs.leave(0).own / "manifest.json").write_text("{")
+    (runs.leave(0).trained / "manifest.json").write_text("{")
     assert "manifest.json is not valid JSON" in plan("offline", **ONE_METHOD)
 
 
@@ -364,7 +364,7 @@ def test_a_fate_is_told_from_the_folder(runs):
     folder = runs.leave(0, steps=(10,))
     manifest = folder.manifest()
     assert folder.fate(manifest) is Fate.FINISHED
-    (folder.own / "evaluation.json").unlink()
+    (folder.trained / "evaluation.json").unlink()
     assert folder.fate(manifest) is Fate.CONTINUED
     assert folder.fate(manifest | {"identity": "other"}) is Fate.RETRAINED
     other = manifest | {"identity": "other", "dataset": manifest["dataset"] | {"sha256": "b" * 64}}
@@ -377,7 +377,7 @@ def test_other_data_are_on_purpose_where_they_were_generated_in_an_earlier_physi
     manifest = folder.manifest()
     data = manifest["dataset"] | {"source": source}
     del manifest["simulation_version"]  # As in a manifest from before there was one.
-    (folder.own / "manifest.json").write_text(json.dumps(manifest | {"dataset": data}))
+    (folder.trained / "manifest.json").write_text(json.dumps(manifest | {"dataset": data}))
     wanted = {"identity": "other", "dataset": data | {"sha256": "b" * 64}}
     assert folder.fate(manifest | wanted | {"simulation_version": 2}) is fate
     assert folder.fate(manifest | wanted | {"simulation_version": 1}) is Fate.REFUSED

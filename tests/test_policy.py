@@ -306,14 +306,14 @@ def test_training_notes_what_a_policy_is_used_with(tmp_path: Path, metric: str) 
     job = Job(method, "mine", "offline", (0,), tmp_path / "data", tmp_path / "results", CONFIG)
     train(job, Execution(CPU, workers=0, progress=False))
     run = job.run(0)
-    noted, manifest = json.loads((run.own / "policy" / "policy.json").read_text()), run.manifest()
+    noted, manifest = json.loads((run.trained / "policy" / "policy.json").read_text()), run.manifest()
     for entry in ("method", "agent", "task", "seed", "stage", "identity", "settings", "code", "packages", "physics"):
         assert noted[entry] == manifest[entry]
     assert noted["dataset"] == {key: manifest["dataset"][key] for key in ("name", "source", "sha256")}
     assert (noted["action_low"], noted["action_high"]) == ([0.0, -2.0], [1.0, 4.0])
     assert noted["constant_dimensions"] == [1]
     assert (noted["environment"]["env_id"], noted["environment"]["time_limit"]) == ("Odd-v0", 10)
-    result = json.loads((run.own / "evaluation.json").read_text())
+    result = json.loads((run.trained / "evaluation.json").read_text())
     score = noted["score"]
     assert (score["value"], score["metric"], score["steps"]) == (result["score"], metric, [2, 3, 4])
     assert score["episodes"] == SCORED_EVALUATIONS["last_three"] * 5

@@ -83,13 +83,13 @@ def _differences(one: RunFolder, other: RunFolder) -> list[str]:
     for seed in range(_SEEDS):
         first, second = (replace(run, seed=seed) for run in (one, other))
         differ += [f"seed {seed} {name}" for name in _unequal(_state(first), _state(second))]
-        if (first.own / "metrics.csv").read_bytes() != (second.own / "metrics.csv").read_bytes():
+        if (first.trained / "metrics.csv").read_bytes() != (second.trained / "metrics.csv").read_bytes():
             differ.append(f"seed {seed} metrics.csv")
     return differ
 
 
 def _state(run: RunFolder) -> dict[str, Any]:
-    checkpoints = Checkpoints(run.own / "checkpoint")
+    checkpoints = Checkpoints(run.trained / "checkpoint")
     return checkpoints.load(checkpoints.steps()[-1])["state"]
 
 

@@ -117,15 +117,15 @@ def read_own(task: Task) -> dict[str, Transitions]:
         UserError: a file is absent or damaged, does not fit the environment, or has observations whose variation is
             lost in float32.
     """
-    own = task.registered
-    if own is None:
+    row = task.registered
+    if row is None:
         raise ValueError(f"{task.name} names no dataset of its own")
     env = Isolated(make_registered(task))
     try:
         found = {}
         for split, path in own_paths(task).items():
-            where = own.data if own.data.startswith("minari:") else str(path)
-            rows = _read(own.data, path, env)
+            where = row.data if row.data.startswith("minari:") else str(path)
+            rows = _read(row.data, path, env)
             found[split] = _fitting(rows, env, where)
             if split == "train":
                 _refuse_lost_variation(np.asarray(rows.observations), where)

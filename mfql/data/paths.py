@@ -27,12 +27,12 @@ def d4rl_paths(folder: str | Path, dataset: str) -> dict[str, Path]:
 
 def own_paths(task: Task) -> dict[str, Path]:
     """The files of a task's dataset: `train`, and `val` where `NAME-val.npz` lies beside `NAME.npz`."""
-    own = task.registered
-    if own is None:
+    row = task.registered
+    if row is None:
         raise ValueError(f"{task.name} names no dataset of its own")
-    if own.data.startswith("minari:"):
-        return {"train": minari_folder(own.data) / "data" / "main_data.hdf5"}
-    train = Path(own.data)
+    if row.data.startswith("minari:"):
+        return {"train": minari_folder(row.data) / "data" / "main_data.hdf5"}
+    train = Path(row.data)
     val = train.with_name(f"{train.stem}-val.npz")
     return {"train": train, "val": val} if train.suffix == ".npz" and val.exists() else {"train": train}
 

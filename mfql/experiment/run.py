@@ -62,7 +62,7 @@ class RunFolder:
         return self.results / "runs" / self.method / self.task / f"seed{self.seed}" / self.stage
 
     @property
-    def own(self) -> Path:
+    def trained(self) -> Path:
         """The folder that the trainer owns."""
         return self.folder / "run"
 
@@ -74,16 +74,16 @@ class RunFolder:
     @property
     def checkpoints(self) -> CheckpointFolder:
         """Where its checkpoints lie."""
-        return CheckpointFolder(self.own / "checkpoint")
+        return CheckpointFolder(self.trained / "checkpoint")
 
     def manifest(self) -> dict[str, Any] | None:
         """What the folder says of itself, or None for a new one."""
-        path = self.own / "manifest.json"
+        path = self.trained / "manifest.json"
         return read_json(path) if path.exists() else None
 
     def finished(self) -> bool:
         """Whether the result is there."""
-        return (self.own / "evaluation.json").exists()
+        return (self.trained / "evaluation.json").exists()
 
     def failure(self) -> dict[str, Any] | None:
         """The `error` that ended the last attempt to train the run, and `when`; None if none did."""
@@ -106,7 +106,7 @@ class RunFolder:
         Raises:
             UserError: it is not as it was when the run ended.
         """
-        source, target = self.own / "evaluation.json", self.folder / "evaluation.json"
+        source, target = self.trained / "evaluation.json", self.folder / "evaluation.json"
         expected = (self.manifest() or {}).get("outputs", {}).get(source.name)
         if expected not in (None, sha256(source)):
             raise UserError(
@@ -149,13 +149,14 @@ class RunFolder:
             raise refusal
         if not changes(before, wanted):
             raise UserError(
-                f"{self.own / 'manifest.json'} is altered: its identity is not that of its settings, versions and data",
+                f"{self.trained / 'manifest.json'} is altered: its identity is not that of its settings, versions and"
+                " data",
                 f"Put the right file back, or write {wanted['identity']} as its identity.",
             )
-        aside = self.own.with_name(f"run.{before['identity']}")
+        aside = self.trained.with_name(f"run.{before['identity']}")
         if aside.exists():
             shutil.rmtree(aside)
-        os.replace(self.own, aside)
+        os.replace(self.trained, aside)
         reasons = ", ".join(changes(before, wanted))
         print(f"{self.folder}: trained anew ({reasons}); the earlier run is kept in {aside.name}", flush=True)
 

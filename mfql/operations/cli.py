@@ -31,7 +31,7 @@ def run_status(arguments: argparse.Namespace) -> None:
     """`mfql status`."""
     from mfql.experiment.configuration import read_configuration
     from mfql.experiment.find import configured_runs, is_under, runs_in
-    from mfql.operations.progress import standing
+    from mfql.operations.run_status import status_of
     from mfql.operations.status import overview
 
     if arguments.configfile is None:
@@ -41,7 +41,7 @@ def run_status(arguments: argparse.Namespace) -> None:
         runs = configured_runs(configuration, arguments.config_dir, arguments.results)
         if arguments.paths:
             runs = [run for run in runs if any(is_under(run.folder, path) for path in arguments.paths)]
-    print(overview([standing(run, arguments.logs) for run in dict.fromkeys(runs)], in_full=arguments.all))
+    print(overview([status_of(run, arguments.logs) for run in dict.fromkeys(runs)], in_full=arguments.all))
 
 
 def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

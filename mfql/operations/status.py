@@ -7,22 +7,22 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from itertools import groupby
 
-from mfql.operations.progress import Standing, State
+from mfql.operations.run_status import RunStatus, State
 
 # More lines of runs that wait or are finished, of which there is little to say, are summed up.
 _MOST_LINES = 12
 _SUMMED_UP = (State.WAITING, State.FINISHED)
 
 
-def overview(standings: Iterable[Standing], in_full: bool) -> str:
+def overview(statuses: Iterable[RunStatus], in_full: bool) -> str:
     """The runs by state, seeds of one job that stand alike in one line.
 
     Args:
-        standings: of every run.
+        statuses: of every run.
         in_full: a line for all of them, however many wait or are finished.
     """
-    by_state: dict[State, list[Standing]] = {state: [] for state in State}
-    for one in standings:
+    by_state: dict[State, list[RunStatus]] = {state: [] for state in State}
+    for one in statuses:
         by_state[one.state].append(one)
     counts = Counter({state: len(found) for state, found in by_state.items()})
     named = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
@@ -33,7 +33,7 @@ def overview(standings: Iterable[Standing], in_full: bool) -> str:
     return "\n".join(lines)
 
 
-def _lines(state: State, found: list[Standing], in_full: bool) -> list[str]:
+def _lines(state: State, found: list[RunStatus], in_full: bool) -> list[str]:
     jobs = _grouped(found, lambda one: (one.run.method, one.run.task, one.run.stage, one.steps, _note(one), one.log))
     if len(jobs) <= _MOST_LINES or state not in _SUMMED_UP or in_full:
         return [f"  {_line(job)}" for job in jobs]
@@ -44,15 +44,15 @@ def _lines(state: State, found: list[Standing], in_full: bool) -> list[str]:
     ]
 
 
-def _grouped(found: list[Standing], key: Callable[[Standing], Hashable]) -> list[list[Standing]]:
+def _grouped(found: list[RunStatus], key: Callable[[RunStatus], Hashable]) -> list[list[RunStatus]]:
     """Those with the same key together, in the order of each key's first."""
-    groups: dict[Hashable, list[Standing]] = {}
+    groups: dict[Hashable, list[RunStatus]] = {}
     for one in found:
         groups.setdefault(key(one), []).append(one)
     return list(groups.values())
 
 
-def _line(job: list[Standing]) -> str:
+def _line(job: list[RunStatus]) -> str:
     first = job[0]
     run, seeds = first.run, ranges([one.run.seed for one in job])
     name = f"{run.method} {run.task} {run.stage} seed{'s' if len(job) > 1 else ''} {seeds}"
@@ -60,7 +60,7 @@ def _line(job: list[Standing]) -> str:
     return "  ".join(filter(None, [f"{name}: {said}" if said else name, str(first.log or "")]))
 
 
-def _place(job: list[Standing]) -> str:
+def _place(job: list[RunStatus]) -> str:
     """How far runs that have begun and are not finished have come; seeds of a job are a moment apart."""
     state, steps = job[0].state, job[0].steps
     if state in (*_SUMMED_UP, State.DIVERGED) or steps is None:
@@ -68,17 +68,17 @@ def _place(job: list[Standing]) -> str:
     return f"step {_step(job):,} of {steps:,}"
 
 
-def _step(job: list[Standing]) -> int:
+def _step(job: list[RunStatus]) -> int:
     return min(one.step or 0 for one in job)
 
 
-def _note(one: Standing) -> str:
+def _note(one: RunStatus) -> str:
     if one.state is State.INTERRUPTED:
         return f"{one.note}; the same command continues it"
     return one.note
 
 
-def _pace(job: list[Standing]) -> str:
+def _pace(job: list[RunStatus]) -> str:
     """Rate and expected end of a job that runs."""
     rates, steps = [one.rate for one in job if one.rate], job[0].steps
     if job[0].state is not State.RUNNING:

@@ -125,13 +125,13 @@ def _of_run(run: RunFolder, current: Current) -> Iterator[Finding]:
 def _alterations(run: RunFolder, manifest: dict[str, Any]) -> Iterator[str]:
     """What of a run is not as it was when it ended."""
     for name, expected in manifest.get("outputs", {}).items():
-        path = run.own / name
+        path = run.trained / name
         if not path.is_file():
             yield f"run/{name} is gone"
         elif sha256(path) != expected:
             yield f"run/{name} is not the file that the manifest knows"
     delivered = run.folder / "evaluation.json"
-    if delivered.is_file() and delivered.read_bytes() != (run.own / "evaluation.json").read_bytes():
+    if delivered.is_file() and delivered.read_bytes() != (run.trained / "evaluation.json").read_bytes():
         yield "evaluation.json is not a copy of run/evaluation.json"
     try:
         same = identity_in(manifest) == manifest["identity"]

@@ -235,7 +235,7 @@ class Trainer:
 
     def _log(self, row: int) -> TrainingLog:
         size = self._saved[row]["metrics_bytes"] if self._saved else None
-        return TrainingLog(self.runs[row].own, size, self.number)
+        return TrainingLog(self.runs[row].trained, size, self.number)
 
     @contextmanager
     def _online_environments(self) -> Iterator[Environments]:

@@ -233,7 +233,7 @@ def _check_checkpoint(run: RunFolder, saved: dict[str, Any], identity: str, exec
     for key, expected in (("method", run.method), ("task", run.task), ("seed", run.seed), ("identity", identity)):
         if saved[key] != expected:
             raise UserError(
-                f"the checkpoint in {run.own / 'checkpoint'} is of {key} {saved[key]}, not {expected}",
+                f"the checkpoint in {run.trained / 'checkpoint'} is of {key} {saved[key]}, not {expected}",
                 "Remove that folder to train anew, or put the right one back.",
             )
     now = machine(execution.device, execution.compiled)
@@ -247,7 +247,7 @@ def _start_anew(run: RunFolder) -> None:
     if run.checkpoints.steps():
         print(f"{run.folder}: starts anew, since none of its checkpoints can be used", flush=True)
     for name in ("checkpoint", "tensorboard", "policy"):
-        shutil.rmtree(run.own / name, ignore_errors=True)
+        shutil.rmtree(run.trained / name, ignore_errors=True)
 
 
 def _starts(job: Job, seeds: list[int], agent: Agent) -> list[dict[str, Any]] | None:
@@ -270,7 +270,7 @@ def _starts(job: Job, seeds: list[int], agent: Agent) -> list[dict[str, Any]] | 
 def _write_manifest(run: RunFolder, manifest: dict[str, Any], from_step: int) -> None:
     earlier = run.manifest() or {}
     session = {"started": manifest["started"], "host": manifest["hardware"]["host"], "from_step": from_step}
-    write_json(run.own / "manifest.json", manifest | {"sessions": [*earlier.get("sessions", []), session]})
+    write_json(run.trained / "manifest.json", manifest | {"sessions": [*earlier.get("sessions", []), session]})
 
 
 def _finish(
@@ -286,7 +286,7 @@ def _finish(
     found = _result(run, trainer, row, manifest, task)
     session = run.manifest() or {}
     save_policy(
-        run.own / "policy",
+        run.trained / "policy",
         trainer.actor,
         row,
         {key: manifest[key] for key in ("method", "agent", "task", "seed", "stage", "identity", "settings")}
@@ -295,14 +295,15 @@ def _finish(
         | usage,
     )
     result = json_text(found)
-    outputs = {name: sha256(run.own / name) for name in (f"policy/{WEIGHTS}", f"policy/{DESCRIPTION}", "metrics.csv")}
+    names = (f"policy/{WEIGHTS}", f"policy/{DESCRIPTION}", "metrics.csv")
+    outputs = {name: sha256(run.trained / name) for name in names}
     finished = {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **times,
         "outputs": outputs | {"evaluation.json": hashlib.sha256(result.encode()).hexdigest()},
     }
-    write_json(run.own / "manifest.json", session | finished)
-    with write_whole(run.own / "evaluation.json") as file:
+    write_json(run.trained / "manifest.json", session | finished)
+    with write_whole(run.trained / "evaluation.json") as file:
         file.write(result)
 
 

@@ -37,7 +37,7 @@ def killed(runs: Runs, results: str, moment: Moment = EPISODE) -> tuple[list[str
     """An online run that was killed."""
     arguments = runs.begin_online(results)
     assert call(arguments, before(moment, receive(signal.SIGKILL)))[0] == -signal.SIGKILL
-    return arguments, runs.own("online", results) / "checkpoint"
+    return arguments, runs.trained("online", results) / "checkpoint"
 
 
 def test_of_two_checkpoints_the_whole_one_is_used_and_of_none_the_run_starts_anew(runs: Runs) -> None:
@@ -80,7 +80,7 @@ def test_an_altered_segment_of_the_replay_is_refused_with_its_checkpoint(runs: R
 def test_an_altered_result_is_not_delivered_and_can_be_made_again(runs: Runs, stage: str) -> None:
     results = f"result-{stage}"
     shutil.copytree(runs.place.folder / "results", runs.place.folder / results)
-    own, arguments = runs.own(stage, results), runs.arguments(stage, results)
+    own, arguments = runs.trained(stage, results), runs.arguments(stage, results)
     flip(own / "evaluation.json")
     assert "run/evaluation.json is altered" in refused(arguments)
     (own / "evaluation.json").unlink()
@@ -89,7 +89,7 @@ def test_an_altered_result_is_not_delivered_and_can_be_made_again(runs: Runs, st
 
 def test_an_altered_policy_is_refused_and_can_be_made_again(runs: Runs, tmp_path: Path) -> None:
     shutil.copytree(runs.place.folder / "results", runs.place.folder / "policy")
-    own = runs.own("online", "policy")
+    own = runs.trained("online", "policy")
     flip(own / "policy" / "policy.safetensors", -1)
     evaluate = ["evaluate", str(own.parent), "--episodes", "1", "--workers", "0", "--out", str(tmp_path / "a.json")]
     assert "policy.safetensors is altered" in refused(evaluate)
@@ -109,7 +109,7 @@ def test_an_altered_policy_is_refused_and_can_be_made_again(runs: Runs, tmp_path
 def test_an_altered_manifest_is_refused_and_nothing_trains(runs: Runs, entry: str, said: str) -> None:
     results = "manifest" + str(len(entry))
     shutil.copytree(runs.place.folder / "results", runs.place.folder / results)
-    manifest = runs.own("online", results) / "manifest.json"
+    manifest = runs.trained("online", results) / "manifest.json"
     whole = manifest.read_text()
     at = whole.rindex(entry) + (1 if entry[0] == "{" else len(entry))
     flip(manifest, at)

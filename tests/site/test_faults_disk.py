@@ -44,7 +44,7 @@ def test_a_run_on_a_disk_that_fills_up_ends_with_a_message_and_continues(
     assert "cannot write" in said
     assert "No space left on device" in said
     assert "free space" in said
-    assert not (runs.own("online", "disk") / "evaluation.json").exists()
+    assert not (runs.trained("online", "disk") / "evaluation.json").exists()
     refused(arguments)  # As long as it is full.
     (disk / "filler").unlink()
     runs.assert_continues(arguments, "disk")

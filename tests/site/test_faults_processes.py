@@ -63,13 +63,13 @@ def test_a_worker_that_dies_ends_the_run_with_its_name_and_the_run_continues(mom
     assert "environments 0 to" in said
     assert "SIGKILL (out of memory?)" in said
     assert "Run the same command again" in said
-    failure = json.loads((runs.own("online", results).parent / "failure.json").read_text())
+    failure = json.loads((runs.trained("online", results).parent / "failure.json").read_text())
     assert "the worker process" in failure["error"]
     runs.assert_continues(arguments, results)
 
 
 def test_a_worker_that_dies_in_mfql_evaluate_is_named_and_nothing_is_written(runs: Runs, tmp_path: Path) -> None:
-    arguments = ["evaluate", str(runs.own("online").parent), "--episodes", "1", "--workers", "1", "--out"]
+    arguments = ["evaluate", str(runs.trained("online").parent), "--episodes", "1", "--workers", "1", "--out"]
     said = refused([*arguments, str(tmp_path / "a.json")], before(SCORING, kill_a_worker))
     assert "the worker process" in said
     assert list(tmp_path.iterdir()) == []
@@ -168,7 +168,7 @@ def test_of_two_trainers_at_one_run_the_second_refuses_or_waits_and_takes_the_re
     assert first.wait() == 0, first.said()
     assert second.wait() == 0, second.said()
     assert "finished before, restored: seeds 0" in second.said()
-    assert sessions(runs.own("online", "two")) == [0]
+    assert sessions(runs.trained("online", "two")) == [0]
     runs.assert_undisturbed("two")
 
 
@@ -181,7 +181,7 @@ def test_a_trainer_that_waits_continues_where_the_one_before_it_is_killed(runs: 
     first.process.kill()
     assert first.wait() == -signal.SIGKILL
     assert second.wait() == 0, second.said()
-    assert sessions(runs.own("online", "heir")) == [0, 13]
+    assert sessions(runs.trained("online", "heir")) == [0, 13]
     runs.assert_undisturbed("heir")
 
 
@@ -211,8 +211,8 @@ def test_of_two_fetches_of_one_dataset_the_second_refuses(tmp_path: Path) -> Non
 @pytest.mark.parametrize("hours", [0, 5], ids=["", "clock ahead"])
 def test_a_stale_lock_delays_a_run_and_no_more(host: str | None, pid: int, hours: int, runs: Runs) -> None:
     results = runs.place.folder / "stale"
-    shutil.copytree(runs.own("pretrain").parent, runs.own("pretrain", "stale").parent)
-    lock = runs.own("pretrain", "stale").parent / "lock"
+    shutil.copytree(runs.trained("pretrain").parent, runs.trained("pretrain", "stale").parent)
+    lock = runs.trained("pretrain", "stale").parent / "lock"
     # As filelock writes it.
     lease = f"filelock/2\npid={pid}\nhost={host}\nmode=lease\ntoken={'0' * 32}\nduration=1.5\nstart=1\n"
     lock.write_text(lease if host else "")

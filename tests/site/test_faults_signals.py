@@ -26,7 +26,7 @@ from tests.support.faults import (
 def test_asked_to_end_anywhere_a_run_saves_goes_and_continues_bit_equal(runs: Runs) -> None:
     arguments = runs.begin_online("asked")
     arguments[arguments.index("--checkpoint-seconds") + 1] = "300"
-    saved = Checkpoints(runs.own("online", "asked") / "checkpoint")
+    saved = Checkpoints(runs.trained("online", "asked") / "checkpoint")
     for moment, number, steps in (
         (LOADING, signal.SIGTERM, []),
         (EPISODE, signal.SIGTERM, [14]),
@@ -38,7 +38,7 @@ def test_asked_to_end_anywhere_a_run_saves_goes_and_continues_bit_equal(runs: Ru
         assert status == EXIT_CONTINUE, said
         assert "the same command continues" in said
         assert saved.steps() == steps
-        assert not half_written(runs.own("online", "asked").parent)
+        assert not half_written(runs.trained("online", "asked").parent)
     runs.assert_continues(arguments, "asked")
 
 
@@ -49,7 +49,7 @@ def test_asked_to_end_while_compiling_a_run_goes_at_once(runs: Runs) -> None:
     arguments = runs.arguments("pretrain", "compiling")
     status, said = call([*arguments, "--compile", "on"], before(compiling, receive(signal.SIGTERM)))
     assert status == EXIT_CONTINUE, said
-    assert not half_written(runs.own("pretrain", "compiling").parent)
+    assert not half_written(runs.trained("pretrain", "compiling").parent)
     runs.assert_continues(arguments, "compiling", "pretrain")
 
 
@@ -58,8 +58,8 @@ def test_an_evaluation_that_was_broken_off_is_made_when_the_run_continues(runs: 
     arguments = runs.arguments("pretrain", "last")
     status, said = call(arguments, before(EVALUATION, receive(signal.SIGTERM)))
     assert status == EXIT_CONTINUE, said
-    assert Checkpoints(runs.own("pretrain", "last") / "checkpoint").steps() == [30]
-    assert not (runs.own("pretrain", "last") / "evaluation.json").exists()
+    assert Checkpoints(runs.trained("pretrain", "last") / "checkpoint").steps() == [30]
+    assert not (runs.trained("pretrain", "last") / "evaluation.json").exists()
     runs.assert_continues(arguments, "last", "pretrain")
 
 
@@ -70,5 +70,5 @@ def test_killed_before_and_after_training_a_run_continues_bit_equal(runs: Runs, 
     arguments = runs.begin_online(results)
     status, _ = call(arguments, before(moment, receive(signal.SIGKILL)))
     assert status == -signal.SIGKILL
-    assert not (runs.own("online", results) / "evaluation.json").exists()
+    assert not (runs.trained("online", results) / "evaluation.json").exists()
     runs.assert_continues(arguments, results)

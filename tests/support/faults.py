@@ -167,11 +167,11 @@ class Runs:
 
     def begin_online(self, results: str) -> list[str]:
         """A results folder with the pretrained run; arguments of the online one, which saves at every step."""
-        target = self.own("pretrain", results).parent
-        shutil.copytree(self.own("pretrain").parent, target)
+        target = self.trained("pretrain", results).parent
+        shutil.copytree(self.trained("pretrain").parent, target)
         return self.arguments("online", results, "--checkpoint-seconds", "0")
 
-    def own(self, stage: str, results: str = "results") -> Path:
+    def trained(self, stage: str, results: str = "results") -> Path:
         """The folder that a run's trainer owns."""
         return self.place.run(METHOD, 0, stage, results)
 
@@ -184,8 +184,8 @@ class Runs:
 
     def assert_undisturbed(self, results: str, stage: str = "online") -> None:
         """Weights, optimiser, replay, scores and metrics of a run, byte for byte; nothing half-written lies about."""
-        run = self.own(stage, results)
-        assert_equal_runs(self.own(stage), run)
+        run = self.trained(stage, results)
+        assert_equal_runs(self.trained(stage), run)
         assert (run.parent / "evaluation.json").read_bytes() == (run / "evaluation.json").read_bytes()
         assert not half_written(run.parent)
 

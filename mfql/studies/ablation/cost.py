@@ -34,7 +34,7 @@ def update_ms(runs: Mapping[str, RunFolder], seeds: int, device: torch.device) -
         runs: a finished run of each method by name; its policy says the sizes.
         seeds: that share the update.
     """
-    steps = {name: _step(run.own / "policy" / DESCRIPTION, seeds, device) for name, run in runs.items()}
+    steps = {name: _step(run.trained / "policy" / DESCRIPTION, seeds, device) for name, run in runs.items()}
     done = dict.fromkeys(steps, 0)
     for name in steps:
         _timed(steps, done, name, _WARM_UP, device)

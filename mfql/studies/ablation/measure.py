@@ -107,7 +107,7 @@ class Runs:
     def log(self, point: Mapping[str, Any], seed: int, measure: str) -> pd.Series:
         """The finite values of a quantity in a run's training log, by step."""
         name = measure if "/" in measure else f"diagnostics/{measure}"
-        log = _read_log(self.folder(point, seed).own / "metrics.csv")
+        log = _read_log(self.folder(point, seed).trained / "metrics.csv")
         values = log.loc[log["metric"] == name].set_index("step")["value"]
         return values[np.isfinite(values)]
 

@@ -33,7 +33,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunStatus:
     """Where a run stands.
 
     Args:
@@ -54,7 +54,7 @@ class Standing:
     log: Path | None = None
 
 
-def standing(run: RunFolder, logs: Path) -> Standing:
+def status_of(run: RunFolder, logs: Path) -> RunStatus:
     """Where a run stands now.
 
     Args:
@@ -62,10 +62,10 @@ def standing(run: RunFolder, logs: Path) -> Standing:
         logs: the folder of the workflow's logs.
     """
     log = log_of(run, logs)
-    result, manifest = _read(run.own / "evaluation.json"), _read(run.own / "manifest.json")
+    result, manifest = _read(run.trained / "evaluation.json"), _read(run.trained / "manifest.json")
     lock, failure = holder(run.lock), run.failure()
     if failure is not None and lock is None:  # Also of a finished run, which the trainer refuses on other data.
-        return Standing(run, State.FAILED, _last_mark(run)[0], _steps(manifest), note=failure["error"], log=log)
+        return RunStatus(run, State.FAILED, _last_mark(run)[0], _steps(manifest), note=failure["error"], log=log)
     if result is not None:
         return _ended(run, result, log)
     if lock is not None:
@@ -73,11 +73,11 @@ def standing(run: RunFolder, logs: Path) -> Standing:
     if manifest is not None or run.lock.exists():
         # The lock of a process that no longer lives is there still if it was killed; one that ended released it.
         how = "killed" if run.lock.exists() else "asked to end"
-        return Standing(run, State.INTERRUPTED, _last_mark(run)[0], _steps(manifest), note=how, log=log)
+        return RunStatus(run, State.INTERRUPTED, _last_mark(run)[0], _steps(manifest), note=how, log=log)
     error = last_error(log) if log is not None else None
     if error is not None:
-        return Standing(run, State.FAILED, note=error, log=log)
-    return Standing(run, State.WAITING)
+        return RunStatus(run, State.FAILED, note=error, log=log)
+    return RunStatus(run, State.WAITING)
 
 
 def log_of(run: RunFolder, logs: Path) -> Path | None:
@@ -103,18 +103,18 @@ def last_error(log: Path) -> str | None:
     return next(errors, None)
 
 
-def _ended(run: RunFolder, result: dict[str, Any], log: Path | None) -> Standing:
+def _ended(run: RunFolder, result: dict[str, Any], log: Path | None) -> RunStatus:
     if result["status"] == "diverged":
         note = f"at step {result['diverged_at']:,}"
-        return Standing(run, State.DIVERGED, result["diverged_at"], result["steps"], note=note, log=log)
-    return Standing(run, State.FINISHED, result["steps"], result["steps"], log=log)
+        return RunStatus(run, State.DIVERGED, result["diverged_at"], result["steps"], note=note, log=log)
+    return RunStatus(run, State.FINISHED, result["steps"], result["steps"], log=log)
 
 
-def _running(run: RunFolder, manifest: dict[str, Any] | None, lock: OwnerRecord, log: Path | None) -> Standing:
+def _running(run: RunFolder, manifest: dict[str, Any] | None, lock: OwnerRecord, log: Path | None) -> RunStatus:
     step, moment = _last_mark(run)
     began, first = _session(manifest)
     note = f"by {named(lock)}"
-    return Standing(run, State.RUNNING, step or 0, _steps(manifest), _rate(step, moment, first, began), note, log)
+    return RunStatus(run, State.RUNNING, step or 0, _steps(manifest), _rate(step, moment, first, began), note, log)
 
 
 def _rate(step: int | None, moment: float | None, first: int | None, began: float | None) -> float | None:
@@ -130,7 +130,7 @@ def _last_mark(run: RunFolder) -> tuple[int | None, float | None]:
     with suppress(OSError):  # A checkpoint that was removed just now.
         marks = [(step, run.checkpoints.path(step).stat().st_mtime) for step in run.checkpoints.steps()[-1:]]
     with suppress(OSError, ValueError, IndexError):
-        metrics = run.own / "metrics.csv"
+        metrics = run.trained / "metrics.csv"
         with open(metrics, "rb") as file:
             file.seek(max(0, metrics.stat().st_size - _TAIL))
             whole = file.read().split(b"\n")[-2]  # The last line may be written just now.
