@@ -13,6 +13,7 @@ from mfql.suites.suite import Row, Suite
 from mfql.tasks import Task
 
 if TYPE_CHECKING:
+    from mfql.data.layouts import Layout
     from mfql.data.replay import Recording
     from mfql.data.transitions import Dataset
     from mfql.envs.isolated import Isolated
@@ -58,6 +59,12 @@ class D4RL(Suite):
         from mfql.envs.d4rl_package import dataset_url
 
         return dataset_url(dataset)
+
+    @override
+    def layout(self) -> Layout:
+        from mfql.data import layouts
+
+        return layouts.D4RL
 
     @override
     def load(self, task: Task, folder: str | Path) -> Dataset:

@@ -15,6 +15,7 @@ from mfql.suites.suite import Row, Suite
 from mfql.tasks import Task
 
 if TYPE_CHECKING:
+    from mfql.data.layouts import Layout
     from mfql.data.replay import Recording
     from mfql.data.transitions import Dataset
     from mfql.envs.isolated import Isolated
@@ -83,6 +84,12 @@ class OGBench(Suite):
         from ogbench.utils import DATASET_URL
 
         return f"{DATASET_URL}/{path.name}"
+
+    @override
+    def layout(self) -> Layout:
+        from mfql.data import layouts
+
+        return layouts.OGBENCH
 
     @override
     def load(self, task: Task, folder: str | Path) -> Dataset:
