@@ -21,7 +21,7 @@ from mfql.envs.registered import RegisteredEnv
 from mfql.errors import UserError
 from mfql.evaluation.usage import usage_of
 from mfql.evaluation.vector import EnvPool
-from mfql.suites import load, score_range, split_paths, suite_of
+from mfql.suites import load, replayed, score_range, split_paths, suite_of
 from mfql.suites.suite import Row, Suite
 from mfql.tasks import Task, find_task, known_tasks
 
@@ -124,6 +124,7 @@ def test_a_suite_of_another_format_is_one_class_and_one_entry(tmp_path: Path, mo
         suite_of("demo-car").fetch("demo-car", tmp_path, lock=tmp_path / "lock.json")
     with pytest.raises(UserError, match="no states to put its simulator into"):
         suite_of("demo-car").replay(task, tmp_path, 5)
+    assert replayed([task, row]) == [row.name]
     assert not description_path(tmp_path, "demo-car").exists()
     assert suite_of("demo-car").describe(task, tmp_path).keys() == {"train"}
     described = json.loads(description_path(tmp_path, "demo-car").read_text())

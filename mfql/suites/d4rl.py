@@ -34,6 +34,7 @@ class D4RL(Suite):
     """The tasks of D4RL 1.1 that this project has on today's MuJoCo; a task's dataset has the task's name."""
 
     name = "d4rl"
+    replayable = True
 
     @override
     def has(self, name: str) -> bool:

@@ -49,6 +49,7 @@ class OGBench(Suite):
     """The single tasks of OGBench 1."""
 
     name = "ogbench"
+    replayable = True
 
     @override
     def has(self, name: str) -> bool:

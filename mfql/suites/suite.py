@@ -48,10 +48,12 @@ class Suite(ABC):
     """A family of tasks whose environments are made, and whose datasets are read, in one way.
 
     Attributes:
-        name: as a policy's description has it.
+        name: the suite's name in the description of a policy.
+        replayable: whether its files record states of the simulator, so that `recording` is there.
     """
 
     name: str
+    replayable = False
 
     @abstractmethod
     def has(self, name: str) -> bool:
