@@ -46,6 +46,20 @@ def test_a_metric_that_the_suite_cannot_score_by_is_refused() -> None:
         score_range(task)
 
 
+@pytest.mark.parametrize(
+    ("name", "observations", "said"),
+    [
+        ("visual-cube-single-play-singletask-task1-v0", "state", r"has images\n  Write pixels there"),
+        ("cube-single-play-singletask-task1-v0", "pixels", r"has vectors of numbers\n  Write state there"),
+    ],
+)
+def test_a_row_whose_observations_are_not_the_datasets_is_refused(
+    name: str, observations: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=said):
+        load(replace(find_task(name, CONFIG), observations=observations), tmp_path)
+
+
 class Demonstrations(Suite):
     """A suite whose datasets are one HDF5 file with a group an episode, as imitation benchmarks have them."""
 

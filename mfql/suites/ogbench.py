@@ -96,6 +96,13 @@ class OGBench(Suite):
     def load(self, task: Task, folder: str | Path) -> Dataset:
         from mfql.data.ogbench import load
 
+        images = self.row(task.dataset).image is not None
+        if task.pixels != images:
+            raise UserError(
+                f"observations of {task.name} are {task.observations!r} in its task table, and {task.dataset} has"
+                f" {'images' if images else 'vectors of numbers'}",
+                f"Write {'pixels' if images else 'state'} there.",
+            )
         return load(task, folder)
 
     @override
