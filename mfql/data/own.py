@@ -228,7 +228,7 @@ def _read_minari(data: str, env: Any) -> Transitions:
 
 
 def _fitting(rows: Transitions, env: Any, where: str) -> Transitions:
-    """The same as training takes them: float32, actions in [-1, 1].
+    """A file's transitions as training takes them: float32, actions in [-1, 1].
 
     Raises:
         UserError: another shape than the environment's, values that are no numbers, or actions out of bounds.

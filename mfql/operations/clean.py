@@ -72,7 +72,7 @@ class Survey:
         return sum(one.bytes for one in self.removable)
 
     def text(self) -> str:
-        """For people: sizes by kind, and what is kept."""
+        """The survey for people: sizes by kind, and what is kept."""
         lines = [f"{size(self.bytes)} that finished runs and downloads no longer need"]
         for kind in Kind:
             own = [one for one in self.removable if one.kind is kind]

@@ -45,7 +45,7 @@ def _lines(state: State, found: list[Standing], in_full: bool) -> list[str]:
 
 
 def _grouped(found: list[Standing], key: Callable[[Standing], Hashable]) -> list[list[Standing]]:
-    """Those with the same key together, in the order of each key's first."""
+    """Items of the same key together, in the order of each key's first."""
     groups: dict[Hashable, list[Standing]] = {}
     for one in found:
         groups.setdefault(key(one), []).append(one)

@@ -84,7 +84,7 @@ def split_paths(folder: str | Path, dataset: str) -> dict[str, Path]:
 
 
 def replayed(tasks: Iterable[Task]) -> list[str]:
-    """Of the tasks on one dataset the first by name, since a replay of recorded steps asks nothing of rewards; sorted.
+    """One task a dataset, the first by name, since a replay of recorded steps asks nothing of rewards; sorted.
 
     Those of suites whose files record no states are left out.
     """

@@ -40,7 +40,7 @@ class Row:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of an observation as networks see it."""
+        """The shape of an observation as networks see it."""
         return self.image or (self.observation,)
 
 
@@ -105,7 +105,7 @@ class Suite(ABC):
         """
 
     def layout(self) -> Layout | None:
-        """How its files are read without their environment; None where `load` alone reads them."""
+        """How the suite's files are read without their environment; None where `load` alone reads them."""
         return None
 
     def describe(self, task: Task, folder: str | Path) -> Mapping[str, Transitions]:
