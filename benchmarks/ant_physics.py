@@ -20,6 +20,7 @@ import numpy as np
 
 from mfql import cli
 from mfql.data.description import describe
+from mfql.data.layouts import D4RL
 from mfql.envs import physics
 from mfql.envs.d4rl import TASKS
 from mfql.envs.isolated import reset_env
@@ -107,7 +108,7 @@ def record(folder: Path) -> None:
     with h5py.File(folder / f"{TASK}.hdf5", "w") as file:
         for name in episodes[0]:
             file[name] = np.concatenate([rows[name] for rows in episodes])
-    describe(folder, TASK, split_paths(folder, TASK), "generated", 0)
+    describe(folder, TASK, split_paths(folder, TASK), D4RL, "generated", 0)
 
 
 def train(folder: Path) -> list[Path]:

@@ -66,7 +66,7 @@ def _listed() -> list[tuple[str, str, GPU]]:
 
 
 def _visible(listed: list[tuple[str, str, GPU]]) -> tuple[GPU, ...]:
-    """Those that the variable names, in its order; one that the driver does not list counts, of memory unknown."""
+    """The GPUs that `CUDA_VISIBLE_DEVICES` names, in its order; one unknown to the driver counts, of unknown memory."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
         return tuple(gpu for _, _, gpu in listed)

@@ -68,7 +68,7 @@ class Task:
 
     @property
     def pixels(self) -> bool:
-        """Whether it shows images."""
+        """Whether the task shows images."""
         return self.observations == "pixels"
 
 
@@ -199,7 +199,7 @@ def known_tasks(config_dir: str | Path = "config") -> dict[str, Task]:
 
 
 def with_extensions(tasks: Mapping[str, Task]) -> dict[str, Task]:
-    """These tasks and those of the extensions.
+    """Tasks of a table together with those of the extensions.
 
     Raises:
         UserError: an extension's table is faulty, or names a task that another table has.

@@ -187,10 +187,8 @@ json.dump(said, sys.stdout)
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project, with a folder of a run, without which `mfql clean` has nothing to look at."""
-    folder = clone(tmp_path_factory.mktemp("configuration") / "mfql").folder
-    (folder / "results" / "runs" / "mfql" / TASK / "seed0" / "offline").mkdir(parents=True)
-    return folder
+    """The project, without any run: a faulty configuration is refused before anybody looks for one."""
+    return clone(tmp_path_factory.mktemp("configuration") / "mfql").folder
 
 
 @pytest.fixture

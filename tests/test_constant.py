@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mfql.cli import main
 from mfql.data.constant import constant_dimensions
 from mfql.data.description import describe, identifying, recorded_facts
+from mfql.data.layouts import D4RL, OGBENCH
 from mfql.data.own import describe as describe_own
 from mfql.data.paths import description_path
 from mfql.data.transitions import observation_statistics
@@ -162,9 +163,7 @@ def test_a_description_of_d4rls_layout_says_what_loading_finds(tmp_path: Path) -
         observations[:, 7] = 0.2
         observations[file["timeouts"][()].astype(bool), 7] = 9.0
         file["observations"][...] = observations
-    describe(
-        tmp_path, task.name, split_paths(tmp_path, task.name), split_paths(tmp_path, task.name), "downloaded", None
-    )
+    describe(tmp_path, task.name, split_paths(tmp_path, task.name), D4RL, "downloaded", None)
     assert {5, 7} <= set(load(task, tmp_path).constant_dimensions)
     assert (
         load(task, tmp_path).constant_dimensions
@@ -183,9 +182,7 @@ def test_a_description_of_ogbenchs_layout_says_what_loading_finds(tmp_path: Path
     changed["observations"][:, 1] = 0.1
     changed["observations"][changed["terminals"] > 0, 1] = 9.0
     np.savez_compressed(path, **changed)
-    describe(
-        tmp_path, task.dataset, split_paths(tmp_path, task.dataset), split_paths(tmp_path, task.dataset), "generated", 0
-    )
+    describe(tmp_path, task.dataset, split_paths(tmp_path, task.dataset), OGBENCH, "generated", 0)
     assert recorded_facts(description_path(tmp_path, task.dataset))["constant_dimensions"] == [1]
     assert load(task, tmp_path).constant_dimensions == [1]
 
@@ -205,9 +202,7 @@ def test_describing_generated_data_names_constant_dimensions_and_keeps_how_they_
         changed = {name: given[name] for name in given.files}
     changed["observations"][:, 1] = 0.1
     np.savez_compressed(file, **changed)
-    describe(
-        tmp_path, task.dataset, split_paths(tmp_path, task.dataset), split_paths(tmp_path, task.dataset), "generated", 5
-    )
+    describe(tmp_path, task.dataset, split_paths(tmp_path, task.dataset), OGBENCH, "generated", 5)
     path = description_path(tmp_path, task.dataset)
     written = json.loads(path.read_text())
     assert (written["constant_dimensions"], written["seed"]) == ([1], 5)
@@ -249,9 +244,7 @@ def test_describing_d4rls_file_counts_its_rows_once(tmp_path: Path, capsys: pyte
     path = write_rollouts(tmp_path, task.name, episodes=2, steps=6)
     with h5py.File(path, "r+") as file:
         file["observations"][:, 5] = 0.1
-    describe(
-        tmp_path, task.name, split_paths(tmp_path, task.name), split_paths(tmp_path, task.name), "downloaded", None
-    )
+    describe(tmp_path, task.name, split_paths(tmp_path, task.name), D4RL, "downloaded", None)
     described = description_path(tmp_path, task.name)
     written = json.loads(described.read_text())
     described.write_text(json.dumps({name: value for name, value in written.items() if name != "constant_dimensions"}))

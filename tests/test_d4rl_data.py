@@ -11,6 +11,7 @@ import pytest
 
 from mfql.cli import main
 from mfql.data.description import describe
+from mfql.data.layouts import D4RL
 from mfql.data.paths import description_path
 from mfql.envs.d4rl import TASKS
 from mfql.errors import UserError
@@ -135,8 +136,7 @@ def test_a_described_file_is_known_by_its_sha256(tmp_path, files):
         tmp_path,
         PEN,
         split_paths(tmp_path, PEN),
-        split_paths(tmp_path, PEN),
-        split_paths(tmp_path, PEN),
+        D4RL,
         "downloaded",
         seed=None,
     )

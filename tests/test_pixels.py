@@ -26,6 +26,7 @@ from mfql.agents.update import initial_state, views_of
 from mfql.cli import main
 from mfql.data.description import describe
 from mfql.data.generate import collect_episode
+from mfql.data.layouts import OGBENCH
 from mfql.data.paths import description_path
 from mfql.data.pixels import stacked_indices
 from mfql.data.recipes import find_recipe
@@ -187,8 +188,7 @@ def data(rendering, tmp_path_factory) -> Path:
         folder,
         DATASET,
         split_paths(folder, DATASET),
-        split_paths(folder, DATASET),
-        split_paths(folder, DATASET),
+        OGBENCH,
         "generated",
         0,
     )

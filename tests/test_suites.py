@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from mfql.envs.registered import RegisteredEnv
 from mfql.errors import UserError
 from mfql.evaluation.usage import usage_of
 from mfql.evaluation.vector import EnvPool
-from mfql.suites import load, make_env, score_range, split_paths, suite_of
+from mfql.suites import load, replayed, score_range, split_paths, suite_of
 from mfql.suites.suite import Row, Suite
 from mfql.tasks import Task, find_task, known_tasks
 
@@ -43,6 +44,20 @@ def test_a_metric_that_the_suite_cannot_score_by_is_refused() -> None:
     task = replace(find_task("cube-single-play-singletask-task2-v0", CONFIG), metric="normalized_return")
     with pytest.raises(UserError, match=r"is scored by normalized_return(.*\n)+.*task table"):
         score_range(task)
+
+
+@pytest.mark.parametrize(
+    ("name", "observations", "said"),
+    [
+        ("visual-cube-single-play-singletask-task1-v0", "state", r"has images\n  Write pixels there"),
+        ("cube-single-play-singletask-task1-v0", "pixels", r"has vectors of numbers\n  Write state there"),
+    ],
+)
+def test_a_row_whose_observations_are_not_the_datasets_is_refused(
+    name: str, observations: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=said):
+        load(replace(find_task(name, CONFIG), observations=observations), tmp_path)
 
 
 class Demonstrations(Suite):
@@ -91,7 +106,7 @@ class Demonstrations(Suite):
 
 
 def demonstrations(path: Path) -> None:
-    env, draw = make_env("demo-car"), np.random.default_rng(0)
+    env, draw = Demonstrations().make("demo-car"), np.random.default_rng(0)
     with h5py.File(path, "w") as file:
         for episode in range(3):
             observation, _ = reset_env(env, episode)
@@ -123,4 +138,35 @@ def test_a_suite_of_another_format_is_one_class_and_one_entry(tmp_path: Path, mo
         suite_of("demo-car").fetch("demo-car", tmp_path, lock=tmp_path / "lock.json")
     with pytest.raises(UserError, match="no states to put its simulator into"):
         suite_of("demo-car").replay(task, tmp_path, 5)
+    assert replayed([task, row]) == [row.name]
     assert not description_path(tmp_path, "demo-car").exists()
+    assert suite_of("demo-car").describe(task, tmp_path).keys() == {"train"}
+    described = json.loads(description_path(tmp_path, "demo-car").read_text())
+    assert (described["source"], described["episodes"], described["rows"]) == ("own", 3, {"train": 60})
+    assert described["sha256"] == {"train": load(task, tmp_path).sha256}
+
+
+class Published(Demonstrations):
+    @override
+    def address(self, dataset: str, path: Path) -> str:
+        return f"https://nowhere.example/{path.name}"
+
+
+def test_files_of_another_format_are_fetched_by_their_sha256_and_described_by_loading(tmp_path: Path) -> None:
+    suite, there, here = Published(), tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    demonstrations(suite.paths(there, "demo-car")["train"])
+    suite.fetch("demo-car", here, lock=tmp_path / "lock.json", local=there)
+    path = description_path(here, "demo-car")
+    fetched = json.loads(path.read_text())
+    assert fetched["source"] == "downloaded"
+    assert "rows" not in fetched
+    row = find_task("cube-single-play-singletask-task2-v0", CONFIG)
+    suite.describe(replace(row, name="demo-car", dataset="demo-car", metric="return"), here)
+    described = json.loads(path.read_text())
+    assert (described["rows"], described["constant_dimensions"]) == ({"train": 60}, [])
+    assert described | fetched == described
+    with h5py.File(suite.paths(here, "demo-car")["train"], "r+") as file:
+        file["data/demo_0/rewards"][0] = 1.0
+    with pytest.raises(UserError, match="is not the file that"):
+        suite.describe(replace(row, name="demo-car", dataset="demo-car", metric="return"), here)

@@ -71,7 +71,7 @@ def places_of(agent: Agent) -> Places:
 
 
 def _baseline_place(name: str, depth: int) -> Place:
-    """Of networks of plain layers; a mean's layer comes after the actor's `depth` hidden ones."""
+    """The place of a layer in networks of plain layers; a mean's layer comes after the actor's `depth` hidden ones."""
     match = re.fullmatch(r"(\w+)/(?:(?:value_net|mlp|actor_net)/(Dense|LayerNorm)_(\d+)|mean_net)/(\w+)", name)
     if match is None:
         raise KeyError(name)
@@ -80,7 +80,7 @@ def _baseline_place(name: str, depth: int) -> Place:
 
 
 def _place(name: str, hidden: int, blocks: int) -> Place | None:
-    """Of MFQL; query and key norms have none."""
+    """The place of a layer in MFQL's networks; query and key norms have none."""
     if name.startswith(_POLICY):
         return _policy_place(name.removeprefix(f"{_POLICY}/"), hidden, blocks)
     return _baseline_place(name, 0)

@@ -77,7 +77,7 @@ class SquashedGaussianPolicy:
         self.layout = self.network.layout
 
     def __call__(self, parameters: Views, observations: Tensor) -> SquashedGaussian:
-        """Of encoded observations `[S, B, D]`."""
+        """The distribution of actions for encoded observations `[S, B, D]`."""
         mean, log_std = self.network(parameters, observations).chunk(2, dim=-1)
         return SquashedGaussian(mean, log_std.clamp(*_LOG_STD))
 

@@ -76,7 +76,7 @@ class Parameters:
         return self.groups[group]
 
     def replaced(self, group: str, views: Views) -> Parameters:
-        """The same with other views of one group."""
+        """These parameters with other views of one group."""
         return Parameters({**self.groups, group: views})
 
 
@@ -157,7 +157,7 @@ class Agent(ABC):
         return all(group.weighting is None for group in self.groups.values())
 
     def prepared(self, parameters: Parameters) -> Parameters:
-        """The same parameters with what all rows share computed once, for `losses` or for acting with fixed weights."""
+        """The parameters with what all rows share computed once, for `losses` or for acting with fixed weights."""
         return parameters
 
     @abstractmethod
@@ -189,11 +189,11 @@ class Agent(ABC):
         return {}
 
     def next_state(self, state: Mapping[str, Tensor], step: Tensor, info: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """That state after the update of a step, from what the losses logged; without a Python decision on a value."""
+        """The agent's state after the update of a step, from what the losses logged; no Python decision on a value."""
         return dict(state)
 
     def carried_state(self, state: Mapping[str, Tensor], before: Mapping[str, Any]) -> dict[str, Tensor]:
-        """That state at the start of the online part, from its end in the run that it starts from.
+        """The agent's state at the start of the online part, from its end in the run that it starts from.
 
         Args:
             state: of one seed, arrays without the seed axis. What `initial_state` has no entry for is dropped after.
@@ -268,5 +268,5 @@ def count_parameters(agent: Agent) -> int:
 
 
 def no_grad_views(parameters: Views) -> dict[str, Tensor]:
-    """The same views, cut off from the gradient: a frozen critic costs no weight gradient."""
+    """Views of parameters, cut off from the gradient: a frozen critic costs no weight gradient."""
     return {name: view.detach() for name, view in parameters.items()}

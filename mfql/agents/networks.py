@@ -207,7 +207,7 @@ class ResidualPolicy:
         self.layout = Layout(parameters)
 
     def prepared(self, parameters: Views) -> dict[str, Tensor]:
-        """The same function with what all rows share computed once: for an update, or for acting with fixed weights.
+        """The parameters with what all rows share computed once: for an update, or for acting with fixed weights.
 
         Attention's value and output projection, between which nothing lies, become one; the modulations at the times of
         generation are added as `generation`.

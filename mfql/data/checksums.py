@@ -14,7 +14,7 @@ _WAIT = 60.0  # seconds for another fetch that is writing its record, which take
 
 @dataclass(frozen=True)
 class Checksum:
-    """By what a file is known.
+    """The size and the sha256 by which a file is known.
 
     Args:
         bytes: its size.

@@ -9,11 +9,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-import h5py
 import numpy as np
 
-from mfql.data.constant import constant_dimensions_of
+from mfql.data.constant import constant_dimensions
+from mfql.data.layouts import Layout
 from mfql.data.paths import description_path
+from mfql.data.transitions import Transitions
 from mfql.errors import UserError
 from mfql.files import read_json, sha256, write_json
 from mfql.tasks import simulation_version
@@ -25,21 +26,32 @@ REPLACE = "Generate or fetch the dataset again."
 _OF_MAKING = ("simulation_version", "versions")
 
 
-def describe(folder: str | Path, dataset: str, paths: Mapping[str, Path], source: str, seed: int | None = None) -> None:
+def describe(
+    folder: str | Path,
+    dataset: str,
+    paths: Mapping[str, Path],
+    layout: Layout | None,
+    source: str,
+    seed: int | None = None,
+) -> None:
     """Describe the files of a dataset.
 
     Args:
         folder: where the description is written.
         dataset: such as `cube-single-play-v0`.
         paths: the file of each split.
+        layout: how they are read; None where the suite's `load` alone can: then no rows are described.
         source: `generated` or `downloaded`.
         seed: that they were generated with; None for a download.
     """
     simulated = {"simulation_version": simulation_version(dataset)} if source == "generated" else {}
-    _describe_files(folder, dataset, paths, source, seed, **simulated)
+    if layout is None:
+        _write(folder, dataset, paths, source, seed)
+    else:
+        _describe_files(folder, dataset, paths, layout, source, seed, **simulated)
 
 
-def describe_anew(folder: str | Path, dataset: str, paths: Mapping[str, Path]) -> None:
+def describe_anew(folder: str | Path, dataset: str, paths: Mapping[str, Path], layout: Layout) -> None:
     """Write the description of fetched or generated files again, as of today's version.
 
     What the files do not tell stays as it was described: source, seed, and what they were made with.
@@ -57,18 +69,44 @@ def describe_anew(folder: str | Path, dataset: str, paths: Mapping[str, Path]) -
     verify(folder, dataset, paths)
     before = read_json(path)
     kept = {name: before[name] for name in _OF_MAKING if name in before}
-    _describe_files(folder, dataset, paths, before["source"], before.get("seed"), **kept)
+    _describe_files(folder, dataset, paths, layout, before["source"], before.get("seed"), **kept)
+
+
+def describe_rows(
+    folder: str | Path, dataset: str, paths: Mapping[str, Path], rows: Mapping[str, Transitions], **more: Any
+) -> None:
+    """Describe the files of a dataset by the transitions that were read of them.
+
+    Args:
+        folder, dataset, paths: as of `describe`.
+        rows: the transitions of each of them, as training sees them.
+        more: further entries.
+
+    Raises:
+        UserError: the files are not those described before.
+    """
+    source = verify(folder, dataset, paths)[0]
+    lengths = {split: np.diff(np.flatnonzero(part.terminals > 0), prepend=-1) for split, part in rows.items()}
+    observations = rows["train"].observations
+    constant = constant_dimensions(observations) if isinstance(observations, np.ndarray) else []
+    _write_rows(folder, dataset, paths, "own" if source == "unknown" else source, None, lengths, constant, **more)
 
 
 def _describe_files(
-    folder: str | Path, dataset: str, paths: Mapping[str, Path], source: str, seed: int | None, **more: Any
+    folder: str | Path,
+    dataset: str,
+    paths: Mapping[str, Path],
+    layout: Layout,
+    source: str,
+    seed: int | None,
+    **more: Any,
 ) -> None:
-    lengths = {split: _read(_episode_lengths, path) for split, path in paths.items()}
-    constant = _read(constant_dimensions_of, paths["train"])
-    write_description(folder, dataset, paths, source, seed, lengths, constant, **more)
+    lengths = {split: _read(layout.lengths, path) for split, path in paths.items()}
+    constant = _read(layout.constant, paths["train"])
+    _write_rows(folder, dataset, paths, source, seed, lengths, constant, **more)
 
 
-def write_description(
+def _write_rows(
     folder: str | Path,
     dataset: str,
     paths: Mapping[str, Path],
@@ -78,26 +116,27 @@ def write_description(
     constant: list[int],
     **more: Any,
 ) -> None:
-    """Describe the files of a dataset whose rows are known.
-
-    Args:
-        folder, dataset, paths, source, seed: as of `describe`.
-        lengths: rows of each episode, by split.
-        constant: the dimensions of observations that do not vary over the training rows.
-        more: further entries, or others than today's `versions`.
-    """
+    """`lengths` are the rows of each episode by split; `more` are further entries, or others than today's versions."""
     found = np.unique(np.concatenate(list(lengths.values())))
+    counts = {
+        "episodes": len(lengths["train"]),
+        "val_episodes": len(lengths.get("val", ())),
+        "steps": int(found[0]) if len(found) == 1 else None,
+        "rows": {split: int(lengths[split].sum()) for split in lengths},
+        "constant_dimensions": constant,
+    }
+    _write(folder, dataset, paths, source, seed, **counts, **more)
+
+
+def _write(
+    folder: str | Path, dataset: str, paths: Mapping[str, Path], source: str, seed: int | None, **more: Any
+) -> None:
     write_json(
         description_path(folder, dataset),
         {
             "dataset": dataset,
             "source": source,
             "seed": seed,
-            "episodes": len(lengths["train"]),
-            "val_episodes": len(lengths.get("val", ())),
-            "steps": int(found[0]) if len(found) == 1 else None,
-            "rows": {split: int(lengths[split].sum()) for split in lengths},
-            "constant_dimensions": constant,
             "sha256": {split: sha256(path) for split, path in paths.items()},
             "versions": {package: _version(package) for package in ("mfql", "ogbench", "mujoco", "numpy")},
             **more,
@@ -189,17 +228,6 @@ def _read(read: Callable[[Path], T], path: Path) -> T:
         return read(path)
     except (OSError, ValueError, LookupError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is no dataset: {error}", REPLACE) from error
-
-
-def _episode_lengths(path: Path) -> np.ndarray:
-    """Rows of each episode of a file."""
-    if path.suffix == ".hdf5":
-        with h5py.File(path) as file:
-            ends = file["terminals"][()].astype(bool) | file["timeouts"][()].astype(bool)
-        ends[-1] = True
-        return np.diff(np.flatnonzero(ends), prepend=-1)
-    with np.load(path, allow_pickle=False) as arrays:
-        return np.diff(np.flatnonzero(arrays["terminals"]), prepend=-1)
 
 
 def _version(package: str) -> str:

@@ -14,15 +14,11 @@ from urllib3.util import Retry
 from mfql.data.checksums import Checksum, record, recorded
 from mfql.data.description import describe
 from mfql.data.download import REMEDY, RETRIES, Part, download, require_space
+from mfql.data.layouts import Layout
 from mfql.data.paths import SPLITS, description_path
 from mfql.errors import UserError
 from mfql.files import read_json
 from mfql.locks import locked
-
-_ARRAYS = {
-    ".npz": {"observations", "actions", "terminals"},
-    ".hdf5": {"observations", "actions", "rewards", "terminals", "timeouts"},
-}
 
 
 def fetch(
@@ -30,6 +26,7 @@ def fetch(
     folder: str | Path,
     files: Mapping[Path, str],
     *,
+    layout: Layout | None = None,
     lock: str | Path,
     mirror: str | None = None,
     local: str | Path | None = None,
@@ -45,6 +42,8 @@ def fetch(
         dataset: such as `antmaze-large-navigate-v0`.
         folder: where to write the description.
         files: the published address of each file, by where it is to lie; the training file first.
+        layout: what the files are held against where nothing is recorded of them, and described by; None checks alone
+            that they are whole, if they are .npz or HDF5.
         lock: JSON of size and sha256 by file name. The first fetch of a file records, later ones compare.
         mirror: the address of a folder that holds the files by the names that they are published under; None is the
             published address.
@@ -71,12 +70,12 @@ def fetch(
             else:
                 origin = url if mirror is None else f"{mirror.rstrip('/')}/{_name(url)}"
                 found = download(origin, path, retries=retries, progress=progress)
-            _check(found, origin, path, lock)
+            _check(found, origin, path, lock, layout)
             # A description must never lie beside files that it does not describe.
             description_path(folder, dataset).unlink(missing_ok=True)
             os.replace(found, path)
             Part.beside(path).discard()
-        describe(folder, dataset, dict(zip(SPLITS, files, strict=False)), "downloaded")
+        describe(folder, dataset, dict(zip(SPLITS, files, strict=False)), layout, "downloaded")
 
 
 def _name(url: str) -> str:
@@ -135,11 +134,11 @@ def _copy_content(source: Path, target: Path, name: str) -> None:
         ) from error
 
 
-def _check(found: Path, origin: str, path: Path, lock: Path) -> None:
+def _check(found: Path, origin: str, path: Path, lock: Path, layout: Layout | None) -> None:
     """Refuse a file that is not the recorded one, or, where nothing is recorded yet, is damaged."""
     checksum, expected = Checksum.of(found), recorded(lock, path.name)
     if expected is None:
-        if (fault := _fault(found, path.suffix)) is not None:
+        if (fault := _fault(found, path.suffix, layout)) is not None:
             refused = _set_aside(found, path)
             raise UserError(f"{origin} {fault}; kept as {refused}", f"Fetch it again. If that does not help: {REMEDY}")
         expected = record(lock, path.name, checksum)
@@ -164,7 +163,7 @@ def _set_aside(found: Path, path: Path) -> Path:
     return refused
 
 
-def _fault(path: Path, kind: str) -> str | None:
+def _fault(path: Path, kind: str, layout: Layout | None) -> str | None:
     """What is wrong with a file, as far as its format tells: .npz has checksums, HDF5 its length; None if nothing."""
     import h5py
 
@@ -172,12 +171,14 @@ def _fault(path: Path, kind: str) -> str | None:
         if kind == ".hdf5":
             with h5py.File(path) as file:
                 names, damaged = set(file), None
-        else:
+        elif kind == ".npz":
             with zipfile.ZipFile(path) as archive:
                 names, damaged = {name.removesuffix(".npy") for name in archive.namelist()}, archive.testzip()
+        else:
+            return None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
         return f"is no whole {kind} file ({error})"
     if damaged is not None:
         return f"is damaged in its array {damaged}"
-    missing = sorted(_ARRAYS[kind] - names)
+    missing = sorted(layout.arrays - names) if layout else []
     return f"is no dataset: it lacks the arrays {', '.join(missing)}" if missing else None

@@ -26,6 +26,7 @@ import numpy as np
 from mfql.data.collect_manipulation import ManipulationCollector
 from mfql.data.collect_maze import MazeCollector
 from mfql.data.description import describe
+from mfql.data.layouts import OGBENCH
 from mfql.data.paths import SPLITS, description_path, ogbench_paths
 from mfql.data.recipes import VAL_SHARE, Recipe, find_recipe
 from mfql.errors import UserError
@@ -82,7 +83,7 @@ def generate(
     for split, path in paths.items():
         with write_whole(path, "wb") as file:
             np.savez_compressed(file, **arrays[split])  # type: ignore[arg-type]
-    describe(folder, dataset, paths, "generated", seed)
+    describe(folder, dataset, paths, OGBENCH, "generated", seed)
     return paths["train"]
 
 

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from mfql.data.constant import constant_dimensions
 from mfql.data.d4rl import last_trajectories, read_arrays, transitions
-from mfql.data.description import verify, write_description
+from mfql.data.description import describe_rows, verify
 from mfql.data.paths import description_path, minari_folder, own_paths
 from mfql.data.transitions import ACTION_LIMIT, Dataset, Transitions, observation_statistics
 from mfql.envs.isolated import Isolated
@@ -83,13 +82,7 @@ def describe(task: Task, folder: str | Path) -> dict[str, Transitions]:
     """
     refuse_changed_row(task, folder)
     splits = read_own(task)
-    if description_path(folder, task.dataset).exists():
-        verify(folder, task.dataset, own_paths(task))
-    lengths = {split: np.diff(np.flatnonzero(rows.terminals > 0), prepend=-1) for split, rows in splits.items()}
-    constant = constant_dimensions(np.asarray(splits["train"].observations))
-    write_description(
-        folder, task.dataset, own_paths(task), "own", None, lengths, constant, environment=_environment(task)
-    )
+    describe_rows(folder, task.dataset, own_paths(task), splits, environment=_environment(task))
     return splits
 
 
@@ -235,7 +228,7 @@ def _read_minari(data: str, env: Any) -> Transitions:
 
 
 def _fitting(rows: Transitions, env: Any, where: str) -> Transitions:
-    """The same as training takes them: float32, actions in [-1, 1].
+    """A file's transitions as training takes them: float32, actions in [-1, 1].
 
     Raises:
         UserError: another shape than the environment's, values that are no numbers, or actions out of bounds.

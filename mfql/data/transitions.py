@@ -28,7 +28,7 @@ class StackedImages:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As an array of all rows would have it: N, H, W, K * C."""
+        """The shape that an array of all rows would have: N, H, W, K * C."""
         rows, stacked = self.indices.shape
         *size, channels = self.images.shape[1:]
         return (rows, *size, stacked * channels)

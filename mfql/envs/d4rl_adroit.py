@@ -217,7 +217,7 @@ def _distance(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _quaternion(x: float, y: float) -> np.ndarray:
-    """Of the turn by `x` about the x axis, then by `y` about the turned y axis."""
+    """The quaternion of a turn by `x` about the x axis, then by `y` about the turned y axis."""
     about_x = np.array([np.cos(x / 2), np.sin(x / 2), 0.0, 0.0])
     about_y = np.array([np.cos(y / 2), 0.0, np.sin(y / 2), 0.0])
     both = np.empty(4)

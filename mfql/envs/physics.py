@@ -182,7 +182,7 @@ def drive_rule() -> str:
 
 @cache
 def convex_rule() -> str:
-    """In how many points the installed MuJoCo has a cylinder stand on a box: `one` or `several`.
+    """The contact points that the installed MuJoCo gives a cylinder that stands on a box: `one` or `several`.
 
     Raises:
         UserError: in none, or in several that cannot be made one.

@@ -26,7 +26,7 @@ class ActionUnits:
 
     @classmethod
     def of(cls, space: Any, *, rescaled: bool) -> ActionUnits:
-        """Those of a Box [A]."""
+        """The units of an action space, a Box [A]."""
         return cls(space.low.astype(np.float64), space.high.astype(np.float64), str(space.dtype), rescaled)
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:

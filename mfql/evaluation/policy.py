@@ -57,7 +57,7 @@ class Actor:
 
     @torch.no_grad()
     def fixed(self) -> Actor:
-        """The same actor for as long as its weights stay as they are; it acts faster."""
+        """This actor for as long as its weights stay as they are; it acts faster."""
         prepared = self.agent.prepared(self._parameters())
         return Actor(self.agent, self.flat, self.mean, self.std, self.device, prepared)
 
@@ -69,7 +69,7 @@ class Actor:
         return self._actions(self.agent.act, observations, noise)
 
     def explore(self, observations: np.ndarray, noise: Tensor | None) -> np.ndarray:
-        """The same with the actions of online training."""
+        """Raw observations `[S, B, ...]` and noise to the actions `[S, B, A]` that online training takes."""
         return self._actions(self.agent.explore, observations, noise)
 
     @torch.no_grad()

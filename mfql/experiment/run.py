@@ -73,7 +73,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> CheckpointFolder:
-        """Where its checkpoints lie."""
+        """The folder of the run's checkpoints."""
         return CheckpointFolder(self.trained / "checkpoint")
 
     def manifest(self) -> dict[str, Any] | None:

@@ -55,7 +55,7 @@ def tuning_task(task: str, tasks: Mapping[str, Task]) -> str:
 
 
 def published_columns(source: str) -> set[str]:
-    """Those of `COLUMNS` whose cells tuning never changes, from a row's settings_source.
+    """The columns among `COLUMNS` whose cells tuning never changes, from a row's settings_source.
 
     All of them, unless the source begins with `untuned` or `tuned on`; then those that it names after a semicolon.
     """

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from mfql.errors import UserError
-from mfql.experiment.configuration import LOCK, find_run, planned_runs, read_configuration
+from mfql.experiment.configuration import LOCK, find_run, planned_runs
 from mfql.experiment.find import name_of, runs_in
 from mfql.experiment.run import Fate, RunFolder
 from mfql.locks import InUse, holder, locked
@@ -71,7 +72,7 @@ class Survey:
         return sum(one.bytes for one in self.removable)
 
     def text(self) -> str:
-        """For people: sizes by kind, and what is kept."""
+        """The survey for people: sizes by kind, and what is kept."""
         lines = [f"{size(self.bytes)} that finished runs and downloads no longer need"]
         for kind in Kind:
             own = [one for one in self.removable if one.kind is kind]
@@ -135,11 +136,11 @@ class Starts:
     """Tells the runs from which online runs still have to start.
 
     Args:
-        configurations: files; only the online runs that they ask for count, and those that were begun. Without any,
-            every run counts that has not yet been the start of a finished online run.
+        configurations: only the online runs that they ask for count, and those that were begun. Without any, every
+            run counts that has not yet been the start of a finished online run.
     """
 
-    configurations: list[Path]
+    configurations: Sequence[Mapping[str, Any]]
     config_dir: Path
     results: Path
 
@@ -158,8 +159,7 @@ class Starts:
         return start is None or start["identity"] != own.get("identity")
 
     def _asked(self) -> Iterator[RunFolder]:
-        for file in self.configurations:
-            configuration = read_configuration(file, self.config_dir)
+        for configuration in self.configurations:
             outlooks = Outlooks(configuration, self.results, LOCK)
             for run in planned_runs(configuration, self.config_dir):
                 if run.start is None:

@@ -81,10 +81,12 @@ def _add_clean(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run_clean(arguments: argparse.Namespace) -> None:
     """`mfql clean`."""
+    from mfql.experiment.configuration import read_configuration
     from mfql.experiment.find import runs_in
     from mfql.operations import clean
 
-    starts = clean.Starts(arguments.configfile, arguments.config_dir, runs_in(arguments.path)[0].results)
+    configurations = [read_configuration(file, arguments.config_dir) for file in arguments.configfile]
+    starts = clean.Starts(configurations, arguments.config_dir, runs_in(arguments.path)[0].results)
     found = clean.survey(arguments.path, arguments.data, starts, map(clean.Kind, arguments.only or clean.Kind))
     print(found.text())
     if arguments.list:

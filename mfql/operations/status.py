@@ -45,7 +45,7 @@ def _lines(state: State, found: list[RunStatus], in_full: bool) -> list[str]:
 
 
 def _grouped(found: list[RunStatus], key: Callable[[RunStatus], Hashable]) -> list[list[RunStatus]]:
-    """Those with the same key together, in the order of each key's first."""
+    """Items of the same key together, in the order of each key's first."""
     groups: dict[Hashable, list[RunStatus]] = {}
     for one in found:
         groups.setdefault(key(one), []).append(one)

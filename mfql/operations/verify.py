@@ -71,7 +71,7 @@ class Verification:
     tables: int = 0
 
     def text(self) -> str:
-        """For people: what is wrong, by kind; last, how much was looked at."""
+        """The findings for people: what is wrong, by kind; last, how much was looked at."""
         lines = []
         for kind in Kind:
             found = [finding for finding in self.findings if finding.kind is kind]

@@ -77,7 +77,7 @@ class Request:
 
     @property
     def arguments(self) -> list[str]:
-        """Of Snakemake."""
+        """The arguments of `snakemake` that make the request."""
         several = {
             "--configfile": [str(path) for path in self.configfile],
             "--config": self.config,

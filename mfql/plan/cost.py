@@ -55,7 +55,7 @@ def parameters(settings: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _weights(hidden: Sequence[int]) -> int:
-    """Of a plain network with typical inputs."""
+    """The weights of a plain network with typical inputs."""
     return sum(a * b for a, b in pairwise([_INPUTS, *hidden, 1]))
 
 
@@ -100,10 +100,10 @@ class Speed(Protocol):
 
     @property
     def source(self) -> str:
-        """Where that is known from, for people."""
+        """Where the speed is known from, for people."""
 
     def seconds(self, run: Run, seeds: int) -> float:
-        """Of one step of a job with so many seeds."""
+        """Seconds of one step of a job with so many seeds."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class MeasuredSpeed:
     points: Mapping[str, list[tuple[float, float]]]
 
     def seconds(self, run: Run, seeds: int) -> float:
-        """Of one step of a job with so many seeds."""
+        """Seconds of one step of a job with so many seeds."""
         work, seconds = zip(*self.points["online" if run.stage == "online" else "offline"], strict=True)
         asked = operations_of(run) * seeds
         return float(np.interp(asked, work, seconds)) * max(1.0, asked / work[-1])
@@ -131,7 +131,7 @@ class GPUSpeed:
     source = "a rule of thumb for a recent data-centre GPU"
 
     def seconds(self, run: Run, seeds: int) -> float:
-        """Of one step of a job with so many seeds."""
+        """Seconds of one step of a job with so many seeds."""
         step = STEP_SECONDS if run.stage == "online" else 0.0
         return seeds * (_GPU_SECONDS + step) * max(1.0, operations_of(run) / 25e9)
 
@@ -148,7 +148,7 @@ class CPUSpeed:
     source = "this processor's matrix products"
 
     def seconds(self, run: Run, seeds: int) -> float:
-        """Of one step of a job with so many seeds."""
+        """Seconds of one step of a job with so many seeds."""
         step = STEP_SECONDS if run.stage == "online" else 0.0
         return seeds * (max(operations_of(run) / (_EFFICIENCY * self.rate), _LEAST_SECONDS) + step)
 

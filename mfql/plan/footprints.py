@@ -46,7 +46,7 @@ class Footprints:
     _found: dict[str, Footprint] = field(default_factory=dict)
 
     def ask(self, runs: Iterable[Run]) -> None:
-        """Find those of these runs, in one process."""
+        """Find the footprints of these runs, in one process."""
         questions = {_key(run): _question(run) for run in runs if _key(run) not in self._found}
         if questions:
             answers = _answers(list(questions.values()))
@@ -54,7 +54,7 @@ class Footprints:
                 self._found[key] = _assumed(question) if answer is None else answer
 
     def of(self, run: Run) -> Footprint:
-        """That of a run."""
+        """The footprint of a run."""
         self.ask([run])
         return self._found[_key(run)]
 
@@ -94,7 +94,7 @@ def _answers(questions: list[Mapping[str, Any]]) -> list[Footprint | None]:
 
 
 def _assumed(question: Mapping[str, Any]) -> Footprint:
-    """Without an answer: a shipped agent's at the paper's size; of another, MFQL's, and said to be unknown."""
+    """The footprint without an answer: a shipped agent's at the paper's size; for another, MFQL's, as unknown."""
     name = "pixels" if len(question["observation_shape"]) > 1 else str(question["agent"])
     return Footprint(*_KNOWN.get(name, _KNOWN["mfql"]), known=name in _KNOWN)
 

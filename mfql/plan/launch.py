@@ -75,7 +75,7 @@ class TrainingJob:
 
     @property
     def refused(self) -> bool:
-        """Whether it ends before it trains anything: a seed that is refused holds up those beside it."""
+        """Whether the job ends before it trains anything: a seed that is refused holds up those beside it."""
         return any(outlook.fate is Fate.REFUSED for outlook in self.outlooks)
 
     @property
@@ -107,7 +107,7 @@ class ToyRun(Run):
 
     @cached_property
     def agent(self) -> str:
-        """Whose network and losses it trains."""
+        """The agent whose network and losses the training has."""
         return AGENT
 
     @cached_property
@@ -124,7 +124,7 @@ class ToyJob(TrainingJob):
 
     @property
     def parts(self) -> list[tuple[int, int]]:
-        """As of any training; what is known exactly is not trained."""
+        """Seeds that train together, and their steps; a distribution that is known exactly is not trained."""
         return [(len(self.run.seeds), self.run.steps)] if self.run.settings["policy"] == "flow" else []
 
 

@@ -44,11 +44,11 @@ class JobMemory:
     shared: float
 
     def total(self, seeds: int) -> float:
-        """Of a job of so many seeds: at most, but for the allowance."""
+        """The bytes of a job of so many seeds: at most, but for the allowance."""
         return self.rows + self.shared + seeds * (self.tail + self.seed)
 
     def certain(self, seeds: int, state: float) -> float:
-        """Of rows and state alone, without which no job starts."""
+        """The bytes of rows and state alone, without which no job starts."""
         return self.rows + seeds * (self.tail + state)
 
     def fitting(self, memory: float) -> int:
@@ -104,7 +104,7 @@ class _Sized:
         return self.takes.total(self.seeds)
 
     def too_large(self, memory: float) -> bool:
-        """Whether it cannot even hold its rows and its state."""
+        """Whether the card cannot even hold the job's rows and state."""
         return self.takes.certain(self.seeds, self.found.state) > memory
 
 

@@ -134,7 +134,7 @@ def _over_tasks(aggregate: pd.DataFrame, comparisons: pd.DataFrame) -> list[Mark
 
 
 def _count_apart(best: str, other: str, pairs: pd.DataFrame) -> str:
-    """On how many tasks the best method's interval lies above another's."""
+    """The number of tasks on which the best method's interval lies above another's."""
     forward = pairs[(pairs["method"] == best) & (pairs["baseline"] == other)]
     backward = pairs[(pairs["method"] == other) & (pairs["baseline"] == best)]
     above = (forward["apart"] & (forward["difference"] > 0)).sum() + (

@@ -73,7 +73,7 @@ class Table:
     rows: dict[tuple[str, str], dict[str, dict[str, dict[Any, Any]]]]
 
     def origins(self) -> set[str]:
-        """Where its numbers are from."""
+        """The origins of the table's numbers."""
         return {origin for cells in self.rows.values() for found in cells.values() for origin in found}
 
 

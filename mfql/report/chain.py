@@ -1,4 +1,4 @@
-"""From the runs' results to the page: the links that the commands take one by one, and `mfql report --partial` at once.
+"""The links from runs' results to the page, which the commands take one by one, and `mfql report --partial` at once.
 
 scores.csv  --aggregate-->  tables, figures, panels  --judge-->  verdicts, benchmark  --page-->  report.html
 """

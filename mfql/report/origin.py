@@ -36,12 +36,12 @@ def device(manifest: Manifest | None) -> str:
 
 
 def incomparable(manifests: Mapping[str, Manifest]) -> Differences:
-    """In what the runs of one method, task and stage differ that changes their numbers on purpose."""
+    """The differences between runs of one method, task and stage that change their numbers on purpose."""
     return _differences(manifests, _decisive)
 
 
 def mixed(manifests: Mapping[str, Manifest], by_task: Callable[[str], Set[str]]) -> dict[str, Differences]:
-    """In what the runs that one average takes differ.
+    """The differences between the runs that one average takes.
 
     Args:
         manifests: of the runs of one experiment, by name.

@@ -84,9 +84,9 @@ def split_paths(folder: str | Path, dataset: str) -> dict[str, Path]:
 
 
 def replayed(tasks: Iterable[Task]) -> list[str]:
-    """Of the tasks on one dataset the first by name, since a replay of recorded steps asks nothing of rewards; sorted.
+    """One task a dataset, the first by name, since a replay of recorded steps asks nothing of rewards; sorted.
 
-    Datasets of tasks of one's own have no states to replay from.
+    Those of suites whose files record no states are left out.
     """
     by_dataset = {task.dataset: task.name for task in sorted(tasks, key=attrgetter("name"), reverse=True)}
-    return sorted(name for name in by_dataset.values() if not isinstance(suite_of(name), Own))
+    return sorted(name for name in by_dataset.values() if suite_of(name).replayable)

@@ -13,6 +13,7 @@ from mfql.suites.suite import Row, Suite
 from mfql.tasks import Task
 
 if TYPE_CHECKING:
+    from mfql.data.layouts import Layout
     from mfql.data.replay import Recording
     from mfql.data.transitions import Dataset
     from mfql.envs.isolated import Isolated
@@ -33,6 +34,7 @@ class D4RL(Suite):
     """The tasks of D4RL 1.1 that this project has on today's MuJoCo; a task's dataset has the task's name."""
 
     name = "d4rl"
+    replayable = True
 
     @override
     def has(self, name: str) -> bool:
@@ -58,6 +60,12 @@ class D4RL(Suite):
         from mfql.envs.d4rl_package import dataset_url
 
         return dataset_url(dataset)
+
+    @override
+    def layout(self) -> Layout:
+        from mfql.data import layouts
+
+        return layouts.D4RL
 
     @override
     def load(self, task: Task, folder: str | Path) -> Dataset:

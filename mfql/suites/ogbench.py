@@ -15,6 +15,7 @@ from mfql.suites.suite import Row, Suite
 from mfql.tasks import Task
 
 if TYPE_CHECKING:
+    from mfql.data.layouts import Layout
     from mfql.data.replay import Recording
     from mfql.data.transitions import Dataset
     from mfql.envs.isolated import Isolated
@@ -48,6 +49,7 @@ class OGBench(Suite):
     """The single tasks of OGBench 1."""
 
     name = "ogbench"
+    replayable = True
 
     @override
     def has(self, name: str) -> bool:
@@ -85,9 +87,22 @@ class OGBench(Suite):
         return f"{DATASET_URL}/{path.name}"
 
     @override
+    def layout(self) -> Layout:
+        from mfql.data import layouts
+
+        return layouts.OGBENCH
+
+    @override
     def load(self, task: Task, folder: str | Path) -> Dataset:
         from mfql.data.ogbench import load
 
+        images = self.row(task.dataset).image is not None
+        if task.pixels != images:
+            raise UserError(
+                f"observations of {task.name} are {task.observations!r} in its task table, and {task.dataset} has"
+                f" {'images' if images else 'vectors of numbers'}",
+                f"Write {'pixels' if images else 'state'} there.",
+            )
         return load(task, folder)
 
     @override

@@ -13,6 +13,7 @@ from mfql.tasks import Task
 
 # A suite is asked on machines that have neither Gymnasium nor MuJoCo: its methods import what they need.
 if TYPE_CHECKING:
+    from mfql.data.layouts import Layout
     from mfql.data.replay import Recording
     from mfql.data.transitions import Dataset, Transitions
     from mfql.envs.isolated import Isolated
@@ -39,7 +40,7 @@ class Row:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of an observation as networks see it."""
+        """The shape of an observation as networks see it."""
         return self.image or (self.observation,)
 
 
@@ -47,10 +48,12 @@ class Suite(ABC):
     """A family of tasks whose environments are made, and whose datasets are read, in one way.
 
     Attributes:
-        name: as a policy's description has it.
+        name: the suite's name in the description of a policy.
+        replayable: whether its files record states of the simulator, so that `recording` is there.
     """
 
     name: str
+    replayable = False
 
     @abstractmethod
     def has(self, name: str) -> bool:
@@ -85,7 +88,10 @@ class Suite(ABC):
         Raises:
             UserError: it is not.
         """
-        raise UserError(f"{dataset} is published nowhere that this project knows", "Put its file where its row says.")
+        raise UserError(
+            f"{dataset} is published nowhere that this project knows",
+            "Put its file where its suite or its row says, and call `mfql data describe`.",
+        )
 
     @abstractmethod
     def load(self, task: Task, folder: str | Path) -> Dataset:
@@ -98,6 +104,10 @@ class Suite(ABC):
             UserError: a file is absent, damaged, changed, or belongs to another environment.
         """
 
+    def layout(self) -> Layout | None:
+        """How the suite's files are read without their environment; None where `load` alone reads them."""
+        return None
+
     def describe(self, task: Task, folder: str | Path) -> Mapping[str, Transitions]:
         """Check a dataset and write its description anew, by which it is known from then on.
 
@@ -105,14 +115,18 @@ class Suite(ABC):
             The transitions of each of its files, as training sees them.
 
         Raises:
-            UserError: as of `load`; or nothing says where the files come from.
+            UserError: as of `load`; or, of published files, nothing says where they come from.
         """
-        from mfql.data.description import describe_anew
+        from mfql.data.description import describe_anew, describe_rows
 
-        dataset, paths = self.load(task, folder), self.paths(folder, task.dataset)
-        describe_anew(folder, task.dataset, paths)
+        dataset, paths, layout = self.load(task, folder), self.paths(folder, task.dataset), self.layout()
         splits: dict[str, Transitions] = {"train": dataset, "val": dataset.val}
-        return {split: splits[split] for split in paths}
+        rows = {split: splits[split] for split in paths}
+        if layout:
+            describe_anew(folder, task.dataset, paths, layout)
+        else:
+            describe_rows(folder, task.dataset, paths, rows)
+        return rows
 
     def fetch(self, dataset: str, folder: str | Path, **options: Any) -> Path:
         """Bring the files of a dataset from where they are published, a mirror or a folder.
@@ -130,7 +144,8 @@ class Suite(ABC):
         from mfql.data.fetch import fetch
 
         paths = self.paths(folder, dataset)
-        fetch(dataset, folder, {path: self.address(dataset, path) for path in paths.values()}, **options)
+        files = {path: self.address(dataset, path) for path in paths.values()}
+        fetch(dataset, folder, files, layout=self.layout(), **options)
         return paths["train"]
 
     def replay(self, task: Task, folder: str | Path, rows: int) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def _update_peak(agent: Agent, state: TrainState, memory: Memory, draws: Mapping
 
 @torch.no_grad()
 def _acting_peak(agent: Agent, state: TrainState, memory: Memory, device: torch.device) -> int:
-    """Of acting in all episodes of an evaluation, and of the diagnostics on a batch after it."""
+    """The most bytes of acting in all episodes of an evaluation, and of the diagnostics on a batch after it."""
     settings, draw = agent.settings, agent.act_draw()
     shape = (1, settings.eval_episodes, *agent.observation_shape)
     seen = torch.zeros(shape, dtype=torch.uint8 if _sees_images(agent) else torch.float32, device=device)

@@ -140,7 +140,7 @@ class Normaliser:
 
     @classmethod
     def of(cls, dataset: Dataset, statistics: str) -> Normaliser:
-        """From a dataset's `valid` rows, or those `padded` with zero rows as the released code does; `none`: as is.
+        """The normaliser of a dataset's rows: `valid` ones, these `padded` with zeros as in released code, or `none`.
 
         A dimension that does not vary over the rows that count is divided by 1. Beside zero rows, one that is always
         the same number other than 0 does vary.

@@ -44,7 +44,7 @@ def _delayed(rows: Transitions, delay: int) -> np.ndarray:
 
 
 class OnlineRewards:
-    """The same of environments that step side by side.
+    """The rewards of a method's settings in environments that step side by side.
 
     Args:
         settings: the method's.

@@ -63,7 +63,7 @@ class Runs:
 
     @property
     def tasks(self) -> list[str]:
-        """Their tasks, in the plan's order."""
+        """The tasks of the points, in the plan's order."""
         return list(dict.fromkeys(point["task"] for point in self.points))
 
     def folder(self, point: Mapping[str, Any], seed: int) -> RunFolder:
@@ -72,7 +72,7 @@ class Runs:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """Their scores, as `mfql scores` tells them.
+        """The runs' scores, as `mfql scores` tells them.
 
         Raises:
             UserError: one is not finished, or they cannot be averaged.
@@ -200,7 +200,7 @@ def _row(point: Mapping[str, Any], measure: str, interval: Interval, by_seed: Ma
 
 
 def rank_correlation(first: pd.Series, second: pd.Series) -> float:
-    """Spearman's; not a number where one of them does not vary."""
+    """Spearman's rank correlation; not a number where one of them does not vary."""
     if first.nunique() < 2 or second.nunique() < 2:
         return float("nan")
     return float(first.corr(second, method="spearman"))

@@ -62,7 +62,7 @@ class Judged:
 
     @property
     def confidence(self) -> str:
-        """Ours in the claim as the paper makes it.
+        """Our confidence in the claim as the paper makes it.
 
         `high` where what holds here is the claim itself, `moderate` where it is the claim at a smaller size, one less
         where third parties found against it; `low` while undecided, `against` where it does not hold, `none` where

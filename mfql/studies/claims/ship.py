@@ -65,7 +65,7 @@ def ship(folder: Path, out: Path) -> int:
 
 
 def _small_files(folder: Path) -> Iterable[Path]:
-    """Of each folder all of these files, or none: what is left of a panel without its data is none."""
+    """The files of `_TABLES`, of each folder all or none: what is left of a panel without its data is none."""
     for name in _TABLES:
         top = folder / name
         # Panels of the scores are drawn anew from the tables.

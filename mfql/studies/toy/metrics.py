@@ -50,5 +50,5 @@ def modes_covered(samples: Tensor) -> int:
 
 
 def root_mean_square(differences: Tensor) -> float:
-    """Of the lengths of vectors `[N, 2]`."""
+    """The root mean square of the lengths of vectors `[N, 2]`."""
     return float(differences.double().square().sum(-1).mean().sqrt())

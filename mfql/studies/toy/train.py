@@ -173,14 +173,14 @@ class Known:
         self._function = function
 
     def train_to(self, step: int) -> None:
-        """Nothing: it is known."""
+        """Do nothing: the distribution is known."""
 
     def samples(self, row: int, noise: Tensor, steps: int) -> Tensor:
         """The function of the noise `[N, 2]`."""
         return self._function(noise)
 
     def average_velocity(self, row: int, at: Tensor, times: Tensor) -> None:
-        """It has none."""
+        """A known distribution has no average velocity: None."""
 
 
 class Look:

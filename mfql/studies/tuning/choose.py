@@ -70,7 +70,7 @@ class Candidate:
 
     @property
     def group(self) -> Group:
-        """Its runs as a group of scores."""
+        """The candidate's runs as a group of scores."""
         return Group.of_scores(list(self.scores.values()), list(self.episodes.values()))
 
     def interval(self, metric: str) -> Interval:
