@@ -283,13 +283,15 @@ def _speed(files: Sequence[Path]) -> list[dict[str, Any]]:
 
 def _sections(options: Options, methods: Collection[str], out: Path) -> dict[str, list[dict[str, Any]]]:
     """The panels of scores and others by section, those of `SECTIONS` first, with what the page shows of them."""
+    roots = [(options.drawn or options.aggregates, options.aggregates)]
+    roots += [(options.panels, options.panels)] if options.panels else []
     panels: dict[Path, tuple[Panel, Path]] = {}
-    for place, home in ((options.drawn or options.aggregates, options.aggregates), (options.panels, options.panels)):
-        for panel in read_panels(place) if place and home else []:
+    for root, home in roots:
+        for panel in read_panels(root):
             panels.setdefault(panel.folder.resolve(), (panel, home))  # The scores' may lie below the others'.
     found: dict[str, list[dict[str, Any]]] = {section: [] for section in SECTIONS}
-    for number, (panel, home) in enumerate(panels.values(), start=1):
-        found.setdefault(panel.section, []).append(_panel(panel, home, f"panel-{number}", methods, out))
+    for place, (panel, home) in enumerate(panels.values(), start=1):
+        found.setdefault(panel.section, []).append(_panel(panel, home, f"panel-{place}", methods, out))
     return found
 
 
