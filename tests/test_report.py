@@ -461,6 +461,14 @@ def test_a_new_figure_is_one_module_and_one_rule(tmp_path: Path) -> None:
     assert headings == ["Lengths of episodes"]  # The scores' own figures stand in no second section.
 
 
+def test_a_panel_in_a_section_of_the_scores_is_shown_where_the_scores_have_none(tmp_path: Path) -> None:
+    text = Text("Mine", "Why?", "A number.", "snakemake mine")
+    for section in ("curves", "over_tasks", "cost"):
+        write_panel(tmp_path / section / "mine", None, pd.DataFrame({"x": [1]}), text)
+    page = page_from(tmp_path, [write_run(tmp_path, [50.0])], panels=tmp_path)  # one task, no cost
+    assert Page(page).text.count("Mine Why?") == 3
+
+
 @pytest.mark.slow
 def test_tables_without_the_scores_panels_make_the_same_page_and_stay_as_they_are(tmp_path: Path) -> None:
     chain.collect(write_quickstart(tmp_path), tmp_path / "scores.csv")
