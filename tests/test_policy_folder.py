@@ -164,7 +164,7 @@ def test_a_policy_of_an_earlier_version_gets_the_bounds_of_its_extension_or_is_r
     assert "Name the extension" in str(caught.value)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "results" / "shipped" / "runs").glob("**/policy")), ids=str)
+@pytest.mark.parametrize("path", sorted((ROOT / "shipped" / "runs").glob("**/policy")), ids=str)
 def test_shipped_policies_are_loaded(path: Path) -> None:
     policy = load_policy(path)
     (size,) = policy.actor.agent.observation_shape

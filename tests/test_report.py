@@ -17,11 +17,11 @@ import pytest
 
 from mfql.cli import main
 from mfql.errors import UserError
-from mfql.report import aggregate, published, score_panels
+from mfql.report import aggregate, chain, published, score_panels
 from mfql.report.answer import answer
 from mfql.report.cli import add_commands
 from mfql.report.cost import cost as cost_of
-from mfql.report.html import FEW_METHODS, Options, page_of, write_report
+from mfql.report.html import FEW_METHODS, Options, page_of, read_tables, write_report
 from mfql.report.panels import Text, read_panels, write_panel
 from mfql.report.provenance import mixtures
 from mfql.report.scores import collect, write_scores
@@ -370,6 +370,72 @@ def test_what_the_filter_needs_is_on_every_row(study: tuple[Path, str]) -> None:
     assert f'data-suite="ogbench" data-task="{CUBE[0]}"' in text
     assert re.search(r'<input type="checkbox" name="suite" value="ogbench">', text)
     assert len(re.findall(r'name="method" value="', text)) == 4 + 7 + 1  # ours, published only, from outside
+
+
+LENGTHS = """
+import sys
+from pathlib import Path
+import pandas as pd
+from mfql.report.drawing import drawing, grid, intervals, styles
+from mfql.report.panels import Text, write_panel
+
+scores, panel = pd.read_csv(sys.argv[1]), Path(sys.argv[2])
+of_method = scores[scores["metric"] == "length"].groupby("method")["value"]
+lengths = of_method.agg(value="mean", low="min", high="max").reset_index()
+with drawing():
+    figure, (axes,) = grid(1, 1, 2.0)
+    for place, (method, own) in enumerate(lengths.groupby("method")):
+        intervals(axes, [place], own, styles(lengths["method"])[method])
+    text = Text("Lengths of episodes", "How long are they?", "Mean and range over evaluations.", "snakemake lengths")
+    write_panel(panel.parent, figure, lengths, text)
+"""
+RULE = """
+rule lengths:
+    input: "results/study/scores.csv"
+    output: "results/study/lengths_of_episodes/all/panel.json"
+    shell: "PYTHON lengths.py {input} {output}"
+"""
+
+
+@pytest.mark.slow
+def test_a_new_figure_is_one_module_and_one_rule(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    chain.collect(write_quickstart(results), results / "study/scores.csv")
+    (tmp_path / "lengths.py").write_text(LENGTHS)
+    (tmp_path / "Snakefile").write_text(RULE.replace("PYTHON", sys.executable))
+    snakemake = [sys.executable, "-m", "snakemake", "--cores", "1", "lengths"]
+    subprocess.run(snakemake, cwd=tmp_path, check=True, capture_output=True)
+    chain.aggregate(results / "study/scores.csv", results / "study/aggregate")
+    options = Options(results, results / "study/aggregate", panels=results / "study")
+    chain.page(results / "study/scores.csv", results / "study/report.html", options)
+    page = Page((results / "study/report.html").read_text())
+    assert "Lengths of episodes How long are they?" in page.text
+    assert "Made by snakemake lengths" in page.text
+    assert "lengths_of_episodes/all/figure.svg" in page.links
+    headings = re.findall(r'<li><a href="#section-1">([^<]*)</a>', (results / "study/report.html").read_text())
+    assert headings == ["Lengths of episodes"]  # The scores' own figures stand in no second section.
+
+
+def test_a_panel_in_a_section_of_the_scores_is_shown_where_the_scores_have_none(tmp_path: Path) -> None:
+    text = Text("Mine", "Why?", "A number.", "snakemake mine")
+    for section in ("curves", "over_tasks", "cost"):
+        write_panel(tmp_path / section / "mine", None, pd.DataFrame({"x": [1]}), text)
+    page = page_from(tmp_path, [write_run(tmp_path, [50.0])], panels=tmp_path)  # one task, no cost
+    assert Page(page).text.count("Mine Why?") == 3
+
+
+@pytest.mark.slow
+def test_tables_without_the_scores_panels_make_the_same_page_and_stay_as_they_are(tmp_path: Path) -> None:
+    chain.collect(write_quickstart(tmp_path), tmp_path / "scores.csv")
+    folder = tmp_path / "aggregate"
+    aggregate.write(collect(write_quickstart(tmp_path)), folder)
+    before = sorted(folder.rglob("*"))
+    chain.page(tmp_path / "scores.csv", tmp_path / "report.html", Options(tmp_path, folder))
+    assert sorted(folder.rglob("*")) == before
+    score_panels.write(read_tables(folder), folder)
+    chain.page(tmp_path / "scores.csv", tmp_path / "again.html", Options(tmp_path, folder))
+    assert (tmp_path / "report.html").read_text() == (tmp_path / "again.html").read_text()
+    assert "Learning curves" in (tmp_path / "again.html").read_text()
 
 
 def test_a_panel_without_its_description_or_with_a_part_missing_is_not_shown_or_refused(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ scores.csv  --aggregate-->  tables, figures, panels  --judge-->  verdicts, bench
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mfql.errors import UserError
@@ -67,11 +69,16 @@ def judge(scores_file: Path, results: Path, compared: References, outside: Seque
 
 
 def page(scores_file: Path, out: Path, options: html.Options) -> None:
-    """Write the page from the scores and from what the links before wrote."""
+    """Write the page from the scores and from what the links before wrote.
+
+    The scores' panels are drawn for this page alone where the aggregates have none: shipped, or of an earlier version.
+    """
     tables = html.read_tables(options.aggregates)
-    if not panel_files(options.aggregates):  # a folder of an earlier version
-        score_panels.write(tables, options.aggregates)
-    html.write_report(scores.read_scores(scores_file), tables, out, options)
+    with TemporaryDirectory() as drawn:
+        if not panel_files(options.aggregates):
+            score_panels.write(tables, drawn)
+            options = replace(options, drawn=Path(drawn))
+        html.write_report(scores.read_scores(scores_file), tables, out, options)
 
 
 def partial(configuration: Mapping[str, Any], config_dir: Path, results: Path, speed: Sequence[Path] = ()) -> Path:

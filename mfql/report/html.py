@@ -46,7 +46,7 @@ class Options:
 
     Attributes:
         results: the folder that holds `runs/`, for the manifests.
-        aggregates: the folder of `mfql aggregate`, with the panels of the scores.
+        aggregates: the folder of `mfql aggregate`.
         partial: whether to report what is finished and list the rest, instead of refusing.
         expected: the ranges of `mfql.report.expected.read_expected`.
         targets: the `evaluation.json` of every run that was asked for.
@@ -56,6 +56,7 @@ class Options:
         panels: the folder below which panels lie.
         speed: results files of `python -m benchmarks`.
         config_dir: folder of `methods/`, whose files say which settings differ by task on purpose.
+        drawn: the folder below which the panels of the scores lie, if not that of the aggregates.
     """
 
     results: Path
@@ -68,6 +69,7 @@ class Options:
     panels: Path | None = None
     speed: Sequence[Path] = ()
     config_dir: Path = Path("config")
+    drawn: Path | None = None
 
 
 def read_tables(folder: str | Path) -> dict[str, pd.DataFrame]:
@@ -149,7 +151,7 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
             few_seeds=FEW_SEEDS if few else None,
             cost=tables["cost"].to_dict("records"),
             speed=_speed(options.speed),
-            sections=_sections([options.aggregates, options.panels], methods, out),
+            sections=_sections(options, methods, out),
             strips=_strips(run_table, options.results, out),
             confidence=round(100 * CONFIDENCE),
             data=_link(options.aggregates, out),
@@ -281,15 +283,17 @@ def _speed(files: Sequence[Path]) -> list[dict[str, Any]]:
     return found
 
 
-def _sections(roots: Iterable[Path | None], methods: Iterable[str], out: Path) -> dict[str, list[dict[str, Any]]]:
-    """The panels below these folders by section, those of `SECTIONS` first, with what the page shows of them."""
-    found: dict[str, list[dict[str, Any]]] = {section: [] for section in SECTIONS}
-    panels: dict[Path, Panel] = {}
-    for root in filter(None, roots):
+def _sections(options: Options, methods: Collection[str], out: Path) -> dict[str, list[dict[str, Any]]]:
+    """The panels of scores and others by section, those of `SECTIONS` first, with what the page shows of them."""
+    roots = [(options.drawn or options.aggregates, options.aggregates)]
+    roots += [(options.panels, options.panels)] if options.panels else []
+    panels: dict[Path, tuple[Panel, Path]] = {}
+    for root, home in roots:
         for panel in read_panels(root):
-            panels.setdefault(panel.folder.resolve(), panel)  # a folder of scores may lie below the other
-    for place, panel in enumerate(panels.values(), start=1):
-        found.setdefault(panel.section, []).append(_panel(panel, f"panel-{place}", set(methods), out))
+            panels.setdefault(panel.folder.resolve(), (panel, home))  # The scores' may lie below the others'.
+    found: dict[str, list[dict[str, Any]]] = {section: [] for section in SECTIONS}
+    for place, (panel, home) in enumerate(panels.values(), start=1):
+        found.setdefault(panel.section, []).append(_panel(panel, home, f"panel-{place}", methods, out))
     return found
 
 
@@ -297,7 +301,7 @@ def _heading(section: str) -> str:
     return SECTIONS.get(section, section.replace("_", " ").capitalize())
 
 
-def _panel(panel: Panel, name: str, methods: Collection[str], out: Path) -> dict[str, Any]:
+def _panel(panel: Panel, home: Path, name: str, methods: Collection[str], out: Path) -> dict[str, Any]:
     drawn = panel.folder / f"{FIGURE}.svg"
     shown: Markup | None = None
     if panel.has_figure:
@@ -306,16 +310,17 @@ def _panel(panel: Panel, name: str, methods: Collection[str], out: Path) -> dict
         small = drawn.stat().st_size <= LARGE_FIGURE
         picture = inlined(drawn.read_text(), name, label) if small else _image(drawn.with_suffix(".png"), label)
         shown = Markup(picture)
-    whole = panel.text.whole
-    files = [f"{whole}.csv" if whole else DATA]
-    files += [f"{whole or FIGURE}.{kind}" for kind in ("svg", "png") if panel.has_figure]
+    whole = home / panel.text.whole if panel.text.whole else None
+    files = {"csv": Path(f"{whole}.csv") if whole else panel.folder / DATA}
+    if panel.has_figure:
+        files |= {kind: Path(f"{whole or panel.folder / FIGURE}.{kind}") for kind in ("svg", "png")}
     table = panel.table
     return {
         "name": name,
         "text": panel.text,
         "methods": {method: stage for method, stage in panel.text.methods.items() if method in methods},
         "svg": shown,
-        "links": {Path(file).suffix[1:]: _link(panel.folder / file, out) for file in files},
+        "links": {kind: _link(file, out) for kind, file in files.items()},
         "columns": None if table is None else list(table.columns),
         "rows": None if table is None else table.to_numpy().tolist(),
     }

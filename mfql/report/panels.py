@@ -44,8 +44,8 @@ class Text:
         methods: of a figure of methods these, each with the stage whose evidence its name leads to, or an empty one.
             The page shows such a figure with the methods' key and without question, table and command.
         task: the task that the panel is of, by which the page is filtered; empty for several.
-        whole: the address, without a suffix, of the picture that the figure is a part of, from the panel's folder; the
-            page links the picture's files instead of the part's.
+        whole: the picture that the figure is a part of, as a name without a suffix in the folder that has the sections;
+            the page links the picture's files instead of the part's.
     """
 
     title: str

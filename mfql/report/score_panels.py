@@ -78,7 +78,7 @@ def _curves(table: pd.DataFrame) -> Iterator[Made]:
     for (task, curve), part in table.groupby(["task", "curve"]):
         stages = {method: own["stage"].iloc[-1] for method, own in split(part, "method").items()}
         name = f"{task}/{str(curve).replace(' ', '-')}"
-        text = Text(f"{task}, {curve}", question, "", COMMAND, stages, str(task), "../../../curves")
+        text = Text(f"{task}, {curve}", question, "", COMMAND, stages, str(task), "curves")
         yield f"curves/{name}", part, figures.curves, text
 
 
@@ -121,4 +121,4 @@ def _cost(table: pd.DataFrame) -> Iterator[Made]:
 
 
 def _of_methods(title: str, question: str, caption: str, name: str, methods: Any) -> Text:
-    return Text(title, question, caption, COMMAND, dict.fromkeys(sorted(set(methods)), ""), whole=f"../../{name}")
+    return Text(title, question, caption, COMMAND, dict.fromkeys(sorted(set(methods)), ""), whole=name)
