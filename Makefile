@@ -64,17 +64,18 @@ endif
 
 # uv installs there what pip does in .venv: it keeps one copy of what the environments have in common. torch's build is that
 # of .venv, where TORCH named it.
-test-pythons: $(DEVELOPMENT)  ## the quick part of the tests on every supported Python of the machine but that of .venv
+test-pythons: $(DEVELOPMENT)  ## the quick part of the tests on every supported Python of the machine but that of .venv (PYTHONS="3.13": on these)
 	@own=$$($(VENV)/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); tested=; \
 	for python in $$($(VENV)/bin/python tests/support/pythons.py); do \
 		release=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 		[ "$$release" != "$$own" ] || continue; \
+		case " $(or $(PYTHONS),$$release) " in *" $$release "*) ;; *) continue ;; esac; \
 		$(MAKE) --no-print-directory test-quick PYTHON="$$python" VENV="$(VENV)-$$release" \
 			$(if $(TORCH)$(TORCH_INDEX),,$(patsubst $(TORCH_PINNED)-%,TORCH=%,$(wildcard $(TORCH_PINNED)-[a-z]*))) \
 			PIP="VIRTUAL_ENV=$(abspath $(VENV))-$$release $(abspath $(VENV))/bin/uv pip --quiet" || exit; \
 		tested="$$tested $$release"; \
 	done; \
-	echo "Python $$own: all tests;$${tested:+ quick part:$$tested;} looked for 3.11, 3.12 and 3.13"
+	echo "Python $$own: all tests;$${tested:+ quick part:$$tested;} looked for $(or $(PYTHONS),3.11, 3.12 and 3.13)"
 
 test-quick: $(DEVELOPMENT)
 	@$(VENV)/bin/python -c 'import platform, torch; print(f"Python {platform.python_version()}, torch {torch.__version__}")'
