@@ -175,7 +175,7 @@ def kill(launch: Launch) -> None:
     (trainer,) = (
         process
         for process in psutil.process_iter(["cmdline", "cwd"])
-        if (process.info["cmdline"] or [])[2:5] == ["train", "--method", FLOW_BC]
+        if f"train --method {FLOW_BC}" in " ".join((process.info["cmdline"] or [])[2:])
         and process.info["cwd"] == str(launch.project.folder)
     )
     trainer.kill()
