@@ -22,7 +22,7 @@ import torch
 
 import mfql.data.fetch as fetching
 from mfql import locks
-from mfql.envs import vector
+from mfql.evaluation import vector
 from mfql.suites import split_paths
 from tests.support.faults import (
     EPISODE,
