@@ -182,7 +182,8 @@ def test_asked_to_end_alone_snakemake_lets_its_jobs_finish(place: Place) -> None
 
 def test_of_two_working_copies_that_share_results_one_trains_and_the_other_takes_the_result(place: Place) -> None:
     project, sharing = place.project("one"), place.project("other")
-    (project.folder / "results/runs").mkdir()
+    (project.folder / "results/runs").mkdir(parents=True)
+    (sharing.folder / "results").mkdir()
     (sharing.folder / "results/runs").symlink_to(project.folder / "results/runs")
     first = place.launch(project)
     trainer = first.trainer()
