@@ -132,9 +132,9 @@ def declared_version(agent: str) -> int:
         UserError: there is no such agent, or its file cannot be run here.
     """
     lineage = agent_class(agent).__mro__
-    own = [cls for cls in lineage if cls.__module__ == lineage[0].__module__]
-    versions = [vars(cls)["training_version"] for cls in own if "training_version" in vars(cls)] or [1]
-    return int(versions[0]) + sum(vars(cls).get("training_version", 1) - 1 for cls in lineage if cls not in own)
+    of_file = [cls for cls in lineage if cls.__module__ == lineage[0].__module__]
+    versions = [vars(cls)["training_version"] for cls in of_file if "training_version" in vars(cls)] or [1]
+    return int(versions[0]) + sum(vars(cls).get("training_version", 1) - 1 for cls in lineage if cls not in of_file)
 
 
 def training_version(agent: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from difflib import get_close_matches
 
 
@@ -15,6 +16,25 @@ class UserError(Exception):
 
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(f"{message}\n  {remedy}" if remedy else message)
+
+
+def warn(message: str, remedy: str = "") -> None:
+    """Say on stderr what is odd, though nothing forbids to go on.
+
+    Args:
+        message: what is odd and where; names the file, key or value.
+        remedy: what to do about it if it is not meant.
+    """
+    _say("warning", message, remedy)
+
+
+def note(message: str) -> None:
+    """Say on stderr what was read as something else than it literally is."""
+    _say("note", message)
+
+
+def _say(kind: str, message: str, remedy: str = "") -> None:
+    print(f"mfql: {kind}: {message}{f'{chr(10)}  {remedy}' if remedy else ''}", file=sys.stderr, flush=True)
 
 
 def unknown(kind: str, name: str, known: list[str], where: str = "") -> UserError:

@@ -132,6 +132,6 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def identity_of(value: Any) -> str:
+def hash_of(value: Any) -> str:
     """A 16-digit hexadecimal hash of a JSON-serialisable value; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -20,7 +20,7 @@ import yaml
 from mfql.declared import agent_stages, checked_settings, training_version
 from mfql.errors import UserError, unknown
 from mfql.extensions import METHODS, files, find
-from mfql.files import identity_of
+from mfql.files import hash_of
 from mfql.settings import STAGES, Settings, identified
 from mfql.tables import as_value, find_row, own_columns, value_text
 from mfql.tasks import SOURCED, Task, find_task, simulation_version
@@ -209,7 +209,7 @@ def settings_hash(method: str, task: str, stage: str, config_dir: str | Path = "
         hashed.append(f"simulation_version {simulation}")
     if start is not None:
         hashed.append(identified(declared_settings(method, task, start, config_dir)[1].as_dict()))
-    return identity_of(hashed)
+    return hash_of(hashed)
 
 
 def checkpoint_stage(method: str, task: str, config_dir: str | Path = "config") -> str | None:

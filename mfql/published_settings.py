@@ -174,14 +174,14 @@ def _reconcile(method: Baseline, found: Found, tasks: Mapping[str, Task]) -> Non
         exact = [key for key in keys if found.sources[key] == _SOURCES["exact"]]
         agreed = 2 * count > len(keys) and all(found.cells[key] == common for key in exact)
         for key in keys:
-            own = found.cells[key]
+            cell = found.cells[key]
             if key in exact:
                 continue
             if not agreed:
-                found.doubtful[key] = f"as read by OCR, and its dataset's tasks differ: {' '.join(own)}"
-            elif own != common:
+                found.doubtful[key] = f"as read by OCR, and its dataset's tasks differ: {' '.join(cell)}"
+            elif cell != common:
                 found.cells[key] = common
-                found.sources[key] += f"; corrected from {' '.join(own)}, since its dataset's other tasks have this"
+                found.sources[key] += f"; corrected from {' '.join(cell)}, since its dataset's other tasks have this"
 
 
 def _rows(method: Baseline, found: Found, tasks: Mapping[str, Task]) -> list[list[str]]:

@@ -16,6 +16,8 @@ import hypothesis
 import pytest
 
 from mfql.extensions import VARIABLE
+from tests.support.page import COMMANDS, FILES
+from tests.support.project import clone
 from tests.support.training_runs import MINIATURE, SHORT, Workplace
 
 # Known to this process and to all that it starts.
@@ -108,3 +110,19 @@ def _train(folder: Path) -> None:
         place.method(method, SHORT)
         place.train_here(method, "offline", seeds)
     place.train_here("first", "online", (0,))
+
+
+@pytest.fixture(scope="session")
+def lab(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """The page's folder `mylab` with its data, beside the project's, to be read; Minari's datasets beside both."""
+
+    def make(folder: Path) -> None:
+        clone(folder / "mfql")
+        for name, content in FILES.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(content)
+        (command,) = [command for command in COMMANDS if command.endswith("collect.py")]
+        environment = os.environ | {"MINARI_DATASETS_PATH": str(folder / "minari")}
+        subprocess.run([sys.executable, *command.split()[1:]], cwd=folder / "mfql", env=environment, check=True)
+
+    return made_once("lab", make)

@@ -9,7 +9,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium
@@ -39,27 +38,11 @@ from tests.support.equal_runs import final_state
 from tests.support.own_tasks import BOUNDED, VECTOR, registered, table
 from tests.support.page import COMMANDS, FILES
 from tests.support.plain_loop import played
-from tests.support.project import Project, clone
+from tests.support.project import Project
 from tests.support.training_runs import MINIATURE, TASK, Workplace
 from tests.support.without_torch import BLOCK
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="session")
-def lab(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
-    """The page's folder `mylab` with its data, beside the project's, to be read; Minari's datasets beside both."""
-
-    def make(folder: Path) -> None:
-        clone(folder / "mfql")
-        for name, content in FILES.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(content)
-        (command,) = [command for command in COMMANDS if command.endswith("collect.py")]
-        environment = os.environ | {"MINARI_DATASETS_PATH": str(folder / "minari")}
-        subprocess.run([sys.executable, *command.split()[1:]], cwd=folder / "mfql", env=environment, check=True)
-
-    return made_once("lab", make)
 
 
 @pytest.fixture

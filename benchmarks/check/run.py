@@ -22,7 +22,7 @@ from benchmarks.results import ROOT, Found, LeftOut, Measurement, command, docum
 from benchmarks.run import compiled_code_in
 from benchmarks.tables import goals_table, part_tables
 from mfql.cli import EXIT_CONTINUE
-from mfql.files import identity_of, read_json, sha256, write_json
+from mfql.files import hash_of, read_json, sha256, write_json
 from mfql.locks import locked
 from mfql.training.provenance import machine as hardware
 
@@ -164,7 +164,7 @@ def key(check: Check) -> dict[str, Any]:
 def _code() -> str:
     """The hash of the files that decide: known without git, and for changes that are not committed too."""
     paths = sorted({path for pattern in _CODE for path in ROOT.glob(pattern) if path.is_file()})
-    return identity_of([f"{path.relative_to(ROOT)} {sha256(path)}" for path in paths])
+    return hash_of([f"{path.relative_to(ROOT)} {sha256(path)}" for path in paths])
 
 
 def gathered(check: Check) -> Document:

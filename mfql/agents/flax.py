@@ -108,7 +108,7 @@ def _policy_place(name: str, hidden: int, blocks: int) -> Place | None:
     block, part = int(match[1]), match[2]
     if part == "Dense_0":
         return Place("policy", f"modulation.{leaf}", slice(6 * block * hidden, 6 * (block + 1) * hidden))
-    own = {
+    parameter = {
         "Attention_0/qkv": f"value.{leaf}",
         "Attention_0/Dense_0": f"attention_out.{leaf}",
         "MlpBlock_0/Dense_0": f"mlp_in.{leaf}",
@@ -118,10 +118,10 @@ def _policy_place(name: str, hidden: int, blocks: int) -> Place | None:
         "Attention_0/RMSNorm_0": None,
         "Attention_0/RMSNorm_1": None,
     }[part]
-    if own is None:
+    if parameter is None:
         return None
     # Side by side are the projections of query, key and value, of which one token needs the last.
-    return Place("policy", f"block{block}.{own}", taken=slice(-hidden, None) if "qkv" in part else _ALL)
+    return Place("policy", f"block{block}.{parameter}", taken=slice(-hidden, None) if "qkv" in part else _ALL)
 
 
 def _group_layouts(agent: Agent) -> dict[str, Layout]:

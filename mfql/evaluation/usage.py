@@ -63,14 +63,14 @@ def _environment(suite: Suite, task_name: str, env: Isolated) -> dict[str, Any]:
 
 
 def _own(task: Task) -> dict[str, Any]:
-    own = task.registered
-    assert own is not None  # The task is one of those that have an environment of their own.
+    registered = task.registered
+    assert registered is not None  # The task is one of those that have an environment of their own.
     return {
-        **{column: getattr(own, column) for column in _ROW},
+        **{column: getattr(registered, column) for column in _ROW},
         "metric": task.metric,
         # Names alone: where they lay on the machine that trained says nothing elsewhere, and is nobody's business.
-        "folder": own.folder.name if own.folder else None,
-        "registered_by": own.env_id.partition(":")[0] if ":" in own.env_id else None,
+        "folder": registered.folder.name if registered.folder else None,
+        "registered_by": registered.env_id.partition(":")[0] if ":" in registered.env_id else None,
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from mfql.declared import training_version
 from mfql.errors import UserError
-from mfql.files import identity_of, read_json, sha256, write_json
+from mfql.files import hash_of, read_json, sha256, write_json
 from mfql.settings import LATER, identified, later_facts
 from mfql.tasks import simulation_version
 
@@ -195,7 +195,7 @@ def identity_in(described: Mapping[str, Any]) -> str:
         KeyError: an entry is absent.
     """
     parent = described["starts_from"]
-    return identity_of(
+    return hash_of(
         {
             "agent": described["agent"],
             "training_version": described["training_version"],

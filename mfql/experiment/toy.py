@@ -14,7 +14,7 @@ from typing import Any
 from mfql.declared import training_version
 from mfql.errors import unknown
 from mfql.experiment.schema import check
-from mfql.files import identity_of, read_yaml
+from mfql.files import hash_of, read_yaml
 from mfql.methods import split_method
 from mfql.placeholder import without_torch
 from mfql.settings import Settings, build_settings, identified
@@ -88,7 +88,7 @@ def training_identity(document: Mapping[str, Any], method: str, size: str, where
         UserError: as of `training_settings`.
     """
     settings, seeds = training_settings(document, method, size, where)
-    return identity_of([identified(settings.as_dict()), seeds, training_version(AGENT)])
+    return hash_of([identified(settings.as_dict()), seeds, training_version(AGENT)])
 
 
 def read_configuration(path: str | Path) -> dict[str, Any]:

@@ -43,12 +43,12 @@ def answer(tables: dict[str, pd.DataFrame]) -> list[Markup]:
 
 def _on_task(task: str, tasks: pd.DataFrame, comparisons: pd.DataFrame) -> list[Markup]:
     """The sentences on one task; a pretrain stage speaks through the rise that follows it, if one does."""
-    own = tasks[tasks["task"] == task]
-    stages = [stage for stage in STAGES if (own["stage"] == stage).any()]
+    on_task = tasks[tasks["task"] == task]
+    stages = [stage for stage in STAGES if (on_task["stage"] == stage).any()]
     sentences = []
     for stage in [stage for stage in stages if stage != "pretrain"] or stages:
-        scores = own[(own["stage"] == stage) & (own["metric"] == "score")]
-        rises = own[(own["stage"] == stage) & (own["metric"] == "rise")]
+        scores = on_task[(on_task["stage"] == stage) & (on_task["metric"] == "score")]
+        rises = on_task[(on_task["stage"] == stage) & (on_task["metric"] == "rise")]
         if len(rises):
             sentences.append(_rises(task, scores, rises))
         if rises.empty or len(scores) > 1:
@@ -79,11 +79,13 @@ def _score(row: Row) -> Markup:
 
 def _apart(best: str, pairs: pd.DataFrame) -> str:
     """Whether the best method's interval is apart from the others', in words."""
-    own = pairs[(pairs["method"] == best) | (pairs["baseline"] == best)]
-    overlapping = [row["baseline"] if row["method"] == best else row["method"] for row in _rows(own[~own["apart"]])]
-    if own.empty:
+    compared = pairs[(pairs["method"] == best) | (pairs["baseline"] == best)]
+    overlapping = [
+        row["baseline"] if row["method"] == best else row["method"] for row in _rows(compared[~compared["apart"]])
+    ]
+    if compared.empty:
         return ""
-    if len(own) == 1:
+    if len(compared) == 1:
         return ": intervals overlap" if overlapping else ": intervals apart"
     if not overlapping:
         return f": {best}’s interval is apart from all others"

@@ -91,8 +91,8 @@ def benchmark(
     Returns:
         The columns `COLUMNS`.
     """
-    own = verdicts[verdicts["scope"] == "task"]
-    asked = dict(zip(zip(own["task"], own["stage"], strict=True), own["unit"], strict=True))
+    on_tasks = verdicts[verdicts["scope"] == "task"]
+    asked = dict(zip(zip(on_tasks["task"], on_tasks["stage"], strict=True), on_tasks["unit"], strict=True))
     rows = [
         {
             **_place(row["task"], row["stage"], asked, tasks),
@@ -103,10 +103,10 @@ def benchmark(
             **{key: row[key] for key in ("low", "high", "std", "seeds")},
             "source": "",
         }
-        for row in own.to_dict("records")
+        for row in on_tasks.to_dict("records")
     ]
     trained: dict[str, list[str]] = {}
-    for method in own["method"].unique():
+    for method in on_tasks["method"].unique():
         trained.setdefault(reproduced_name(method), []).append(method)
     for number in published.values():
         if number.at_hand and (number.task, number.stage) in asked:
@@ -188,14 +188,14 @@ def _row(
 
 
 def _place(task: str, stage: str, asked: Mapping[tuple[str, str], str], tasks: Mapping[str, Task]) -> dict[str, str]:
-    own = tasks[task]
+    asked_task = tasks[task]
     unit = asked[task, stage]
     return {
         "stage": stage,
         "unit": unit,
         "scope": TASK,
-        "suite": own.suite,
-        "environment": own.environment,
+        "suite": asked_task.suite,
+        "environment": asked_task.environment,
         "task": task,
     }
 

@@ -49,9 +49,9 @@ def bootstrap(packs: Sequence[Array], statistic: Statistic, extent: int = 1) -> 
             [random.randint(0, len(pack), pack.shape) for pack in packs]
             for _ in range(min(at_once, REPETITIONS - begin))
         ]
-        rows = [np.stack(own) for own in zip(*drawn, strict=True)]
+        rows = [np.stack(of_pack) for of_pack in zip(*drawn, strict=True)]
         resampled.append(
-            statistic(*(pack[own, np.arange(pack.shape[1])] for pack, own in zip(packs, rows, strict=True)))
+            statistic(*(pack[chosen, np.arange(pack.shape[1])] for pack, chosen in zip(packs, rows, strict=True)))
         )
     tail = 100 * (1 - CONFIDENCE) / 2
     return np.vstack([value[None], np.percentile(np.concatenate(resampled), [tail, 100 - tail], axis=0)])

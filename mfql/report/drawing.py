@@ -100,28 +100,28 @@ def grid(
     return figure, list(axes.flat[:count])
 
 
-def line(axes: Axes, x: Places, own: pd.DataFrame, style: Style, marker: bool = True) -> list[Artist]:
-    """A line with its interval as a band; `own` has value, low and high, in the order of `x`."""
+def line(axes: Axes, x: Places, rows: pd.DataFrame, style: Style, marker: bool = True) -> list[Artist]:
+    """A line with its interval as a band; `rows` has value, low and high, in the order of `x`."""
     look: dict[str, Any] = {"color": style.colour, "dashes": style.dashes, "marker": style.marker if marker else ""}
-    (drawn,) = axes.plot(x, own["value"], markersize=4, linewidth=1.8, **look)
-    return [drawn, axes.fill_between(x, own["low"], own["high"], color=style.colour, alpha=0.16, linewidth=0)]
+    (drawn,) = axes.plot(x, rows["value"], markersize=4, linewidth=1.8, **look)
+    return [drawn, axes.fill_between(x, rows["low"], rows["high"], color=style.colour, alpha=0.16, linewidth=0)]
 
 
 def intervals(
-    axes: Axes, at: Places, own: pd.DataFrame, style: Style, axis: str = "x", joined: bool = False
+    axes: Axes, at: Places, rows: pd.DataFrame, style: Style, axis: str = "x", joined: bool = False
 ) -> list[Artist]:
     """Marks with their intervals as bars; one without an interval has none.
 
     Args:
         at: their places on the other axis.
-        own: with value, low and high, in the order of `at`.
+        rows: with value, low and high, in the order of `at`.
         axis: along which the values lie, `x` or `y`.
         joined: by a line.
     """
-    reach = np.nan_to_num(np.abs([own["value"] - own["low"], own["high"] - own["value"]]))
+    reach = np.nan_to_num(np.abs([rows["value"] - rows["low"], rows["high"] - rows["value"]]))
     look: dict[str, Any] = {"color": style.colour, "marker": style.marker, f"{axis}err": reach}
     look |= {"dashes": style.dashes or (None, None)} if joined else {"linestyle": ""}
-    x, y = (own["value"], at) if axis == "x" else (at, own["value"])
+    x, y = (rows["value"], at) if axis == "x" else (at, rows["value"])
     mark, ends, bars = axes.errorbar(x, y, linewidth=1.6 if joined else 2, capsize=3, **look)
     return [mark, *ends, *bars]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from itertools import groupby
 from typing import Any
 
-from mfql.files import identity_of
+from mfql.files import hash_of
 from mfql.settings import LATER, later_facts
 
 Manifest = Mapping[str, Any]
@@ -26,7 +26,7 @@ def origin(manifest: Manifest | None) -> str:
     """Eight hexadecimal digits, the same for runs of the same code, training version and packages."""
     if manifest is None:
         return UNKNOWN
-    return identity_of([_code(manifest), manifest.get("training_version"), manifest.get("packages")])[:8]
+    return hash_of([_code(manifest), manifest.get("training_version"), manifest.get("packages")])[:8]
 
 
 def device(manifest: Manifest | None) -> str:
@@ -94,15 +94,15 @@ def _by_value(by_run: Iterable[tuple[str, dict[str, str]]], aspect: str) -> dict
 
 
 def _decisive(manifest: Manifest) -> dict[str, str]:
-    own = {key.replace("_", " "): str(manifest.get(key, "none")) for key in ("agent", "training_version")}
-    return own | _data(manifest) | {f"setting {key}": str(value) for key, value in _settings(manifest).items()}
+    decisive = {key.replace("_", " "): str(manifest.get(key, "none")) for key in ("agent", "training_version")}
+    return decisive | _data(manifest) | {f"setting {key}": str(value) for key, value in _settings(manifest).items()}
 
 
 def _of_method(manifest: Manifest, by_task: Set[str]) -> dict[str, str]:
     of_task = {f"setting {key}" for key in by_task} | _data(manifest).keys()
-    own = {key: value for key, value in _decisive(manifest).items() if key not in of_task}
+    decisive = {key: value for key, value in _decisive(manifest).items() if key not in of_task}
     packages = {f"package {name}": version for name, version in manifest.get("packages", {}).items()}
-    return {"code": _code(manifest), **own, **packages}
+    return {"code": _code(manifest), **decisive, **packages}
 
 
 def _of_task(manifest: Manifest, by_task: Set[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ import torch
 
 from mfql.experiment.run import now
 from mfql.extensions import agent_file
-from mfql.files import identity_of, read_json, sha256
+from mfql.files import hash_of, read_json, sha256
 
 _PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ogbench", "safetensors", "pandas", "snakemake")
 _TRAINING_CODE = (
@@ -71,7 +71,7 @@ def _code_hash(agent: str) -> str:
     package = Path(__file__).resolve().parents[1]
     files = [path for name in _TRAINING_CODE for path in [package / name, *(package / name).rglob("*.py")]]
     lines = {f"{path.relative_to(package)} {sha256(path)}" for path in files if path.is_file()}
-    return identity_of(sorted({*lines, f"agent {sha256(agent_file(agent))}"}))
+    return hash_of(sorted({*lines, f"agent {sha256(agent_file(agent))}"}))
 
 
 def _cpu_model() -> str:

@@ -11,7 +11,7 @@ from mfql.declared import agent_class
 from mfql.envs.physics import described
 from mfql.evaluation.policy import Actor, save_policy
 from mfql.evaluation.usage import usage_of
-from mfql.files import identity_of, sha256
+from mfql.files import hash_of, sha256
 from mfql.methods import declared_settings
 from mfql.suites import load
 from mfql.tasks import find_task
@@ -45,7 +45,7 @@ def import_released(
     flat = load_checkpoint(agent, file)
     statistics = Normaliser.of(dataset, settings.observation_statistics)
     description = {"method": method, "agent": name, "task": task, "seed": seed, "stage": stage}
-    description |= {"identity": identity_of(["released", sha256(file)]), "settings": settings.as_dict()}
+    description |= {"identity": hash_of(["released", sha256(file)]), "settings": settings.as_dict()}
     facts = {key: getattr(dataset, key) for key in ("name", "source", "sha256", "constant_dimensions")}
     session = provenance(torch.device("cpu"), name) | {"physics": described(task)}
     description |= policy_origin(name, facts, session) | {"score": None} | usage_of(task)

@@ -80,8 +80,8 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wai
         execution = replace(execution, compiled=repays_compiling(execution.device, updates))
     set_precision(settings.precision, execution.device)
     with ExitStack() as locks:
-        own = [job.run(seed).lock for seed in sorted(job.seeds)]
-        locks.enter_context(locked(*own, wait=math.inf if wait else 0.0))
+        run_locks = [job.run(seed).lock for seed in sorted(job.seeds)]
+        locks.enter_context(locked(*run_locks, wait=math.inf if wait else 0.0))
         locks.enter_context(_failure_recorded([job.run(seed) for seed in job.seeds]))
         locks.enter_context(memory_errors_for_people())
         check_simulation(job.data, task.dataset)

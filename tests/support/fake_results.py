@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mfql.files import identity_of, read_json, write_json
+from mfql.files import hash_of, read_json, write_json
 
 TASK = "pointmaze-medium-navigate-singletask-task1-v0"
 EPISODES = 50
@@ -50,7 +50,7 @@ def write_run(
         "task": task,
         "seed": seed,
         "stage": stage,
-        "identity": identity_of([method, task, seed, stage]),
+        "identity": hash_of([method, task, seed, stage]),
         "status": "finished" if diverged_at is None else "diverged",
         "diverged_at": diverged_at,
         "metric": metric,

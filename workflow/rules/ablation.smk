@@ -9,9 +9,9 @@ ABLATIONS = for_people(read_ablations, CONFIG)
 # A file, since the paths of hundreds of runs are more than a command may hold.
 rule plan_ablation:
     output:
-        f"{EXPERIMENT}/ablations/{{ablation}}/plan.json",
+        f"{STUDY}/ablations/{{ablation}}/plan.json",
     log:
-        f"logs/{EXPERIMENT}/ablations/{{ablation}}/plan.log",
+        f"logs/{STUDY}/ablations/{{ablation}}/plan.log",
     wildcard_constraints:
         ablation="|".join(ABLATIONS),
     localrule: True
@@ -29,11 +29,11 @@ for name, ablation in ABLATIONS.items():
             f"ablation_{name}"
         input:
             ablation_files(name),
-            plan=f"{EXPERIMENT}/ablations/{name}/plan.json",
+            plan=f"{STUDY}/ablations/{name}/plan.json",
         output:
             [
                 report(
-                    f"{EXPERIMENT}/ablations/{name}/{file}",
+                    f"{STUDY}/ablations/{name}/{file}",
                     caption="../report/ablation.rst",
                     category="Ablations",
                     labels={"ablation": name, "file": file},
@@ -42,14 +42,14 @@ for name, ablation in ABLATIONS.items():
                 for file in (f"{folder}figure.svg", f"{folder}figure.png", f"{folder}data.csv", f"{folder}table.csv")
             ],
             [
-                f"{EXPERIMENT}/ablations/{name}/{folder}{file}"
+                f"{STUDY}/ablations/{name}/{folder}{file}"
                 for folder in ["", *(["proxy/"] if ablation.proxy else [])]
                 for file in ("table.md", "table.tex", "panel.json")
             ],
         log:
-            f"logs/{EXPERIMENT}/ablations/{name}/draw.log",
+            f"logs/{STUDY}/ablations/{name}/draw.log",
         benchmark:
-            f"logs/{EXPERIMENT}/ablations/{name}/draw.tsv"
+            f"logs/{STUDY}/ablations/{name}/draw.tsv"
         threads: config["threads"]
         resources:
             **(ONE_GPU if ablation.cost else NO_GPU),
@@ -63,4 +63,4 @@ for name, ablation in ABLATIONS.items():
 
 rule ablations:
     input:
-        [f"{EXPERIMENT}/ablations/{name}/panel.json" for name in ABLATIONS],
+        [f"{STUDY}/ablations/{name}/panel.json" for name in ABLATIONS],

@@ -4,9 +4,9 @@
 # A file, since the paths of hundreds of runs are more than a command may hold; written first, for reports on the way.
 rule list_runs:
     output:
-        f"{EXPERIMENT}/runs.txt",
+        f"{STUDY}/runs.txt",
     log:
-        f"logs/{EXPERIMENT}/list_runs.log",
+        f"logs/{STUDY}/list_runs.log",
     priority: 100
     localrule: True
     params:
@@ -23,11 +23,11 @@ rule scores:
         final_scores(),
         runs=rules.list_runs.output,
     output:
-        report(f"{EXPERIMENT}/scores.csv", caption="../report/scores.rst", category="Tables"),
+        report(f"{STUDY}/scores.csv", caption="../report/scores.rst", category="Tables"),
     log:
-        f"logs/{EXPERIMENT}/scores.log",
+        f"logs/{STUDY}/scores.log",
     benchmark:
-        f"logs/{EXPERIMENT}/scores.tsv"
+        f"logs/{STUDY}/scores.tsv"
     resources:
         **NO_GPU,
         mem_mb=2000,
@@ -38,21 +38,21 @@ rule scores:
 
 rule aggregate:
     input:
-        f"{EXPERIMENT}/scores.csv",
+        f"{STUDY}/scores.csv",
     output:
         [
-            report(f"{EXPERIMENT}/aggregate/{name}.csv", caption=f"../report/{name}.rst", category="Tables")
+            report(f"{STUDY}/aggregate/{name}.csv", caption=f"../report/{name}.rst", category="Tables")
             for name in ("tasks", "comparisons", "aggregate", "improvement", "profiles", "curves", "cost")
         ],
         [
-            report(f"{EXPERIMENT}/aggregate/{name}.{kind}", caption=f"../report/{name}.rst", category="Figures")
+            report(f"{STUDY}/aggregate/{name}.{kind}", caption=f"../report/{name}.rst", category="Figures")
             for name in ("curves", "tasks", "aggregate", "profiles", "improvement", "cost")
             for kind in ("svg", "png")
         ],
     log:
-        f"logs/{EXPERIMENT}/aggregate.log",
+        f"logs/{STUDY}/aggregate.log",
     benchmark:
-        f"logs/{EXPERIMENT}/aggregate.tsv"
+        f"logs/{STUDY}/aggregate.tsv"
     resources:
         **NO_GPU,
         mem_mb=4000,

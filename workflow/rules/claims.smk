@@ -15,11 +15,11 @@ rule parity:
         ),
         fixtures=[in_project(f"tests/data/{name}.npz") for name in ("reference", "baselines")],
     output:
-        f"{EXPERIMENT}/claims/parity.csv",
+        f"{STUDY}/claims/parity.csv",
     log:
-        f"logs/{EXPERIMENT}/claims/parity.log",
+        f"logs/{STUDY}/claims/parity.log",
     benchmark:
-        f"logs/{EXPERIMENT}/claims/parity.tsv"
+        f"logs/{STUDY}/claims/parity.tsv"
     resources:
         **NO_GPU,
         mem_mb=2000,
@@ -34,25 +34,25 @@ rule judge_claims:
         claims=in_project("config/claims.yaml"),
     output:
         report(
-            [f"{EXPERIMENT}/claims/{file}" for file in ("data.csv", "table.md", "table.csv")],
+            [f"{STUDY}/claims/{file}" for file in ("data.csv", "table.md", "table.csv")],
             caption="../report/claims.rst",
             category="Claims",
         ),
-        panel=f"{EXPERIMENT}/claims/panel.json",
+        panel=f"{STUDY}/claims/panel.json",
     log:
-        f"logs/{EXPERIMENT}/claims/judge.log",
+        f"logs/{STUDY}/claims/judge.log",
     benchmark:
-        f"logs/{EXPERIMENT}/claims/judge.tsv"
+        f"logs/{STUDY}/claims/judge.tsv"
     resources:
         **NO_GPU,
         mem_mb=2000,
         runtime=growing(30),
     params:
-        experiment=subpath(output.panel, ancestor=2),
+        study=subpath(output.panel, ancestor=2),
         folder=subpath(output.panel, parent=True),
         command=command_of("claims"),
     shell:
-        f"mfql claims judge {{params.experiment}} --out {{params.folder}} --command {{params.command:q}}{CONFIG_DIR}"
+        f"mfql claims judge {{params.study}} --out {{params.folder}} --command {{params.command:q}}{CONFIG_DIR}"
         " 2>&1 | tee {log}"
 
 

@@ -49,7 +49,7 @@ def in_command(*words):
 # module are that workflow's.
 config.update(for_people(check_configuration, config, workflow.overwrite_configfiles if IS_MAIN else [], CONFIG))
 
-EXPERIMENT = f"results/{config['name']}"
+STUDY = f"results/{config['name']}"
 DATA = config["data_dir"]
 TASK_TABLE = in_project("config/tasks.csv")
 
@@ -218,7 +218,7 @@ def replays(wildcards):
             "Error: nothing to replay: the configuration has no task of OGBench or D4RL.\n"
             "  Name one under offline or online."
         )
-    return [f"{EXPERIMENT}/replay/{task}.json" for task in names]
+    return [f"{STUDY}/replay/{task}.json" for task in names]
 
 
 def final_scores():
@@ -233,14 +233,14 @@ def videos():
 
 def panels_at_hand(wildcards):
     """What toy, ablations and claims have written by now: the page is made anew when that changes, and asks for none."""
-    return [f"{path} {sha256(path)[:16]}" for path in panel_files(Path(EXPERIMENT))]
+    return [f"{path} {sha256(path)[:16]}" for path in panel_files(Path(STUDY))]
 
 
 def judged_tables(wildcards):
     """What the claims are judged by; ends Snakemake before anything is trained at another configuration."""
     claims = for_people(read_claims, CONFIG)
     for_people(require_configuration, claims, config["name"])
-    return [f"{EXPERIMENT}/{file}" for file in needed_files(claims)]
+    return [f"{STUDY}/{file}" for file in needed_files(claims)]
 
 
 def announce():

@@ -74,11 +74,11 @@ rule replay_dataset:
     input:
         ancient(dataset_of),
     output:
-        f"{EXPERIMENT}/replay/{{task}}.json",
+        f"{STUDY}/replay/{{task}}.json",
     log:
-        f"logs/{EXPERIMENT}/replay/{{task}}.log",
+        f"logs/{STUDY}/replay/{{task}}.log",
     benchmark:
-        f"logs/{EXPERIMENT}/replay/{{task}}.tsv"
+        f"logs/{STUDY}/replay/{{task}}.tsv"
     resources:
         **NO_GPU,
         mem_mb=lambda wildcards, attempt: attempt * 8000,
@@ -95,13 +95,13 @@ rule replay_table:
     input:
         replays,
     output:
-        [f"{EXPERIMENT}/replay/{file}" for file in ("data.csv", "table.csv", "table.md", "table.tex")],
-        steps=report(f"{EXPERIMENT}/replay/replay.csv", caption="../report/replay.rst", category="Tables"),
-        panel=f"{EXPERIMENT}/replay/panel.json",
+        [f"{STUDY}/replay/{file}" for file in ("data.csv", "table.csv", "table.md", "table.tex")],
+        steps=report(f"{STUDY}/replay/replay.csv", caption="../report/replay.rst", category="Tables"),
+        panel=f"{STUDY}/replay/panel.json",
     log:
-        f"logs/{EXPERIMENT}/replay_table.log",
+        f"logs/{STUDY}/replay_table.log",
     benchmark:
-        f"logs/{EXPERIMENT}/replay_table.tsv"
+        f"logs/{STUDY}/replay_table.tsv"
     resources:
         **NO_GPU,
         mem_mb=1000,

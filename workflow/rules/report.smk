@@ -6,18 +6,18 @@ from glob import glob
 rule report:
     input:
         EXTENSION_TABLES,
-        scores=f"{EXPERIMENT}/scores.csv",
+        scores=f"{STUDY}/scores.csv",
         tables=rules.aggregate.output,
         verdict=rules.verdict.output[0],
         expected=config["expected"] or [],
         films=videos(),
         tasks=TASK_TABLE,
     output:
-        report(f"{EXPERIMENT}/report.html", caption="../report/report.rst", category="Report"),
+        report(f"{STUDY}/report.html", caption="../report/report.rst", category="Report"),
     log:
-        f"logs/{EXPERIMENT}/report.log",
+        f"logs/{STUDY}/report.log",
     benchmark:
-        f"logs/{EXPERIMENT}/report.tsv"
+        f"logs/{STUDY}/report.tsv"
     resources:
         **NO_GPU,
         mem_mb=4000,
@@ -27,9 +27,9 @@ rule report:
         expected=["--expected", config["expected"]] if config["expected"] else [],
         speed=["--speed", *measured] if (measured := sorted(glob(in_project("benchmarks/results/*.json")))) else [],
         panels=panels_at_hand,
-        experiment=subpath(output[0], parent=True),
+        study=subpath(output[0], parent=True),
     shell:
         f"mfql{EXTENSIONS} report --scores {{input.scores}} --aggregates {{params.aggregates}} --results results"
         f"{CONFIG_DIR} --verdict {{input.verdict}}"
-        " --tasks {input.tasks:q} --panels {params.experiment} {params.expected:q} {params.speed:q}"
+        " --tasks {input.tasks:q} --panels {params.study} {params.expected:q} {params.speed:q}"
         " --out {output} > {log} 2>&1"

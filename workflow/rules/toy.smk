@@ -11,7 +11,7 @@ TOY = for_people(read_configuration, TOY_FILE)
 TOY_RUN = "results/toy-runs/{size}/{method}/"
 # The folders of the panels of a study at a size.
 TOY_PANELS = {
-    (study, size): [f"{EXPERIMENT}/toy/{size}/{study}/{panel}" for panel in ["comparison", *made.get("panels", [])]]
+    (study, size): [f"{STUDY}/toy/{size}/{study}/{panel}" for panel in ["comparison", *made.get("panels", [])]]
     for study, made in TOY["studies"].items()
     for size in TOY["sizes"]
 }
@@ -63,9 +63,9 @@ for (study, size), folders in TOY_PANELS.items():
                 for folder in folders
             ],
         log:
-            f"logs/{EXPERIMENT}/toy/{size}/{study}.log",
+            f"logs/{STUDY}/toy/{size}/{study}.log",
         benchmark:
-            f"logs/{EXPERIMENT}/toy/{size}/{study}.tsv"
+            f"logs/{STUDY}/toy/{size}/{study}.tsv"
         resources:
             **NO_GPU,
             mem_mb=lambda wildcards, attempt: attempt * 4000,

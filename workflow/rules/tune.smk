@@ -3,9 +3,9 @@
 
 rule list_tuning_runs:
     output:
-        f"{EXPERIMENT}/tuning/runs.txt",
+        f"{STUDY}/tuning/runs.txt",
     log:
-        f"logs/{EXPERIMENT}/list_tuning_runs.log",
+        f"logs/{STUDY}/list_tuning_runs.log",
     priority: 100
     localrule: True
     params:
@@ -20,11 +20,11 @@ rule choose_settings:
         tuning_files,
         runs=rules.list_tuning_runs.output,
     output:
-        f"{EXPERIMENT}/tuning/proposal.yaml",
+        f"{STUDY}/tuning/proposal.yaml",
     log:
-        f"logs/{EXPERIMENT}/choose_settings.log",
+        f"logs/{STUDY}/choose_settings.log",
     benchmark:
-        f"logs/{EXPERIMENT}/choose_settings.tsv"
+        f"logs/{STUDY}/choose_settings.tsv"
     localrule: True
     resources:
         **NO_GPU,

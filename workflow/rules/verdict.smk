@@ -9,23 +9,23 @@ rule verdict:
     input:
         glob(in_project("published/**/*.csv"), recursive=True),
         EXTENSION_TABLES,
-        scores=f"{EXPERIMENT}/scores.csv",
+        scores=f"{STUDY}/scores.csv",
         tables=glob(in_project("config/baselines/**/*.csv"), recursive=True),
         tasks=TASK_TABLE,
         outside=config["outside_scores"],
     output:
         [
-            report(f"{EXPERIMENT}/verdict/verdict.{kind}", caption="../report/verdict.rst", category="Tables")
+            report(f"{STUDY}/verdict/verdict.{kind}", caption="../report/verdict.rst", category="Tables")
             for kind in ("csv", "md")
         ],
         [
-            report(f"{EXPERIMENT}/verdict/benchmark.{kind}", caption="../report/benchmark.rst", category="Tables")
+            report(f"{STUDY}/verdict/benchmark.{kind}", caption="../report/benchmark.rst", category="Tables")
             for kind in ("csv", "md", "tex")
         ],
     log:
-        f"logs/{EXPERIMENT}/verdict.log",
+        f"logs/{STUDY}/verdict.log",
     benchmark:
-        f"logs/{EXPERIMENT}/verdict.tsv"
+        f"logs/{STUDY}/verdict.tsv"
     resources:
         **NO_GPU,
         mem_mb=2000,

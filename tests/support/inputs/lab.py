@@ -1,0 +1,87 @@
+"""Where a line of docs/inputs.md is tried: the extension of docs/extend.md, and a method that learns nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mfql.cli import main
+
+HEADER = "task,env_id,data,metric"
+TINY = """
+inherits: mfql
+offline_steps: 60
+online_steps: 20
+batch_size: 32
+time_steps: 5
+policy_hidden: 16
+policy_blocks: 1
+critic_hidden: [16, 16]
+eval_interval: 30
+eval_episodes: 2
+log_interval: 20
+"""
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended, and what it printed on stdout and stderr together."""
+
+    status: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A copy of `mylab` that a case may change; commands run from the project's folder and write below `folder` alone.
+
+    Args:
+        folder: has `point.py`, `tasks.csv`, `methods/tiny.yaml` and `data/point.npz`, `point.hdf5` of docs/extend.md.
+    """
+
+    folder: Path
+
+    def mfql(self, *arguments: str | Path) -> Said:
+        """What `mfql --extension . ARGUMENTS` says, called in this process."""
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+            try:
+                status = main(["--extension", str(self.folder), *map(str, arguments)])
+            except SystemExit as ended:  # argparse ends so.
+                status = int(ended.code or 0)
+        return Said(status, text.getvalue())
+
+    def row(self, row: str, header: str = HEADER) -> None:
+        """Make this the one row of the task table."""
+        (self.folder / "tasks.csv").write_text(f"{header}\n{row}\n")
+
+    def point(self) -> dict[str, np.ndarray]:
+        """The arrays of `data/point.npz`."""
+        with np.load(self.folder / "data" / "point.npz") as file:
+            return dict(file)
+
+    def describe_npz(self, arrays: Mapping[str, np.ndarray]) -> Said:
+        """What `mfql data describe` says of these arrays as the dataset of the point."""
+        np.savez(self.folder / "data" / "case.npz", **arrays)  # type: ignore[arg-type]
+        self.row("case,point:mylab/Point-v0,data/case.npz,success")
+        return self.mfql("data", "describe", "case", "--out", self.folder / "described")
+
+
+Case = Callable[[Lab], Said]
+CASES: dict[str, Case] = {}
+
+
+def given(line: str) -> Callable[[Case], Case]:
+    """Register what tries a line of docs/inputs.md, by the words of its first column."""
+
+    def register(case: Case) -> Case:
+        assert line not in CASES, line
+        CASES[line] = case
+        return case
+
+    return register

@@ -1,0 +1,1 @@
+"""Names and paths as people give them."""

@@ -1,0 +1,1 @@
+"""Task tables, method files and configurations as people write them."""
