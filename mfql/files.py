@@ -26,6 +26,7 @@ class CannotRead(UserError):
     """
 
     def __init__(self, path: str | Path, error: OSError) -> None:
+        self.path = Path(path)
         said = f"cannot read {path}: {error.strerror or error}"
         if error.errno in _FORBIDDEN:
             super().__init__(f"{said}{_owner(path)}", "Its owner can let you: chmod -R g+rX or a+rX.")
@@ -104,6 +105,18 @@ def listed(folder: str | Path) -> list[Path]:
             return sorted(Path(folder, name) for name in os.listdir(folder))
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+
+def files_below(folder: str | Path) -> tuple[list[Path], list[CannotRead]]:
+    """All files below a folder, by name, and the folders among them into which nobody here may look."""
+    hidden: list[CannotRead] = []
+
+    def look(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            hidden.append(CannotRead(error.filename, error))
+
+    found = [Path(place, name) for place, _, names in os.walk(folder, onerror=look) for name in names]
+    return sorted(found), hidden
 
 
 @contextmanager

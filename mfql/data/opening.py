@@ -83,10 +83,10 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path)
     except BlockingIOError as error:
-        raise _held(Path(path)) from error
+        raise _held(Path(path), "or its lock is left over", "HDF5_USE_FILE_LOCKING=FALSE in the environment") from error
     except OSError as error:
         if _MARKED in str(error):
-            raise _held(Path(path)) from error
+            raise _held(Path(path), "or its writer ended without closing it", f"`h5clear -s {path}`") from error
         if "unable to lock file" not in str(error):
             raise
         file = h5py.File(path, locking=False)  # The system has none here: errors such as ENOLCK, ENOSYS, EOPNOTSUPP.
@@ -94,13 +94,12 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
         yield file
 
 
-def _held(path: Path) -> HeldElsewhere:
+def _held(path: Path, otherwise: str, remedy: str) -> HeldElsewhere:
     if holders := list(_writers(path)):
         return HeldElsewhere(f"{path} is open for writing in {' and '.join(holders)}", _CLOSE)
     return HeldElsewhere(
-        f"{path} is open for writing in a process that cannot be seen from here, or its writer ended without closing",
-        f"{_CLOSE} If nothing writes it any more: HDF5_USE_FILE_LOCKING=FALSE in the environment where its lock is"
-        f" left over, `h5clear -s {path}` where its header says that it is open.",
+        f"{path} is open for writing in a process that cannot be seen from here, {otherwise}",
+        f"{_CLOSE} If nothing writes it any more: {remedy}.",
     )
 
 
