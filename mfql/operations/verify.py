@@ -15,7 +15,7 @@ from mfql.data.paths import description_path
 from mfql.errors import UserError
 from mfql.experiment.find import look_for_runs, name_of
 from mfql.experiment.run import RunFolder, changes, describe_run, identity_in
-from mfql.files import CannotRead, files_below, listed, reading, sha256, there
+from mfql.files import CannotRead, files_below, listed, sha256, there
 from mfql.methods import checkpoint_stage, declared_settings
 from mfql.settings import Settings
 from mfql.tasks import find_task
@@ -238,8 +238,7 @@ def _of_table(table: Path, results: Path, config_dir: Path, faulty: set[str]) ->
     from mfql.report.tasks import runs
 
     where = table.relative_to(results).as_posix()
-    with reading(table):
-        held = read_scores(table)
+    held = read_scores(table)
     for average, differences in mixtures(runs(held), results, config_dir).items():
         yield from (Finding(Kind.MIXED, f"{where}, {average}", line) for line in differences)
     for name, rows in held.groupby("run"):

@@ -22,7 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from mfql.errors import UserError
-from mfql.files import read_json, write_whole
+from mfql.files import read_json, reading, write_whole
 from mfql.report import benchmark, provenance, verdict_tables
 from mfql.report.aggregate import FEW_SEEDS, TABLES
 from mfql.report.answer import answer, ends, number
@@ -82,7 +82,8 @@ def read_tables(folder: str | Path) -> dict[str, pd.DataFrame]:
     for name in TABLES:
         path = Path(folder) / f"{name}.csv"
         try:
-            tables[name] = pd.read_csv(path)
+            with reading(path):
+                tables[name] = pd.read_csv(path)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {path}: {error}", "Write it anew with `mfql aggregate`.") from error
     return tables

@@ -37,7 +37,7 @@ import jsonschema
 import pandas as pd
 
 from mfql.errors import UserError
-from mfql.files import read_json, there, write_whole
+from mfql.files import read_json, reading, there, write_whole
 from mfql.report.origin import COMPARED, described, device, incomparable, origin
 from mfql.tasks import SCORED_EVALUATIONS, scored
 
@@ -133,7 +133,8 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     """
     remedy = "Write it anew with `mfql scores`."
     try:
-        scores = pd.read_csv(path, dtype={"method": str, "task": str, "seed": int, "step": int, "value": float})
+        with reading(path):
+            scores = pd.read_csv(path, dtype={"method": str, "task": str, "seed": int, "step": int, "value": float})
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist", remedy) from error
     except ValueError as error:
