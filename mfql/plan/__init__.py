@@ -125,6 +125,7 @@ def tell(
     Raises:
         UserError: a task table, method, lock file or file of measured speed that is faulty.
     """
+    print_in_any_locale()  # Snakemake's own stdout, where a launch tells.
     config = graph.config
     launch = Launch(graph, graph.config_dir, Outlooks(config, _RESULTS, LOCK))
     # On a cluster, and where a number is given, the GPUs are not those of this machine.
