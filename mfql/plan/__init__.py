@@ -13,6 +13,7 @@ from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
+from mfql.errors import print_in_any_locale
 from mfql.experiment.configuration import LOCK, check_file, find_run, planned_runs, read_configuration
 from mfql.experiment.run import Fate
 from mfql.extensions import extend
