@@ -55,7 +55,7 @@ def test_with_wheels_no_index_is_asked_for_anything(tmp_path: Path) -> None:
 def interpreter(place: Path, prints: str = "", status: int = 0) -> Path:
     """A program that answers as an interpreter would that is asked for its release."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(f"#!/bin/sh\necho '{prints}'\nexit {status}\n")
+    place.write_text(f"#!/bin/sh\necho '{prints}'\nexit {status}\n", encoding="utf-8")
     place.chmod(0o755)
     return place
 
