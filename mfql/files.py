@@ -224,8 +224,8 @@ def read_text(path: str | Path, remedy: str) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise UserError(
-            f"{path}: line {line}: the byte 0x{content[error.start]:02x} is not of UTF-8: the file was saved in another"
-            " encoding, such as Windows' cp1252",
+            f"cannot read {path}: line {line}: the byte 0x{content[error.start]:02x} is not of UTF-8:"
+            " the file was saved in another encoding, such as Windows' cp1252",
             "Save it as UTF-8: in a spreadsheet as `CSV UTF-8`, else iconv -f CP1252 -t UTF-8.",
         ) from error
 

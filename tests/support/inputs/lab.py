@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from mfql.cli import main
+from mfql.errors import UserError
+from mfql.extensions import extend
 
 HEADER = "task,env_id,data,metric"
 TINY = """
@@ -51,10 +53,28 @@ class Lab:
 
     def mfql(self, *arguments: str | Path) -> Said:
         """What `mfql --extension . ARGUMENTS` says, called in this process."""
+        return self._said(lambda: main(["--extension", str(self.folder), *map(str, arguments)]))
+
+    def called(self, function: Callable[[], object]) -> Said:
+        """What a function says that knows of the lab, as `mfql` would; what it returns does not count."""
+        extend([self.folder])
+
+        def status() -> int:
+            try:
+                function()
+            except UserError as error:
+                print(f"mfql: {error}")
+                return 2
+            return 0
+
+        return self._said(status)
+
+    @staticmethod
+    def _said(command: Callable[[], int]) -> Said:
         text = io.StringIO()
         with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
             try:
-                status = main(["--extension", str(self.folder), *map(str, arguments)])
+                status = command()
             except SystemExit as ended:  # argparse ends so.
                 status = int(ended.code or 0)
         return Said(status, text.getvalue())
