@@ -123,6 +123,29 @@ def files_below(folder: str | Path) -> tuple[list[Path], list[CannotRead]]:
     return sorted(found), hidden
 
 
+def expanded(path: str | Path, where: str) -> str:
+    """A path as a shell takes it: with `~` and `~USER` for a home, `$NAME` and `${NAME}` for a variable.
+
+    Args:
+        where: what to call the place in which the path stands.
+
+    Raises:
+        UserError: there is no such user or variable. A folder of that name would be made.
+    """
+    told = os.path.expandvars(os.path.expanduser(path))
+    if told.startswith("~"):
+        raise UserError(f"{where}: {path}: this machine knows no such home", f"Write the whole path, or ./{path}.")
+    if (unset := _VARIABLE.search(told)) is not None:
+        raise UserError(
+            f"{where}: {path}: the environment has no variable {unset[1] or unset[2]}",
+            "Set it, or write the whole path.",
+        )
+    return told
+
+
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([^}]*)\})")
+
+
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
     """Name the file where the block cannot write it.

@@ -12,6 +12,7 @@ from typing import Any
 
 from mfql.errors import UserError, unknown
 from mfql.extensions import TASKS, files
+from mfql.files import expanded
 from mfql.tables import read_rows
 
 
@@ -296,7 +297,7 @@ def _registered(row: dict[str, str], folder: Path, where: str) -> Registered:
         raise UserError(f"{where}: score_low {low:g} is not below score_high {high:g}", "Exchange or correct them.")
     if limit is not None and (limit < 1 or limit != int(limit)):
         raise UserError(f"{where}: max_episode_steps is {limit:g}", "Write a whole number of one or more.")
-    data = row["data"] if row["data"].startswith("minari:") else str(folder / Path(row["data"]).expanduser())
+    data = row["data"] if row["data"].startswith("minari:") else str(folder / expanded(row["data"], f"{where}: data"))
     return Registered(row["env_id"], data, folder, None if limit is None else int(limit), low, high)
 
 
