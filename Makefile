@@ -182,6 +182,9 @@ $(VENV)/bin/python $(LAUNCHER)/bin/python:
 		echo "No Python 3.11, 3.12 or 3.13 is in PATH. Install one, or name it: make PYTHON=path/to/python3.12" >&2; exit 1; fi
 	@"$(PYTHON)" -c 'import sys; sys.exit(not 311 <= sys.version_info[0] * 100 + sys.version_info[1] <= 313)' || { \
 		echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13. Name another: make PYTHON=path/to/python3.12" >&2; exit 1; }
+	@case "$$PWD" in *["\"\\\`\$$"]*) \
+		echo "What pip installs cannot start from a folder whose path holds one of \" \$$ \` \\: $$PWD. Move the project." >&2; exit 1; \
+	esac
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2> /dev/null || { \
 		echo "$(PYTHON) cannot make virtual environments. Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(@:/bin/python=)
