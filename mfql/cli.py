@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from mfql.errors import UserError
+from mfql.errors import UserError, print_in_any_locale
 from mfql.extensions import extend
 
 # What a job that was asked to end exits with: the same command continues it (sysexits' EX_TEMPFAIL).
@@ -21,6 +21,7 @@ EXIT_CONTINUE = 75
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit status: 0, or 2 after an error that the user can mend."""
+    print_in_any_locale()
     options = _parser().parse_args(arguments)
     try:
         extend(options.extension)

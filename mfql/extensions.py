@@ -70,7 +70,7 @@ def agent_file(agent: str) -> Path:
     places = [Path(agent)] if agent.endswith(".py") else [folder / f"{agent}.py" for folder in folders]
     found = _only([place for place in places if place.is_file()])
     if found is None:
-        known = [file.stem for file in _AGENTS.glob("*.py") if "settings_type = " in file.read_text()]
+        known = [file.stem for file in _AGENTS.glob("*.py") if "settings_type = " in file.read_text(encoding="utf-8")]
         raise unknown("agent", agent, [*known, "a path to a .py file"])
     return found
 
@@ -89,7 +89,7 @@ def tables() -> list[Path]:
 def _settings_tables(folder: Path) -> Iterable[str]:
     for path in folder.glob(f"{METHODS}/*.yaml"):
         try:
-            document = yaml.safe_load(path.read_text())
+            document = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError, UnicodeDecodeError):
             continue  # Who uses the method is told.
         if isinstance(document, dict) and isinstance(document.get("table"), str):

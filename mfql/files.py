@@ -1,10 +1,12 @@
-"""Files that appear whole or not at all, and hashes."""
+"""Files that appear whole or not at all, what the system does not let be read, and hashes."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,108 @@ from typing import IO, Any
 import yaml
 
 from mfql.errors import UserError
+
+
+class CannotRead(UserError):
+    """The system does not let a file or folder be read now, which says nothing of what it holds.
+
+    Args:
+        path: of the file or folder.
+        error: the system's, with its number.
+    """
+
+    def __init__(self, path: str | Path, error: OSError) -> None:
+        self.path = Path(path)
+        said = f"cannot read {path}: {error.strerror or error}"
+        if error.errno in _FORBIDDEN:
+            super().__init__(f"{said}{_owner(path)}", "Its owner can let you: chmod -R g+rX or a+rX.")
+        elif error.errno in _FAILED:
+            super().__init__(said, "The disk failed, or the network behind it: the same command again when it answers.")
+        else:
+            super().__init__(said, "Nothing was changed: the same command again when it can be read.")
+
+
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
+_FAILED = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENODEV)
+
+
+def _owner(path: str | Path) -> str:
+    """Whose a file is, or the innermost folder on the way to it that can be seen."""
+    place = Path(path).absolute()
+    for seen in (place, *place.parents):
+        try:
+            found = seen.stat()
+        except OSError:
+            continue
+        try:
+            name = pwd.getpwuid(found.st_uid).pw_name
+        except KeyError:  # A user of another machine, or of outside the container.
+            name = f"user {found.st_uid}"
+        return f" ({'it' if seen is place else seen} is {name}'s, with the mode {found.st_mode & 0o7777:o})"
+    return ""
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Say of what the block reads that the system does not let it be read; that it is absent is an error as ever.
+
+    Raises:
+        CannotRead: for an OSError of the system that does not say that something is absent.
+    """
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise CannotRead(error.filename or path, error) from error
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether an error is the system's refusal to read, and no word on what was read.
+
+    Libraries raise OSErrors without a number for content that is wrong, and seek where it leads them (EINVAL).
+    """
+    known = (errno.EINVAL, errno.EISDIR, errno.ENOENT, errno.ENOTDIR)
+    return isinstance(error, OSError) and error.errno is not None and error.errno not in known
+
+
+def there(path: str | Path) -> bool:
+    """Whether a file or folder is there.
+
+    Raises:
+        CannotRead: a folder on the way to it does not let that be seen.
+    """
+    with reading(path):
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    return True
+
+
+def listed(folder: str | Path) -> list[Path]:
+    """What lies in a folder, by name; nothing of one that is absent.
+
+    Raises:
+        CannotRead: it does not let that be seen. `Path.glob` would say nothing.
+    """
+    with reading(folder):
+        try:
+            return sorted(Path(folder, name) for name in os.listdir(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
+def files_below(folder: str | Path) -> tuple[list[Path], list[CannotRead]]:
+    """All files below a folder, by name, and the folders among them into which nobody here may look."""
+    hidden: list[CannotRead] = []
+
+    def look(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            hidden.append(CannotRead(error.filename, error))
+
+    found = [Path(place, name) for place, _, names in os.walk(folder, onerror=look) for name in names]
+    return sorted(found), hidden
 
 
 @contextmanager
@@ -42,7 +146,7 @@ def write_whole(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(beside, mode) as file:
+            with open(beside, mode, encoding=None if "b" in mode else "utf-8") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -76,11 +180,12 @@ def read_json(path: str | Path) -> Any:
     """Read JSON written by this package.
 
     Raises:
-        UserError: the file is absent or is not JSON.
+        UserError: the file is absent, cannot be read, or is not JSON.
     """
     try:
-        return json.loads(Path(path).read_text())
-    except FileNotFoundError as error:
+        with reading(path):
+            return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path} does not exist", "Run the stage that writes it first.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON: {error}", "Delete it and run the stage that writes it.") from error
@@ -127,8 +232,13 @@ def read_yaml(path: str | Path, remedy: str) -> Any:
 
 
 def sha256(path: str | Path) -> str:
-    """Hexadecimal sha256 of a file's content."""
-    with open(path, "rb") as file:
+    """Hexadecimal sha256 of a file's content.
+
+    Raises:
+        FileNotFoundError: it is absent.
+        CannotRead: the system does not let it be read.
+    """
+    with reading(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -18,7 +18,7 @@ import psutil
 from filelock import LeaseCompromise, LeaseSettingsMismatch, OwnerRecord, SoftFileLease, Timeout
 
 from mfql.errors import UserError
-from mfql.files import writing
+from mfql.files import reading, writing
 
 __all__ = ["InUse", "OwnerRecord", "holder", "locked", "named"]
 
@@ -72,9 +72,14 @@ def holder(path: str | Path) -> OwnerRecord | None:
     """The process (`hostname` and `pid`) that holds a lock; None where none does.
 
     One that cannot be looked up from here counts as holding it unless the lock was not renewed for ten minutes.
+
+    Raises:
+        CannotRead: the lock is there and cannot be read, so that nobody knows.
     """
     owner = SoftFileLease(path, lease_duration=_LEASE).owner
-    if owner is None:
+    if owner is None:  # filelock takes a lock that it may not read for nobody's.
+        with reading(path), suppress(FileNotFoundError, NotADirectoryError), open(path, "rb"):
+            return None
         return None
     if _is_here(owner):
         return owner if _lives(owner) else None
@@ -172,7 +177,8 @@ def _wait_for(lease: SoftFileLease, wait: float) -> None:
 
 
 def _renewed(path: Path) -> int | None:
-    with suppress(FileNotFoundError), open(path) as file:  # Opened, since a network file system then asks its server.
+    # Opened, since a network file system then asks its server.
+    with suppress(FileNotFoundError), reading(path), open(path, "rb") as file:
         return os.fstat(file.fileno()).st_mtime_ns
     return None
 

@@ -263,7 +263,7 @@ def _load_file(name: str, config_dir: str | Path, seen: tuple[str, ...]) -> dict
     if name in seen:
         raise UserError(f"{path} inherits from itself through {' -> '.join((*seen, name))}", "Break the circle.")
     try:
-        document = _parsed(path.read_text())
+        document = _parsed(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}", "Correct the file.") from error
     mapping = isinstance(document, dict) and all(isinstance(document.get(stage, {}), dict) for stage in STAGES)

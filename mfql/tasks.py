@@ -169,7 +169,7 @@ def load_tasks(path: str | Path) -> dict[str, Task]:
     """
     path = Path(path)
     try:
-        with open(path, newline="") as file:
+        with open(path, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise UserError(

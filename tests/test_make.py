@@ -69,7 +69,7 @@ def test_a_folder_that_installed_programs_cannot_start_from_is_refused(
 def interpreter(place: Path, prints: str = "", status: int = 0) -> Path:
     """A program that answers as an interpreter would that is asked for its release."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(f"#!/bin/sh\necho '{prints}'\nexit {status}\n")
+    place.write_text(f"#!/bin/sh\necho '{prints}'\nexit {status}\n", encoding="utf-8")
     place.chmod(0o755)
     return place
 

@@ -37,7 +37,7 @@ def start(place: Workplace, method: str) -> subprocess.Popen:
     arguments = place.arguments(method, "offline", [0, 1], "results", "--checkpoint-seconds", "0.5")
     log = place.folder / "logs" / "offline" / method / TASK / "seed0-1.log"
     log.parent.mkdir(parents=True)
-    with open(log, "w") as file:
+    with open(log, "w", encoding="utf-8") as file:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen([sys.executable, "-m", "mfql.cli", *arguments], stderr=file, env=environment)
     run, deadline = place.run(method, 1, "offline"), time.monotonic() + 300

@@ -308,7 +308,7 @@ def test_miniature_ends_with_its_report_and_nothing_left_to_do(finished: Project
 
 
 def change_a_plot(project: Project) -> Project:
-    with open(project.folder / "results/miniature/aggregate/curves.svg", "a") as file:
+    with open(project.folder / "results/miniature/aggregate/curves.svg", "a", encoding="utf-8") as file:
         file.write("<!-- changed -->")
     return project
 
@@ -333,7 +333,7 @@ def lose_an_evaluation(project: Project) -> Project:
 
 
 def edit_a_comment_of_the_settings(project: Project) -> Project:
-    with open(project.folder / "tests/miniature/methods/mfql-miniature.yaml", "a") as file:
+    with open(project.folder / "tests/miniature/methods/mfql-miniature.yaml", "a", encoding="utf-8") as file:
         file.write("# a remark\n")
     return project
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from mfql.declared import training_version
 from mfql.errors import UserError
-from mfql.files import hash_of, read_json, sha256, write_json
+from mfql.files import hash_of, listed, read_json, sha256, there, write_json
 from mfql.settings import LATER, identified, later_facts
 from mfql.tasks import simulation_version
 
@@ -38,7 +38,7 @@ class CheckpointFolder:
 
     def steps(self) -> list[int]:
         """Steps with a checkpoint, ascending."""
-        matches = (re.fullmatch(r"step-(\d+)\.pt", path.name) for path in self.folder.glob("step-*.pt"))
+        matches = (re.fullmatch(r"step-(\d+)\.pt", path.name) for path in listed(self.folder))
         return sorted(int(match[1]) for match in matches if match)
 
     def path(self, step: int) -> Path:
@@ -77,9 +77,13 @@ class RunFolder:
         return CheckpointFolder(self.trained / "checkpoint")
 
     def manifest(self) -> dict[str, Any] | None:
-        """What the folder says of itself, or None for a new one."""
+        """What the folder says of itself, or None for a new one.
+
+        Raises:
+            UserError: it cannot be read, or is no JSON; so of the two below.
+        """
         path = self.trained / "manifest.json"
-        return read_json(path) if path.exists() else None
+        return read_json(path) if there(path) else None
 
     def place_of(self, identity: str) -> Path:
         """The folder that has the run of an identity: where it was moved aside for other settings, else `trained`."""
@@ -93,12 +97,12 @@ class RunFolder:
 
     def finished(self) -> bool:
         """Whether the result is there."""
-        return (self.trained / "evaluation.json").exists()
+        return there(self.trained / "evaluation.json")
 
     def failure(self) -> dict[str, Any] | None:
         """The `error` that ended the last attempt to train the run, and `when`; None if none did."""
         path = self.folder / "failure.json"
-        return read_json(path) if path.exists() else None
+        return read_json(path) if there(path) else None
 
     def record_failure(self, error: Exception) -> None:
         """Write down what ended an attempt, so that it is told from one that was killed."""
@@ -123,7 +127,7 @@ class RunFolder:
                 f"{source} is altered: it is not the file that the manifest beside it knows",
                 "Put the right file back; or delete it, and the same command makes it again from the last checkpoint.",
             )
-        if not target.exists() or target.read_bytes() != source.read_bytes():
+        if not there(target) or target.read_bytes() != source.read_bytes():
             write_json(target, read_json(source))
 
     def fate(self, wanted: dict[str, Any]) -> Fate:

@@ -37,7 +37,7 @@ _WHOLE, _NUMBER = r"[+-]?[0-9]{1,18}", r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)(e[+-]
 @cache
 def schema(name: str) -> dict[str, Any]:
     """A schema by its name: `config`, `ablations`, `toy`, or `tasks`, which is of one row of the task table."""
-    found: dict[str, Any] = yaml.load((_FOLDER / f"{name}.yaml").read_text(), Loader=_LOADER)  # noqa: S506
+    found: dict[str, Any] = yaml.load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506
     return found
 
 

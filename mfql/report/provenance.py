@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from mfql.errors import UserError
-from mfql.files import read_json
+from mfql.files import read_json, there
 from mfql.methods import keys_by_task
 from mfql.report.origin import COMPARED, described, mixed
 from mfql.report.scores import STAGES
@@ -166,7 +166,7 @@ def _manifest(folder: Path, partial: bool) -> dict[str, Any] | None:
     """A run's manifest; None where it is not at hand and the report is partial."""
     path = folder / "run" / "manifest.json"
     scored = folder / "evaluation.json"
-    if partial and not (path.is_file() and scored.is_file()):
+    if partial and not (there(path) and there(scored)):
         return None
     manifest = read_json(path)
     lacking = [entry for entry in _REQUIRED if entry not in manifest]

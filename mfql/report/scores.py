@@ -37,7 +37,7 @@ import jsonschema
 import pandas as pd
 
 from mfql.errors import UserError
-from mfql.files import read_json, write_whole
+from mfql.files import read_json, reading, there, write_whole
 from mfql.report.origin import COMPARED, described, device, incomparable, origin
 from mfql.tasks import SCORED_EVALUATIONS, scored
 
@@ -133,7 +133,8 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     """
     remedy = "Write it anew with `mfql scores`."
     try:
-        scores = pd.read_csv(path, dtype={"method": str, "task": str, "seed": int, "step": int, "value": float})
+        with reading(path):
+            scores = pd.read_csv(path, dtype={"method": str, "task": str, "seed": int, "step": int, "value": float})
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist", remedy) from error
     except ValueError as error:
@@ -163,7 +164,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _manifest(path: Path, run: dict[str, Any]) -> dict[str, Any] | None:
     """The manifest of the run that an evaluation.json scores; None where it is not at hand, or of another run."""
     file = _folder(path) / "run" / "manifest.json"
-    manifest = read_json(file) if file.is_file() else {}
+    manifest = read_json(file) if there(file) else {}
     return manifest if manifest.keys() >= COMPARED and manifest.get("identity") == run["identity"] else None
 
 
@@ -205,7 +206,7 @@ def _start_of(path: Path, run: dict[str, Any]) -> Path | None:
     if run["stage"] != "online" or not stage:
         return None
     folder = _folder(path).parent / stage
-    return next((file for file in (folder / path.name, folder / "run" / path.name) if file.is_file()), None)
+    return next((file for file in (folder / path.name, folder / "run" / path.name) if there(file)), None)
 
 
 def _folder(path: Path) -> Path:
@@ -264,7 +265,7 @@ def _rows(path: Path, run: dict[str, Any], runs: dict[Path, dict[str, Any]]) -> 
 def _final(path: Path, run: dict[str, Any]) -> list[tuple[Any, ...]]:
     """The rows of the separate evaluation of the run's policy; none where there is none of this very run."""
     file = _folder(path) / "final.json"
-    found = read_json(file) if file.is_file() else {}
+    found = read_json(file) if there(file) else {}
     if found.get("identity") != run["identity"]:
         return []
     if run["metric"] not in found or "episodes" not in found:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +59,12 @@ class Lab:
                 status = int(ended.code or 0)
         return Said(status, text.getvalue())
 
+    def apart(self, *arguments: str | Path, **variables: str) -> Said:
+        """The same in a process of its own, with these variables in its environment."""
+        command = [sys.executable, "-m", "mfql.cli", "--extension", str(self.folder), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", env=os.environ | variables, timeout=120)
+        return Said(done.returncode, done.stdout + done.stderr)
+
     def row(self, row: str, header: str = HEADER) -> None:
         """Make this the one row of the task table."""
         (self.folder / "tasks.csv").write_text(f"{header}\n{row}\n")
@@ -65,11 +74,15 @@ class Lab:
         with np.load(self.folder / "data" / "point.npz") as file:
             return dict(file)
 
+    def describe(self, data: str, said: Callable[..., Said] | None = None, **variables: str) -> Said:
+        """What `mfql data describe` says of a file in the lab's folder as the dataset of the point."""
+        self.row(f"case,point:mylab/Point-v0,{data},success")
+        return (said or self.mfql)("data", "describe", "case", "--out", self.folder / "described", **variables)
+
     def describe_npz(self, arrays: Mapping[str, np.ndarray]) -> Said:
         """What `mfql data describe` says of these arrays as the dataset of the point."""
         np.savez(self.folder / "data" / "case.npz", **arrays)  # type: ignore[arg-type]
-        self.row("case,point:mylab/Point-v0,data/case.npz,success")
-        return self.mfql("data", "describe", "case", "--out", self.folder / "described")
+        return self.describe("data/case.npz")
 
 
 Case = Callable[[Lab], Said]
