@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mfql.cli import main
+from mfql.errors import UserError
 
 HEADER = "task,env_id,data,metric"
 TINY = """
@@ -39,6 +40,30 @@ class Said:
     text: str
 
 
+def said_by(function: Callable[[], object]) -> Said:
+    """What a function says, and that it ended with an error for people."""
+
+    def status() -> int:
+        try:
+            function()
+        except UserError as error:
+            print(error)
+            return 2
+        return 0
+
+    return _said_by(status)
+
+
+def _said_by(function: Callable[[], int]) -> Said:
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+        try:
+            status = function()
+        except SystemExit as ended:  # argparse ends so.
+            status = int(ended.code or 0)
+    return Said(status, text.getvalue())
+
+
 @dataclass(frozen=True)
 class Lab:
     """A copy of `mylab` that a case may change; commands run from the project's folder and write below `folder` alone.
@@ -51,13 +76,7 @@ class Lab:
 
     def mfql(self, *arguments: str | Path) -> Said:
         """What `mfql --extension . ARGUMENTS` says, called in this process."""
-        text = io.StringIO()
-        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
-            try:
-                status = main(["--extension", str(self.folder), *map(str, arguments)])
-            except SystemExit as ended:  # argparse ends so.
-                status = int(ended.code or 0)
-        return Said(status, text.getvalue())
+        return _said_by(lambda: main(["--extension", str(self.folder), *map(str, arguments)]))
 
     def apart(self, *arguments: str | Path, **variables: str) -> Said:
         """The same in a process of its own, with these variables in its environment."""
