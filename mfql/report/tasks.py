@@ -95,8 +95,10 @@ def between_methods(scores: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (stage, task, unit), part in parts(runs(scores), ["stage", "task", "unit"]):
         of = split(part, "method")
+        groups = {method: group_of(own, "score") for method, own in of.items()}
+        means = {method: mean_of(own, "score") for method, own in of.items()}
         for method, baseline in ranked_pairs(scores, stage, of):
-            difference = weighted([group_of(of[method], "score"), group_of(of[baseline], "score")], [1, -1])
+            difference = weighted([groups[method], groups[baseline]], [1, -1])
             difference = bounded(difference, unit, "difference")
             row = {
                 "stage": stage,
@@ -107,7 +109,7 @@ def between_methods(scores: pd.DataFrame) -> pd.DataFrame:
                 "difference": difference.value,
                 "low": difference.low,
                 "high": difference.high,
-                "apart": mean_of(of[method], "score").apart(mean_of(of[baseline], "score")),
+                "apart": means[method].apart(means[baseline]),
                 "seeds": len(of[method]),
                 "baseline_seeds": len(of[baseline]),
             }
