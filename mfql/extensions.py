@@ -13,9 +13,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
-
 from mfql.errors import UserError, unknown
+from mfql.files import read_yaml
 
 VARIABLE = "MFQL_EXTENSIONS"
 TASKS, METHODS, AGENTS = "tasks.csv", "methods", "agents"
@@ -94,8 +93,8 @@ def tables() -> list[Path]:
 def _settings_tables(folder: Path) -> Iterable[str]:
     for path in folder.glob(f"{METHODS}/*.yaml"):
         try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError):
+            document = read_yaml(path, "")
+        except UserError:
             continue  # Who uses the method is told.
         if isinstance(document, dict) and isinstance(document.get("table"), str):
             yield document["table"]
