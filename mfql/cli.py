@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import select
 import shlex
 import sys
@@ -12,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from mfql.errors import UserError, print_in_any_locale
+from mfql.errors import UserError, print_in_any_locale, unknown
 from mfql.extensions import extend
 from mfql.files import expanded
 
@@ -181,9 +182,15 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _fetch(options: argparse.Namespace) -> None:
+    from mfql.data.recipes import recipes
     from mfql.experiment.configuration import LOCK
     from mfql.suites import suite_of
+    from mfql.tasks import known_tasks
 
+    # OGBench has more datasets than tables have tasks; all have a version.
+    known = recipes().keys() | {task.dataset for task in known_tasks().values()}
+    if options.dataset not in known and (options.dataset in known_tasks() or not re.search(r"-v\d+$", options.dataset)):
+        raise unknown("dataset", options.dataset, known, others={"task": known_tasks()})
     source = {"lock": options.lock or LOCK, "mirror": options.mirror, "local": options.local}
     suite_of(options.dataset).fetch(options.dataset, options.out, **source)
 
@@ -191,9 +198,9 @@ def _fetch(options: argparse.Namespace) -> None:
 def _describe(options: argparse.Namespace) -> None:
     from mfql.data.transitions import summary
     from mfql.suites import suite_of
-    from mfql.tasks import find_task
+    from mfql.tasks import find_task, task_name
 
-    task = find_task(options.task, options.config_dir)
+    task = find_task(task_name(options.task, options.config_dir), options.config_dir)
     print(summary(suite_of(task.name).describe(task, options.out)))
 
 
@@ -201,9 +208,9 @@ def _replay(options: argparse.Namespace) -> None:
     from mfql.data.replay import table
     from mfql.files import write_json
     from mfql.suites import suite_of
-    from mfql.tasks import find_task
+    from mfql.tasks import find_task, task_name
 
-    task = find_task(options.task, options.config_dir)
+    task = find_task(task_name(options.task, options.config_dir), options.config_dir)
     result = suite_of(task.name).replay(task, options.data, options.rows)
     print(table(result))
     if options.out is not None:
@@ -254,7 +261,9 @@ def _train(options: argparse.Namespace) -> int:
 def _train_job(options: argparse.Namespace) -> int:
     import torch
 
+    from mfql.methods import canonical_method
     from mfql.plan import EXIT_WANTS_GPU, training_wants_gpu
+    from mfql.tasks import task_name
     from mfql.training.device import choose_device
     from mfql.training.loop import Execution
     from mfql.training.train import Job, train
@@ -265,8 +274,8 @@ def _train_job(options: argparse.Namespace) -> int:
     torch.set_flush_denormal(True)
     device = choose_device(options.device)
     job = Job(
-        options.method,
-        options.task,
+        canonical_method(options.method),
+        task_name(options.task, options.config_dir),
         options.stage,
         tuple(dict.fromkeys(options.seeds)),
         options.data,
@@ -299,8 +308,9 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from mfql.evaluation.evaluate import evaluate
+    from mfql.experiment.find import existing_run
 
-    evaluate(options.run, options.episodes, options.out, options.video, options.workers, options.strip)
+    evaluate(existing_run(options.run), options.episodes, options.out, options.video, options.workers, options.strip)
 
 
 def _add_tune(commands: argparse._SubParsersAction) -> None:
@@ -351,12 +361,14 @@ def _add_import_released(commands: argparse._SubParsersAction) -> None:
 
 
 def _import_released(options: argparse.Namespace) -> None:
+    from mfql.methods import canonical_method
+    from mfql.tasks import task_name
     from mfql.training.released import import_released
 
     import_released(
         options.file,
-        options.method,
-        options.task,
+        canonical_method(options.method),
+        task_name(options.task, options.config_dir),
         options.stage,
         options.seed,
         options.data,
@@ -437,10 +449,11 @@ def _count(least: int) -> Callable[[str], int]:
     """An argument type: a whole number from `least` on."""
 
     def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if not re.fullmatch("-?[0-9]+", text):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+        value = int(text)
+        if str(value) != text:
+            raise argparse.ArgumentTypeError(f"{text!r} is written {value}")
         if value < least:
             raise argparse.ArgumentTypeError(f"{value} is below {least}")
         return value

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
-from difflib import get_close_matches
+from collections.abc import Collection, Iterable, Mapping
+from difflib import SequenceMatcher
+from functools import cache
+
+# A name is suggested that is at least so near (1 is the same), and as near as the nearest but for so much.
+_NEAR, _AS_NEAR = 0.6, 0.02
+_MOST_SUGGESTED, _MOST_KNOWN = 5, 20
 
 
 class UserError(Exception):
@@ -44,8 +51,66 @@ def _say(kind: str, message: str, remedy: str = "") -> None:
     print(f"mfql: {kind}: {message}{f'{chr(10)}  {remedy}' if remedy else ''}", file=sys.stderr, flush=True)
 
 
-def unknown(kind: str, name: str, known: list[str], where: str = "") -> UserError:
-    """The error for a name that is not in a list, with the nearest names that are."""
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(sorted(known)[:20])}."
-    return UserError(f"unknown {kind} {name!r}{f' in {where}' if where else ''}", hint)
+def unknown(
+    kind: str, name: str, known: Collection[str], where: str = "", others: Mapping[str, Collection[str]] | None = None
+) -> UserError:
+    """The error for a name that is not in a list, with the nearest names that are.
+
+    Args:
+        kind: what the name was taken for, such as `task`.
+        known: the names of that kind.
+        where: what named it, or has those names.
+        others: names of other kinds by kind, for one that is meant for another place.
+    """
+    said = f"unknown {kind} {name!r}{f' in {where}' if where else ''}"
+    taken = [other for other, names in (others or {}).items() if name in names]
+    if taken:
+        said += f", which is {' and '.join(map(_a, taken))}"
+    near = nearest(name, known)
+    hint = f"Did you mean {' or '.join(near)}?" if near else _listed(known)
+    return UserError(said, hint)
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """The names that one was probably meant to be, nearest first, those that are equally near in their natural order.
+
+    Names are compared word by word and as a whole, so that a missing word counts little and a wrong number in one word
+    leaves the others; `_`, blanks and capitals are no difference to `-` and small letters.
+    """
+    ordered = sorted(known, key=_natural)
+    same = [one for one in ordered if _words(one) == _words(name)]
+    if same:
+        return same
+    nearness = {one: _nearness(_words(name), _words(one)) for one in ordered}
+    least = max(_NEAR, max(nearness.values(), default=0.0) - _AS_NEAR)
+    near = [one for one in ordered if nearness[one] >= least]
+    return sorted(near, key=lambda one: -round(nearness[one], 6))[:_MOST_SUGGESTED]
+
+
+def _words(name: str) -> tuple[str, ...]:
+    return tuple(re.split(r"[-_+.\s]+", name.lower()))
+
+
+def _nearness(given: tuple[str, ...], known: tuple[str, ...]) -> float:
+    """The mean of how near each given word is to the nearest known one, and of how near the wholes are."""
+    words = sum(max(_alike(word, other) for other in known) for word in given) / len(given)
+    return (words + _alike("-".join(given), "-".join(known))) / 2
+
+
+@cache
+def _alike(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other, autojunk=False).ratio()
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts task2 before task10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def _listed(known: Collection[str]) -> str:
+    shown = sorted(known, key=_natural)[:_MOST_KNOWN]
+    return f"Known: {', '.join(shown)}{', ...' if len(known) > len(shown) else ''}."

@@ -81,6 +81,11 @@ def files(kind: str) -> list[Path]:
     return sorted(file for folder in extensions() for file in folder.glob(kind))
 
 
+def method_names(config_dir: str | Path) -> list[str]:
+    """The names of all files of methods, in the configuration's folder and the extensions."""
+    return [file.stem for file in [*(Path(config_dir) / METHODS).glob("*.yaml"), *files(f"{METHODS}/*.yaml")]]
+
+
 def tables() -> list[Path]:
     """The tables of all extensions that reports read: of tasks, and those that methods name for their settings."""
     named = [folder / table for folder in extensions() for table in _settings_tables(folder)]

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from mfql.declared import agent_stages, checked_settings, training_version
-from mfql.errors import UserError, unknown
-from mfql.extensions import METHODS, files, find
+from mfql.errors import UserError, note, unknown
+from mfql.extensions import METHODS, find, method_names
 from mfql.files import hash_of, read_yaml
 from mfql.settings import STAGES, Settings, identified
 from mfql.tables import as_value, find_row, own_columns, value_text
-from mfql.tasks import SOURCED, Task, find_task, simulation_version
+from mfql.tasks import SOURCED, Task, find_task, known_tasks, simulation_version
 
 # The bytes of a folder's or file's name, and those of what a name gets as an ending, such as `.log`.
 _LONGEST, _ENDING = 255, 5
@@ -194,6 +194,26 @@ def split_method(method: str) -> tuple[str, dict[str, Any]]:
     return base, values
 
 
+def canonical_method(method: str) -> str:
+    """The one writing of a method's name: `mfql+alpha=30` for `mfql+alpha=30.0`; a note says so where it is another.
+
+    The order of the values stays: runs and tables of both orders are there.
+
+    Raises:
+        UserError: as of `split_method`.
+    """
+    name = method_name(*split_method(method))
+    if name != method:
+        note(f"the method {method} is read as {name}")
+    return name
+
+
+def same_settings(method: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    """What two methods' names have in common if and only if they are of one file with the same values."""
+    base, values = split_method(method)
+    return base, frozenset((key, value_text(value)) for key, value in values.items())
+
+
 def settings_hash(method: str, task: str, stage: str, config_dir: str | Path = "config") -> str:
     """Changes with every value that changes a number, defaults of the method's code included.
 
@@ -230,8 +250,7 @@ def method_file(method: str, config_dir: str | Path = "config") -> Path:
     name, _ = split_method(method)
     path = find(config_dir, f"{METHODS}/{name}.yaml")
     if not path.is_file():
-        known = [file.stem for file in [*(Path(config_dir) / METHODS).glob("*.yaml"), *files(f"{METHODS}/*.yaml")]]
-        raise unknown("method", name, known, str(path.parent))
+        raise unknown("method", name, method_names(config_dir), str(path.parent), {"task": known_tasks(config_dir)})
     return path
 
 

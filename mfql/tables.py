@@ -172,18 +172,23 @@ def as_value(text: str) -> Any:
 
 
 def value_text(value: Any) -> str:
-    """A value as a method's name has it, which `as_value` reads back.
+    """A value as a method's name has it, which `as_value` reads back; a whole number has no point: 30 and 30.0 are one.
 
     Raises:
         UserError: a list without elements or of other than numbers of zero or more, which has no such text.
     """
     if isinstance(value, list | tuple):
-        text = "x".join(map(str, value)).replace("e+", "e") + ("x" if len(value) == 1 else "")
+        text = "x".join(map(_number_text, value)) + ("x" if len(value) == 1 else "")
         if not _LIST.fullmatch(text):
             raise UserError(f"no method's name can have the value {list(value)}", "Write it into the method's file.")
         return text
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float):
-        return str(value).replace("e+", "e")  # A plus begins the next value of a name.
-    return "null" if value is None else str(value)
+    return "null" if value is None else _number_text(value)
+
+
+def _number_text(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    text = str(value).replace("e+", "e")  # A plus begins the next value of a name.
+    return "0" if value == 0 else text.removesuffix(".0")

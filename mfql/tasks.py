@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mfql.errors import UserError, unknown
-from mfql.extensions import TASKS, files
+from mfql.errors import UserError, note, unknown
+from mfql.extensions import TASKS, files, method_names
 from mfql.files import expanded
 from mfql.tables import read_rows
 
@@ -121,6 +121,17 @@ _DIFFERENCES = {
     CONTACT_MARGINS: re.compile(r"(visual-)?ant(maze|soccer)-|(pen|hammer|door|relocate)-"),
     SATURATED_DRIVES: re.compile(r"(visual-)?(cube|scene|puzzle)-"),
     CONVEX_CONTACTS: re.compile(r"(visual-)?(cube|scene|puzzle)-|(pen|hammer|door)-"),
+}
+
+# The number of the task that OGBench means by a name without one, `ENVIRONMENT-singletask-v0`, as its papers do. It
+# knows them in the environments' code alone, by which a test holds these; a launcher has no OGBench.
+_WITHOUT_NUMBER = re.compile(r"(?:visual-)?(?P<environment>[a-z0-9]+(?:-[a-z0-9]+)*)-singletask-v0")
+_DEFAULT_NUMBER = {
+    re.compile(r"(pointmaze|antmaze|humanoidmaze)-"): 1,
+    re.compile(r"antsoccer-"): 4,
+    re.compile(r"(cube|scene)-"): 2,
+    re.compile(r"puzzle-(3x3|4x4)-"): 4,
+    re.compile(r"puzzle-(4x5|4x6)-"): 2,
 }
 
 
@@ -313,15 +324,36 @@ def _number(row: dict[str, str], column: str, where: str) -> float | None:
     return value
 
 
+def default_task(name: str) -> str | None:
+    """The task that OGBench means by a name without a task's number, such as `scene-play-singletask-v0`; else None."""
+    found = _WITHOUT_NUMBER.fullmatch(name)
+    if found is None:
+        return None
+    numbers = [number for names, number in _DEFAULT_NUMBER.items() if names.match(f"{found['environment']}-")]
+    return f"{name.removesuffix('-v0')}-task{numbers[0]}-v0" if numbers else None
+
+
+def task_name(name: str, config_dir: str | Path = "config") -> str:
+    """The one name of what is given as a task, by which its runs are known; a note says so where it is another.
+
+    A name that no table has is returned as it is: who looks it up refuses it.
+    """
+    default = default_task(name)
+    if default is None or name in (tasks := known_tasks(config_dir)) or default not in tasks:
+        return name
+    note(f"{name} is read as {default}, which OGBench means by it")
+    return default
+
+
 def find_task(name: str, config_dir: str | Path = "config") -> Task:
-    """The task of that name.
+    """The task of that name; see `task_name` for one without a number.
 
     Raises:
         UserError: no task table has it; the message names the nearest ones.
     """
     tasks = known_tasks(config_dir)
     if name not in tasks:
-        raise unknown("task", name, list(tasks), _tables(config_dir))
+        raise _unknown_task("task", name, list(tasks), config_dir)
     return tasks[name]
 
 
@@ -337,13 +369,23 @@ def select_tasks(entries: list[str], config_dir: str | Path = "config") -> list[
         named = [task.name for task in tasks if entry in (task.name, task.environment, task.suite)]
         if not named:
             known = {name for task in tasks for name in (task.name, task.environment, task.suite)}
-            raise unknown("task, environment or suite", entry, sorted(known), _tables(config_dir))
+            raise _unknown_task("task, environment or suite", entry, known, config_dir)
         selected |= dict.fromkeys(named)
     return list(selected)
 
 
-def _tables(config_dir: str | Path) -> str:
-    return ", ".join(map(str, [Path(config_dir) / TASKS, *files(TASKS)]))
+def _unknown_task(kind: str, name: str, known: Collection[str], config_dir: str | Path) -> UserError:
+    """The error for a task that no table has; where OGBench means one by it, that is what is missing."""
+    tasks = known_tasks(config_dir).values()
+    others = {
+        "dataset": {task.dataset for task in tasks if task.dataset != task.name},
+        "environment": {task.environment for task in tasks if task.environment != task.name},
+        "suite": {task.suite for task in tasks},
+        "method": method_names(config_dir),
+    }
+    own = {other: names for other, names in others.items() if other not in kind}
+    where = ", ".join(map(str, [Path(config_dir) / TASKS, *files(TASKS)]))
+    return unknown(kind, default_task(name) or name, known, where, own)
 
 
 def _task(row: dict[str, str], path: Path, registered: Registered | None = None) -> Task:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -50,6 +51,19 @@ def test_with_wheels_no_index_is_asked_for_anything(tmp_path: Path) -> None:
     installs = [line for line in done.stdout.splitlines() if "pip --python" in line]
     assert len(installs) == 2
     assert all("--no-index" in line for line in installs)
+
+
+@pytest.mark.parametrize(("name", "refused"), [("it's a lab", False), *((f"a{sign}lab", True) for sign in '"$`\\')])
+def test_a_folder_that_installed_programs_cannot_start_from_is_refused(
+    tmp_path: Path, name: str, refused: bool
+) -> None:
+    folder = tmp_path / name
+    shutil.copytree(ROOT / "containers", folder / "containers")
+    shutil.copy(ROOT / "Makefile", folder)
+    command = ["make", ".venv/bin/python", f"PYTHON={interpreter(tmp_path / 'python')}"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert (done.returncode != 0) == refused, done.stderr
+    assert ("Move the project" in done.stderr) == refused
 
 
 def interpreter(place: Path, prints: str = "", status: int = 0) -> Path:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -266,6 +267,20 @@ def test_prefix_of_a_module_is_refused(tmp_path: Path, statement: str) -> None:
 
 
 @pytest.mark.slow
+def test_python_may_lie_in_a_folder_with_blanks_and_home_may_take_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "it's a lab").symlink_to(sys.prefix)
+    project = replace(clone(tmp_path / "mfql"), python=tmp_path / "it's a lab/bin/python")
+    (tmp_path / "home").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for variable in ("XDG_CACHE_HOME", "MPLCONFIGDIR"):
+        monkeypatch.delenv(variable, raising=False)
+    project.miniature("results/miniature/runs.txt")
+    assert "seed0/offline/evaluation.json" in (project.folder / "results/miniature/runs.txt").read_text()
+    assert (project.folder / ".cache/snakemake").is_dir()
+
+
 def test_one_seed_runs_only_what_it_needs_and_once(project: Project) -> None:
     target = evaluation(2)
     project.miniature(target, config=("seeds_per_job=1",))

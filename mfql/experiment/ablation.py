@@ -143,16 +143,12 @@ def _resolved(name: str, key: str, value: Any, own: Mapping[str, Any]) -> Any:
 def _changed(base: str, settings: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     """The name of the base method with those of the settings that it does not have anyway, always in the same order."""
     file, given = split_method(base)
-    changed = {key: _plain(settings[key]) for key in sorted(settings)}
-    values = given | {key: value for key, value in changed.items() if value != own[key]}
-    return method_name(file, {key: _plain(value) for key, value in values.items()})
+    changed = {key: _as_settings_have(settings[key]) for key in sorted(settings)}
+    return method_name(file, given | {key: value for key, value in changed.items() if value != own[key]})
 
 
-def _plain(value: Any) -> Any:
-    """A whole number without its point, so that 300 and 300.0 are one method; a list as settings have it."""
-    if isinstance(value, list):
-        return tuple(value)
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _as_settings_have(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def plan_of(name: str, config: Mapping[str, Any], config_dir: str | Path = "config") -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cache, cached_property, partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,18 @@ from mfql.errors import UserError, unknown
 from mfql.experiment.schema import Place, check, check_tasks, from_text
 from mfql.extensions import extend
 from mfql.files import expanded, read_yaml
-from mfql.methods import checkpoint_stage, declared_settings, method_file
+from mfql.methods import canonical_method, checkpoint_stage, declared_settings, method_file, same_settings
 from mfql.settings import steps_of
-from mfql.tasks import Task, find_task, known_tasks, seeds_in_job, seeds_of_task, select_tasks, simulation_version
+from mfql.tasks import (
+    Task,
+    find_task,
+    known_tasks,
+    seeds_in_job,
+    seeds_of_task,
+    select_tasks,
+    simulation_version,
+    task_name,
+)
 
 _PAGE = "config/README.md"
 _ABSENT = object()
@@ -158,6 +167,7 @@ def _checked(config: Mapping[str, Any], layers: Mapping[str, Any], config_dir: s
         if name not in datasets:
             place = ("datasets", name)
             raise unknown("dataset", name, sorted(datasets), f"{_source(place, config, layers)}: datasets")
+    _name_once(plain, lambda place: _source(place, config, layers), config_dir)
     for stage in ("offline", "online"):
         asked_runs(plain, config_dir, stage)
     return plain
@@ -168,6 +178,31 @@ def _expanded(value: Any, where: str) -> Any:
     if isinstance(value, list):
         return [_expanded(path, where) for path in value]
     return value if value is None or "://" in value else expanded(value, where)
+
+
+def _name_once(config: dict[str, Any], source: Callable[[Place], str], config_dir: str | Path) -> None:
+    """Give each method and task its one name, by which its runs are known.
+
+    Raises:
+        UserError: a list names a method twice, in two writings.
+    """
+    # A name that stands in several places is said once.
+    task, method = cache(partial(task_name, config_dir=config_dir)), cache(canonical_method)
+    for stage in ("offline", "online"):
+        found: dict[Any, str] = {}
+        for position, given in enumerate(config[stage]["methods"], start=1):
+            first = found.setdefault(same_settings(given), given)
+            if first is not given:
+                where = f"{source((stage, 'methods', position - 1))}: {stage}: methods: entry {position}"
+                raise UserError(f"{where}: {given} is the method {first} in another writing", "Keep one of them.")
+        config[stage]["methods"] = [method(name) for name in config[stage]["methods"]]
+    for section in ("tuning", "ablations"):
+        config[section]["method"] = method(config[section]["method"])
+    for lists in (config["offline"], config["online"], config["tuning"], config["ablations"]["tasks"]):
+        for kind in lists.keys() & {"tasks", "one", "several", "pixels"}:
+            lists[kind] = list(dict.fromkeys(map(task, lists[kind])))
+    films = (film.split("/") for film in config["videos"])
+    config["videos"] = ["/".join([method(film[0]), task(film[1]), *film[2:]]) for film in films]
 
 
 def _source(place: Place, config: Mapping[str, Any], layers: Mapping[str, Any]) -> str:

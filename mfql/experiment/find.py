@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mfql.errors import UserError, warn
+from mfql.errors import UserError, note, unknown, warn
 from mfql.experiment.configuration import Run, asked_runs, planned_runs
 from mfql.experiment.run import RunFolder
 from mfql.files import CannotRead, listed
+from mfql.methods import canonical_method, same_settings
 from mfql.settings import STAGES
+from mfql.tasks import task_name
 
 PANEL = "panel.json"
 AGGREGATE = "aggregate"
+# What a launch can be asked for of a run.
+FILES = ("evaluation.json", "final.json", "video.gif", "strip.png", "video.json")
 
 
 def configured_runs(configuration: Mapping[str, Any], config_dir: Path, results: Path) -> list[RunFolder]:
@@ -104,6 +108,46 @@ def is_under(path: Path, folder: Path) -> bool:
 def name_of(run: RunFolder) -> str:
     """`METHOD/TASK/seedN/STAGE`, as under `results/runs`."""
     return run.folder.relative_to(run.results / "runs").as_posix()
+
+
+def canonical_path(path: str, config_dir: str | Path, methods: Collection[str] = ()) -> str:
+    """A path of `results/runs` with the one name of its method and task; a note says so where it is another.
+
+    Args:
+        path: of a run's file or folder, or one on the way to it; any other is returned as it is.
+        methods: names that are used here: a name with the same values in another order is read as one of them.
+
+    Raises:
+        UserError: a seed has zeros in front, or there is no such stage or file of a run. Snakemake would train such a
+            run under its own name, and then miss the file.
+    """
+    before, runs, rest = path.rpartition("runs/")
+    if not runs or (before and not before.endswith("/")) or not rest:
+        return path
+    method, *others = rest.split("/")
+    for one in methods:
+        if one != method and same_settings(one) == same_settings(method):
+            note(f"the method {method} is read as {one}, which has the same settings")
+            method = one
+    parts = [canonical_method(method), *(task_name(task, config_dir) for task in others[:1]), *others[1:]]
+    if len(parts) > 2 and parts[2] and not re.fullmatch(r"seed(0|[1-9][0-9]*)", parts[2]):
+        number = re.fullmatch(r"seed0+([0-9]+)", parts[2])
+        remedy = f"Write seed{number[1]}." if number else "Write seed and a whole number, such as seed0."
+        raise UserError(f"{path}: {parts[2]} is no name of a run's seed", remedy)
+    if len(parts) > 3 and parts[3] and parts[3] not in STAGES:
+        raise unknown("stage", parts[3], STAGES, path)
+    if len(parts) == 5 and parts[4] not in (*FILES, "run", ""):
+        raise unknown("file of a run", parts[4], FILES, path)
+    return f"{before}{runs}{'/'.join(parts)}"
+
+
+def existing_run(path: Path) -> Path:
+    """A run's folder, by another name of its method or task too.
+
+    Raises:
+        UserError: as of `canonical_path`.
+    """
+    return path if path.exists() else Path(canonical_path(str(path), "config"))
 
 
 def _folder(results: Path, run: Run, seed: int) -> RunFolder:

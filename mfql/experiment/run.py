@@ -85,6 +85,16 @@ class RunFolder:
         path = self.trained / "manifest.json"
         return read_json(path) if there(path) else None
 
+    def place_of(self, identity: str) -> Path:
+        """The folder that has the run of an identity: where it was moved aside for other settings, else `trained`."""
+        aside = self.trained.with_name(f"run.{identity}")
+        here = self.manifest()
+        if here is None and there(self.trained):
+            return self.trained
+        if (here or {}).get("identity") != identity and there(aside / "manifest.json"):
+            return aside
+        return self.trained
+
     def finished(self) -> bool:
         """Whether the result is there."""
         return there(self.trained / "evaluation.json")
@@ -122,28 +132,41 @@ class RunFolder:
 
     def fate(self, wanted: dict[str, Any]) -> Fate:
         """What training the run that `describe_run` describes makes of the folder as it is."""
-        manifest = self.manifest()
+        manifest, place = self.manifest(), self.place_of(wanted["identity"])
         if manifest is not None and manifest["identity"] != wanted["identity"]:
             before, now = manifest["dataset"], wanted["dataset"]
             other_data = before["name"] == now["name"] and before["sha256"] != now["sha256"]
             # Generated data change on purpose with what simulates them; downloaded ones never do.
             simulated_anew = manifest.get("simulation_version", 1) != wanted["simulation_version"]
             generated_anew = before.get("source") == "generated" and simulated_anew
-            return Fate.REFUSED if other_data and not generated_anew else Fate.RETRAINED
-        if self.finished():
+            if other_data and not generated_anew:
+                return Fate.REFUSED
+            if place == self.trained:
+                return Fate.RETRAINED
+        if there(place / "evaluation.json"):
             return Fate.FINISHED
-        return Fate.CONTINUED if self.checkpoints.steps() else Fate.NEW
+        return Fate.CONTINUED if CheckpointFolder(place / "checkpoint").steps() else Fate.NEW
 
     def claim(self, wanted: dict[str, Any]) -> None:
-        """Make the folder ready for the run that `describe_run` describes; a run of other settings is moved aside.
+        """Make the folder ready for the run that `describe_run` describes.
+
+        A run of other settings is moved aside, and an earlier one of these, which was, is put back.
 
         Raises:
             UserError: the folder holds a run on another version of the dataset, or its manifest is altered.
         """
-        fate, before = self.fate(wanted), self.manifest()
-        if before is None or fate not in (Fate.REFUSED, Fate.RETRAINED):
-            return
-        if fate is Fate.REFUSED:
+        before, place = self.manifest(), self.place_of(wanted["identity"])
+        if before is not None and before["identity"] != wanted["identity"]:
+            self._move_aside(before, wanted)
+            if place == self.trained:
+                reasons = ", ".join(changes(before, wanted))
+                print(f"{self.folder}: trained anew ({reasons})", flush=True)
+        if place != self.trained:
+            os.replace(place, self.trained)
+            print(f"{self.folder}: {place.name} is the run of these settings, and is put back", flush=True)
+
+    def _move_aside(self, before: dict[str, Any], wanted: dict[str, Any]) -> None:
+        if self.fate(wanted) is Fate.REFUSED:
             refusal = UserError(
                 f"the dataset {wanted['dataset']['name']} changed under {self.folder}: it was "
                 f"{before['dataset']['sha256'][:16]}..., it is {wanted['dataset']['sha256'][:16]}...",
@@ -161,8 +184,7 @@ class RunFolder:
         if aside.exists():
             shutil.rmtree(aside)
         os.replace(self.trained, aside)
-        reasons = ", ".join(changes(before, wanted))
-        print(f"{self.folder}: trained anew ({reasons}); the earlier run is kept in {aside.name}", flush=True)
+        print(f"{self.folder}: the earlier run is kept in {aside.name}", flush=True)
 
 
 def describe_run(

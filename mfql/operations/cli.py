@@ -30,17 +30,18 @@ def _add_status(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def run_status(arguments: argparse.Namespace) -> None:
     """`mfql status`."""
     from mfql.experiment.configuration import read_configuration
-    from mfql.experiment.find import configured_runs, is_under, runs_in
+    from mfql.experiment.find import configured_runs, existing_run, is_under, runs_in
     from mfql.operations.run_status import status_of
     from mfql.operations.status import overview
 
+    paths = [existing_run(path) for path in arguments.paths]
     if arguments.configfile is None:
-        runs = [run for path in arguments.paths or [arguments.results] for run in runs_in(path)]
+        runs = [run for path in paths or [arguments.results] for run in runs_in(path)]
     else:
         configuration = read_configuration(arguments.configfile, arguments.config_dir)
         runs = configured_runs(configuration, arguments.config_dir, arguments.results)
-        if arguments.paths:
-            runs = [run for run in runs if any(is_under(run.folder, path) for path in arguments.paths)]
+        if paths:
+            runs = [run for run in runs if any(is_under(run.folder, path) for path in paths)]
     print(overview([status_of(run, arguments.logs) for run in dict.fromkeys(runs)], in_full=arguments.all))
 
 

@@ -10,7 +10,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +94,26 @@ _read: list[tuple[Any, Mapping[str, Any], Path]] = []
 def hand_over(workflow: Any, config: Mapping[str, Any], config_dir: str | Path) -> None:
     """Called by the Snakefile, which alone is given its `workflow`."""
     _read[:] = [(workflow, config, Path(config_dir))]
+
+
+def name_targets(workflow: Any, canonical: Callable[[str], str]) -> None:
+    """Give the files that a launch is asked for, to stop at or to leave out, the names that runs have.
+
+    Snakemake reads the Snakefile before it knows the targets, and has no hook for them: each passes here on its way
+    to the jobs, as files that rules name do, which have those names already.
+
+    Args:
+        workflow: as the Snakefile sees it.
+        canonical: the name of a file that Snakemake is to look for.
+    """
+    modifier = workflow.modifier.path_modifier
+    original = modifier.apply_default_storage
+
+    def named(path: Any) -> Any:
+        other = canonical(path) if isinstance(path, str) else path
+        return original(path if other == path else other)  # A path may have marks of Snakemake's, which another lacks.
+
+    modifier.apply_default_storage = named
 
 
 def graph_of(workflow: Any, config: Mapping[str, Any], config_dir: str | Path, nodes: int | None) -> Graph:

@@ -16,7 +16,7 @@ from mfql.data.description import check_simulation, identifying, recorded_facts
 from mfql.data.paths import description_path
 from mfql.errors import UserError
 from mfql.experiment.configuration import Run, dataset_folder
-from mfql.experiment.run import Fate, RunFolder, changes, describe_run
+from mfql.experiment.run import CheckpointFolder, Fate, RunFolder, changes, describe_run
 from mfql.files import there
 from mfql.suites import split_paths
 
@@ -89,7 +89,8 @@ class Outlooks:
             fate, reason = Fate.REFUSED, "the run that it starts from is refused"
         elif manifest is not None and fate in (Fate.RETRAINED, Fate.REFUSED):
             reason = ", ".join(changes(manifest, wanted))
-        steps = tuple(folder.checkpoints.steps()) if fate is Fate.CONTINUED else ()
+        place = CheckpointFolder(folder.place_of(wanted["identity"]) / "checkpoint")
+        steps = tuple(place.steps()) if fate is Fate.CONTINUED else ()
         return Outlook(folder, fate, delivered, reason, steps, wanted["identity"])
 
     def data(self, dataset: str) -> dict[str, Any]:

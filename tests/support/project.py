@@ -21,6 +21,7 @@ class Project:
     """A working copy of the project, without its results."""
 
     folder: Path
+    python: Path = Path(sys.executable)
 
     def snakemake(self, *arguments: str, fails: bool = False) -> str:
         """Run snakemake in the project; returns all that it prints."""
@@ -39,7 +40,7 @@ class Project:
         # A user's environment names no extension; a configuration does.
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", VARIABLE: ""}
         done = subprocess.run(
-            [sys.executable, "-m", *command],
+            [self.python, "-m", *command],
             cwd=self.folder,
             env=environment,
             stdin=subprocess.DEVNULL,

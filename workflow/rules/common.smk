@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mfql.experiment.ablation import plan_of
 from mfql.experiment.claims import needed_files, read_claims, require_configuration
-from mfql.errors import UserError
+from mfql.errors import UserError, unknown
 from mfql.files import sha256
 from mfql.extensions import tables
 from mfql.methods import checkpoint_stage, raw_settings, settings_hash
@@ -21,8 +21,8 @@ from mfql.experiment.configuration import (
     pack_name,
     path_from_here,
 )
-from mfql.experiment.find import files_of, panel_files
-from mfql.plan.graph import graph_of, hand_over
+from mfql.experiment.find import canonical_path, files_of, panel_files
+from mfql.plan.graph import graph_of, hand_over, name_targets
 from mfql.settings import steps_of
 from mfql.suites import replayed
 from mfql.tasks import find_task, known_tasks, registered_tasks, simulation_version
@@ -38,6 +38,10 @@ def for_people(function, *arguments):
         return function(*arguments)
     except UserError as error:
         sys.exit(f"Error: {error}")
+
+
+def refuse(error):
+    raise error
 
 
 def in_command(*words):
@@ -78,12 +82,18 @@ PACKS = named_packs(config)
 WANTED = {stage: for_people(asked_runs, config, CONFIG, stage) for stage in ("offline", "online")}
 
 
+CONFIGURED_METHODS = {run.method for runs in WANTED.values() for run in runs}
+
+# As runs' folders have it: 007 is no other seed than 7.
+SEED = r"(?:0|[1-9]\d*)"
+
+
 wildcard_constraints:
     method=r"[\w.+=-]+",
     task=r"[\w.-]+",
     stage="offline|pretrain|online",
     dataset=r"[\w.-]+",
-    seed=r"\d+",
+    seed=SEED,
 
 
 # A pattern that nothing matches, where no task shows images.
@@ -91,13 +101,13 @@ PIXEL_TASK = (
     "|".join(re.escape(name) for name, task in for_people(known_tasks, CONFIG).items() if task.pixels) or r"(?!)"
 )
 STATE_TASK = rf"(?!(?:{PIXEL_TASK})/)[\w.-]+"
-OTHER_SEEDS = rf"(?!(?:{'|'.join(str(seed) for pack in PACKS for seed in pack)})\b)\d+"
+OTHER_SEEDS = rf"(?!(?:{'|'.join(str(seed) for pack in PACKS for seed in pack)})\b){SEED}"
 # What one training job takes, as name, seeds, tasks, and what its seed wildcard stands for: a pack of the configuration's
 # seeds, another seed that somebody asks for, or a seed of a pixel task, which are trained alone.
 TRAINING_JOBS = [
-    *((pack_name(pack), pack, STATE_TASK, r"\d+") for pack in PACKS),
+    *((pack_name(pack), pack, STATE_TASK, SEED) for pack in PACKS),
     ("any_seed", ["{seed}"], STATE_TASK, OTHER_SEEDS),
-    ("pixels", ["{seed}"], PIXEL_TASK, r"\d+"),
+    ("pixels", ["{seed}"], PIXEL_TASK, SEED),
 ]
 
 
@@ -241,6 +251,13 @@ def judged_tables(wildcards):
     claims = for_people(read_claims, CONFIG)
     for_people(require_configuration, claims, config["name"])
     return [f"{STUDY}/{file}" for file in needed_files(claims)]
+
+
+def target_file(name):
+    """The file that a target stands for, by the names that runs have; ends Snakemake where it can be none."""
+    if not re.search("[./]", name) and not os.path.exists(name):
+        for_people(refuse, unknown("target", name, [rule.name for rule in workflow.rules]))
+    return for_people(canonical_path, name, CONFIG, CONFIGURED_METHODS)
 
 
 def announce():

@@ -41,6 +41,30 @@ class Said:
     text: str
 
 
+def said_by(function: Callable[[], object]) -> Said:
+    """What a function says, and that it ended with an error for people."""
+
+    def status() -> int:
+        try:
+            function()
+        except UserError as error:
+            print(error)
+            return 2
+        return 0
+
+    return _said_by(status)
+
+
+def _said_by(function: Callable[[], int]) -> Said:
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+        try:
+            status = function()
+        except SystemExit as ended:  # argparse ends so.
+            status = int(ended.code or 0)
+    return Said(status, text.getvalue())
+
+
 @dataclass(frozen=True)
 class Lab:
     """A copy of `mylab` that a case may change; commands run from the project's folder and write below `folder` alone.
@@ -53,31 +77,12 @@ class Lab:
 
     def mfql(self, *arguments: str | Path) -> Said:
         """What `mfql --extension . ARGUMENTS` says, called in this process."""
-        return self._said(lambda: main(["--extension", str(self.folder), *map(str, arguments)]))
+        return _said_by(lambda: main(["--extension", str(self.folder), *map(str, arguments)]))
 
     def called(self, function: Callable[[], object]) -> Said:
         """What a function says that knows of the lab, as `mfql` would; what it returns does not count."""
         extend([self.folder])
-
-        def status() -> int:
-            try:
-                function()
-            except UserError as error:
-                print(f"mfql: {error}")
-                return 2
-            return 0
-
-        return self._said(status)
-
-    @staticmethod
-    def _said(command: Callable[[], int]) -> Said:
-        text = io.StringIO()
-        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
-            try:
-                status = command()
-            except SystemExit as ended:  # argparse ends so.
-                status = int(ended.code or 0)
-        return Said(status, text.getvalue())
+        return said_by(function)
 
     def apart(self, *arguments: str | Path, **variables: str) -> Said:
         """The same in a process of its own, with these variables in its environment."""

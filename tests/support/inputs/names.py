@@ -2,125 +2,158 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import yaml
 
-from mfql.experiment.configuration import read_configuration
-from tests.support.forbidden import forbidden
-from tests.support.inputs.lab import Lab, Said, given
+from mfql.experiment.configuration import check_configuration
+from mfql.experiment.find import canonical_path
+from tests.support.inputs.lab import Lab, Said, given, said_by
+from tests.support.training_runs import ROOT
 
-
-@contextmanager
-def at_home(lab: Lab) -> Iterator[None]:
-    """The lab is the home of the user, and no folder gets the name of what stands for it."""
-    before = os.environ.get("HOME")
-    os.environ["HOME"] = str(lab.folder)
-    os.environ.pop("UNSET_HERE", None)
-    try:
-        yield
-    finally:
-        os.environ.pop("HOME") if before is None else os.environ.update(HOME=before)
-    for folder in (lab.folder, Path.cwd()):
-        assert not [path.name for path in folder.iterdir() if path.name[0] in "~$"]
+SCENE = "scene-play-singletask-task2-v0"
 
 
-@given("`~` in `data` of a task table")
+def configured(lab: Lab, change: str) -> Said:
+    """What the check of every launch says of a configuration with this change."""
+    file = lab.folder / "study.yaml"
+    file.write_text(change)
+    default = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    changed = yaml.safe_load(change)
+    merged = default | {
+        key: default[key] | value if isinstance(value, dict) else value for key, value in changed.items()
+    }
+    return said_by(lambda: check_configuration(merged, [file]))
+
+
+def target(path: str) -> Said:
+    """What is said of a target below `results/runs`."""
+    return said_by(lambda: canonical_path(f"results/runs/{path}", "config", ["mfql+alpha=30+q_agg=min"]))
+
+
+@given("a task by OGBench's name without a number, `scene-play-singletask-v0`, in a configuration")
 def _(lab: Lab) -> Said:
-    with at_home(lab):
-        return lab.describe("~/data/point.npz")
+    return configured(lab, "offline: {tasks: [scene-play-singletask-v0]}")
 
 
-@given("`$HOME` in `data` of a task table")
+@given("the same in a target below `results/runs`")
 def _(lab: Lab) -> Said:
-    with at_home(lab):
-        return lab.describe("$HOME/data/point.npz")
+    return target("mfql/scene-play-singletask-v0/seed0/offline/evaluation.json")
 
 
-@given("`~` of a user that there is not, in `data` of a task table")
+@given("the same where no table has the task that it means")
 def _(lab: Lab) -> Said:
-    with at_home(lab):
-        return lab.describe("~nobody-here/point.npz")
+    return configured(lab, "offline: {tasks: [visual-scene-play-singletask-v0]}")
 
 
-@given("a variable that is not set, in `data` of a task table")
+@given("a task's name with a word missing, another number, capitals or `_`")
 def _(lab: Lab) -> Said:
-    with at_home(lab):
-        return lab.describe("$UNSET_HERE/point.npz")
+    return configured(lab, "offline: {tasks: [Cube_double_singletask_task2_v0]}")
 
 
-def _configured(lab: Lab, text: str) -> tuple[Said, dict]:
-    """What is said of a configuration with these lines, and what it comes to."""
-    path, found = lab.folder / "study.yaml", {}
-    runs = "offline: {methods: [tiny], tasks: [point]}\nonline: {methods: [], tasks: []}\n"
-    path.write_text(f"extensions: ['{lab.folder}']\n{runs}{text}", encoding="utf-8")
-    with at_home(lab):
-        said = lab.called(lambda: found.update(read_configuration(path, Path("config"))))
-    return said, found
-
-
-@given("`~` in each path of a configuration")
+@given("a method where a task belongs")
 def _(lab: Lab) -> Said:
-    said, found = _configured(
-        lab, "data_dir: ~/data\ndatasets_from: ~/mirror\nexpected: ~/expected.yaml\noutside_scores: [~/others.csv]\n"
-    )
-    assert [found[key] for key in ("data_dir", "datasets_from", "expected", "outside_scores")] == [
-        f"{lab.folder}/data", f"{lab.folder}/mirror", f"{lab.folder}/expected.yaml", [f"{lab.folder}/others.csv"]
-    ]  # fmt: skip
-    return said
+    return configured(lab, "offline: {tasks: [mfql]}")
 
 
-@given("`$HOME` in `data_dir` of a configuration")
+@given("a task where a method belongs")
 def _(lab: Lab) -> Said:
-    said, found = _configured(lab, "data_dir: $HOME/data\ndatasets_from: https://host/~name/$file\n")
-    assert (found["data_dir"], found["datasets_from"]) == (f"{lab.folder}/data", "https://host/~name/$file")
-    return said
+    return configured(lab, f"offline: {{methods: [{SCENE}]}}")
 
 
-@given("a variable that is not set, in `data_dir` of a configuration")
+@given("a dataset where a task belongs")
 def _(lab: Lab) -> Said:
-    return _configured(lab, "data_dir: ${UNSET_HERE}/data\n")[0]
+    return lab.mfql("data", "describe", "scene-play-v0", "--out", lab.folder / "data")
 
 
-@given("`--out=~/described` on the command line")
+@given("a dataset without its version, for `mfql data fetch`")
 def _(lab: Lab) -> Said:
-    lab.row("case,point:mylab/Point-v0,data/point.npz,success")
-    with at_home(lab):
-        said = lab.mfql("data", "describe", "case", "--out=~/described")
-    assert (lab.folder / "described" / "case.json").is_file()
-    return said
+    return lab.mfql("data", "fetch", "antmaze-large-navigate", "--out", lab.folder / "fetched")
 
 
-def _module(lab: Lab, name: str) -> Said:
-    """The lab with its module under another name."""
-    path = lab.folder / name
-    path.parent.mkdir(exist_ok=True)
-    (lab.folder / "point.py").rename(path)
-    module = name.removesuffix(".py").removesuffix("/__init__")
-    lab.row(f"case,{module}:mylab/Point-v0,data/point.npz,success")
-    return lab.mfql("data", "describe", "case", "--out", lab.folder / "described")
-
-
-@given("a module beside tasks.csv with the name of one of Python's")
+@given("a task where a dataset belongs, for `mfql data fetch`")
 def _(lab: Lab) -> Said:
-    return _module(lab, "code.py")
+    return lab.mfql("data", "fetch", SCENE, "--out", lab.folder / "fetched")
 
 
-@given("a module beside tasks.csv with the name of one that is built in")
+@given("a task twice, by its own name and OGBench's")
 def _(lab: Lab) -> Said:
-    return _module(lab, "time.py")
+    return configured(lab, f"offline: {{tasks: [scene-play-singletask-v0, {SCENE}]}}")
 
 
-@given("a package beside tasks.csv with the name of one that is installed")
+@given("an environment and one of its tasks")
 def _(lab: Lab) -> Said:
-    return _module(lab, "pandas/__init__.py")
+    return configured(lab, f"offline: {{tasks: [scene, {SCENE}]}}")
 
 
-@given("results of which the user may not read a run")
+@given("a value in a method's name that has a point and no fraction, `mfql+alpha=30.0`")
 def _(lab: Lab) -> Said:
-    run = lab.folder / "results" / "runs" / "tiny" / "point" / "seed0" / "offline" / "run"
-    run.mkdir(parents=True)
-    (run / "evaluation.json").write_text("{}", encoding="utf-8")
-    with forbidden(run):
-        return lab.mfql("verify", lab.folder / "results", "--data", lab.folder / "data")
+    return configured(lab, "offline: {methods: [mfql+alpha=30.0]}")
+
+
+@given("a method twice, in two writings of a value")
+def _(lab: Lab) -> Said:
+    return configured(lab, "offline: {methods: [mfql+alpha=30, mfql+alpha=3e1]}")
+
+
+@given("a method twice, with its values in two orders")
+def _(lab: Lab) -> Said:
+    return configured(lab, "offline: {methods: [mfql+alpha=30+q_agg=min, mfql+q_agg=min+alpha=30]}")
+
+
+@given("a target with a configured method's values in another order")
+def _(lab: Lab) -> Said:
+    return target(f"mfql+q_agg=min+alpha=30.0/{SCENE}/seed0/offline/evaluation.json")
+
+
+@given("a method in capitals")
+def _(lab: Lab) -> Said:
+    return configured(lab, "offline: {methods: [MFQL]}")
+
+
+@given("`seed007` in a target")
+def _(lab: Lab) -> Said:
+    return target(f"mfql/{SCENE}/seed007/offline/evaluation.json")
+
+
+@given("a stage in capitals in a target")
+def _(lab: Lab) -> Said:
+    return target(f"mfql/{SCENE}/seed0/Offline/evaluation.json")
+
+
+@given("a mistyped file of a run in a target")
+def _(lab: Lab) -> Said:
+    return target(f"mfql/{SCENE}/seed0/offline/evaluations.json")
+
+
+@given("`--seeds 007`")
+def _(lab: Lab) -> Said:
+    return lab.mfql("train", "--method", "tiny", "--task", "point", "--stage", "offline", "--seeds", "007")
+
+
+@given("`--seeds 1_0`")
+def _(lab: Lab) -> Said:
+    return lab.mfql("train", "--method", "tiny", "--task", "point", "--stage", "offline", "--seeds", "1_0")
+
+
+@given("`seeds: [1.0, 2]`")
+def _(lab: Lab) -> Said:
+    return configured(lab, "seeds: [1.0, 2]")
+
+
+@given("`seeds: [1, 1]`")
+def _(lab: Lab) -> Said:
+    return configured(lab, "seeds: [1, 1]")
+
+
+@given('`seeds: ["1", 1]`')
+def _(lab: Lab) -> Said:
+    return configured(lab, 'seeds: ["1", 1]')
+
+
+@given('`seeds: "0-3"`')
+def _(lab: Lab) -> Said:
+    return configured(lab, 'seeds: "0-3"')
+
+
+@given("a dataset without its version in `datasets`")
+def _(lab: Lab) -> Said:
+    return configured(lab, "datasets: {scene-play: {source: fetch}}")
