@@ -22,14 +22,6 @@ rule plan_ablation:
         write_json(output[0], {**params.plan, "command": params.command})
 
 
-def ablation_outputs(name, kinds=("svg", "png", "csv", "md", "tex", "json")):
-    """The files of an ablation's panels by kind, those of the proxy too where it has one."""
-    files = ("figure.svg", "figure.png", "data.csv", "table.csv", "table.md", "table.tex", "panel.json")
-    folders = ["", *(["proxy/"] if ABLATIONS[name].proxy else [])]
-    found = [f"{STUDY}/ablations/{name}/{folder}{file}" for folder in folders for file in files]
-    return [path for path in found if path.endswith(kinds)]
-
-
 for name, ablation in ABLATIONS.items():
 
     rule:

@@ -274,6 +274,24 @@ def lost_panels():
     return [path for path in drawn.read_text(encoding="utf-8").split("\n")[:-1] if not os.path.isfile(path)]
 
 
+def ablation_outputs(name, kinds=("svg", "png", "csv", "md", "tex", "json")):
+    """The files of an ablation's panels by kind, those of the proxy too where it has one."""
+    files = ("figure.svg", "figure.png", "data.csv", "table.csv", "table.md", "table.tex", "panel.json")
+    folders = ["", *(["proxy/"] if ABLATIONS[name].proxy else [])]
+    found = [f"{STUDY}/ablations/{name}/{folder}{file}" for folder in folders for file in files]
+    return [path for path in found if path.endswith(kinds)]
+
+
+def toy_files(studies, size):
+    """All that studies make at a size, and the trainings behind it."""
+    panels = [folder for study in studies for folder in TOY_PANELS[study, size]]
+    methods = {method for study in studies for method in for_people(read_study, TOY_FILE, study).methods}
+    return [
+        *expand("{folder}/{file}", folder=panels, file=("panel.json", "figure.svg", "figure.png", "data.csv")),
+        *expand(f"{TOY_RUN}{{file}}", size=size, method=sorted(methods), file=TOY_TRAINED),
+    ]
+
+
 def panels_at_hand(wildcards):
     """What toy, ablations and claims have written by now: the page is made anew when that changes, and asks for none."""
     return [f"{path} {sha256(path)[:16]}" for path in panel_files(Path(STUDY))]

@@ -82,16 +82,6 @@ for (study, size), folders in TOY_PANELS.items():
             " --out {params.out} --command {params.command:q} > {log} 2>&1"
 
 
-def toy_files(studies, size):
-    """All that studies make at a size, and the trainings behind it."""
-    panels = [folder for study in studies for folder in TOY_PANELS[study, size]]
-    methods = {method for study in studies for method in for_people(read_study, TOY_FILE, study).methods}
-    return [
-        *expand("{folder}/{file}", folder=panels, file=("panel.json", "figure.svg", "figure.png", "data.csv")),
-        *expand(f"{TOY_RUN}{{file}}", size=size, method=sorted(methods), file=TOY_TRAINED),
-    ]
-
-
 rule toy:
     input:
         toy_files(("formulations", "sampled_b"), "reduced"),
