@@ -11,7 +11,7 @@ import numpy as np
 
 from mfql.data.d4rl import last_trajectories, read_arrays, transitions
 from mfql.data.description import describe_rows, verify
-from mfql.data.opening import content_of
+from mfql.data.opening import content_of, opened_by_a_library
 from mfql.data.paths import description_path, minari_folder, own_paths
 from mfql.data.transitions import ACTION_LIMIT, Dataset, Transitions, observation_statistics
 from mfql.envs.isolated import Isolated
@@ -134,7 +134,8 @@ def _environment(task: Task) -> dict[str, Any]:
 def _read(data: str, path: Path, env: Any) -> Transitions:
     """The transitions of a file as it has them: shapes, values and actions unchecked."""
     if data.startswith("minari:"):
-        return _read_minari(data, env)
+        with opened_by_a_library(path):
+            return _read_minari(data, env)
     if not there(path):
         raise UserError(
             f"{path} does not exist", "Correct `data` in the task table; it is relative to the table's folder."
