@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mfql.envs.isolated import Isolated, reset_env
+from mfql.envs.patience import Limited
 from mfql.envs.registered import RegisteredEnv
 from mfql.errors import UserError, warn
 
@@ -120,21 +121,21 @@ def _begin(env: Isolated, where: str) -> None:
 def _start(env: Isolated, action: np.ndarray, where: str) -> dict[str, Any]:
     """What an episode shows first."""
     try:
-        observation, _ = reset_env(env, 0)
+        observation = _reset(env, 0)
     except UserError:
         raise
     except Exception as error:  # Whatever the environment's own code raises.
         raise UserError(
-            f"{where} cannot be reset: reset(seed=0, options=None) raises {_named(error)}",
+            f"{where} cannot be reset: reset(seed=0, options=None) raises {named(error)}",
             "Make reset work with a seed alone, as Gymnasium has it: a wrapper may give what options it needs.",
         ) from error
     try:
-        after, reward, *_ = env.step(action)
+        after, reward, *_ = _step(env, action, f"{where}: the first step of the episode of seed 0")
     except UserError:
         raise
     except Exception as error:
         raise UserError(
-            f"{where} fails in the first step, with the action {action.tolist()}: {_named(error)}",
+            f"{where} fails in the first step, with the action {action.tolist()}: {named(error)}",
             "Mend the environment.",
         ) from error
     return {"the first observation": observation, "the first step's reward": reward, "the second observation": after}
@@ -142,7 +143,7 @@ def _start(env: Isolated, action: np.ndarray, where: str) -> dict[str, Any]:
 
 def _episode(env: Isolated, seed: int) -> tuple[Trial, _Fault | None]:
     """One episode of random actions, without the step that broke it, and why it broke."""
-    observation, _ = reset_env(env, seed)
+    observation = _reset(env, seed)
     registered, draw = _registered(env), _actions(env, seed)
     observations, success = [registered.given.copy()], False
     actions: list[np.ndarray] = []
@@ -152,11 +153,12 @@ def _episode(env: Isolated, seed: int) -> tuple[Trial, _Fault | None]:
     while end == "unfinished" and fault is None and len(actions) < _LONGEST:
         action, step = draw(1)[0], len(actions) + 1
         try:
-            observation, given, terminated, truncated, info = env.step(action)
+            what = f"{registered.where}: step {step} of the episode of seed {seed}"
+            observation, given, terminated, truncated, info = _step(env, action, what)
         except UserError:
             raise
         except Exception as error:  # Whatever the environment's own code raises.
-            fault = _Fault(_named(error), seed, step, raised=True)
+            fault = _Fault(named(error), seed, step, raised=True)
             break
         reward = float(given)
         if not (np.isfinite(observation).all() and np.isfinite(np.float32(reward))):
@@ -175,6 +177,18 @@ def _episode(env: Isolated, seed: int) -> tuple[Trial, _Fault | None]:
         success if registered.told else None,
     )
     return trial, fault
+
+
+def _reset(env: Isolated, seed: int) -> np.ndarray:
+    """The first observation of an episode, if it comes in time."""
+    with Limited(lambda: f"{_registered(env).where}: reset(seed={seed})"):
+        return reset_env(env, seed)[0]
+
+
+def _step(env: Isolated, action: np.ndarray, what: str) -> tuple[Any, ...]:
+    """What a step gives, if it comes in time."""
+    with Limited(lambda: what):
+        return env.step(action)
 
 
 def _actions(env: Isolated, seed: int) -> Any:
@@ -199,7 +213,7 @@ def _require_told(env: Isolated, where: str) -> None:
     )
 
 
-def _named(error: Exception) -> str:
+def named(error: Exception) -> str:
     """An error's type and message, and the line that raised it."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"

@@ -89,9 +89,9 @@ class RunFolder:
         """The folder that has the run of an identity: where it was moved aside for other settings, else `trained`."""
         aside = self.trained.with_name(f"run.{identity}")
         here = self.manifest()
-        if here is None and self.trained.exists():
+        if here is None and there(self.trained):
             return self.trained
-        if (here or {}).get("identity") != identity and (aside / "manifest.json").exists():
+        if (here or {}).get("identity") != identity and there(aside / "manifest.json"):
             return aside
         return self.trained
 
@@ -143,7 +143,7 @@ class RunFolder:
                 return Fate.REFUSED
             if place == self.trained:
                 return Fate.RETRAINED
-        if (place / "evaluation.json").exists():
+        if there(place / "evaluation.json"):
             return Fate.FINISHED
         return Fate.CONTINUED if CheckpointFolder(place / "checkpoint").steps() else Fate.NEW
 

@@ -11,6 +11,7 @@ The table has one row per run, step and metric, with the columns `COLUMNS`. Metr
 | plain_return | the last step | 1 where the score is a return that is not normalised |
 | diverged | the step of divergence | 1; absent for runs that did not |
 | stopped | the step of early stopping | 1; absent for runs that went on to the end |
+| broken | the last step | how many of its episodes broke, online ones among them; absent where none did |
 | start, start_episodes | the last step of the run that an online run starts from | its score; `run` names that run |
 | rise | the last step | an online run's score minus `start` |
 | final, final_episodes | the last step | the separate evaluation's score, `final.json`, and its episodes |
@@ -241,7 +242,7 @@ def _rows(path: Path, run: dict[str, Any], runs: dict[Path, dict[str, Any]]) -> 
 
     for evaluation in run["evaluations"]:
         for metric, value in evaluation.items():
-            if metric != "step" and value is not None:
+            if metric not in ("step", "broken") and value is not None:
                 add(evaluation["step"], metric, value)
     add(run["steps"], "score", _score(run))
     if run["metric"] == "success":
@@ -252,6 +253,8 @@ def _rows(path: Path, run: dict[str, Any], runs: dict[Path, dict[str, Any]]) -> 
         add(run["diverged_at"], "diverged", 1)
     if run.get("stopped_at") is not None:
         add(run["stopped_at"], "stopped", 1)
+    if broken := run.get("broken_online", 0) + sum(one.get("broken") or 0 for one in run["evaluations"]):
+        add(run["steps"], "broken", broken)
     start = _start_of(path, run)
     if start is not None and start in runs:
         before = runs[start]

@@ -15,6 +15,7 @@ import numpy as np
 
 from mfql.cli import main
 from mfql.errors import UserError
+from mfql.extensions import extend
 
 HEADER = "task,env_id,data,metric"
 TINY = """
@@ -77,6 +78,11 @@ class Lab:
     def mfql(self, *arguments: str | Path) -> Said:
         """What `mfql --extension . ARGUMENTS` says, called in this process."""
         return _said_by(lambda: main(["--extension", str(self.folder), *map(str, arguments)]))
+
+    def called(self, function: Callable[[], object]) -> Said:
+        """What a function says that knows of the lab, as `mfql` would; what it returns does not count."""
+        extend([self.folder])
+        return said_by(function)
 
     def apart(self, *arguments: str | Path, **variables: str) -> Said:
         """The same in a process of its own, with these variables in its environment."""
