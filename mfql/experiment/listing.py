@@ -37,8 +37,11 @@ def method(name: str, config_dir: str | Path, task: str) -> str:
     name, row = canonical_method(name), _find(task, config_dir)
     path = method_file(name, config_dir)
     agent = _agent(name, config_dir)
-    found = {stage: _settings(name, row, stage, config_dir) for stage in agent_stages(agent)}
-    found = {stage: settings for stage, settings in found.items() if settings is not None}
+    found = {
+        stage: settings
+        for stage in agent_stages(agent)
+        if (settings := _settings(name, row, stage, config_dir)) is not None
+    }
     sources = {settings_source(name, row.name, stage, config_dir) for stage in found}
     keys = dict.fromkeys(key for settings in found.values() for key in settings.as_dict())
     rows = [(key, *(_text(getattr(settings, key)) for settings in found.values())) for key in keys]
