@@ -172,7 +172,9 @@ def as_value(text: str) -> Any:
 
 
 def value_text(value: Any) -> str:
-    """A value as a method's name has it, which `as_value` reads back; a whole number has no point: 30 and 30.0 are one.
+    """A value as a method's name has it, which `as_value` reads back.
+
+    A whole number has no point, so that 30 and 30.0 are one.
 
     Raises:
         UserError: a list without elements or of other than numbers of zero or more, which has no such text.

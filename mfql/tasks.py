@@ -123,8 +123,8 @@ _DIFFERENCES = {
     CONVEX_CONTACTS: re.compile(r"(visual-)?(cube|scene|puzzle)-|(pen|hammer|door)-"),
 }
 
-# The number of the task that OGBench means by a name without one, `ENVIRONMENT-singletask-v0`, as its papers do. It
-# knows them in the environments' code alone, by which a test holds these; a launcher has no OGBench.
+# The number of the task that OGBench, and who uses it, means by a name without one: `ENVIRONMENT-singletask-v0`. The
+# environments' code alone has them, by which a test holds these; a launcher has no OGBench.
 _WITHOUT_NUMBER = re.compile(r"(?:visual-)?(?P<environment>[a-z0-9]+(?:-[a-z0-9]+)*)-singletask-v0")
 _DEFAULT_NUMBER = {
     re.compile(r"(pointmaze|antmaze|humanoidmaze)-"): 1,
