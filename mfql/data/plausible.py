@@ -18,6 +18,8 @@ _FEWEST_ENDS, _FEWEST_JUMPS = 10, 3
 _MOST_JUMPS = 0.1
 # How many starts of episodes a step is compared with.
 _STARTS = 300
+# A step at the limit stands out if it is so many times as large as the largest hundredth of the others.
+_STANDS_OUT = 1.5
 # A step counts at most as so many usual ones in a dimension, so that one dimension does not decide.
 _CAP = 1e3
 # Squares of larger numbers are not what they say.
@@ -62,8 +64,8 @@ def refuse_unmarked_ends(observations: np.ndarray, ends: np.ndarray, limit: int,
     found = _like_ends(observations, across, size)
     if len(found) >= _FEWEST_JUMPS:
         raise UserError(
-            f"{where}: {len(found)} steps are as large as those across the {int(across.sum())} marked ends of episodes,"
-            f" and end where episodes begin: unmarked ends, at the rows {listed(found)}",
+            f"{where}: at least {len(found)} steps are as large as those across the {int(across.sum())} marked ends of"
+            f" episodes, and end where episodes begin: unmarked ends, at the rows {listed(found)}",
             _MARK,
         )
     found = _at_the_limit(ends, size, limit)
@@ -232,6 +234,7 @@ def _at_the_limit(ends: np.ndarray, size: np.ndarray, limit: int) -> np.ndarray:
     first = np.append(0, last[:-1] + 1)
     for rows in (limit, limit + 1):
         at = np.concatenate([np.arange(a + rows - 1, b, rows) for a, b in zip(first, last, strict=True)])
-        if len(at) >= _FEWEST_JUMPS and np.median(size[at]) >= np.quantile(size, 1.0 - min(0.01, 2.0 / rows)):
+        others = np.delete(size, at)
+        if len(at) >= _FEWEST_JUMPS and np.median(size[at]) > _STANDS_OUT * np.quantile(others, 0.99):
             return at
     return np.empty(0, np.int64)

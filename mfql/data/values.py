@@ -57,17 +57,17 @@ def flags(values: np.ndarray, what: str, remedy: str) -> np.ndarray:
     return marked
 
 
-def as_float32(values: np.ndarray, what: str, remedy: str) -> np.ndarray:
+def as_float32(values: np.ndarray, what: str, remedy: str, one: str = "transition") -> np.ndarray:
     """Values [N, ...] as training sees them.
 
     Raises:
         UserError: some are not finite, or are beyond what float32 has numbers for.
     """
-    refuse(~_finite(values), what, "no finite numbers", remedy)
+    refuse(~_finite(values), what, "no finite numbers", remedy, one)
     with np.errstate(over="ignore"):
-        cast = values.astype(np.float32)
+        cast = values.astype(np.float32, copy=False)
     largest = f"beyond {np.finfo(np.float32).max:.2g}, the largest number of float32, in which training sees them"
-    refuse(~_finite(cast), what, largest, "Scale them, in the environment too.")
+    refuse(~_finite(cast), what, largest, "Scale them, in the environment too.", one)
     return cast
 
 
