@@ -38,7 +38,7 @@ TORCH_INSTALLED := $(TORCH_PINNED)$(addprefix -,$(TORCH))$(if \
 	$(TORCH_INDEX),-$(shell echo '$(TORCH_INDEX)' | cksum | cut -d ' ' -f 1))
 
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
-RUN := PATH="$(abspath $(VENV))/bin:$$PATH"
+RUN := PATH="$$(cd "$(VENV)" && pwd)/bin:$$PATH"
 
 .DEFAULT_GOAL := help
 .PHONY: help install launcher quickstart test test-pythons test-quick lint types bench check-gpu check-data check-physics check-science check-methods check-browser check-cuda-ahead check-golden update lock lock-cuda wheels image image-docker sbom check-image check-slurm test-site clean
@@ -70,7 +70,7 @@ test-pythons: $(DEVELOPMENT)  ## the quick part of the tests on every supported 
 		case " $(or $(PYTHONS),$$release) " in *" $$release "*) ;; *) continue ;; esac; \
 		$(MAKE) --no-print-directory test-quick PYTHON="$$python" VENV="$(VENV)-$$release" \
 			$(if $(TORCH)$(TORCH_INDEX),,$(patsubst $(TORCH_PINNED)-%,TORCH=%,$(wildcard $(TORCH_PINNED)-[a-z]*))) \
-			PIP="VIRTUAL_ENV=$(abspath $(VENV))-$$release $(abspath $(VENV))/bin/uv pip --quiet" || exit; \
+			PIP="VIRTUAL_ENV=$(VENV)-$$release $(VENV)/bin/uv pip --quiet" || exit; \
 		tested="$$tested $$release"; \
 	done; \
 	echo "Python $$own: all tests;$${tested:+ quick part:$$tested;} looked for $(or $(PYTHONS),3.11, 3.12 and 3.13)"
@@ -180,6 +180,9 @@ $(VENV)/bin/python $(LAUNCHER)/bin/python:
 		echo "No Python 3.11, 3.12 or 3.13 is in PATH. Install one, or name it: make PYTHON=path/to/python3.12" >&2; exit 1; fi
 	@"$(PYTHON)" -c 'import sys; sys.exit(not 311 <= sys.version_info[0] * 100 + sys.version_info[1] <= 313)' || { \
 		echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13. Name another: make PYTHON=path/to/python3.12" >&2; exit 1; }
+	@case "$$PWD" in *["\"\\\`\$$"]*) \
+		echo "What pip installs cannot start from a folder whose path holds one of \" \$$ \` \\: $$PWD. Move the project." >&2; exit 1; \
+	esac
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2> /dev/null || { \
 		echo "$(PYTHON) cannot make virtual environments. Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(@:/bin/python=)

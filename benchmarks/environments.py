@@ -171,6 +171,7 @@ class _Cut:
     def __init__(self, pool: Any, steps: int) -> None:
         self._pool, self._steps, self._taken = pool, steps, 0
         self.observations, self.rewards, self.success = pool.observations, pool.rewards, pool.success
+        self.broken, self.faults, self.limit = pool.broken, pool.faults, pool.limit
         self.terminated = np.zeros(pool.num_envs, bool)
         self.truncated = np.zeros(pool.num_envs, bool)
 

@@ -38,7 +38,7 @@ def _peak_of_updates(context: Context, seeds: int) -> float:
     warnings.simplefilter("ignore")
     Job(context.agent(), seeds, context.effort.rows, context.device).case(2)
     # Not getrusage: what it gives a child process begins at its parent's peak.
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e9
 
 

@@ -38,7 +38,7 @@ def _run(command: Sequence[str], folder: Path = ROOT) -> None:
         UserError: it failed.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    done = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, encoding="utf-8")
     if done.returncode:
         last = "\n".join(done.stderr.strip().splitlines()[-5:])
         raise UserError(f"`{' '.join(command)}` failed in {folder} with status {done.returncode}:\n{last}")
@@ -86,7 +86,7 @@ def _empty_jobs(snakemake: str, count: int) -> Case:
         began = time.perf_counter()
         for _ in range(calls):
             with tempfile.TemporaryDirectory() as folder:
-                Path(folder, "Snakefile").write_text(_NOTHING.format(jobs=count))
+                Path(folder, "Snakefile").write_text(_NOTHING.format(jobs=count), encoding="utf-8")
                 _run([snakemake, "--cores", "1", "--quiet", "all"], Path(folder))
         return time.perf_counter() - began
 

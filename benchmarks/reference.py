@@ -54,7 +54,7 @@ class ReferenceUpdates:
             self._command,
             cwd=reference.checkout,
             env=environment,
-            text=True,
+            encoding="utf-8",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

@@ -118,7 +118,7 @@ def write_docs(path: Path, results: Sequence[Document]) -> None:
     Raises:
         UserError: the page lacks them.
     """
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

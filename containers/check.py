@@ -13,7 +13,7 @@ SCENE = """<mujoco><worldbody><light pos="0 0 3"/><geom type="sphere" size="1"/>
 
 def main() -> None:
     """Check the run whose manifest is named on the command line, and render a scene."""
-    image = json.loads(Path(sys.argv[1]).read_text())["image"]
+    image = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["image"]
     if not image or not image["digest"].startswith("sha256:"):
         sys.exit(f"the run's manifest does not name the image: {image}")
     model = mujoco.MjModel.from_xml_string(SCENE)

@@ -66,7 +66,7 @@ def main(python: str, folder: Path) -> None:
         old.unlink()
     with tempfile.TemporaryDirectory() as scratch:
         wanted = Path(scratch, "requirements.txt")
-        wanted.write_text("".join(locked(name) for name in _BROUGHT))
+        wanted.write_text("".join(locked(name) for name in _BROUGHT), encoding="utf-8")
         platforms = [word for platform in _PLATFORMS for word in ("--platform", platform)]
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "download", "--no-deps"]
         command += ["--only-binary", ":all:", "--python-version", python, *platforms, "--dest", str(folder)]
@@ -80,7 +80,9 @@ def main(python: str, folder: Path) -> None:
 
 def locked(name: str) -> str:
     """The lines of a package in the lock file: its release and hashes."""
-    found = re.search(rf"^{re.escape(name)}==.*?(?=^\S|\Z)", _LOCK.read_text(), re.MULTILINE | re.DOTALL)
+    found = re.search(
+        rf"^{re.escape(name)}==.*?(?=^\S|\Z)", _LOCK.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
     if found is None:
         raise SystemExit(f"{_LOCK} has no {name}")
     return re.sub(r"^ +#.*\n", "", found[0], flags=re.MULTILINE)

@@ -104,7 +104,9 @@ def agent_class(agent: str) -> type[Agent]:
         UserError: there is no such agent, or its file cannot be run here.
     """
     path = agent_file(agent)
-    return without_torch(lambda: _loaded(agent, path, path.read_text(), isinstance(sys.modules["torch"], Placeholder)))
+    return without_torch(
+        lambda: _loaded(agent, path, path.read_text(encoding="utf-8"), isinstance(sys.modules["torch"], Placeholder))
+    )
 
 
 @cache

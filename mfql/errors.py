@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from collections.abc import Collection, Iterable, Mapping
@@ -23,6 +24,12 @@ class UserError(Exception):
 
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(f"{message}\n  {remedy}" if remedy else message)
+
+
+def print_in_any_locale() -> None:
+    """Have stdout print what the locale's encoding lacks as an escape such as \\u2265, not end with an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def warn(message: str, remedy: str = "") -> None:

@@ -1,18 +1,149 @@
-"""Files that appear whole or not at all, and hashes."""
+"""Files that appear whole or not at all, what the system does not let be read, and hashes."""
 
 from __future__ import annotations
 
+import codecs
+import errno
 import hashlib
 import json
 import os
+import pwd
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
-from mfql.errors import UserError
+from mfql.errors import UserError, note
+
+
+class CannotRead(UserError):
+    """The system does not let a file or folder be read now, which says nothing of what it holds.
+
+    Args:
+        path: of the file or folder.
+        error: the system's, with its number.
+    """
+
+    def __init__(self, path: str | Path, error: OSError) -> None:
+        self.path = Path(path)
+        said = f"cannot read {path}: {error.strerror or error}"
+        if error.errno in _FORBIDDEN:
+            super().__init__(f"{said}{_owner(path)}", "Its owner can let you: chmod -R g+rX or a+rX.")
+        elif error.errno in _FAILED:
+            super().__init__(said, "The disk failed, or the network behind it: the same command again when it answers.")
+        else:
+            super().__init__(said, "Nothing was changed: the same command again when it can be read.")
+
+
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
+_FAILED = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENODEV)
+
+
+def _owner(path: str | Path) -> str:
+    """Whose a file is, or the innermost folder on the way to it that can be seen."""
+    place = Path(path).absolute()
+    for seen in (place, *place.parents):
+        try:
+            found = seen.stat()
+        except OSError:
+            continue
+        try:
+            name = pwd.getpwuid(found.st_uid).pw_name
+        except KeyError:  # A user of another machine, or of outside the container.
+            name = f"user {found.st_uid}"
+        return f" ({'it' if seen is place else seen} is {name}'s, with the mode {found.st_mode & 0o7777:o})"
+    return ""
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Say of what the block reads that the system does not let it be read; that it is absent is an error as ever.
+
+    Raises:
+        CannotRead: for an OSError of the system that does not say that something is absent.
+    """
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise CannotRead(error.filename or path, error) from error
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether an error is the system's refusal to read, and no word on what was read.
+
+    Libraries raise OSErrors without a number for content that is wrong, and seek where it leads them (EINVAL).
+    """
+    known = (errno.EINVAL, errno.EISDIR, errno.ENOENT, errno.ENOTDIR)
+    return isinstance(error, OSError) and error.errno is not None and error.errno not in known
+
+
+def there(path: str | Path) -> bool:
+    """Whether a file or folder is there.
+
+    Raises:
+        CannotRead: a folder on the way to it does not let that be seen.
+    """
+    with reading(path):
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    return True
+
+
+def listed(folder: str | Path) -> list[Path]:
+    """What lies in a folder, by name; nothing of one that is absent.
+
+    Raises:
+        CannotRead: it does not let that be seen. `Path.glob` would say nothing.
+    """
+    with reading(folder):
+        try:
+            return sorted(Path(folder, name) for name in os.listdir(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
+def files_below(folder: str | Path) -> tuple[list[Path], list[CannotRead]]:
+    """All files below a folder, by name, and the folders among them into which nobody here may look."""
+    hidden: list[CannotRead] = []
+
+    def look(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            hidden.append(CannotRead(error.filename, error))
+
+    found = [Path(place, name) for place, _, names in os.walk(folder, onerror=look) for name in names]
+    return sorted(found), hidden
+
+
+def expanded(path: str | Path, where: str) -> str:
+    """A path as a shell takes it: with `~` and `~USER` for a home, `$NAME` and `${NAME}` for a variable.
+
+    Args:
+        where: what to call the place in which the path stands.
+
+    Raises:
+        UserError: there is no such user or variable. A folder of that name would be made.
+    """
+    told = os.path.expandvars(os.path.expanduser(path))
+    if told.startswith("~"):
+        raise UserError(f"{where}: {path}: this machine knows no such home", f"Write the whole path, or ./{path}.")
+    if (unset := _VARIABLE.search(told)) is not None:
+        raise UserError(
+            f"{where}: {path}: the environment has no variable {unset[1] or unset[2]}",
+            "Set it, or write the whole path.",
+        )
+    return told
+
+
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([^}]*)\})")
 
 
 @contextmanager
@@ -42,7 +173,7 @@ def write_whole(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(beside, mode) as file:
+            with open(beside, mode, encoding=None if "b" in mode else "utf-8") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -76,31 +207,107 @@ def read_json(path: str | Path) -> Any:
     """Read JSON written by this package.
 
     Raises:
-        UserError: the file is absent or is not JSON.
+        UserError: the file is absent, cannot be read, or is not JSON.
     """
     try:
-        return json.loads(Path(path).read_text())
-    except FileNotFoundError as error:
+        with reading(path):
+            return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path} does not exist", "Run the stage that writes it first.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON: {error}", "Delete it and run the stage that writes it.") from error
 
 
+@cache
+def note_once(message: str) -> None:
+    """A note, however often what it is of is read."""
+    note(message)
+
+
+def read_text(path: str | Path, remedy: str) -> str:
+    """A text that people wrote: UTF-8, with or without a byte-order mark; UTF-16 with one, of which a note is given.
+
+    Args:
+        remedy: what to do where there is none.
+
+    Raises:
+        UserError: the file is absent, cannot be read, or is in another encoding; names the line.
+    """
+    try:
+        with reading(path):
+            content = Path(path).read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"cannot read {path}: {error.strerror}", remedy) from error
+    encoding = "utf-8-sig"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+        note_once(f"{path} is read as UTF-16, as its byte-order mark says; save it as UTF-8")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"cannot read {path}: line {line}: the byte 0x{content[error.start]:02x} is not of UTF-8:"
+            " the file was saved in another encoding, such as Windows' cp1252",
+            "Save it as UTF-8: in a spreadsheet as `CSV UTF-8`, else iconv -f CP1252 -t UTF-8.",
+        ) from error
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML without tags that run anything; of a key that stands twice PyYAML would take the last and say nothing."""
+    """YAML without tags that run anything, in which nothing is read as something else than it looks like.
+
+    Of a key that stands twice PyYAML would take the last and say nothing.
+    """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
-        seen: set[tuple[str, str]] = set()
+        seen: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
                 continue
+            line = key.start_mark.line + 1
+            if key.tag == "tag:yaml.org,2002:bool":
+                raise _misread(key, f"the key {key.value} is read as true or false: put it in quotes")
             if (key.tag, key.value) in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value} stands there twice", key.start_mark
+                first = seen[key.tag, key.value]
+                raise _misread(
+                    key, f"the key {key.value} stands there twice, first in line {first}: keep one of the two"
                 )
-            seen.add((key.tag, key.value))
+            seen[key.tag, key.value] = line
         return node
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        text = node.value
+        if node.style is not None:  # In quotes, or a block.
+            return node
+        if node.tag == "tag:yaml.org,2002:int" and _OCTAL.fullmatch(text) and int(text, 8) != int(text):
+            raise _misread(
+                node,
+                f"{text} is read as {int(text, 8)}, since a number that begins with 0 counts in eights:"
+                f" write {int(text)}, or '{text}' for the text",
+            )
+        if node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float") and ":" in text:
+            number = yaml.safe_load(text)
+            raise _misread(
+                node,
+                f"{text} is read as {number}, since a number with a colon counts in sixties:"
+                f" write {number}, or '{text}' for the text",
+            )
+        if node.tag == "tag:yaml.org,2002:str" and (found := _EXPONENT.fullmatch(text)):
+            point, sign = "" if "." in text else ".0", "" if found["exponent"][0] in "+-" else "+"
+            written = f"{found['number']}{point}e{sign}{found['exponent']}"
+            raise _misread(node, f"{text} is a text in YAML 1.1, no number: write {written}, or '{text}' for the text")
+        return node
+
+
+# Whole numbers that YAML 1.1 counts in eights, and those with an exponent that it takes for texts.
+_OCTAL = re.compile(r"[-+]?0[0-7]+")
+_EXPONENT = re.compile(r"(?P<number>[-+]?(\d+\.?\d*|\.\d+))[eE](?P<exponent>[-+]?\d+)")
+
+
+def _misread(node: yaml.Node, problem: str) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 def read_yaml(path: str | Path, remedy: str) -> Any:
@@ -110,25 +317,35 @@ def read_yaml(path: str | Path, remedy: str) -> Any:
         remedy: what to do where it is none.
 
     Raises:
-        UserError: the file cannot be read, is no YAML, has a key twice in one mapping, or holds itself.
+        UserError: the file cannot be read, is no YAML, has a key twice in one mapping or a number that YAML reads as
+            another or as a text, or holds itself.
     """
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
-        json.dumps(content, default=str, skipkeys=True)  # Refuses what holds itself, by which no reader would end.
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}", remedy) from error
+        return deepcopy(_parsed(read_text(path, remedy)))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UserError(f"cannot read {path}: line {line}: {error.problem}", remedy) from error
     # The last three are PyYAML's own on values that their tags do not fit, such as the date 2026-13-45.
     except (yaml.YAMLError, RecursionError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"cannot read {path}: {error}", remedy) from error
+
+
+@cache
+def _parsed(text: str) -> Any:
+    """A document, parsed once: a launch asks for the settings of hundreds of runs."""
+    content = yaml.load(text, Loader=_Loader)  # noqa: S506
+    json.dumps(content, default=str, skipkeys=True)  # Refuses what holds itself, by which no reader would end.
     return content
 
 
 def sha256(path: str | Path) -> str:
-    """Hexadecimal sha256 of a file's content."""
-    with open(path, "rb") as file:
+    """Hexadecimal sha256 of a file's content.
+
+    Raises:
+        FileNotFoundError: it is absent.
+        CannotRead: the system does not let it be read.
+    """
+    with reading(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

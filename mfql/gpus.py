@@ -104,7 +104,7 @@ def torch_cuda() -> str | None:
     if found is None or found.origin is None:
         return None
     try:
-        text = Path(found.origin).with_name("version.py").read_text()
+        text = Path(found.origin).with_name("version.py").read_text(encoding="utf-8")
     except OSError:
         return None
     cuda = re.search(r"^cuda\b[^=\n]*=\s*(?:None|'([\d.]+)'|\"([\d.]+)\")", text, re.MULTILINE)
@@ -113,7 +113,9 @@ def torch_cuda() -> str | None:
 
 def _nvidia_smi(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            ["nvidia-smi", *arguments], capture_output=True, encoding="utf-8", errors="replace", timeout=60
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

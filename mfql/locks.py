@@ -18,7 +18,7 @@ import psutil
 from filelock import LeaseCompromise, LeaseSettingsMismatch, OwnerRecord, SoftFileLease, Timeout
 
 from mfql.errors import UserError
-from mfql.files import writing
+from mfql.files import reading, writing
 
 __all__ = ["InUse", "OwnerRecord", "holder", "locked", "named"]
 
@@ -31,6 +31,8 @@ _SILENCE = 600.0
 _PAUSE, _LONGEST_PAUSE = 0.05, 5.0
 # A process that lost its lock ends as one that was asked to end (sysexits' EX_TEMPFAIL).
 _EXIT_LOST = 75
+# Of filelock's record of a process: the bits of its start, and which field behind the name in /proc/PID/stat that is.
+_START_BITS, _START_FIELD = 64, 19
 
 
 class InUse(UserError):
@@ -42,9 +44,10 @@ def locked(*paths: str | Path, wait: float = 0.0) -> Iterator[None]:
     """Hold lock files while the block runs, so that no second process writes in their folders.
 
     The holder renews their dates every 20 seconds. The lock of one on this machine that no longer lives is taken over
-    at once. One on another machine, or in another container, is watched: its locks are taken over, all at once, if two
-    minutes pass by the clock here in which it renews nothing. A process that stood still for so long and finds a lock
-    taken ends at once and writes nothing more.
+    at once. One on another machine, in another container, or from before this machine's last start, is watched: its
+    locks are taken over, all at once, if two minutes pass here in which it renews nothing; machines of one name are
+    told apart by their last start. A process that stood still for so long and finds a lock taken ends at once and
+    writes nothing more.
 
     Args:
         paths: the lock files, absent before and after.
@@ -69,21 +72,56 @@ def holder(path: str | Path) -> OwnerRecord | None:
     """The process (`hostname` and `pid`) that holds a lock; None where none does.
 
     One that cannot be looked up from here counts as holding it unless the lock was not renewed for ten minutes.
+
+    Raises:
+        CannotRead: the lock is there and cannot be read, so that nobody knows.
     """
     owner = SoftFileLease(path, lease_duration=_LEASE).owner
-    if owner is None or (owner.hostname == _here() and not psutil.pid_exists(owner.pid)):
+    if owner is None:  # filelock takes a lock that it may not read for nobody's.
+        with reading(path), suppress(FileNotFoundError, NotADirectoryError), open(path, "rb"):
+            return None
         return None
+    if _is_here(owner):
+        return owner if _lives(owner) else None
     with suppress(FileNotFoundError):
         return owner if time.time() - Path(path).stat().st_mtime < _SILENCE else None
     return None
 
 
 @cache
-def _here() -> str:
-    """What filelock calls this machine and its set of processes, which in a container are others."""
+def _here() -> OwnerRecord | None:
+    """How filelock records this process: its machine and set of processes, which in a container are others."""
     with TemporaryDirectory() as folder, SoftFileLease(Path(folder, "lock")) as lease:
-        owner = lease.owner
-    return owner.hostname if owner else ""
+        return lease.owner
+
+
+def _is_here(owner: OwnerRecord) -> bool:
+    """Whether the processes that are seen here are those of a lock's holder."""
+    here = _here()
+    return here is not None and owner.hostname == here.hostname and not _is_namesake(owner)
+
+
+def _is_namesake(owner: OwnerRecord | None) -> bool:
+    """Whether a lock is from a machine of this one's name that was started at another time, perhaps this one before.
+
+    filelock records the machine's start, as a random number, above the 64 bits of the process's.
+    """
+    here = _here()
+    if owner is None or here is None or owner.hostname != here.hostname:
+        return False
+    starts = {(record.start or 0) >> _START_BITS for record in (owner, here)}
+    return 0 not in starts and len(starts) == 2
+
+
+def _lives(owner: OwnerRecord) -> bool:
+    """Whether a holder on this machine lives: no clock is asked, which may have been set."""
+    if not psutil.pid_exists(owner.pid):
+        return False
+    try:
+        after_name = Path(f"/proc/{owner.pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:  # Ended by now, or a system without such a folder.
+        return psutil.pid_exists(owner.pid)
+    return owner.start is None or int(after_name[_START_FIELD]) == owner.start % 2**_START_BITS
 
 
 def _lease(path: Path) -> SoftFileLease:
@@ -92,8 +130,15 @@ def _lease(path: Path) -> SoftFileLease:
     return SoftFileLease(path, lease_duration=_LEASE, heartbeat_interval=_BEAT, on_compromise=_end)
 
 
-def _take(lease: SoftFileLease) -> bool:
-    """Whether the lock is now this process's."""
+def _take(lease: SoftFileLease, silence: float = 0.0) -> bool:
+    """Whether the lock is now this process's.
+
+    Args:
+        silence: seconds in which its holder was seen to renew nothing.
+    """
+    # filelock would look for the holder among this machine's processes, and take its lock at once.
+    if silence < _LEASE and _is_namesake(lease.owner):
+        return False
     with writing(lease.lock_file):
         try:
             lease.acquire(blocking=False)
@@ -112,10 +157,13 @@ def _look(lease: SoftFileLease) -> None:
 def _wait_for(lease: SoftFileLease, wait: float) -> None:
     """Take a lock that another process holds when that releases it, or turns out to be dead."""
     path, began, told = Path(lease.lock_file), time.monotonic(), wait == 0.0
-    seen, pause = _renewed(path), _PAUSE
-    while not _take(lease):
-        owner, waited = lease.owner, time.monotonic() - began
-        lives = (owner is not None and owner.hostname == _here()) or _renewed(path) not in (seen, None)
+    first, pause = _renewed(path), _PAUSE
+    seen, since = first, began
+    while not _take(lease, time.monotonic() - since):
+        owner, renewed, waited = lease.owner, _renewed(path), time.monotonic() - began
+        if renewed != seen:
+            seen, since = renewed, time.monotonic()
+        lives = (owner is not None and _is_here(owner)) or renewed not in (first, None)
         if not lives and owner is None and waited >= _LEASE:
             # Empty: its holder was killed before it wrote its name, or could not on a full disk. filelock keeps it.
             lease.force_break()
@@ -129,7 +177,8 @@ def _wait_for(lease: SoftFileLease, wait: float) -> None:
 
 
 def _renewed(path: Path) -> int | None:
-    with suppress(FileNotFoundError), open(path) as file:  # Opened, since a network file system then asks its server.
+    # Opened, since a network file system then asks its server.
+    with suppress(FileNotFoundError), reading(path), open(path, "rb") as file:
         return os.fstat(file.fileno()).st_mtime_ns
     return None
 

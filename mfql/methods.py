@@ -11,16 +11,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from mfql.declared import agent_stages, checked_settings, training_version
 from mfql.errors import UserError, note, unknown
 from mfql.extensions import METHODS, find, method_names
-from mfql.files import hash_of
+from mfql.files import hash_of, read_yaml
 from mfql.settings import STAGES, Settings, identified
 from mfql.tables import as_value, find_row, own_columns, value_text
 from mfql.tasks import SOURCED, Task, find_task, known_tasks, simulation_version
@@ -281,10 +278,7 @@ def _load_file(name: str, config_dir: str | Path, seen: tuple[str, ...]) -> dict
     path = method_file(name, config_dir)
     if name in seen:
         raise UserError(f"{path} inherits from itself through {' -> '.join((*seen, name))}", "Break the circle.")
-    try:
-        document = _parsed(path.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}", "Correct the file.") from error
+    document = read_yaml(path, "Correct the file.")
     mapping = isinstance(document, dict) and all(isinstance(document.get(stage, {}), dict) for stage in STAGES)
     if not mapping or not isinstance(document.get("table", ""), str):
         raise UserError(f"{path} is not a mapping of settings", "See config/README.md.")
@@ -298,9 +292,3 @@ def _load_file(name: str, config_dir: str | Path, seen: tuple[str, ...]) -> dict
         if stage in parent or stage in document
     }
     return parent | document | stages
-
-
-@cache
-def _parsed(text: str) -> Any:
-    """A file's document, parsed once: a launch asks for the settings of hundreds of runs. Nobody may change it."""
-    return yaml.safe_load(text)

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from mfql.errors import UserError
 from mfql.files import write_whole
-from mfql.tables import ANY, KEYS, SOURCE
+from mfql.tables import ANY, KEYS, SOURCE, read_rows
 from mfql.tasks import Task, load_tasks
 
 PUBLISHED = Path("baselines", "published", "hyperparameters.csv")
@@ -107,11 +107,7 @@ def tables(config_dir: Path) -> dict[str, str]:
 
 
 def _published(path: Path) -> list[dict[str, str]]:
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}", "Run from the project's folder.") from error
+    return [row for row, _ in read_rows(path, "Run from the project's folder.")[1]]
 
 
 def _found(method: Baseline, published: Iterable[Mapping[str, str]], tasks: Mapping[str, Task]) -> Found:

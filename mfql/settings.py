@@ -6,13 +6,13 @@ This module needs no torch. `mfql.methods` reads the values of a method, `mfql.d
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from mfql.errors import UserError, unknown
-from mfql.tables import value_text
+from mfql.tables import as_value, value_text
 
 STAGES = ("offline", "pretrain", "online")
 # Settings that came after runs were finished, each with the value that all of those had: with it a setting is no part
@@ -144,6 +144,16 @@ def later_facts(described: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def misread_hint(value: Any, kinds: Sequence[str]) -> str:
+    """How YAML came to read a value that is of none of these JSON types, and what to write, after what was wrong."""
+    if isinstance(value, bool) and "string" in kinds:
+        return " (YAML reads yes, no, on and off as true and false: put a text in quotes)"
+    number = as_value(value) if isinstance(value, str) and {"number", "integer"} & set(kinds) else None
+    if isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number):
+        return f" (it is a text; write {int(number) if number == int(number) else repr(number)})"
+    return ""
+
+
 def require(key: str, value: Any, condition: bool, expected: str) -> None:
     """Refuse a setting unless the condition holds."""
     if not condition:
@@ -198,7 +208,8 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
         (kind,) = (kind for kind in get_args(hint) if kind is not NoneType)
         return None if value is None else _typed(key, value, kind)
     if get_origin(hint) is Literal:
-        require(key, repr(value), value in get_args(hint), f"one of {', '.join(map(str, get_args(hint)))}")
+        choices = ", ".join(map(str, get_args(hint)))
+        require(key, repr(value), value in get_args(hint), f"one of {choices}{misread_hint(value, ['string'])}")
         return value
     if get_origin(hint) is tuple:
         require(key, repr(value), isinstance(value, list | tuple), "a list, in a name such as 64x64")
@@ -208,10 +219,15 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
         return value
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:
-        require(key, repr(value), number and math.isfinite(value) and value == int(value), "a whole number")
+        require(
+            key,
+            repr(value),
+            number and math.isfinite(value) and value == int(value),
+            f"a whole number{misread_hint(value, ['integer'])}",
+        )
         return int(value)
     if hint is float:
-        require(key, repr(value), number and math.isfinite(value), "a number")
+        require(key, repr(value), number and math.isfinite(value), f"a number{misread_hint(value, ['number'])}")
         return float(value)
-    require(key, repr(value), isinstance(value, hint), f"a {hint.__name__}")
+    require(key, repr(value), isinstance(value, hint), f"a {hint.__name__}{misread_hint(value, ['string'])}")
     return value

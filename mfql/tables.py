@@ -9,6 +9,7 @@ source too.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mfql.errors import UserError
+from mfql.files import note_once, read_text
 
 ANY = "*"
 KEYS, SOURCE = ("task", "stage"), "settings_source"
@@ -65,16 +67,69 @@ def load_table(path: Path) -> dict[tuple[str, str], SettingsRow]:
 
 def _read(path: Path) -> list[tuple[dict[str, str], str]]:
     """The rows as they stand, each with its file and line."""
+    columns, rows = read_rows(path, "Correct `table` in the method's file.")
+    lacking = [column for column in (*KEYS, SOURCE) if column not in columns]
+    if lacking:
+        raise UserError(f"{path} lacks the columns {', '.join(lacking)}", _REMEDY)
+    return rows
+
+
+def read_rows(path: str | Path, remedy: str) -> tuple[list[str], list[tuple[dict[str, str], str]]]:
+    """The columns of a CSV table, and its rows, each with its file and line.
+
+    As spreadsheets save one: with a byte-order mark, semicolons and decimal commas, or tabs, and a whole number as
+    1.00E+06; a note says of what is read as something else. Columns without name and content, and rows without
+    content, are left out. A row of another length has None as a key or a value, as of `csv.DictReader`.
+
+    Args:
+        remedy: what to do where there is no such file.
+
+    Raises:
+        UserError: it is absent, cannot be read, is in another encoding, is no CSV, or has a number that may mean two.
+    """
+    text = read_text(path, remedy)
+    header = text.partition("\n")[0]
+    delimiter = next((found for found in _DELIMITERS if found in header), ",")
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            lacking = [column for column in (*KEYS, SOURCE) if column not in (reader.fieldnames or ())]
-            if lacking:
-                raise UserError(f"{path} lacks the columns {', '.join(lacking)}", _REMEDY)
-            return [(row, f"{path}:{reader.line_num}") for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        remedy = "Correct `table` in the method's file."
-        raise UserError(f"cannot read the table of settings {path}: {error}", remedy) from error
+        found = [(row, f"{path}:{reader.line_num}") for row in reader if any(row.values())]
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: {error}", "Correct the line, or write the table as CSV.") from error
+    columns = list(reader.fieldnames or ())
+    unused = "" in columns and not any(row.get("") for row, _ in found)
+    rows = []
+    for row, where in found:
+        cells = {name: _plain(name, cell, where, delimiter) for name, cell in row.items() if name or not unused}
+        rows.append((cells, where))
+    if delimiter != ",":
+        note_once(f"{path} is read as a table with {_DELIMITERS[delimiter]}, as its first line has them")
+    return [name for name in columns if name or not unused], rows
+
+
+# What stands between cells, by how telling it is, and what is said of it.
+_DELIMITERS = {",": "commas", ";": "semicolons and decimal commas", "\t": "tabs"}
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+_SPREADSHEETS = re.compile(r"[+-]?\d+[.]\d+E[+-]\d+")
+
+
+def _plain(column: str, cell: Any, where: str, delimiter: str) -> Any:
+    """A cell as this project's tables have it."""
+    if not isinstance(cell, str):
+        return cell
+    text = cell.strip()
+    if delimiter == ";" and _THOUSANDS.fullmatch(text):
+        one, other = text.replace(",", ".", 1), text.replace(",", "")
+        raise UserError(
+            f"{where}: {column} is {text!r}, which may be {one} or {other}", f"Write {float(one):g} or {other}."
+        )
+    if delimiter == ";" and _DECIMAL_COMMA.fullmatch(text):
+        text = text.replace(",", ".")
+    if _SPREADSHEETS.fullmatch(text) and float(text).is_integer():
+        whole = str(int(float(text)))
+        note_once(f"{where}: {column} {text} is read as {whole}; a spreadsheet may have rounded it")
+        return whole
+    return text
 
 
 def find_row(path: Path, task: str, stage: str) -> SettingsRow:

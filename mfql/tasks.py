@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -13,6 +12,8 @@ from typing import Any
 
 from mfql.errors import UserError, note, unknown
 from mfql.extensions import TASKS, files, method_names
+from mfql.files import expanded
+from mfql.tables import read_rows
 
 
 @dataclass(frozen=True)
@@ -179,21 +180,16 @@ def load_tasks(path: str | Path) -> dict[str, Task]:
         UserError: the table is absent, lacks a column, names a task twice, or has a cell that is no number.
     """
     path = Path(path)
-    try:
-        with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise UserError(
-            f"cannot read the task table {path}: {error.strerror}",
-            "Run from the project's folder, or give --config-dir.",
-        ) from error
-    missing = {"task", "online", *_TEXT, *_NUMBERS} - set(rows[0] if rows else ())
+    columns, rows = read_rows(path, "Run from the project's folder, or give --config-dir.")
+    missing = {"task", "online", *_TEXT, *_NUMBERS} - set(columns)
     if missing:
         raise UserError(
             f"{path} lacks the columns {', '.join(sorted(missing))}", "See config/README.md for the columns."
         )
     tasks: dict[str, Task] = {}
-    for row in rows:
+    for row, where in rows:
+        if None in row or None in row.values():
+            raise UserError(f"{where} has not {len(columns)} cells", "Correct the row.")
         if row["task"] in tasks:
             raise UserError(f"{path} names the task {row['task']} twice", "Keep one of the rows.")
         tasks[row["task"]] = _task(row, path)
@@ -253,19 +249,14 @@ def load_extension(path: Path) -> dict[str, Task]:
 def _cells(path: Path) -> Iterator[tuple[dict[str, str], str]]:
     """The rows of an extension's table, empty cells left out, each with its file and line."""
     known = {"task", "online", *_TEXT, *_NUMBERS, *_REGISTERED}
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            for column in reader.fieldnames or ():
-                if column not in known:
-                    raise unknown("column", column, sorted(known), str(path))
-            for row in reader:
-                where = f"{path}:{reader.line_num}"
-                if None in row or None in row.values():
-                    raise UserError(f"{where} has not {len(reader.fieldnames or ())} cells", "Correct the row.")
-                yield {name: cell.strip() for name, cell in row.items() if cell.strip()}, where
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read the task table {path}: {error}", "Write it as CSV in UTF-8.") from error
+    columns, rows = read_rows(path, "Name the folder of an extension.")
+    for column in columns:
+        if column not in known:
+            raise unknown("column", column, sorted(known), str(path))
+    for row, where in rows:
+        if None in row or None in row.values():
+            raise UserError(f"{where} has not {len(columns)} cells", "Correct the row.")
+        yield {name: cell for name, cell in row.items() if cell}, where
 
 
 def _extension_task(row: dict[str, str], path: Path, where: str) -> Task:
@@ -317,7 +308,7 @@ def _registered(row: dict[str, str], folder: Path, where: str) -> Registered:
         raise UserError(f"{where}: score_low {low:g} is not below score_high {high:g}", "Exchange or correct them.")
     if limit is not None and (limit < 1 or limit != int(limit)):
         raise UserError(f"{where}: max_episode_steps is {limit:g}", "Write a whole number of one or more.")
-    data = row["data"] if row["data"].startswith("minari:") else str(folder / Path(row["data"]).expanduser())
+    data = row["data"] if row["data"].startswith("minari:") else str(folder / expanded(row["data"], f"{where}: data"))
     return Registered(row["env_id"], data, folder, None if limit is None else int(limit), low, high)
 
 

@@ -60,7 +60,7 @@ _FAULTS = (
 )
 
 
-class _ArraysAlone(pickle.Unpickler):
+class _ArraysAlone(pickle.Unpickler):  # noqa: S301 - it admits arrays alone
     def find_class(self, module: str, name: str) -> Any:
         """What a pickle names, if it is admitted; nothing is imported."""
         # Numpy 2 has moved its core.

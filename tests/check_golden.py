@@ -88,7 +88,7 @@ def numbers(folder: Path) -> dict[str, float]:
         place.train_here("golden", stage, (0, 1))
         for seed in (0, 1):
             run = place.run("golden", seed, stage)
-            with open(run / "metrics.csv", newline="") as file:
+            with open(run / "metrics.csv", encoding="utf-8", newline="") as file:
                 rows = list(csv.DictReader(file))
             last = {row["metric"]: float(row["value"]) for row in rows if row["step"] == rows[-1]["step"]}
             found |= {f"{stage}/seed{seed}/{name}": value for name, value in last.items() if math.isfinite(value)}

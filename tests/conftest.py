@@ -83,7 +83,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
         shared = shared.parent
 
     def folder(name: str, make: Callable[[Path], object]) -> Path:
-        with open(shared / f"{name}.lock", "w") as lock:
+        with open(shared / f"{name}.lock", "w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (shared / name).exists():
                 make(shared / f"building-{name}")

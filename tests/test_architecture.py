@@ -55,7 +55,7 @@ def test_the_contract_is_kept(copy: Path) -> None:
     ],
 )
 def test_an_import_that_a_function_hides_breaks_it(copy: Path, module: str, imported: str, said: str) -> None:
-    with open(copy / "mfql" / module, "a") as file:
+    with open(copy / "mfql" / module, "a", encoding="utf-8") as file:
         file.write(f"\n\ndef planted() -> None:\n    import {imported}\n")
     done = lint(copy)
     assert done.returncode == 1

@@ -68,7 +68,7 @@ class RecordingCluster:
         """
         command = [sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm", *arguments]
         with (
-            open(self.commands_folder.parent / "printed", "w") as printed,
+            open(self.commands_folder.parent / "printed", "w", encoding="utf-8") as printed,
             subprocess.Popen(
                 command,
                 cwd=self.project.folder,

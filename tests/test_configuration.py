@@ -60,7 +60,10 @@ FAULTS = {
     "threads: 0": ("threads: 0 is below 1", WHOLE),
     "threads: true": ("threads: true is not a whole number", WHOLE),
     "threads: null": ("threads: null is not a whole number", WHOLE),
-    "threads: 1e1": ('threads: "1e1" is not a whole number', WHOLE),
+    "threads: '1e1'": ('threads: "1e1" is not a whole number (it is a text; write 10)', WHOLE),
+    "name: no": (
+        "name: false is not a text (YAML reads yes, no, on and off as true and false: put a text in quotes)", NAME
+    ),
     "seeds: 3": ("seeds: 3 is not a list", SEEDS),
     "seeds: []": ("seeds: [] is empty", SEEDS),
     "seeds: [-1]": ("seeds: entry 1: -1 is below 0", SEEDS),
@@ -113,7 +116,7 @@ FAULTS = {
     "tuning: {grid: {alpha: []}}": ("tuning: grid: alpha: [] is empty", GRID),
     "tuning: {grid: {alpha: [.nan]}}": ("tuning: grid: alpha: entry 1: NaN is not a number", GRID),
     "tuning: {grid: {alpha: [.inf]}}": ("tuning: grid: alpha: entry 1: Infinity is not a number", GRID),
-    "tuning: {grid: {alpha: [10, 1e1]}}": ("tuning: grid: alpha: [10, 10.0] has an entry twice", GRID),
+    "tuning: {grid: {alpha: [10, '1e1']}}": ("tuning: grid: alpha: [10, 10.0] has an entry twice", GRID),
     "tuning: {grid: {num_candidates: [0]}}": ("tuning: grid: num_candidates: entry 1: 0 is below 1", GRID),
     "ablations: {tasks: {one: null}}": ("ablations: tasks: one: null is not a list", TASKS),
     "ablations: {method: mfql alpha}": (
@@ -133,7 +136,9 @@ OTHERS = {
     "offline: {tasks: [scenee]}": "unknown task, environment or suite 'scenee' in config/tasks.csv\n  Did you mean ",
     "online: {methods: [mfqll]}": "unknown method 'mfqll' in config/methods\n  Did you mean mfql",
     "extensions: [nowhere]": "nowhere is no extension: it has neither tasks.csv nor methods nor agents\n  Name ",
-    "seeds: [1]\nthreads: 1\nseeds: [2]": f"cannot read {FILE}: line 3: the key seeds stands there twice\n",
+    "seeds: [1]\nthreads: 1\nseeds: [2]": (
+        f"cannot read {FILE}: line 3: the key seeds stands there twice, first in line 1: keep one of the two\n"
+    ),
     "__use_yte__: true": f"{FILE} is a template of YTE, which Snakemake alone reads\n",
 }
 # Of these Snakemake's own reader has said something before the rules are read.
@@ -142,7 +147,7 @@ UNREADABLE = {
     "seeds: [": f"cannot read {FILE}: line 1: ",
     "name: 2026-13-45": f"cannot read {FILE}: month must be in 1..12\n",
     "name: &name [*name]": f"cannot read {FILE}: Circular reference detected\n",
-    "name: \udcff": f"cannot read {FILE}: 'utf-8' codec can't decode",
+    "name: \udcff": f"{FILE}: line 1: the byte 0xff is not of UTF-8",
 }
 SAID = {
     text: f"{FILE}: {fault}\n  {told} config/README.md explains each key." for text, (fault, told) in FAULTS.items()

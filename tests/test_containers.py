@@ -23,7 +23,7 @@ LOCKS = sorted(CONTAINERS.glob("torch-*.lock"))
 
 def pins(lock: Path) -> dict[str, str]:
     """Version by package."""
-    return dict(re.findall(r"^([\w.-]+)==(\S+)", lock.read_text(), re.MULTILINE))
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", lock.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def test_images_have_a_lock_for_the_processor_and_one_for_cuda() -> None:
@@ -44,7 +44,7 @@ def test_packages_in_two_locks_have_one_version(lock: Path) -> None:
 
 @pytest.mark.parametrize("lock", [*LOCKS, CONTAINERS / "tools.lock"], ids=lambda lock: lock.stem)
 def test_every_package_of_an_image_has_hashes(lock: Path) -> None:
-    entries = re.split(r"^(?=[\w.-]+==)", lock.read_text(), flags=re.MULTILINE)[1:]
+    entries = re.split(r"^(?=[\w.-]+==)", lock.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     assert entries
     assert all("--hash=sha256:" in entry for entry in entries)
 

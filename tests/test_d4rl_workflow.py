@@ -131,7 +131,7 @@ def test_replays_that_do_not_say_of_which_physics_they_are_are_made_anew(small: 
 
 
 def test_replays_of_the_configurations_datasets_are_one_table_which_the_report_shows(small: Small) -> None:
-    with open(small.results / "miniature/replay/replay.csv", newline="") as file:
+    with open(small.results / "miniature/replay/replay.csv", encoding="utf-8", newline="") as file:
         rows = {row["quantity"]: row for row in csv.DictReader(file)}
     assert set(rows) == {"positions", "velocities"}
     # Recorded by this same simulator.
@@ -155,7 +155,7 @@ def test_a_plan_says_what_a_launch_then_does(
     assert re.search(r"jobs +0\n", plan())
     assert NOTHING_TO_DO in copied.project.snakemake("--configfile", "small.yaml")
 
-    Path(f"config/methods/{METHOD}.yaml").write_text(f"{SETTINGS}alpha: 2.0")
+    Path(f"config/methods/{METHOD}.yaml").write_text(f"{SETTINGS}alpha: 2.0", encoding="utf-8")
     Path(f"results/runs/{METHOD}/{TASK}/seed0/online/evaluation.json").unlink()
     printed, listed = plan(), copied.listed()
     assert re.search(r"offline +1  2 runs: 2 trained anew\n", printed)

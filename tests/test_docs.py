@@ -22,7 +22,7 @@ NAMED = sorted(
 def definitions(path: Path) -> set[str]:
     """Names of classes and functions of a file, methods as `Class.method`."""
     found = set()
-    for node in ast.parse(path.read_text()).body:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             found.add(node.name)
         if isinstance(node, ast.ClassDef):

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from mfql.cli import main
 from mfql.envs.isolated import reset_env
 from mfql.envs.registered import RegisteredEnv, flat_observations
+from mfql.envs.trial import try_out
 from mfql.errors import UserError
 from mfql.evaluation.evaluate import evaluate
 from mfql.evaluation.policy import load_policy
@@ -386,12 +387,21 @@ def test_success_is_what_either_key_says(tmp_path: Path, info: dict) -> None:
 
 def test_an_environment_that_tells_nothing_of_success_is_named(tmp_path: Path) -> None:
     registered(tmp_path, "mine,Odd-v0,a.npz,success,10,,\n", observations=VECTOR, actions=BOUNDED)
-    env = make_env("mine")
-    reset_env(env, 0)
-    env.step(np.zeros(2))
-    env.step(np.zeros(2))
     with pytest.raises(UserError, match="says nothing of success"):
-        env.step(np.zeros(2))
+        try_out(make_env("mine"))
+
+
+def test_a_trial_is_an_episode_in_the_environments_own_units(extended: Path) -> None:
+    found, again = try_out(make_env("point")), try_out(make_env("point"))
+    steps = len(found.rewards)
+    assert (found.end, found.success) == ("truncated", False)
+    assert (found.observations.shape, found.actions.shape) == ((steps + 1, 4), (steps, 2))
+    assert (found.observations.dtype, found.actions.dtype) == (np.float64, np.float32)
+    assert 0.19 < np.abs(found.actions).max() <= np.float32(0.2)
+    env = gymnasium.make("point:mylab/Point-v0")
+    played = [env.reset(seed=0)[0], *(env.step(action)[0] for action in found.actions)]
+    np.testing.assert_array_equal(found.observations, played)
+    np.testing.assert_array_equal(found.observations, again.observations)
 
 
 def test_registered_environments_are_what_the_wrapper_says(extended: Path) -> None:

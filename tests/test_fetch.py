@@ -27,6 +27,7 @@ from mfql.files import sha256
 from mfql.locks import locked
 from mfql.suites import split_paths, suite_of
 from tests.support.dataset_server import Site
+from tests.support.forbidden import forbidden, open_for_writing
 
 NAME = "antmaze-large-navigate-v0"
 FILE = f"{NAME}.npz"
@@ -369,7 +370,7 @@ def test_d4rls_one_file_gets_our_name(site, out, lock, d4rl_file):
 
 def test_a_truncated_d4rl_file_is_refused(out, lock, d4rl_file):
     d4rl_file.write_bytes(d4rl_file.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"no whole \.hdf5 file .*truncated"):
+    with pytest.raises(UserError, match=r"no whole \.hdf5 file: .*truncated"):
         suite_of(D4RL).fetch(D4RL, out, lock=lock, local=d4rl_file.parent)
 
 
@@ -381,6 +382,60 @@ def test_a_file_that_is_no_dataset_is_not_recorded(out, lock, local, dataset):
     with pytest.raises(UserError, match=r"is no dataset: it lacks the arrays actions, .*terminals"):
         suite_of(dataset).fetch(dataset, out, lock=lock, local=local)
     assert not lock.exists()
+
+
+# --- what is not ours, and what cannot be opened now -----------------------------------------------------------------
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_file_that_somebody_put_there_is_never_renamed(site, out, lock, published):
+    bring(site, out, lock)
+    description_path(out, NAME).unlink()
+    (out / FILE).write_bytes(b"somebody's")
+    before = everything(out)
+    for source in ({}, {"local": out}):
+        with pytest.raises(UserError, match=r"it was not fetched by this project, and stays where it is"):
+            bring(site, out, lock, **source)
+        assert everything(out) == before
+
+
+def test_a_file_that_somebody_put_there_is_never_written_over(site, out, lock, published):
+    out.mkdir()
+    (out / FILE).write_bytes(b"somebody's")
+    with pytest.raises(UserError, match=rf"{FILE} is not the file that was fetched.*stays as it is"):
+        bring(site, out, lock)
+    assert (out / FILE).read_bytes() == b"somebody's"
+    (out / FILE).unlink()
+    site.asked.clear()
+    bring(site, out, lock)  # What had come was kept.
+    assert [name for name, *_ in site.asked] == [f"{NAME}-val.npz"]
+    assert_whole(out, published)
+
+
+def test_the_same_file_that_somebody_put_there_becomes_the_fetched_one(site, out, lock, published):
+    out.mkdir()
+    (out / FILE).write_bytes(published[FILE])
+    bring(site, out, lock)
+    assert_whole(out, published)
+
+
+def test_a_file_that_is_open_for_writing_is_left_alone(out, lock, d4rl_file):
+    with open_for_writing(d4rl_file), pytest.raises(UserError, match=rf"{d4rl_file.name} is open for writing in proc"):
+        suite_of(D4RL).fetch(D4RL, out, lock=lock, local=d4rl_file.parent)
+    assert list(out.iterdir()) == []
+    assert not lock.exists()
+    suite_of(D4RL).fetch(D4RL, out, lock=lock, local=d4rl_file.parent)
+
+
+def test_a_file_in_place_that_may_not_be_read_is_left_alone(site, out, lock, published):
+    bring(site, out, lock)
+    before = everything(out)
+    with forbidden(out / FILE), pytest.raises(UserError, match=rf"cannot read .*{FILE}: Permission denied"):
+        bring(site, out, lock)
+    assert everything(out) == before
 
 
 # --- the lock file, and others at work -------------------------------------------------------------------------------

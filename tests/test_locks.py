@@ -10,15 +10,24 @@ import time
 from threading import Timer
 
 import pytest
+from filelock import SoftFileLease
 
 from mfql.errors import UserError
 from mfql.files import write_whole
 from mfql.locks import InUse, holder, locked
 
+ANOTHER_START = (1 << 127 | 1) << 64 | 1
 
-def marker(host, pid=4_194_305, *, token="0" * 32, duration=120.0):
+
+def marker(host, pid=4_194_305, *, token="0" * 32, duration=120.0, start=1):
     """What filelock 4 writes for the holder of a lease."""
-    return f"filelock/2\npid={pid}\nhost={host}\nmode=lease\ntoken={token}\nduration={duration}\nstart=1\n"
+    return f"filelock/2\npid={pid}\nhost={host}\nmode=lease\ntoken={token}\nduration={duration}\nstart={start}\n"
+
+
+def this_host(folder):
+    """What filelock calls this machine."""
+    with SoftFileLease(folder / "probe") as lease:
+        return lease.owner.hostname
 
 
 @pytest.fixture
@@ -95,12 +104,17 @@ def test_a_reused_process_number_is_not_the_locks_holder(tmp_path):
         assert holder(path).pid == os.getpid()
 
 
-@pytest.mark.parametrize("host", ["elsewhere", f"{os.uname().nodename}?pidns-f0000001"], ids=["host", "container"])
-def test_a_lock_from_elsewhere_is_respected_while_it_is_renewed_and_else_taken_over(tmp_path, monkeypatch, host):
+@pytest.mark.parametrize("where", ["host", "container", "host of this one's name"])
+def test_a_lock_from_elsewhere_is_respected_while_it_is_renewed_and_else_taken_over(tmp_path, monkeypatch, where):
+    host, start = {
+        "host": ("elsewhere", 1),
+        "container": (f"{os.uname().nodename}?pidns-f0000001", 1),
+        "host of this one's name": (this_host(tmp_path), ANOTHER_START),
+    }[where]
     monkeypatch.setattr("mfql.locks._LEASE", 1.5)
     monkeypatch.setattr("mfql.locks._BEAT", 0.5)
     path = tmp_path / "lock"
-    path.write_text(marker(host, duration=1.5))
+    path.write_text(marker(host, duration=1.5, start=start))
     renewal = Timer(0.3, os.utime, [path])
     renewal.start()
     said = f"in use by process 4194305 on {host.partition('?')[0]}"
@@ -158,6 +172,24 @@ def test_a_process_that_stood_still_and_lost_its_lock_ends_without_writing_more(
     assert process.wait() == 75
     assert "another's now" in process.stderr.read()
     assert path.read_text() == marker("elsewhere")
+
+
+def test_a_clock_that_was_set_makes_no_living_holder_dead(tmp_path, monkeypatch):
+    path = tmp_path / "lock"
+    with locked(path):
+        for step in (-3600, 3600):
+            os.utime(path, (0, time.time() + step))
+            assert holder(path).pid == os.getpid()
+            with pytest.raises(InUse), locked(path):
+                raise AssertionError
+
+
+def test_a_holder_on_a_machine_of_this_ones_name_is_not_looked_for_here(tmp_path):
+    path = tmp_path / "lock"
+    path.write_text(marker(this_host(tmp_path), start=ANOTHER_START))
+    assert holder(path).pid == 4_194_305
+    path.write_text(marker(this_host(tmp_path)))
+    assert holder(path) is None
 
 
 def test_a_locks_holder_is_told_without_taking_it(tmp_path, held):

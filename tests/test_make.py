@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -52,10 +53,23 @@ def test_with_wheels_no_index_is_asked_for_anything(tmp_path: Path) -> None:
     assert all("--no-index" in line for line in installs)
 
 
+@pytest.mark.parametrize(("name", "refused"), [("it's a lab", False), *((f"a{sign}lab", True) for sign in '"$`\\')])
+def test_a_folder_that_installed_programs_cannot_start_from_is_refused(
+    tmp_path: Path, name: str, refused: bool
+) -> None:
+    folder = tmp_path / name
+    shutil.copytree(ROOT / "containers", folder / "containers")
+    shutil.copy(ROOT / "Makefile", folder)
+    command = ["make", ".venv/bin/python", f"PYTHON={interpreter(tmp_path / 'python')}"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert (done.returncode != 0) == refused, done.stderr
+    assert ("Move the project" in done.stderr) == refused
+
+
 def interpreter(place: Path, prints: str = "", status: int = 0) -> Path:
     """A program that answers as an interpreter would that is asked for its release."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(f"#!/bin/sh\necho '{prints}'\nexit {status}\n")
+    place.write_text(f"#!/bin/sh\necho '{prints}'\nexit {status}\n", encoding="utf-8")
     place.chmod(0o755)
     return place
 

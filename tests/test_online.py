@@ -27,7 +27,7 @@ class ScriptedPool:
 
     def __init__(self) -> None:
         self.steps, self.action_dim = 0, 1
-        self.observations = np.zeros((2, 1), np.float32)
+        self.observations, self.broken = np.zeros((2, 1), np.float32), np.zeros(2, bool)
         self.step_async = self.reset = lambda *_: None
 
     def step_wait(self) -> None:

@@ -316,6 +316,16 @@ def test_a_changed_setting_or_training_version_is_the_reason_to_train_anew(plan,
     )
 
 
+@pytest.mark.parametrize(("finished", "expected"), [(True, "1 of them finished"), (False, "1 continued (")])
+def test_an_earlier_run_of_the_settings_that_hold_again_is_no_new_one(plan, runs, finished, expected):
+    folder = runs.leave(0, finished=finished, steps=(2000,))
+    folder.trained.rename(folder.trained.with_name(f"run.{folder.manifest()['identity']}"))
+    runs.leave(0, alpha=77.0)
+    printed = plan("offline", **ONE_METHOD)
+    assert expected in printed
+    assert "trained anew" not in printed
+
+
 def test_changed_data_are_refused_and_hold_up_the_seeds_of_the_job(plan, runs):
     runs.leave(0)
     runs.describe_data("b" * 64)

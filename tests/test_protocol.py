@@ -369,7 +369,7 @@ def tables_in(page: Path) -> dict[tuple[str, ...], list[dict[str, str]]]:
     """The tables of a Markdown page by their columns, cells without code marks."""
     found: dict[tuple[str, ...], list[dict[str, str]]] = {}
     columns: tuple[str, ...] = ()
-    for line in page.read_text().splitlines():
+    for line in page.read_text(encoding="utf-8").splitlines():
         if not line.startswith("|"):
             columns = ()
             continue

@@ -182,11 +182,11 @@ def test_a_file_may_say_what_a_name_that_it_inherits_leaves_open(config):
         (BASE + "tau: fast\n", "tau"),
         (BASE + "tau: true\n", "tau"),
         (BASE + "batch_size: 2.5\n", "batch_size"),
-        (BASE + "offline_steps: -4\n", "offline_steps"),
-        (BASE + "discount: 1.0\n", "discount"),
+        (BASE.replace("offline_steps: task", "offline_steps: -4"), "offline_steps"),
+        (BASE.replace("discount: task", "discount: 1.0"), "discount"),
         (BASE + "q_agg: median\n", "q_agg"),
         (BASE + "critic_hidden: 512\n", "critic_hidden"),
-        (BASE + "alpha: .nan\n", "alpha"),
+        (BASE.replace("alpha: task", "alpha: .nan"), "alpha"),
     ],
 )
 def test_bad_values_are_refused_by_key_and_file(config, text, named):

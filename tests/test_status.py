@@ -50,7 +50,7 @@ def going_on(place: Workplace, method: str) -> Iterator[subprocess.Popen]:
 
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with (
-        open(log, "w") as file,
+        open(log, "w", encoding="utf-8") as file,
         started([sys.executable, "-m", "mfql.cli", *arguments], stderr=file, env=environment) as process,
     ):
         until(is_under_way, process, log.read_text)

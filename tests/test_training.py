@@ -264,7 +264,7 @@ def report_of(place: Workplace, results: str, stage: str) -> str:
 
 
 @pytest.mark.slow
-def test_changed_settings_move_the_earlier_run_aside(place):
+def test_changed_settings_move_the_earlier_run_aside_and_settings_changed_back_put_it_back(place):
     place.method("mine", f"inherits: {METHOD}\n")
     place.train("mine", "pretrain", [0], "aside")
     earlier = (place.run("mine", 0, "pretrain", "aside") / "evaluation.json").read_bytes()
@@ -275,8 +275,22 @@ def test_changed_settings_move_the_earlier_run_aside(place):
     assert "restored" in place.train("mine", "pretrain", [0], "aside").stdout
     place.method("mine", f"inherits: {METHOD}\ntau: 0.25\n")
     assert "kept in" in place.train("mine", "pretrain", [0], "aside").stdout
-    kept = place.run("mine", 0, "pretrain", "aside").with_name(f"run.{identity}")
+    run = place.run("mine", 0, "pretrain", "aside")
+    kept = run.with_name(f"run.{identity}")
     assert (kept / "evaluation.json").read_bytes() == earlier
+    other = json.loads((run / "evaluation.json").read_text())["identity"]
+    before = files(kept)
+    place.method("mine", f"inherits: {METHOD}\n")
+    said = place.train("mine", "pretrain", [0], "aside").stdout
+    assert f"run.{identity} is the run of these settings, and is put back" in said
+    assert files(run) == before
+    assert run.with_name("evaluation.json").read_bytes() == earlier
+    assert sorted(path.name for path in run.parent.glob("run*")) == ["run", f"run.{other}"]
+
+
+def files(folder):
+    """Each file below a folder with its date."""
+    return {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.slow

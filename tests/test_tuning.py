@@ -37,7 +37,7 @@ BASE = {"offline_steps": 200_000, "discount": 0.995}
 
 
 def table(config: Path = CONFIG) -> dict[str, dict[str, str]]:
-    with open(config / "tasks.csv", newline="") as file:
+    with open(config / "tasks.csv", encoding="utf-8", newline="") as file:
         return {row["task"]: row for row in csv.DictReader(file)}
 
 
@@ -432,7 +432,7 @@ def edit(config: Path, task: str, **changed: str) -> None:
     """Change cells of a row, as a person does."""
     rows = table(config)
     rows[task] |= changed
-    with open(config / "tasks.csv", "w", newline="") as file:
+    with open(config / "tasks.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, rows[task], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows.values())
@@ -495,7 +495,7 @@ def verdict(folder: Path, config: Path) -> str:
     arguments = ["verdict", "--scores", folder / "scores.csv", *places, "--out", folder / "verdict"]
     load_tasks.cache_clear()
     assert main(list(map(str, arguments))) == 0
-    with open(folder / "verdict" / "verdict.csv", newline="") as file:
+    with open(folder / "verdict" / "verdict.csv", encoding="utf-8", newline="") as file:
         return next(row["verdict"] for row in csv.DictReader(file) if row["task"] == SCENE)
 
 

@@ -37,9 +37,9 @@ def findings(place: Workplace) -> list[Finding]:
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     change(content)
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def name(method: str, seed: int, stage: str = "offline") -> str:

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -264,6 +265,20 @@ def test_prefix_of_a_module_is_refused(tmp_path: Path, statement: str) -> None:
 
 
 @pytest.mark.slow
+def test_python_may_lie_in_a_folder_with_blanks_and_home_may_take_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "it's a lab").symlink_to(sys.prefix)
+    project = replace(clone(tmp_path / "mfql"), python=tmp_path / "it's a lab/bin/python")
+    (tmp_path / "home").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for variable in ("XDG_CACHE_HOME", "MPLCONFIGDIR"):
+        monkeypatch.delenv(variable, raising=False)
+    project.miniature("results/miniature/runs.txt")
+    assert "seed0/offline/evaluation.json" in (project.folder / "results/miniature/runs.txt").read_text()
+    assert (project.folder / ".cache/snakemake").is_dir()
+
+
 def test_one_seed_runs_only_what_it_needs_and_once(project: Project) -> None:
     target = evaluation(2)
     project.miniature(target, config=("seeds_per_job=1",))
@@ -295,7 +310,7 @@ def test_miniature_ends_with_its_report_and_nothing_left_to_do(finished: Project
 
 
 def change_a_plot(project: Project) -> Project:
-    with open(project.folder / "results/miniature/aggregate/curves.svg", "a") as file:
+    with open(project.folder / "results/miniature/aggregate/curves.svg", "a", encoding="utf-8") as file:
         file.write("<!-- changed -->")
     return project
 
@@ -320,7 +335,7 @@ def lose_an_evaluation(project: Project) -> Project:
 
 
 def edit_a_comment_of_the_settings(project: Project) -> Project:
-    with open(project.folder / "tests/miniature/methods/mfql-miniature.yaml", "a") as file:
+    with open(project.folder / "tests/miniature/methods/mfql-miniature.yaml", "a", encoding="utf-8") as file:
         file.write("# a remark\n")
     return project
 

@@ -69,7 +69,7 @@ def killed(check: Check) -> Outcome:
 
 def _process(folder: Path, check: Check, step: int) -> subprocess.CompletedProcess[str]:
     command = ["-m", "benchmarks.check.killed", str(folder.resolve()), check.device.type, check.size.name, str(step)]
-    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, encoding="utf-8")
 
 
 def _run(folder: Path) -> RunFolder:

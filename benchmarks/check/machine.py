@@ -68,7 +68,7 @@ def _arithmetic(values: torch.Tensor) -> torch.Tensor:
 def _driver() -> str:
     try:
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        said = subprocess.run(query, capture_output=True, text=True, timeout=20).stdout
+        said = subprocess.run(query, capture_output=True, encoding="utf-8", timeout=20).stdout
     except (OSError, subprocess.TimeoutExpired):
         return "unknown: nvidia-smi is not there"
     return said.splitlines()[0].strip() if said.strip() else "unknown"

@@ -230,7 +230,11 @@ def load_agent(name: str) -> type[Agent]:
     path = agent_file(name)
     is_ours = path.parent == Path(__file__).parent
     try:
-        module = importlib.import_module(f"mfql.agents.{path.stem}") if is_ours else _module_of(path, path.read_text())
+        module = (
+            importlib.import_module(f"mfql.agents.{path.stem}")
+            if is_ours
+            else _module_of(path, path.read_text(encoding="utf-8"))
+        )
     except ModuleNotFoundError as error:
         raise UserError(
             f"{path} imports {error.name}, which is not installed here",

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mfql.errors import UserError
-from mfql.files import read_json, sha256, write_json
+from mfql.files import read_json, sha256, there, write_json
 from mfql.locks import locked
 
 _WAIT = 60.0  # seconds for another fetch that is writing its record, which takes milliseconds
@@ -59,7 +59,7 @@ def record(lock: Path, name: str, checksum: Checksum) -> Checksum:
 
 
 def _read(lock: Path) -> dict[str, Checksum]:
-    if not lock.exists():
+    if not there(lock):
         return {}
     try:
         return {name: Checksum(int(entry["bytes"]), str(entry["sha256"])) for name, entry in read_json(lock).items()}

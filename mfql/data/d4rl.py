@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 
 from mfql.data.description import REPLACE, verify
+from mfql.data.opening import content_of, open_hdf5
 from mfql.data.paths import d4rl_paths
 from mfql.data.transitions import ACTION_LIMIT, Dataset, Transitions, observation_statistics
 from mfql.envs.d4rl import D4RLTask, find_d4rl_task
@@ -77,32 +78,28 @@ def read_steps(path: Path, task: D4RLTask) -> dict[str, np.ndarray]:
     return {name: steps[name].astype(np.float32) for name in ("observations", "actions", "rewards")} | flags
 
 
-def read_arrays(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, shapes: dict[str, tuple[int, ...]], remedy: str = REPLACE) -> dict[str, np.ndarray]:
     """Arrays of an HDF5 file by name, all with as many rows.
 
     Args:
         path: the file.
         shapes: of a row of each array wanted.
+        remedy: what to do about a file that is damaged or of another layout.
 
     Raises:
-        UserError: the file is absent or damaged, or lacks an array of the right shape and of numbers.
+        UserError: the file is absent, cannot be opened now, or is damaged; or it lacks an array of the right shape and
+            of numbers.
     """
-    if not path.exists():
-        raise UserError(f"{path} does not exist", "Make it with mfql data fetch, or copy D4RL's file there.")
-    try:
-        with h5py.File(path) as file:
-            missing = [name for name in shapes if not isinstance(file.get(name), h5py.Dataset)]
-            if missing:
-                raise UserError(
-                    f"{path} lacks the arrays {', '.join(missing)}", f"It is no dataset of this task. {REPLACE}"
-                )
-            _check_shapes(path, file, shapes)
-            return {name: file[name][()].reshape(-1, *row) for name, row in shapes.items()}
-    except (OSError, RuntimeError, ValueError) as error:  # h5py's errors of files cut short are of all three kinds.
-        raise UserError(f"{path} is no readable HDF5 file: {error}", REPLACE) from error
+    absent = "Make it with mfql data fetch, or copy D4RL's file there."
+    with content_of(path, "is no readable HDF5 file", remedy, absent), open_hdf5(path) as file:
+        missing = [name for name in shapes if not isinstance(file.get(name), h5py.Dataset)]
+        if missing:
+            raise UserError(f"{path} lacks the arrays {', '.join(missing)}", f"It is no dataset of this task. {remedy}")
+        _check_shapes(path, file, shapes, remedy)
+        return {name: file[name][()].reshape(-1, *row) for name, row in shapes.items()}
 
 
-def _check_shapes(path: Path, file: h5py.File, shapes: dict[str, tuple[int, ...]]) -> None:
+def _check_shapes(path: Path, file: h5py.File, shapes: dict[str, tuple[int, ...]], remedy: str) -> None:
     rows = file[next(iter(shapes))].shape[:1]
     for name, row in shapes.items():
         found = file[name]
@@ -111,10 +108,10 @@ def _check_shapes(path: Path, file: h5py.File, shapes: dict[str, tuple[int, ...]
             expected = f"[{', '.join(map(str, rows + row))}]"
             raise UserError(
                 f"{path}: {name} has the shape {list(found.shape)}, and the task's environment needs {expected}",
-                f"It is the dataset of another environment. {REPLACE}",
+                f"It is the dataset of another environment. {remedy}",
             )
         if found.dtype.kind not in "biuf":
-            raise UserError(f"{path}: {name} has the type {found.dtype}, which is no number", REPLACE)
+            raise UserError(f"{path}: {name} has the type {found.dtype}, which is no number", remedy)
 
 
 def transitions(steps: dict[str, np.ndarray], reward_shift: float) -> Transitions:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -13,10 +11,11 @@ import numpy as np
 
 from mfql.data.constant import constant_dimensions
 from mfql.data.layouts import Layout
+from mfql.data.opening import content_of
 from mfql.data.paths import description_path
 from mfql.data.transitions import Transitions
 from mfql.errors import UserError
-from mfql.files import read_json, sha256, write_json
+from mfql.files import read_json, sha256, there, write_json
 from mfql.tasks import simulation_version
 
 T = TypeVar("T")
@@ -61,7 +60,7 @@ def describe_anew(folder: str | Path, dataset: str, paths: Mapping[str, Path], l
             those described.
     """
     path = description_path(folder, dataset)
-    if not path.exists():
+    if not there(path):
         raise UserError(
             f"{path} does not exist, so that nothing says where the files of {dataset} come from",
             "mfql data fetch, or generate, brings the dataset and describes it.",
@@ -185,7 +184,7 @@ def verify(folder: str | Path, dataset: str, paths: Mapping[str, Path]) -> tuple
     """
     path = description_path(folder, dataset)
     found = {split: sha256(file) for split, file in paths.items()}
-    if not path.exists():
+    if not there(path):
         return "unknown", found["train"]
     described = read_json(path)
     try:
@@ -197,7 +196,8 @@ def verify(folder: str | Path, dataset: str, paths: Mapping[str, Path]) -> tuple
             raise UserError(
                 f"{file} is not the file that {path.name} describes: its sha256 is {found[split]}, described is "
                 f"{expected[split]}",
-                f"{REPLACE} If you replaced the data on purpose, delete {path.name}.",
+                f"{'Bring it back.' if source == 'own' else REPLACE} If you replaced the data on purpose, delete"
+                f" {path.name}.",
             )
     return source, found["train"]
 
@@ -209,7 +209,7 @@ def check_simulation(folder: str | Path, dataset: str) -> None:
         UserError: their simulation version is not that of the dataset's tasks.
     """
     path = description_path(folder, dataset)
-    described = read_json(path) if path.exists() else {}
+    described = read_json(path) if there(path) else {}
     before, now = described.get("simulation_version", 1), simulation_version(dataset)
     if described.get("source") == "generated" and before != now:
         raise UserError(
@@ -222,12 +222,10 @@ def _read(read: Callable[[Path], T], path: Path) -> T:
     """What a function reads of a file.
 
     Raises:
-        UserError: the file is damaged, or holds Python objects instead of numbers.
+        UserError: the file cannot be read, is damaged, or holds Python objects instead of numbers.
     """
-    try:
+    with content_of(path, "is no dataset", REPLACE):
         return read(path)
-    except (OSError, ValueError, LookupError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is no dataset: {error}", REPLACE) from error
 
 
 def _version(package: str) -> str:

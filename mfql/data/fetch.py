@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
-import zlib
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from urllib3.util import Retry
@@ -15,10 +16,26 @@ from mfql.data.checksums import Checksum, record, recorded
 from mfql.data.description import describe
 from mfql.data.download import REMEDY, RETRIES, Part, download, require_space
 from mfql.data.layouts import Layout
+from mfql.data.opening import Damaged, content_of, open_hdf5
 from mfql.data.paths import SPLITS, description_path
 from mfql.errors import UserError
-from mfql.files import read_json
+from mfql.files import expanded, read_json, there
 from mfql.locks import locked
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where a file is to lie.
+
+    Args:
+        path: the file.
+        lock: what was recorded of it.
+        ours: whether one that lies there was fetched or generated, as its description says; else somebody put it there.
+    """
+
+    path: Path
+    lock: Path
+    ours: bool
 
 
 def fetch(
@@ -58,19 +75,23 @@ def fetch(
     """
     lock = Path(lock)
     if local is not None:
-        local = Path(local).expanduser()
+        local = Path(expanded(local, "the folder that has the files"))
         _refuse_generated(local, dataset)
     with locked(Path(folder) / f".{dataset}.fetch"):
+        ours = _is_ours(description_path(folder, dataset))
         for path, url in files.items():
-            if _in_place(path, lock):
+            target = _Target(path, lock, ours)
+            if _in_place(target):
                 continue
             if local is not None:
                 source = _find(local, path.name, url)
+                _require_open(source)
                 origin, found = str(source), _copy(source, path)
             else:
                 origin = url if mirror is None else f"{mirror.rstrip('/')}/{_name(url)}"
                 found = download(origin, path, retries=retries, progress=progress)
-            _check(found, origin, path, lock, layout)
+            _check(found, origin, target, layout)
+            _refuse_foreign(target, found)
             # A description must never lie beside files that it does not describe.
             description_path(folder, dataset).unlink(missing_ok=True)
             os.replace(found, path)
@@ -85,7 +106,7 @@ def _name(url: str) -> str:
 
 def _find(folder: Path, name: str, url: str) -> Path:
     for source in (folder / name, folder / _name(url)):
-        if source.is_file():
+        if there(source):
             return source
     raise UserError(f"{folder / name} does not exist", "Name the folder that holds the files of the dataset.")
 
@@ -93,20 +114,45 @@ def _find(folder: Path, name: str, url: str) -> Path:
 def _refuse_generated(local: Path, dataset: str) -> None:
     """A generated dataset has the name of the published one: it must not become what the lock file records."""
     description = description_path(local, dataset)
-    if description.exists() and read_json(description).get("source") == "generated":
+    if there(description) and read_json(description).get("source") == "generated":
         raise UserError(
             f"{dataset} in {local} was generated, it is not the published dataset",
             "Use it where it lies, or generate it again (mfql data generate; datasets in a configuration).",
         )
 
 
-def _in_place(path: Path, lock: Path) -> bool:
+def _in_place(target: _Target) -> bool:
     """Whether the recorded file is in place; a file that nothing is recorded of is fetched anew."""
-    expected = recorded(lock, path.name)
-    if expected is None or not path.exists():
+    path = target.path
+    expected = recorded(target.lock, path.name)
+    if expected is None or not there(path):
         return False
-    _compare(path, str(path), path, lock, Checksum.of(path), expected)
+    _compare(path, str(path), target, Checksum.of(path), expected)
     return True
+
+
+def _require_open(source: Path) -> None:
+    """Refuse a local file that cannot be opened now, by its own name; whether it is whole is looked at later."""
+    with suppress(Damaged), content_of(source, "is damaged", ""), open(source, "rb"):
+        if source.suffix == ".hdf5":
+            with open_hdf5(source):
+                pass
+
+
+def _is_ours(description: Path) -> bool:
+    return there(description) and read_json(description).get("source") in ("downloaded", "generated")
+
+
+def _refuse_foreign(target: _Target, found: Path) -> None:
+    """Refuse to write over a file that somebody put there, unless it is the same."""
+    path = target.path
+    if found == path or not there(path) or target.ours or Checksum.of(path) == Checksum.of(found):
+        return
+    raise UserError(
+        f"{path} is not the file that was fetched, and no description says that it ever was: it stays as it is",
+        f"Move it away, and the same command goes on; or, to use it, name its folder: mfql data fetch --from"
+        f" {path.parent}, or datasets_from in a configuration.",
+    )
 
 
 def _copy(source: Path, path: Path) -> Path:
@@ -134,50 +180,59 @@ def _copy_content(source: Path, target: Path, name: str) -> None:
         ) from error
 
 
-def _check(found: Path, origin: str, path: Path, lock: Path, layout: Layout | None) -> None:
+def _check(found: Path, origin: str, target: _Target, layout: Layout | None) -> None:
     """Refuse a file that is not the recorded one, or, where nothing is recorded yet, is damaged."""
+    path, lock = target.path, target.lock
     checksum, expected = Checksum.of(found), recorded(lock, path.name)
     if expected is None:
         if (fault := _fault(found, path.suffix, layout)) is not None:
-            refused = _set_aside(found, path)
-            raise UserError(f"{origin} {fault}; kept as {refused}", f"Fetch it again. If that does not help: {REMEDY}")
+            raise UserError(
+                f"{origin} {fault}; {_set_aside(found, target)}", f"Fetch it again. If that does not help: {REMEDY}"
+            )
         expected = record(lock, path.name, checksum)
-    _compare(found, origin, path, lock, checksum, expected)
+    _compare(found, origin, target, checksum, expected)
 
 
-def _compare(found: Path, origin: str, path: Path, lock: Path, checksum: Checksum, expected: Checksum) -> None:
+def _compare(found: Path, origin: str, target: _Target, checksum: Checksum, expected: Checksum) -> None:
+    path, lock = target.path, target.lock
     if checksum != expected:
-        refused = _set_aside(found, path)
         raise UserError(
             f"{origin} is not the file that {lock} records: found {checksum}; recorded {expected}. It is not used; "
-            f"kept as {refused}",
+            f"{_set_aside(found, target)}",
             "Fetch it again: a transfer may damage a file. If it is refused again, the source holds another file: try "
             f"another source, or, to accept this one, delete the entry {path.name} from {lock} and fetch again.",
         )
 
 
-def _set_aside(found: Path, path: Path) -> Path:
+def _set_aside(found: Path, target: _Target) -> str:
+    """Move a refused file out of the way, and say where to; one that somebody put there stays where it is."""
+    path = target.path
+    if found == path and not target.ours:
+        return "it was not fetched by this project, and stays where it is"
     refused = path.with_name(f".{path.name}.refused")
     os.replace(found, refused)
     Part.beside(path).discard()
-    return refused
+    return f"kept as {refused}"
 
 
 def _fault(path: Path, kind: str, layout: Layout | None) -> str | None:
-    """What is wrong with a file, as far as its format tells: .npz has checksums, HDF5 its length; None if nothing."""
-    import h5py
+    """What is wrong with a file, as far as its format tells: .npz has checksums, HDF5 its length; None if nothing.
 
+    Raises:
+        UserError: it cannot be opened now, which is no fault of the file.
+    """
     try:
-        if kind == ".hdf5":
-            with h5py.File(path) as file:
-                names, damaged = set(file), None
-        elif kind == ".npz":
-            with zipfile.ZipFile(path) as archive:
-                names, damaged = {name.removesuffix(".npy") for name in archive.namelist()}, archive.testzip()
-        else:
-            return None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
-        return f"is no whole {kind} file ({error})"
+        with content_of(path, f"is no whole {kind} file", ""):
+            if kind == ".hdf5":
+                with open_hdf5(path) as file:
+                    names, damaged = set(file), None
+            elif kind == ".npz":
+                with zipfile.ZipFile(path) as archive:
+                    names, damaged = {name.removesuffix(".npy") for name in archive.namelist()}, archive.testzip()
+            else:
+                return None
+    except Damaged as error:
+        return error.fault
     if damaged is not None:
         return f"is damaged in its array {damaged}"
     missing = sorted(layout.arrays - names) if layout else []

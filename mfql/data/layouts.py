@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from mfql.data.constant import array_header, constant_dimensions
+from mfql.data.opening import open_hdf5
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def _ogbench_constant(path: Path) -> list[int]:
 
 
 def _d4rl_lengths(path: Path) -> np.ndarray:
-    with h5py.File(path) as file:
+    with open_hdf5(path) as file:
         ends = file["terminals"][()].astype(bool) | file["timeouts"][()].astype(bool)
     ends[-1] = True
     return np.diff(np.flatnonzero(ends), prepend=-1)
@@ -50,7 +50,7 @@ def _d4rl_lengths(path: Path) -> np.ndarray:
 
 def _d4rl_constant(path: Path) -> list[int]:
     """A row that timed out does not count, nor does the last: what followed them was not recorded."""
-    with h5py.File(path) as file:
+    with open_hdf5(path) as file:
         kept = ~file["timeouts"][()].reshape(-1).astype(bool)
         kept[-1] = False
         return _constant(file["observations"][()], kept)

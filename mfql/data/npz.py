@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from mfql.data.constant import array_header
 from mfql.data.description import REPLACE
+from mfql.data.opening import content_of
 from mfql.errors import UserError
 
 
@@ -22,14 +22,10 @@ def check_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]], lacking: str
     Raises:
         UserError: the file is absent or unreadable, or lacks an array, or one has another shape or no numbers.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = set(archive.namelist())
-            headers = {name: array_header(archive, f"{name}.npy") for name in shapes if f"{name}.npy" in names}
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist", "Make it with mfql data generate, or mfql data fetch.") from error
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        raise UserError(f"{path} is no readable .npz file: {error}", REPLACE) from error
+    absent = "Make it with mfql data generate, or mfql data fetch."
+    with content_of(path, "is no readable .npz file", REPLACE, absent), zipfile.ZipFile(path) as archive:
+        names = set(archive.namelist())
+        headers = {name: array_header(archive, f"{name}.npy") for name in shapes if f"{name}.npy" in names}
     missing = [name for name in shapes if name not in headers]
     if missing:
         raise UserError(f"{path} lacks the arrays {', '.join(missing)}", lacking)

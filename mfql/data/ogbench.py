@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ import numpy as np
 
 from mfql.data.description import REPLACE, verify
 from mfql.data.npz import check_arrays
+from mfql.data.opening import content_of
 from mfql.data.paths import ogbench_paths
 from mfql.data.pixels import read_pixels
 from mfql.data.transitions import ACTION_LIMIT, Dataset, Transitions, observation_statistics
@@ -42,9 +41,8 @@ def load(task: Task, folder: str | Path) -> Dataset:
         for path in files.values():
             check_arrays(path, _array_shapes(env), f"It is no dataset of this task. {REPLACE}")
         source, digest = verify(folder, task.dataset, files)
-        train, val = (read_pixels if task.pixels else _read_states)(task, files, env)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{files['train']} or {files['val'].name} is damaged: {error}", REPLACE) from error
+        with content_of(f"{files['train']} or {files['val'].name}", "is damaged", REPLACE):
+            train, val = (read_pixels if task.pixels else _read_states)(task, files, env)
     finally:
         env.close()
     mean, std = observation_statistics(train.observations)

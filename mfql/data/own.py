@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,17 +11,19 @@ import numpy as np
 
 from mfql.data.d4rl import last_trajectories, read_arrays, transitions
 from mfql.data.description import describe_rows, verify
+from mfql.data.opening import content_of
 from mfql.data.paths import description_path, minari_folder, own_paths
 from mfql.data.transitions import ACTION_LIMIT, Dataset, Transitions, observation_statistics
 from mfql.envs.isolated import Isolated
 from mfql.envs.registered import flat_observations, make_registered
 from mfql.errors import UserError
-from mfql.files import read_json
+from mfql.files import read_json, there
 from mfql.tasks import Task
 
 Arrays = Mapping[str, np.ndarray]
 
 _LAYOUT = "docs/extend.md describes the layouts."
+_ANEW = "Write it anew, or bring it back from a copy."
 _ROWS = ("observations", "actions", "rewards", "masks", "terminals")
 # By how much of its range an action may exceed its bounds: rounding.
 _TOLERANCE = 1e-4
@@ -93,7 +93,7 @@ def refuse_changed_row(task: Task, folder: str | Path) -> None:
         UserError: names the column.
     """
     path = description_path(folder, task.dataset)
-    described = read_json(path).get("environment") if path.exists() else None
+    described = read_json(path).get("environment") if there(path) else None
     for column, value in _environment(task).items():
         if described is not None and described.get(column) != value:
             raise UserError(
@@ -135,7 +135,7 @@ def _read(data: str, path: Path, env: Any) -> Transitions:
     """The transitions of a file as it has them: shapes, values and actions unchecked."""
     if data.startswith("minari:"):
         return _read_minari(data, env)
-    if not path.is_file():
+    if not there(path):
         raise UserError(
             f"{path} does not exist", "Correct `data` in the task table; it is relative to the table's folder."
         )
@@ -148,13 +148,8 @@ def _read(data: str, path: Path, env: Any) -> Transitions:
 
 def _read_npz(path: Path) -> Transitions:
     """OGBench's layout; a trajectory's last row is a next observation alone, unless there are `next_observations`."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in (*_ROWS, "next_observations") if name in file}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(
-            f"{path} is no readable .npz file: {error}", "Write it anew with numpy.savez_compressed."
-        ) from error
+    with content_of(path, "is no readable .npz file", _ANEW), np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in (*_ROWS, "next_observations") if name in file}
     missing = [name for name in _ROWS if name not in arrays]
     if missing:
         raise UserError(f"{path} lacks the arrays {', '.join(missing)}", _MASKS if missing == ["masks"] else _LAYOUT)
@@ -189,7 +184,7 @@ def _read_hdf5(path: Path, env: Any) -> Transitions:
         "actions": env.action_space.shape,
         **dict.fromkeys(("rewards", "terminals", "timeouts"), ()),
     }
-    steps = read_arrays(path, shapes)
+    steps = read_arrays(path, shapes, f"{_ANEW} {_LAYOUT}")
     return transitions(steps | {name: steps[name].astype(bool) for name in ("terminals", "timeouts")}, 0.0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mfql.files import there
 from mfql.tasks import Task
 
 SPLITS = ("train", "val")
@@ -34,7 +35,7 @@ def own_paths(task: Task) -> dict[str, Path]:
         return {"train": minari_folder(row.data) / "data" / "main_data.hdf5"}
     train = Path(row.data)
     val = train.with_name(f"{train.stem}-val.npz")
-    return {"train": train, "val": val} if train.suffix == ".npz" and val.exists() else {"train": train}
+    return {"train": train, "val": val} if train.suffix == ".npz" and there(val) else {"train": train}
 
 
 def minari_folder(data: str) -> Path:

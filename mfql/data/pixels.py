@@ -13,7 +13,7 @@ from mfql.data.description import REPLACE
 from mfql.data.transitions import ACTION_LIMIT, StackedImages, Transitions
 from mfql.envs.pixels import FRAMES
 from mfql.errors import UserError
-from mfql.files import write_whole
+from mfql.files import write_whole, writing
 from mfql.locks import locked
 from mfql.tasks import Task
 
@@ -88,7 +88,8 @@ def _memory_mapped(path: Path) -> np.ndarray:
         member = archive.getinfo(_MEMBER)
         unpacked = path.parent / _UNPACKED / f"{path.stem}-{member.CRC:08x}.npy"
         if not unpacked.exists():
-            unpacked.parent.mkdir(exist_ok=True)
+            with writing(unpacked.parent):
+                unpacked.parent.mkdir(exist_ok=True)
             with locked(unpacked.with_suffix(".lock"), wait=_LONGEST_UNPACKING):
                 _unpack(archive, member, unpacked)
     # Copy on write: pages come from the file, and torch wants an array that could be written.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 
 from mfql.data.description import REPLACE
 from mfql.data.npz import check_arrays
+from mfql.data.opening import content_of
 from mfql.data.replay import Recording
 from mfql.envs.isolated import Isolated, reset_env
 from mfql.envs.ogbench import make_task
@@ -45,11 +44,8 @@ def _recording(path: Path, env: Isolated) -> Recording:
     if has_buttons := hasattr(base, "_cur_button_states"):
         shapes["button_states"] = base._cur_button_states.shape
     check_arrays(path, shapes, "Its recorded states are needed, which OGBench's own files have. " + REPLACE)
-    try:
-        with np.load(path) as file:
-            found = {name: file[name] for name in shapes}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {error}", REPLACE) from error
+    with content_of(path, "is damaged", REPLACE), np.load(path) as file:
+        found = {name: file[name] for name in shapes}
     arrays = {"positions": found["qpos"], "velocities": found["qvel"]}
     # Truth values and whole numbers are subtracted too.
     arrays |= {"button_states": found["button_states"].astype(np.float64)} if has_buttons else {}

@@ -1,12 +1,16 @@
 """Environments that Gymnasium knows by id, as the tasks of extensions name them.
 
 They are refused where the method could not act in them or see them, and else made alike: flat float32 observations, a
-time limit, and `info["success"]`. Actions are in the environment's own units: `ActionUnits` says which.
+time limit, and `info["success"]`. Actions are in the environment's own units: `ActionUnits` says which. What bends
+Gymnasium's contract and can mean one thing alone is taken for that; what cannot is refused by name.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, SupportsFloat
 
 import gymnasium
@@ -15,7 +19,7 @@ from gymnasium import spaces
 
 from mfql.envs.units import ActionUnits
 from mfql.errors import UserError
-from mfql.extensions import extensions
+from mfql.extensions import TASKS, extensions
 from mfql.tasks import Registered, Task
 
 # The keys that lead to each part of a Dict of observations, and its size.
@@ -23,6 +27,10 @@ Layout = list[tuple[list[str], int]] | None
 
 # Under which keys environments tell of success.
 _SUCCESS = ("success", "is_success")
+
+# What reset and step return.
+_OF_RESET = "observation, info"
+_OF_STEP = "observation, reward, terminated, truncated, info"
 
 
 def make_registered(task: Task, render: bool = False) -> RegisteredEnv:
@@ -48,7 +56,7 @@ def make_registered(task: Task, render: bool = False) -> RegisteredEnv:
 
 
 class RegisteredEnv(gymnasium.Wrapper):
-    """Observations as float32, success in every step's info; actions are the environment's own.
+    """Observations as float32, rewards, ends and success as Python's numbers; actions are the environment's own.
 
     Args:
         env: with a bounded Box [A] as action space and a Box [D] as observation space.
@@ -58,6 +66,8 @@ class RegisteredEnv(gymnasium.Wrapper):
 
     Attributes:
         units: of the environment's actions, which [-1, 1] stands for.
+        given: the last observation [D], in the numbers that the environment gave.
+        told: whether the episode's infos said anything of success so far.
 
     Raises:
         UserError: the action space is another, or there is no time limit.
@@ -65,7 +75,8 @@ class RegisteredEnv(gymnasium.Wrapper):
 
     def __init__(self, env: gymnasium.Env, metric: str, where: str, layout: Layout = None) -> None:
         super().__init__(env)
-        self._metric, self._where, self._told, self.layout = metric, where, False, layout
+        self.metric, self.where, self.layout = metric, where, layout
+        self.given, self.told = np.empty(0), False
         self._actions = _bounded_actions(env.action_space, where)
         self.units = ActionUnits.of(self._actions, rescaled=True)
         if env.spec is None or env.spec.max_episode_steps is None:
@@ -73,41 +84,127 @@ class RegisteredEnv(gymnasium.Wrapper):
                 f"{where} has no time limit, so that an episode may never end",
                 "Give its row max_episode_steps.",
             )
-        self.observation_space = spaces.Box(-np.inf, np.inf, env.observation_space.shape, np.float32)
+        self._shape = env.observation_space.shape or ()
+        self.observation_space = spaces.Box(-np.inf, np.inf, self._shape, np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
-        """Start an episode; with a seed (0 to 2**32 - 1) it is that seed's."""
+        """Start an episode; with a seed (0 to 2**32 - 1) it is that seed's.
+
+        Raises:
+            UserError: what the environment returned is no observation of its space and an info.
+        """
         if seed is not None:
             self.env.action_space.seed(seed)
-        self._told = False
-        observation, info = self.env.reset(seed=seed, options=options)
-        return self._seen(observation), info
+        self.told = False
+        answer = self._answer("reset", _OF_RESET, lambda: self.env.reset(seed=seed, options=options))
+        observation, info = answer
+        return self._seen(observation), self._info(info)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
         """One step with an action in the environment's units.
 
         Raises:
-            UserError: an episode ended and told nothing of the success that the task is scored by.
+            UserError: what the environment returned does not say observation, reward, end or success.
         """
         own = np.asarray(action, self._actions.dtype)
-        observation, reward, terminated, truncated, info = self.env.step(own)
-        told = [info[key] for key in _SUCCESS if key in info]
-        self._told |= bool(told)
-        if (terminated or truncated) and self._metric == "success" and not self._told:
-            raise UserError(
-                f"{self._where} says nothing of success in an episode's infos ({' or '.join(_SUCCESS)})",
-                "Score the task by return or normalized_return, or set info['success'] in the environment.",
-            )
+        answer = self._answer("step", _OF_STEP, lambda: self.env.step(own))
+        observation, reward, terminated, truncated, given = answer
+        info = self._info(given)
+        told = [(key, info[key]) for key in _SUCCESS if key in info]
+        self.told |= bool(told)
         return (
             self._seen(observation),
-            reward,
-            terminated,
-            truncated,
-            info | {"success": float(told[0]) if told else 0.0},
+            float(self._number("reward", reward)),
+            bool(self._number("terminated", terminated)),
+            bool(self._number("truncated", truncated)),
+            info | {"success": self._success(*told[0]) if told else 0.0},
         )
 
-    def _seen(self, observation: np.ndarray) -> np.ndarray:
-        return np.asarray(observation, np.float32)
+    def _answer(self, function: str, parts: str, call: Callable[[], Any]) -> tuple[Any, ...]:
+        """What a function of the environment returns, with as many parts as it must have."""
+        expected = parts.count(",") + 1
+        try:
+            answer = call()
+        except (TypeError, ValueError) as error:
+            if not _unpacking(error):
+                raise
+            raise self._old_answer(function, parts, str(error)) from error
+        if not isinstance(answer, tuple) or len(answer) != expected:
+            found = f"{len(answer)} values" if isinstance(answer, tuple) else f"one {type(answer).__name__}"
+            raise self._old_answer(function, parts, f"{found} instead of {expected}")
+        return answer
+
+    def _old_answer(self, function: str, parts: str, found: str) -> UserError:
+        return UserError(
+            f"{self.where}: {function} does not return ({parts}): {found}",
+            "It follows an older version of Gym's interface: return what Gymnasium asks for, or wrap it"
+            " (gymnasium.Wrapper, shimmy), and register that one.",
+        )
+
+    def _seen(self, observation: Any) -> np.ndarray:
+        try:
+            given = np.asarray(observation)
+        except ValueError:  # Parts of different lengths.
+            given = np.empty(0, object)
+        if given.shape == (1, *self._shape):
+            given = given[0]
+        if given.shape != self._shape or given.dtype.kind not in "biuf":
+            raise UserError(
+                f"{self.where}: an observation is {_shown(observation)}, and its observation_space says numbers"
+                f" {list(self._shape)}",
+                "Correct observation_space, or what reset and step return, and register that one.",
+            )
+        self.given = given
+        with np.errstate(over="ignore"):  # What float32 has no number for is infinite, and not finite to whoever looks.
+            return given.astype(np.float32)
+
+    def _info(self, info: Any) -> dict[str, Any]:
+        if info is None:
+            return {}
+        if not isinstance(info, Mapping):
+            raise UserError(
+                f"{self.where}: the info is {_shown(info)}, and not a dict", "Return a dict, which may be empty."
+            )
+        return dict(info)
+
+    def _success(self, key: str, told: Any) -> float:
+        success = float(self._number(f"info[{key!r}]", told))
+        if np.isnan(success):
+            raise self._no_number(f"info[{key!r}]", told)
+        return success
+
+    def _number(self, name: str, value: Any) -> SupportsFloat:
+        """A number that may be an array of one."""
+        if type(value) in (float, bool):
+            return value
+        array = np.asarray(value)
+        if array.size != 1 or array.dtype.kind not in "biuf":
+            raise self._no_number(name, value)
+        return array.item()
+
+    def _no_number(self, name: str, value: Any) -> UserError:
+        remedy = "True or False in every step" if name.startswith("info") else "one number"
+        return UserError(f"{self.where}: {name} is {_shown(value)}, and not one number", f"Make it {remedy}.")
+
+
+def _unpacking(error: Exception) -> bool:
+    """Whether one of Gymnasium's own wrappers found that an environment returned fewer or more values."""
+    innermost = error.__traceback__
+    while innermost is not None and innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    module = innermost.tb_frame.f_globals.get("__name__", "") if innermost is not None else ""
+    return module.startswith("gymnasium.") and "unpack" in str(error)
+
+
+def _shown(value: Any) -> str:
+    """A value as an error shows it: an array's type and shape, else what it prints as."""
+    if isinstance(value, np.ndarray | list | tuple):
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            return "a list of parts of different lengths"
+        return f"{'an array' if isinstance(value, np.ndarray) else 'a list'} {list(array.shape)} of {array.dtype}"
+    return f"{value!r:.60}"
 
 
 def layout_of(space: spaces.Space) -> Layout:
@@ -151,6 +248,7 @@ def _make(own: Registered, where: str, render: bool) -> gymnasium.Env:
     # A module beside the task table may register the environment.
     beside = extensions() if own.folder is None else [own.folder]
     sys.path += [str(folder) for folder in beside if str(folder) not in sys.path]
+    _refuse_shadowed(own.env_id, beside, where)
     options: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
     try:
         return gymnasium.make(own.env_id, max_episode_steps=own.max_episode_steps, disable_env_checker=True, **options)
@@ -172,6 +270,25 @@ def _make(own: Registered, where: str, render: bool) -> gymnasium.Env:
             f"{where} cannot be made: {type(error).__name__}: {error}",
             f"Make gymnasium.make({own.env_id!r}) work first.",
         ) from error
+
+
+def _refuse_shadowed(env_id: str, folders: list[Path], where: str) -> None:
+    """Refuse a module beside the task table whose name one of Python's or of a package's has, which is found first."""
+    module, colon, _ = env_id.partition(":")
+    module = module.partition(".")[0]
+    own = [path for folder in folders for path in (folder / f"{module}.py", folder / module / "__init__.py")]
+    own = [path for path in own if path.is_file()]
+    if not (colon and own):
+        return
+    loaded = sys.modules.get(module)
+    spec = importlib.util.find_spec(module) if loaded is None else loaded.__spec__
+    found = Path((spec and spec.origin) or module)
+    # One beside another table is the same module in another copy of the folder.
+    if not any((folder / TASKS).is_file() for folder in found.parents[:2]):
+        raise UserError(
+            f"{where}: {own[0]} is shadowed by {found}, which has the same name and is found first",
+            f"Rename it, and the {module}: of env_id with it.",
+        )
 
 
 def _flat(env: gymnasium.Env, where: str) -> gymnasium.Env:

@@ -59,6 +59,7 @@ def evaluate(
             SCORING,
             torch.device("cpu"),
         )
+        found.say_broken(description["task"], pool.faults)
     result = {
         **{key: description[key] for key in ("method", "task", "seed", "stage", "identity")},
         "episodes": episodes,
@@ -68,6 +69,7 @@ def evaluate(
             "success": found.success[0].tolist(),
             "return": found.returns[0].tolist(),
             "length": found.lengths[0].tolist(),
+            **({"broken": found.broken[0].tolist()} if found.broken.any() else {}),
         },
     }
     if video is not None or strip is not None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from mfql.agents.interface import Draw
 from mfql.draws import DrawStream, derived_seed
 from mfql.envs.scores import ScoreRange
+from mfql.errors import warn
 
 
 class Pool(Protocol):
@@ -23,6 +24,12 @@ class Pool(Protocol):
     terminated: np.ndarray
     truncated: np.ndarray
     success: np.ndarray
+    broken: np.ndarray
+    limit: int
+
+    @property
+    def faults(self) -> Mapping[int, str]:
+        """Why the present episode of an environment broke, by its number."""
 
     def reset(self, seeds: Mapping[int, int]) -> None:
         """Start the episode of a seed in each environment named."""
@@ -40,14 +47,24 @@ Act = Callable[[np.ndarray, Tensor | None], np.ndarray]
 
 @dataclass(frozen=True)
 class Episodes:
-    """What episodes gave: success (0 or 1), sum of rewards, steps, each `[S, E]`."""
+    """What episodes gave: success (0 or 1), sum of rewards, steps, whether they broke, each `[S, E]`.
+
+    An episode breaks where its environment no longer has finite numbers, or raises an error, and counts as failed. It
+    has no success, whatever was before, its length is the time limit, and its return the worst of the seed's episodes,
+    where one that broke would have gone on to the time limit as until then; or 0, if that is less: whoever breaks an
+    environment gains nothing by it.
+    """
 
     success: np.ndarray
     returns: np.ndarray
     lengths: np.ndarray
+    broken: np.ndarray
 
     def summary(self, row: int, scores: ScoreRange | None = None) -> dict[str, float]:
-        """Means over one seed's episodes, success in percent; with a task's score range `normalized_return` too."""
+        """Means over one seed's episodes, success in percent; with a task's score range `normalized_return` too.
+
+        Where episodes broke, `broken` says how many.
+        """
         found = {
             "success": 100.0 * float(self.success[row].mean()),
             "return": float(self.returns[row].mean()),
@@ -55,7 +72,23 @@ class Episodes:
         }
         if scores is not None:
             found["normalized_return"] = scores.percent(self.returns[row], self.lengths[row])
+        if self.broken[row].any():
+            found["broken"] = int(self.broken[row].sum())
         return found
+
+    def say_broken(self, what: str, faults: Mapping[int, str]) -> None:
+        """Say on stderr how many of these episodes broke, if any did, and why the first of them.
+
+        Args:
+            what: the episodes: of which task, and when.
+            faults: why each broke, as a pool has it.
+        """
+        if self.broken.any():
+            count, first = int(self.broken.sum()), faults[min(faults)]
+            warn(
+                f"{count} of {self.broken.size} episodes of {what} broke, and count as failed; the first: {first}",
+                "The environment gave numbers that are not finite, or raised an error: docs/extend.md.",
+            )
 
 
 def episode_key(seed: int, episode: int) -> str:
@@ -84,7 +117,8 @@ def run_episodes(
     keys = [episode_key(seed, episode) for seed in seeds for episode in range(episodes)]
     noise = DrawStream({"noise": act_draw} if act_draw else {}, keys, purpose, device)
     pool.reset({index: start_seed(key, purpose) for index, key in enumerate(keys)})
-    running = np.ones(len(keys), dtype=bool)
+    broken = pool.broken.copy()
+    running = ~broken
     success, returns, lengths = (np.zeros(len(keys)) for _ in range(3))
     step = 0
     while running.any():
@@ -97,6 +131,20 @@ def run_episodes(
         returns[running] += pool.rewards[running]
         lengths[running] += 1
         success[running] = np.maximum(success[running], pool.success[running])
+        broken |= running & pool.broken
         running &= ~(pool.terminated | pool.truncated)
         step += 1
-    return Episodes(success.reshape(shape), returns.reshape(shape), lengths.reshape(shape))
+    found = Episodes(*(values.reshape(shape) for values in (success, returns, lengths, broken)))
+    for row in np.flatnonzero(found.broken.any(axis=1)).tolist():
+        _count_as_failed(found, row, pool.limit)
+    return found
+
+
+def _count_as_failed(found: Episodes, row: int, limit: int) -> None:
+    """Give a seed's broken episodes what they count as, in place."""
+    broken, returns, lengths = found.broken[row], found.returns[row], found.lengths[row]
+    # The step that broke an episode gave it no reward.
+    returns[broken] *= limit / np.maximum(lengths[broken] - 1.0, 1.0)
+    returns[broken] = min(0.0, returns.min())
+    lengths[broken] = limit
+    found.success[row, broken] = 0.0

@@ -3,18 +3,26 @@
 Workers are plain child processes: they import neither the caller's main script nor torch. Arrays lie in memory that
 parent and workers share; a socket for each worker carries only whose turn it is. When the parent dies, however that
 happens, a worker reads its socket's end and exits.
+
+An episode breaks where an observation or a reward is not finite, or where an environment of one's own raises an error:
+there it ends, and what broke it is not shown. Episodes follow from their seeds and actions, so that one that raised an
+error would raise it again whenever the same command goes on: a run would never come to its end. It counts as failed
+(`mfql.evaluation.rollout`) instead, and is said.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import mmap
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,14 +33,20 @@ from typing import Any
 
 import numpy as np
 
-from mfql.envs.isolated import reset_env
+from mfql.envs.isolated import Isolated, reset_env
+from mfql.envs.patience import PARTS, Limited, env_timeout, hanging
+from mfql.envs.registered import RegisteredEnv
+from mfql.envs.trial import named
 from mfql.errors import UserError
 from mfql.evaluation.usage import make_all_used
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 _ALIGNMENT = 64  # bytes; a cache line
+_LARGEST = float(np.finfo(np.float32).max)
 _SHARED_FOLDER = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 _RESET, _STEP, _FINISHED = b"reset", b"step", b""
+# Has a worker write down where it stands, and how many seconds that is waited for.
+_WHERE, _SECONDS_TO_SAY = signal.SIGUSR1, 5.0
 
 
 class WorkerError(RuntimeError):
@@ -41,6 +55,10 @@ class WorkerError(RuntimeError):
 
 class WorkerDied(UserError, WorkerError):
     """A worker process ended that was not asked to: the system killed it, as it does when memory runs out."""
+
+
+class WorkerHangs(UserError, WorkerError):
+    """A reset or a step did not end in time; its worker process was ended."""
 
 
 class EnvPool:
@@ -59,19 +77,23 @@ class EnvPool:
         observations: [n, D] float32 (pixels: [n, H, W, C] uint8).
         rewards: [n] float32; 0 after a reset.
         terminated: [n] bool; false after a reset, like the next two.
-        truncated: [n] bool.
+        truncated: [n] bool; true where the episode broke.
         success: [n] bool, of the last step alone.
+        broken: [n] bool, whether the last reset or step broke the episode. Observations are those before it then, of a
+            reset zeros; rewards are 0.
+        faults: why the present episode of an environment broke, by its number.
         action_dim: A.
+        limit: steps after which an episode is truncated.
 
     Raises:
-        UserError: no such task.
+        UserError: no such task, or no number of seconds in `MFQL_ENV_TIMEOUT`.
         WorkerError: an environment cannot be made.
     """
 
     def __init__(self, task: str | Mapping[str, Any], num_envs: int, workers: int) -> None:
         if num_envs < 1 or workers < 0:
             raise ValueError(f"a pool of {num_envs} environments and {workers} workers")
-        self.num_envs = num_envs
+        self.num_envs, self.faults = num_envs, dict[int, str]()
         self._turn: bytes | None = None
         self._local: _Slice | None = None
         self._workers: list[_Worker] = []
@@ -85,6 +107,7 @@ class EnvPool:
         self.terminated = self._arrays["terminated"]
         self.truncated = self._arrays["truncated"]
         self.success = self._arrays["success"]
+        self.broken = self._arrays["broken"]
         self.action_dim = self._arrays["actions"].shape[1]
 
     def _start(self, used: dict[str, Any], workers: int) -> dict[str, np.ndarray]:
@@ -92,6 +115,7 @@ class EnvPool:
         if workers == 0:
             self._local = _Slice(used, 0, self.num_envs)
             self._local.arrays = self._local.layout.arrays(self.num_envs)
+            self.limit = self._local.layout.limit
             return self._local.arrays
         bounds = [self.num_envs * i // workers for i in range(workers + 1)]
         with tempfile.TemporaryFile(dir=_SHARED_FOLDER) as shared:
@@ -99,12 +123,15 @@ class EnvPool:
                 self._workers.append(_Worker(used, first, last, shared.fileno()))
             answers = [worker.receive() for worker in self._workers]
             layout = _Layout(**json.loads(answers[0]))
+            self.limit = layout.limit
             shared.truncate(layout.place(self.num_envs)[1])
             for worker in self._workers:
                 worker.send(str(self.num_envs).encode())
+            arrays = layout.arrays(self.num_envs, mmap.mmap(shared.fileno(), 0))
             for worker in self._workers:
                 worker.receive()
-            return layout.arrays(self.num_envs, mmap.mmap(shared.fileno(), 0))
+                worker.arrays = arrays
+            return arrays
 
     def reset(self, seeds: Mapping[int, int]) -> None:
         """Start the episode of `seeds[i]` in environment i; environments that are not named stay as they are."""
@@ -113,6 +140,8 @@ class EnvPool:
         self._arrays["mask"][:] = False
         self._arrays["mask"][chosen] = True
         self._arrays["seeds"][chosen] = list(seeds.values())
+        for index in chosen:
+            self.faults.pop(index, None)
         self._begin(_RESET)
         self.step_wait()
 
@@ -132,15 +161,19 @@ class EnvPool:
         """Wait until all environments have finished their step.
 
         Raises:
-            WorkerError: an environment raised an error or a worker died; the pool is closed then.
+            WorkerError: an environment of a suite of the project raised an error or a worker died; the pool is closed
+                then.
+            UserError: what an environment of one's own returns is not what Gymnasium asks for, or it hangs; the same.
         """
         if self._turn is None:
             raise RuntimeError("step_wait without step_async")
         try:
             if self._local is not None:
-                self._local.turn(self._turn)
+                with Limited(self._local.present, self._local.progress):
+                    self.faults |= self._local.turn(self._turn)
             for worker in self._workers:
-                worker.receive()
+                if answer := worker.receive():
+                    self.faults |= {int(index): fault for index, fault in json.loads(answer).items()}
         except BaseException:  # Also an interrupt: the replies still to come would be taken for those of the next step.
             self.close()
             raise
@@ -187,6 +220,7 @@ class _Layout:
     observation_shape: list[int]
     observation_dtype: str
     action_dim: int
+    limit: int
 
     def place(self, num_envs: int) -> tuple[dict[str, tuple[int, tuple[int, ...], np.dtype]], int]:
         """Offset in bytes, shape and type of each array by name, and the bytes of all."""
@@ -199,6 +233,10 @@ class _Layout:
             "terminated": ((), "bool"),
             "truncated": ((), "bool"),
             "success": ((), "bool"),
+            "broken": ((), "bool"),
+            # Of the episode, the one that is being made counted; and turns begun and ended: odd while it is one's turn.
+            "steps": ((), "uint32"),
+            "turns": ((), "uint32"),
         }
         places, end = {}, 0
         for name, (row, dtype) in shapes.items():
@@ -218,47 +256,96 @@ class _Slice:
     """The environments `first` to `last - 1` of a pool, in this process."""
 
     def __init__(self, used: dict[str, Any], first: int, last: int) -> None:
-        self.task_name = used["task"]
+        self.task_name, self._used = used["task"], used
         self.indices = range(first, last)
         self.envs = make_all_used(used, len(self.indices))
         space = self.envs[0].observation_space
-        pixels = space.dtype == np.uint8
+        self._pixels = space.dtype == np.uint8
+        self._own = isinstance(self.envs[0].env, RegisteredEnv)
         self.layout = _Layout(
             observation_shape=list(space.shape or ()),
-            observation_dtype="uint8" if pixels else "float32",
+            observation_dtype="uint8" if self._pixels else "float32",
             action_dim=int(np.prod(self.envs[0].action_space.shape or ())),
+            limit=int(self.envs[0].get_wrapper_attr("_max_episode_steps")),
         )
         self.arrays: dict[str, np.ndarray] = {}
+        self._faults: dict[int, str] = {}
 
-    def turn(self, command: bytes) -> None:
-        """Reset or step the environments that the mask names.
+    def turn(self, command: bytes) -> dict[int, str]:
+        """Reset or step the environments that the mask names; returns why episodes broke in it, by environment.
 
         Raises:
-            WorkerError: an environment raised an error.
+            WorkerError: an environment of the project's suites raised an error.
             UserError: an environment says what its user can mend.
         """
         act = {_RESET: self._reset, _STEP: self._step}[command]
-        for index, env in zip(self.indices, self.envs, strict=True):
-            if self.arrays["mask"][index]:
+        mask, turns = self.arrays["mask"], self.arrays["turns"]
+        self._faults = {}
+        for row, index in enumerate(self.indices):
+            if mask[index]:
+                turns[index] += 1
                 try:
-                    act(index, env)
+                    act(index, self.envs[row])
                 except UserError:
                     raise
                 except Exception as error:
-                    message = f"environment {index} of {self.task_name} failed in {command.decode()}"
-                    raise WorkerError(f"{message}:\n{traceback.format_exc()}") from error
+                    self._raised(row, error, command)
+                turns[index] += 1
+        return self._faults
 
-    def _reset(self, index: int, env: Any) -> None:
+    def present(self) -> str:
+        """Whose turn it is."""
+        return _present(self.arrays, self.indices, self.task_name)
+
+    def progress(self) -> int:
+        """A number that changes with each reset and step."""
+        return int(self.arrays["turns"][self.indices.start : self.indices.stop].sum())
+
+    def _raised(self, row: int, error: Exception, command: bytes) -> None:
+        """An environment of one's own that raised an error is made anew: nobody knows what state it is in."""
+        index = self.indices[row]
+        if not self._own:
+            message = f"environment {index} of {self.task_name} failed in {command.decode()}"
+            raise WorkerError(f"{message}:\n{traceback.format_exc()}") from error
+        with suppress(Exception):
+            self.envs[row].close()
+        self.envs[row] = make_all_used(self._used, 1)[0]
+        self._break(index, named(error), command == _RESET)
+
+    def _reset(self, index: int, env: Isolated) -> None:
+        self.arrays["steps"][index] = 0
         observation, _ = reset_env(env, int(self.arrays["seeds"][index]))
-        self._write(index, observation, 0.0, False, False, False)
+        if self._finite(observation, 0.0):
+            self._write(index, observation, 0.0, False, False, False)
+        else:
+            self._break(index, "the first observation is not finite", True)
 
-    def _step(self, index: int, env: Any) -> None:
+    def _step(self, index: int, env: Isolated) -> None:
+        self.arrays["steps"][index] += 1
         action = env.units.to_env(self.arrays["actions"][index].copy())
         observation, reward, terminated, truncated, info = env.step(action)
-        self._write(index, observation, reward, terminated, truncated, info["success"] > 0)
+        if self._finite(observation, reward):
+            self._write(index, observation, reward, terminated, truncated, info["success"] > 0)
+        else:
+            self._break(index, "an observation or a reward is not finite", False)
+
+    def _finite(self, observation: np.ndarray, reward: Any) -> bool:
+        """Whether float32, which is what is seen, has numbers for both."""
+        if not abs(reward) <= _LARGEST:
+            return False
+        # The square says yes sooner than the numbers do one by one.
+        return self._pixels or observation.dot(observation) < _LARGEST or bool((abs(observation) <= _LARGEST).all())
+
+    def _break(self, index: int, fault: str, first: bool) -> None:
+        """End an episode; what is seen of it stays what it was before, of one that just begins zeros."""
+        arrays = self.arrays
+        seen = 0 if first else arrays["observations"][index].copy()
+        self._write(index, seen, 0.0, False, True, False)
+        arrays["broken"][index] = True
+        self._faults[index] = f"{fault} (seed {arrays['seeds'][index]}, step {arrays['steps'][index]})"
 
     def _write(
-        self, index: int, observation: np.ndarray, reward: float, terminated: bool, truncated: bool, success: bool
+        self, index: int, observation: Any, reward: Any, terminated: bool, truncated: bool, success: bool
     ) -> None:
         arrays = self.arrays
         arrays["observations"][index] = observation
@@ -266,6 +353,7 @@ class _Slice:
         arrays["terminated"][index] = terminated
         arrays["truncated"][index] = truncated
         arrays["success"][index] = success
+        arrays["broken"][index] = False
 
     def close(self) -> None:
         """Close the environments."""
@@ -273,14 +361,33 @@ class _Slice:
             env.close()
 
 
+def _present(arrays: Mapping[str, np.ndarray], indices: range, task: str) -> str:
+    """Whose turn it is among some environments: which, in what episode, and where in it."""
+    for index in indices:
+        if arrays["turns"][index] % 2:
+            seed, step = arrays["seeds"][index], arrays["steps"][index]
+            what = f"step {step} of the episode of seed {seed}" if step else f"reset(seed={seed})"
+            return f"{task}: environment {index}: {what}"
+    return f"{task}: environments {indices.start} to {indices.stop - 1}: a step"
+
+
 class _Worker:
-    """A worker process, as its parent sees it."""
+    """A worker process, as its parent sees it.
+
+    Attributes:
+        arrays: of the pool, once it has them.
+    """
 
     def __init__(self, used: dict[str, Any], first: int, last: int, shared: int) -> None:
         self.name = f"environments {first} to {last - 1} of {used['task']}"
+        self.arrays: dict[str, np.ndarray] = {}
+        self._task, self._indices = used["task"], range(first, last)
+        self._timeout = env_timeout()
+        self._stack = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         ours, theirs = socket.socketpair()
         with theirs:
-            arguments = [json.dumps(used), *map(str, (first, last, theirs.fileno(), shared))]
+            passed = theirs.fileno(), shared, self._stack.fileno()
+            arguments = [json.dumps(used), *map(str, (first, last, *passed))]
             path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
             # A scheduler sends SIGTERM to every process of a job. It is for the parent, which saves and ends its
             # workers: in these, which inherit the mask, it stays blocked.
@@ -289,13 +396,15 @@ class _Worker:
                 self.process = subprocess.Popen(
                     [sys.executable, "-m", __name__, *arguments],
                     env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
-                    pass_fds=(theirs.fileno(), shared),
+                    pass_fds=passed,
                     stdin=subprocess.DEVNULL,
                     process_group=0,  # Nor is a terminal's interrupt for them.
                 )
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self.connection = Connection(ours.detach())
+        self._answers = select.poll()
+        self._answers.register(self.connection.fileno(), select.POLLIN)
 
     def send(self, message: bytes) -> None:
         """Send a message; that the worker is gone shows in `receive`."""
@@ -307,8 +416,9 @@ class _Worker:
 
         Raises:
             WorkerError: the worker failed or died.
-            UserError: the worker's environment does not exist.
+            UserError: the worker's environment does not exist, or hangs.
         """
+        self._wait()
         try:
             answer = self.connection.recv_bytes()
         except (EOFError, OSError):
@@ -325,15 +435,46 @@ class _Worker:
             raise (UserError if failure["user"] else WorkerError)(failure["message"])
         return answer
 
+    def _wait(self) -> None:
+        """Wait for an answer, as long as one environment after the other is done; all of them are made in one."""
+        part = self._timeout / PARTS * (1 if self.arrays else len(self._indices))
+        seen, parts = self._progress(), 0
+        while parts < PARTS:
+            if self._answers.poll(1000.0 * min(part, 86400.0)):
+                return
+            now = self._progress()
+            parts = parts + 1 if now == seen else 0
+            seen = now
+        what = _present(self.arrays, self._indices, self._task) if self.arrays else f"making the {self.name}"
+        raise WorkerHangs(*hanging(f"{what} (process {self.process.pid}, ended now)", self._where()))
+
+    def _progress(self) -> int:
+        return int(self.arrays["turns"][self._indices.start : self._indices.stop].sum()) if self.arrays else 0
+
+    def _where(self) -> str:
+        """Where the process stands, which then ends."""
+        self.process.send_signal(_WHERE)
+        said, until = b"", time.monotonic() + _SECONDS_TO_SAY
+        while time.monotonic() < until and not (said and said == self._said()):
+            said = self._said()
+            time.sleep(0.05)
+        self.process.kill()
+        return said.decode(errors="replace") or "nowhere that it would tell"
+
+    def _said(self) -> bytes:
+        return os.pread(self._stack.fileno(), 1 << 16, 0)
+
     def close(self) -> None:
         """End the process."""
         self.connection.close()
         self.process.kill()
         self.process.wait()
+        self._stack.close()
 
 
-def _serve(used: dict[str, Any], first: int, last: int, connection: Connection, shared: int) -> None:
+def _serve(used: dict[str, Any], first: int, last: int, connection: Connection, shared: int, stack: int) -> None:
     """The worker's life: make its environments, then answer turns until the parent's end of the socket closes."""
+    faulthandler.register(_WHERE, stack)
     try:
         environments = _Slice(used, first, last)
         connection.send_bytes(json.dumps(asdict(environments.layout)).encode())
@@ -341,8 +482,8 @@ def _serve(used: dict[str, Any], first: int, last: int, connection: Connection, 
         environments.arrays = environments.layout.arrays(num_envs, mmap.mmap(shared, 0))
         connection.send_bytes(_FINISHED)
         while True:
-            environments.turn(connection.recv_bytes())
-            connection.send_bytes(_FINISHED)
+            faults = environments.turn(connection.recv_bytes())
+            connection.send_bytes(json.dumps(faults).encode() if faults else _FINISHED)
     except (EOFError, ConnectionError):
         return
     except Exception as error:
@@ -352,5 +493,5 @@ def _serve(used: dict[str, Any], first: int, last: int, connection: Connection, 
 
 
 if __name__ == "__main__":
-    _used_by, _first, _last, _socket, _shared = sys.argv[1:]
-    _serve(json.loads(_used_by), int(_first), int(_last), Connection(int(_socket)), int(_shared))
+    _used_by, _first, _last, _socket, _shared, _stack = sys.argv[1:]
+    _serve(json.loads(_used_by), int(_first), int(_last), Connection(int(_socket)), int(_shared), int(_stack))

@@ -6,11 +6,12 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mfql.errors import UserError, note, unknown
+from mfql.errors import UserError, note, unknown, warn
 from mfql.experiment.configuration import Run, asked_runs, planned_runs
 from mfql.experiment.run import RunFolder
+from mfql.files import CannotRead, listed
 from mfql.methods import canonical_method, same_settings
 from mfql.settings import STAGES
 from mfql.tasks import task_name
@@ -53,20 +54,52 @@ def files_of(runs: Iterable[Run], results: Path, name: str = "evaluation.json") 
     return [_folder(results, run, seed).folder / name for same in of_tasks for seed in same[0].seeds for run in same]
 
 
+class Found(NamedTuple):
+    """The runs at or below a path, and the folders of which nobody here may see what runs they hold."""
+
+    runs: list[RunFolder]
+    hidden: list[CannotRead]
+
+
 def runs_in(path: Path) -> list[RunFolder]:
     """The runs at or below a path: a results folder, its `runs`, or a folder on the way to a run or in it.
 
+    Of folders that cannot be looked into a warning says that their runs are not among them.
+
     Raises:
-        UserError: there is none.
+        UserError: there is none, or none that can be seen.
+    """
+    found = look_for_runs(path)
+    if not found.runs:
+        raise found.hidden[0]
+    for error in found.hidden:
+        said, _, remedy = str(error).partition("\n  ")
+        warn(f"{said}: its runs are not looked at", remedy)
+    return found.runs
+
+
+def look_for_runs(path: Path) -> Found:
+    """The same, and what cannot be looked into.
+
+    Raises:
+        UserError: there is neither.
     """
     parts = path.absolute().parts
     depth = len(parts) - parts[::-1].index("runs") - 1 if "runs" in parts else len(parts)
     results = path if depth == len(parts) else Path(*parts[:depth])
-    found = [run for folder in results.glob("runs/*/*/seed*/*") if (run := _run_at(folder, results))]
-    inside = [run for run in found if is_under(run.folder, path) or is_under(path, run.folder)]
-    if not inside:
+    folders, hidden = [results / "runs"], []
+    for _ in ("method", "task", "seed", "stage"):
+        inner: list[Path] = []
+        for folder in folders:
+            try:
+                inner += [inside for inside in listed(folder) if is_under(inside, path) or is_under(path, inside)]
+            except CannotRead as error:
+                hidden.append(error)
+        folders = inner
+    runs = [run for folder in folders if (run := _run_at(folder, results))]
+    if not runs and not hidden:
         raise UserError(f"{path} holds no run", "Give a folder such as results or results/runs/METHOD/TASK.")
-    return sorted(inside, key=lambda run: (run.method, run.task, STAGES.index(run.stage), run.seed))
+    return Found(sorted(runs, key=lambda run: (run.method, run.task, STAGES.index(run.stage), run.seed)), hidden)
 
 
 def is_under(path: Path, folder: Path) -> bool:

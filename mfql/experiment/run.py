@@ -15,7 +15,7 @@ from typing import Any
 
 from mfql.declared import training_version
 from mfql.errors import UserError
-from mfql.files import hash_of, read_json, sha256, write_json
+from mfql.files import hash_of, listed, read_json, sha256, there, write_json
 from mfql.settings import LATER, identified, later_facts
 from mfql.tasks import simulation_version
 
@@ -38,7 +38,7 @@ class CheckpointFolder:
 
     def steps(self) -> list[int]:
         """Steps with a checkpoint, ascending."""
-        matches = (re.fullmatch(r"step-(\d+)\.pt", path.name) for path in self.folder.glob("step-*.pt"))
+        matches = (re.fullmatch(r"step-(\d+)\.pt", path.name) for path in listed(self.folder))
         return sorted(int(match[1]) for match in matches if match)
 
     def path(self, step: int) -> Path:
@@ -77,18 +77,32 @@ class RunFolder:
         return CheckpointFolder(self.trained / "checkpoint")
 
     def manifest(self) -> dict[str, Any] | None:
-        """What the folder says of itself, or None for a new one."""
+        """What the folder says of itself, or None for a new one.
+
+        Raises:
+            UserError: it cannot be read, or is no JSON; so of the two below.
+        """
         path = self.trained / "manifest.json"
-        return read_json(path) if path.exists() else None
+        return read_json(path) if there(path) else None
+
+    def place_of(self, identity: str) -> Path:
+        """The folder that has the run of an identity: where it was moved aside for other settings, else `trained`."""
+        aside = self.trained.with_name(f"run.{identity}")
+        here = self.manifest()
+        if here is None and there(self.trained):
+            return self.trained
+        if (here or {}).get("identity") != identity and there(aside / "manifest.json"):
+            return aside
+        return self.trained
 
     def finished(self) -> bool:
         """Whether the result is there."""
-        return (self.trained / "evaluation.json").exists()
+        return there(self.trained / "evaluation.json")
 
     def failure(self) -> dict[str, Any] | None:
         """The `error` that ended the last attempt to train the run, and `when`; None if none did."""
         path = self.folder / "failure.json"
-        return read_json(path) if path.exists() else None
+        return read_json(path) if there(path) else None
 
     def record_failure(self, error: Exception) -> None:
         """Write down what ended an attempt, so that it is told from one that was killed."""
@@ -113,33 +127,46 @@ class RunFolder:
                 f"{source} is altered: it is not the file that the manifest beside it knows",
                 "Put the right file back; or delete it, and the same command makes it again from the last checkpoint.",
             )
-        if not target.exists() or target.read_bytes() != source.read_bytes():
+        if not there(target) or target.read_bytes() != source.read_bytes():
             write_json(target, read_json(source))
 
     def fate(self, wanted: dict[str, Any]) -> Fate:
         """What training the run that `describe_run` describes makes of the folder as it is."""
-        manifest = self.manifest()
+        manifest, place = self.manifest(), self.place_of(wanted["identity"])
         if manifest is not None and manifest["identity"] != wanted["identity"]:
             before, now = manifest["dataset"], wanted["dataset"]
             other_data = before["name"] == now["name"] and before["sha256"] != now["sha256"]
             # Generated data change on purpose with what simulates them; downloaded ones never do.
             simulated_anew = manifest.get("simulation_version", 1) != wanted["simulation_version"]
             generated_anew = before.get("source") == "generated" and simulated_anew
-            return Fate.REFUSED if other_data and not generated_anew else Fate.RETRAINED
-        if self.finished():
+            if other_data and not generated_anew:
+                return Fate.REFUSED
+            if place == self.trained:
+                return Fate.RETRAINED
+        if there(place / "evaluation.json"):
             return Fate.FINISHED
-        return Fate.CONTINUED if self.checkpoints.steps() else Fate.NEW
+        return Fate.CONTINUED if CheckpointFolder(place / "checkpoint").steps() else Fate.NEW
 
     def claim(self, wanted: dict[str, Any]) -> None:
-        """Make the folder ready for the run that `describe_run` describes; a run of other settings is moved aside.
+        """Make the folder ready for the run that `describe_run` describes.
+
+        A run of other settings is moved aside, and an earlier one of these, which was, is put back.
 
         Raises:
             UserError: the folder holds a run on another version of the dataset, or its manifest is altered.
         """
-        fate, before = self.fate(wanted), self.manifest()
-        if before is None or fate not in (Fate.REFUSED, Fate.RETRAINED):
-            return
-        if fate is Fate.REFUSED:
+        before, place = self.manifest(), self.place_of(wanted["identity"])
+        if before is not None and before["identity"] != wanted["identity"]:
+            self._move_aside(before, wanted)
+            if place == self.trained:
+                reasons = ", ".join(changes(before, wanted))
+                print(f"{self.folder}: trained anew ({reasons})", flush=True)
+        if place != self.trained:
+            os.replace(place, self.trained)
+            print(f"{self.folder}: {place.name} is the run of these settings, and is put back", flush=True)
+
+    def _move_aside(self, before: dict[str, Any], wanted: dict[str, Any]) -> None:
+        if self.fate(wanted) is Fate.REFUSED:
             refusal = UserError(
                 f"the dataset {wanted['dataset']['name']} changed under {self.folder}: it was "
                 f"{before['dataset']['sha256'][:16]}..., it is {wanted['dataset']['sha256'][:16]}...",
@@ -157,8 +184,7 @@ class RunFolder:
         if aside.exists():
             shutil.rmtree(aside)
         os.replace(self.trained, aside)
-        reasons = ", ".join(changes(before, wanted))
-        print(f"{self.folder}: trained anew ({reasons}); the earlier run is kept in {aside.name}", flush=True)
+        print(f"{self.folder}: the earlier run is kept in {aside.name}", flush=True)
 
 
 def describe_run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import sys
@@ -15,6 +14,8 @@ import yaml
 
 from mfql.errors import UserError, unknown
 from mfql.extensions import TASKS
+from mfql.settings import misread_hint
+from mfql.tables import read_rows
 
 # Keys and positions from a document's top to what is meant.
 Place = tuple[str | int, ...]
@@ -37,7 +38,7 @@ _WHOLE, _NUMBER = r"[+-]?[0-9]{1,18}", r"[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)(e[+-]
 @cache
 def schema(name: str) -> dict[str, Any]:
     """A schema by its name: `config`, `ablations`, `toy`, or `tasks`, which is of one row of the task table."""
-    found: dict[str, Any] = yaml.load((_FOLDER / f"{name}.yaml").read_text(), Loader=_LOADER)  # noqa: S506
+    found: dict[str, Any] = yaml.load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506
     return found
 
 
@@ -73,12 +74,7 @@ def check_tasks(config_dir: str | Path) -> None:
         UserError: it cannot be read, or a row does not follow the schema.
     """
     path = Path(config_dir) / TASKS
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read the task table {path}: {error}", "Run from the project's folder.") from error
-    for row in rows:
+    for row, _ in read_rows(path, "Run from the project's folder.")[1]:
         cells = {column: _number(cell) for column, cell in row.items() if cell}
         source = f"{path}: {row.get('task')}"
         check(cells, "tasks", lambda _, source=source: source, "config/README.md")  # type: ignore[misc]
@@ -160,7 +156,7 @@ def _complaint(fault: Any) -> str:
     value = fault.instance
     if fault.validator == "type":
         kinds = [fault.validator_value] if isinstance(fault.validator_value, str) else fault.validator_value
-        return f"{_shown(value)} is not {' or '.join(_KINDS[kind] for kind in kinds)}"
+        return f"{_shown(value)} is not {' or '.join(_KINDS[kind] for kind in kinds)}{misread_hint(value, kinds)}"
     if fault.validator == "required":
         return f"lacks {', '.join(key for key in fault.validator_value if key not in value)}"
     said = {

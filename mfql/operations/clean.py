@@ -17,8 +17,9 @@ from typing import Any
 
 from mfql.errors import UserError
 from mfql.experiment.configuration import LOCK, find_run, planned_runs
-from mfql.experiment.find import name_of, runs_in
+from mfql.experiment.find import look_for_runs, name_of
 from mfql.experiment.run import Fate, RunFolder
+from mfql.files import CannotRead, files_below, listed
 from mfql.locks import InUse, holder, locked
 from mfql.plan.outlook import Outlooks
 
@@ -36,6 +37,9 @@ MEANING = {
     Kind.EARLIER_RUNS: "runs of earlier settings, moved aside, whole",
     Kind.DOWNLOADS: "refused files, and parts of files that have come whole since",
 }
+
+
+_UNREADABLE = "that cannot be read, of which nobody knows what they need"
 
 
 @dataclass(frozen=True)
@@ -98,10 +102,13 @@ def survey(results: Path, data: Path, starts: Starts, kinds: Iterable[Kind]) -> 
     """
     found, wanted = Survey(), set(kinds)
     if wanted & {Kind.CHECKPOINTS, Kind.EARLIER_RUNS}:
-        for run in runs_in(results):
+        runs, hidden = look_for_runs(results)
+        if hidden:
+            found.kept[_UNREADABLE] = [str(error.path) for error in hidden]
+        for run in runs:
             _look_at(run, starts, found)
     if Kind.DOWNLOADS in wanted:
-        found.removable += _downloads(data)
+        found.removable += _downloads(data, found)
     found.removable = [one for one in found.removable if one.kind in wanted]
     return found
 
@@ -172,21 +179,28 @@ class Starts:
 
 def _look_at(run: RunFolder, starts: Starts, found: Survey) -> None:
     """Add what can be removed of one run."""
-    name = name_of(run)
+    try:
+        _look_into(run, name_of(run), starts, found)
+    except CannotRead:
+        found.kept.setdefault(_UNREADABLE, []).append(name_of(run))
+
+
+def _look_into(run: RunFolder, name: str, starts: Starts, found: Survey) -> None:
     if holder(run.lock) is not None:
         found.kept.setdefault("runs in use", []).append(name)
         return
     if not run.finished():
         found.kept.setdefault("unfinished runs", []).append(name)
         return
-    files = sorted(path for path in run.checkpoints.folder.glob("*") if path.is_file())
+    files = [path for path in listed(run.checkpoints.folder) if path.is_file()]
     if starts.needed(run):
         found.kept.setdefault("final states from which an online run still has to start", []).append(name)
         last = run.checkpoints.steps()[-1:]
         files = [path for path in files if path not in [run.checkpoints.path(step) for step in last]]
     _add(found, Kind.CHECKPOINTS, run, name, files)
-    for aside in sorted(run.folder.glob("run.*")):
-        _add(found, Kind.EARLIER_RUNS, run, f"{name}/{aside.name}", [aside])
+    for aside in listed(run.folder):
+        if aside.name.startswith("run."):
+            _add(found, Kind.EARLIER_RUNS, run, f"{name}/{aside.name}", [aside])
 
 
 def _add(found: Survey, kind: Kind, run: RunFolder, name: str, paths: list[Path]) -> None:
@@ -195,11 +209,14 @@ def _add(found: Survey, kind: Kind, run: RunFolder, name: str, paths: list[Path]
         found.removable.append(Removable(kind, name, tuple(paths), size, run.lock, run.finished))
 
 
-def _downloads(data: Path) -> Iterator[Removable]:
+def _downloads(data: Path, found: Survey) -> Iterator[Removable]:
     """Files that a fetch has set aside, and what is left of those that have come whole since."""
-    for path in sorted(data.rglob(".*")):
+    files, hidden = files_below(data)
+    if hidden:
+        found.kept.setdefault(_UNREADABLE, []).extend(str(error.path) for error in hidden)
+    for path in files:
         match = re.fullmatch(r"\.(.+\.(?:npz|hdf5))\.(refused|copy|part|part\.json)", path.name)
-        if match is None or not path.is_file():
+        if match is None:
             continue
         whole, kind = path.with_name(match[1]), match[2]
         if kind != "refused" and not whole.exists():

@@ -13,7 +13,7 @@ from typing import Any
 
 from mfql.errors import UserError
 from mfql.experiment.run import RunFolder
-from mfql.files import read_json
+from mfql.files import CannotRead, listed, read_json, reading, there
 from mfql.locks import OwnerRecord, holder, named
 from mfql.settings import steps_of
 
@@ -25,6 +25,7 @@ _ASKED_TO_END = "mfql: asked to end"
 class State(StrEnum):
     """Where a run stands, in the order in which people want to know."""
 
+    UNREADABLE = "unreadable"
     FAILED = "failed"
     DIVERGED = "diverged"
     INTERRUPTED = "interrupted"
@@ -62,6 +63,13 @@ def status_of(run: RunFolder, logs: Path) -> RunStatus:
         run: its folder, which may be absent.
         logs: the folder of the workflow's logs.
     """
+    try:
+        return _status_of(run, logs)
+    except CannotRead as error:
+        return RunStatus(run, State.UNREADABLE, note=str(error).splitlines()[0])
+
+
+def _status_of(run: RunFolder, logs: Path) -> RunStatus:
     log = log_of(run, logs)
     result, manifest = _read(run.trained / "evaluation.json"), _read(run.trained / "manifest.json")
     lock, failure = holder(run.lock), run.failure()
@@ -71,9 +79,9 @@ def status_of(run: RunFolder, logs: Path) -> RunStatus:
         return _ended(run, result, log)
     if lock is not None:
         return _running(run, manifest, lock, log)
-    if manifest is not None or run.lock.exists():
+    if manifest is not None or there(run.lock):
         # The lock of a process that no longer lives is there still if it was killed; one that ended released it.
-        how = "killed" if run.lock.exists() else "asked to end"
+        how = "killed" if there(run.lock) else "asked to end"
         return RunStatus(run, State.INTERRUPTED, _last_mark(run)[0], _steps(manifest), note=how, log=log)
     error = last_error(log) if log is not None else None
     if error is not None:
@@ -84,7 +92,7 @@ def status_of(run: RunFolder, logs: Path) -> RunStatus:
 def log_of(run: RunFolder, logs: Path) -> Path | None:
     """The latest log of a job that trained the run: `logs/STAGE/METHOD/TASK/seed0-7.log` for the seeds 0 to 7."""
     found = []
-    for path in (logs / run.stage / run.method / run.task).glob("seed*.log"):
+    for path in listed(logs / run.stage / run.method / run.task):
         match = re.fullmatch(r"seed(\d+)(?:-(\d+))?\.log", path.name)
         if match and int(match[1]) <= run.seed <= int(match[2] or match[1]):
             with suppress(OSError):
@@ -93,17 +101,25 @@ def log_of(run: RunFolder, logs: Path) -> Path | None:
 
 
 def last_error(log: Path) -> str | None:
-    """The last line of a log that tells an error; None if there is none."""
+    """The last line of a log that tells an error; None if there is none.
+
+    Raises:
+        CannotRead: the log is there and cannot be read.
+    """
     return next(iter(error_and_remedy(log)), None)
 
 
 def error_and_remedy(log: Path) -> list[str]:
-    """The last line of a log that tells an error, and the indented ones below it, which say what to do; or nothing."""
+    """The last line of a log that tells an error, and the indented ones below it, which say what to do; or nothing.
+
+    Raises:
+        CannotRead: the log is there and cannot be read.
+    """
     try:
-        with open(log, "rb") as file:
+        with reading(log), open(log, "rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL))
             lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
+    except OSError:  # Removed just now.
         return []
     errors = (at for at, line in enumerate(lines) if _ERROR.search(line) and _ASKED_TO_END not in line)
     last = max(errors, default=None)
@@ -161,8 +177,14 @@ def _steps(manifest: dict[str, Any] | None) -> int | None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A JSON file of a run; None if it is absent or was moved away just now."""
+    """A JSON file of a run; None if it is absent or was moved away just now.
+
+    Raises:
+        CannotRead: it is there and cannot be read.
+    """
     try:
         return read_json(path)
+    except CannotRead:
+        raise
     except UserError:
         return None

@@ -13,9 +13,9 @@ import numpy as np
 from mfql.data.description import identifying, recorded_facts
 from mfql.data.paths import description_path
 from mfql.errors import UserError
-from mfql.experiment.find import name_of, runs_in
+from mfql.experiment.find import look_for_runs, name_of
 from mfql.experiment.run import RunFolder, changes, describe_run, identity_in
-from mfql.files import sha256
+from mfql.files import CannotRead, files_below, listed, sha256, there
 from mfql.methods import checkpoint_stage, declared_settings
 from mfql.settings import Settings
 from mfql.tasks import find_task
@@ -37,6 +37,7 @@ class Kind(StrEnum):
     STALE = "stale"
     MIXED = "mixed"
     INCOMPLETE = "incomplete"
+    UNREADABLE = "unreadable"
 
 
 MEANING = {
@@ -44,6 +45,7 @@ MEANING = {
     Kind.STALE: "older than the settings, data or runs of now: the same snakemake command makes it anew",
     Kind.MIXED: "an average over runs that differ in more than the seed",
     Kind.INCOMPLETE: "its manifest does not say all of where it came from",
+    Kind.UNREADABLE: "nobody knows whether it is right: its owner, or root, can look",
 }
 
 
@@ -90,24 +92,47 @@ def verify(path: Path, config_dir: Path, data: Path) -> Verification:
         data: the folder below which datasets lie, each known by the sha256 written beside it.
 
     Raises:
-        UserError: there is no run, or a table of scores is damaged.
+        UserError: there is no run, or a table of scores is damaged. What cannot be read is a finding.
     """
-    runs = [run for run in runs_in(path) if run.finished()]
-    found = Verification(runs=len(runs))
+    looked = look_for_runs(path)
+    found = Verification([_unreadable("runs", error) for error in looked.hidden])
     current = Current(config_dir, data)
-    for run in runs:
-        found.findings += _of_run(run, current)
-    faulty = {finding.where for finding in found.findings if finding.kind is Kind.ALTERED}
-    for table in sorted([*path.glob("*/scores.csv"), *path.glob("*/partial/scores.csv")]):
-        found.tables += 1
-        found.findings += _of_table(table, path, config_dir, faulty)
+    for run in looked.runs:
+        try:
+            if run.finished():
+                found.runs += 1
+                found.findings += list(_of_run(run, current))
+        except CannotRead as error:
+            found.findings.append(_unreadable(name_of(run), error))
+    known = {finding.where for finding in found.findings if finding.kind in (Kind.ALTERED, Kind.UNREADABLE)}
+    for table in (path / "scores.csv" for path in _studies(path, found)):
+        try:
+            if there(table):
+                found.tables += 1
+                found.findings += list(_of_table(table, path, config_dir, known))
+        except CannotRead as error:
+            found.findings.append(_unreadable(table.relative_to(path).as_posix(), error))
     return found
+
+
+def _unreadable(where: str, error: CannotRead) -> Finding:
+    return Finding(Kind.UNREADABLE, where, str(error).splitlines()[0])
+
+
+def _studies(path: Path, found: Verification) -> list[Path]:
+    """The folders of a results folder that tables of scores lie in, partial reports' among them."""
+    if path.name == "runs" or "runs" in path.absolute().parts:
+        return []
+    studies = [folder for folder in listed(path) if folder.name != "runs"]
+    return [place for folder in studies for place in (folder, folder / "partial")]
 
 
 def _of_run(run: RunFolder, current: Current) -> Iterator[Finding]:
     name = name_of(run)
     try:
         manifest = run.manifest() or {}
+    except CannotRead:
+        raise
     except UserError as error:
         yield Finding(Kind.ALTERED, name, str(error).splitlines()[0])
         return
@@ -126,12 +151,12 @@ def _alterations(run: RunFolder, manifest: dict[str, Any]) -> Iterator[str]:
     """What of a run is not as it was when it ended."""
     for name, expected in manifest.get("outputs", {}).items():
         path = run.trained / name
-        if not path.is_file():
+        if not there(path):
             yield f"run/{name} is gone"
         elif sha256(path) != expected:
             yield f"run/{name} is not the file that the manifest knows"
     delivered = run.folder / "evaluation.json"
-    if delivered.is_file() and delivered.read_bytes() != (run.trained / "evaluation.json").read_bytes():
+    if there(delivered) and sha256(delivered) != sha256(run.trained / "evaluation.json"):
         yield "evaluation.json is not a copy of run/evaluation.json"
     try:
         same = identity_in(manifest) == manifest["identity"]
@@ -155,6 +180,8 @@ class Current:
         """Why a run would be trained anew; empty where it would not."""
         try:
             return changes(manifest, self.wanted(run, manifest))
+        except CannotRead:
+            raise
         except UserError as error:
             return [str(error).splitlines()[0]]
 
@@ -185,12 +212,23 @@ class Current:
     def dataset(self, name: str, used: dict[str, Any] | None) -> dict[str, Any]:
         """What identifies a dataset: as used, if it lies there still or none does, else as it lies there now."""
         if name not in self._datasets:
-            found = self.data.rglob(description_path(self.data, name).name)
-            self._datasets[name] = [recorded_facts(path) for path in found]
+            self._datasets[name] = [recorded_facts(path) for path in self._descriptions(name)]
         described = self._datasets[name]
         before, now = (used or {}).get("sha256"), {facts["sha256"] for facts in described}
         sha256 = before if before in now or not now else min(now)
         return identifying(name, str(sha256), (*described, used or {}))
+
+    def _descriptions(self, dataset: str) -> list[Path]:
+        """The descriptions of a dataset below the folder of the data.
+
+        Raises:
+            CannotRead: none is found, and a folder cannot be looked into.
+        """
+        files, hidden = files_below(self.data)
+        found = [path for path in files if path.name == description_path(self.data, dataset).name]
+        if hidden and not found:
+            raise hidden[0]
+        return found
 
 
 def _of_table(table: Path, results: Path, config_dir: Path, faulty: set[str]) -> Iterator[Finding]:
@@ -208,7 +246,7 @@ def _of_table(table: Path, results: Path, config_dir: Path, faulty: set[str]) ->
         file = results / str(name) / "run" / "evaluation.json"
         if run in faulty:
             continue
-        if not file.is_file():
+        if not there(file):
             yield Finding(Kind.STALE, where, f"{run} has no result any more")
             continue
         now = collect([file])

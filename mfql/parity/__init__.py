@@ -27,7 +27,6 @@ __all__ = [
     "comparisons",
     "load_fixture",
     "report",
-    "section",
 ]
 
 

@@ -86,7 +86,9 @@ def _key(run: Run) -> str:
 def _answers(questions: list[Mapping[str, Any]]) -> list[Footprint | None]:
     command = [sys.executable, "-m", "mfql.training.footprint"]
     try:
-        done = subprocess.run(command, input=json.dumps(questions), capture_output=True, text=True, timeout=600)
+        done = subprocess.run(
+            command, input=json.dumps(questions), capture_output=True, encoding="utf-8", errors="replace", timeout=600
+        )
         answers = json.loads(done.stdout) if done.returncode == 0 else [None] * len(questions)
     except (OSError, subprocess.TimeoutExpired, json.JSONDecodeError):
         answers = [None] * len(questions)

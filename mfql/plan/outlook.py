@@ -16,7 +16,8 @@ from mfql.data.description import check_simulation, identifying, recorded_facts
 from mfql.data.paths import description_path
 from mfql.errors import UserError
 from mfql.experiment.configuration import Run, dataset_folder
-from mfql.experiment.run import Fate, RunFolder, changes, describe_run
+from mfql.experiment.run import CheckpointFolder, Fate, RunFolder, changes, describe_run
+from mfql.files import there
 from mfql.suites import split_paths
 
 
@@ -64,10 +65,11 @@ class Outlooks:
         return self._found[folder]
 
     def _judge(self, run: Run, folder: RunFolder) -> Outlook:
-        delivered = (folder.folder / "evaluation.json").exists()
+        delivered = False
         start = None if run.start is None else Run(run.method, run.task, run.start, run.seeds, run.config_dir)
         parent = None if start is None else self.of(start, folder.seed)
         try:
+            delivered = there(folder.folder / "evaluation.json")
             check_simulation(dataset_folder(self.config, run.task.dataset), run.task.dataset)
             manifest = folder.manifest()
             described, used = self.data(run.task.dataset), manifest["dataset"] if manifest else {}
@@ -87,7 +89,8 @@ class Outlooks:
             fate, reason = Fate.REFUSED, "the run that it starts from is refused"
         elif manifest is not None and fate in (Fate.RETRAINED, Fate.REFUSED):
             reason = ", ".join(changes(manifest, wanted))
-        steps = tuple(folder.checkpoints.steps()) if fate is Fate.CONTINUED else ()
+        place = CheckpointFolder(folder.place_of(wanted["identity"]) / "checkpoint")
+        steps = tuple(place.steps()) if fate is Fate.CONTINUED else ()
         return Outlook(folder, fate, delivered, reason, steps, wanted["identity"])
 
     def data(self, dataset: str) -> dict[str, Any]:
@@ -95,7 +98,7 @@ class Outlooks:
         if dataset not in self._data:
             folder = dataset_folder(self.config, dataset)
             description = description_path(folder, dataset)
-            if description.exists():
+            if there(description):
                 self._data[dataset] = recorded_facts(description)
             else:
                 fetched = self.config["datasets"].get(dataset, {}).get("source", "fetch") == "fetch"

@@ -26,7 +26,7 @@ from typing import Any
 import pandas as pd
 
 from mfql.errors import UserError
-from mfql.files import write_whole
+from mfql.files import reading, write_whole
 from mfql.report.formats import latex
 from mfql.report.published import TASK, UNKNOWN, Numbers, Published, plain, reproduced_name
 from mfql.report.tasks import PLAIN_RETURN, in_order, parts
@@ -141,7 +141,8 @@ def read(path: str | Path) -> pd.DataFrame:
     remedy = "Write it anew with `mfql verdict`."
     texts = [*COLUMNS[:9], "source"]
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(texts, str))
+        with reading(path):
+            table = pd.read_csv(path, dtype=dict.fromkeys(texts, str))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}", remedy) from error
     if list(table.columns) != COLUMNS:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mfql.errors import UserError
 from mfql.experiment.find import DRAWN, asked_files, panel_files
-from mfql.files import write_whole
+from mfql.files import there, write_whole
 from mfql.report import aggregate as aggregates
 from mfql.report import benchmark, figures, formats, html, published, score_panels, scores, verdict_tables
 from mfql.report.expected import read_expected
@@ -29,7 +29,7 @@ def collect(files: Iterable[Path], out: Path, partial: bool = False) -> int:
         out: the `scores.csv`.
         partial: see `mfql.report.scores.collect`.
     """
-    table = scores.collect([file for file in files if file.is_file() or not partial], partial)
+    table = scores.collect([file for file in files if not partial or there(file)], partial)
     scores.write_scores(table, out)
     return int((table["metric"] == "score").sum())
 
@@ -102,7 +102,7 @@ def partial(configuration: Mapping[str, Any], config_dir: Path, results: Path, s
         UserError: nothing is finished yet, or a run's files are damaged.
     """
     asked = asked_files(configuration, config_dir, results)
-    if not any(file.is_file() for file in asked):
+    if not any(map(there, asked)):
         raise UserError(
             f"none of the {len(asked)} runs that the configuration asks for is finished",
             "`mfql status --configfile FILE` says how far they are.",

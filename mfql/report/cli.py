@@ -133,7 +133,7 @@ def run_verdict(arguments: argparse.Namespace) -> None:
     unused = sorted({number.task for number in compared.published.values()} - tasks.keys())
     if unused:
         print(f"Numbers of tasks that {arguments.tasks} lacks were not used: {', '.join(unused)}\n")
-    print((arguments.out / "verdict.md").read_text())
+    print((arguments.out / "verdict.md").read_text(encoding="utf-8"))
 
 
 def run_report(arguments: argparse.Namespace) -> None:
@@ -194,6 +194,6 @@ def run_summary(arguments: argparse.Namespace) -> None:
 def _listed(path: Path) -> list[Path]:
     """The paths that a text file names, one a line."""
     try:
-        return [Path(line.strip()) for line in path.read_text().splitlines() if line.strip()]
+        return [Path(line.strip()) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}", "Give a text file with one path a line.") from error

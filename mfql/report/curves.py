@@ -24,12 +24,15 @@ def curves(scores: pd.DataFrame) -> pd.DataFrame:
         seeds, diverged (how many of them by that step).
     """
     frames = []
+    of_runs = dict(iter(scores.groupby(["method", "task", "stage"])))
     for (method, task), part in parts(runs(scores), ["method", "task"]):
         online = part[part["stage"] == "online"].dropna(subset=["start_steps"])
         switch = online["start_steps"].max()  # NaN if there is none
         first_stages = {run.rsplit("/", 1)[-1] for run in online["start_run"]} | {"pretrain"}
         for stage, own in part.groupby("stage"):
-            points = _mean_at_steps(scores, own).assign(method=method, task=task, stage=stage)
+            points = _mean_at_steps(of_runs[method, task, str(stage)], own).assign(
+                method=method, task=task, stage=stage
+            )
             if stage == "offline":
                 frames.append(points.assign(curve=OFFLINE_CURVE, switch=float("nan")))
             if stage in first_stages:
@@ -42,13 +45,13 @@ def curves(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean_at_steps(scores: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
-    """The mean at each step over the runs `own` of one method, task and stage.
+    """The mean at each step over the runs `own` of one method, task and stage, which `scores` are of.
 
     Returns:
         step, unit, value, low, high, seeds, diverged.
     """
     unit = own["unit"].iloc[0]
-    rows = scores[scores["run"].isin(own["run"]) & (scores["stage"] == own["stage"].iloc[0])]
+    rows = scores[scores["run"].isin(own["run"])]
     values, episodes = (
         rows[rows["metric"] == metric].pivot(index="step", columns="seed", values="value")
         for metric in (unit, "episodes")
@@ -61,8 +64,8 @@ def _mean_at_steps(scores: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
         lost = values[seed].min() if unit == PLAIN_RETURN else DIVERGED_SCORE
         values.loc[values.index >= step, seed] = lost
     points = []
-    for step, at_step in values.iterrows():
-        present = at_step.dropna()
+    for step in values.index:
+        present = values.loc[step].dropna()
         # A run that ended before counts with as many episodes as the others had.
         counts = episodes.loc[step].reindex(present.index).fillna(episodes.loc[step].max())
         group = Group.of_scores(present, counts if unit == SUCCESS else None)

@@ -22,7 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from mfql.errors import UserError
-from mfql.files import read_json, write_whole
+from mfql.files import read_json, reading, write_whole
 from mfql.report import benchmark, provenance, verdict_tables
 from mfql.report.aggregate import FEW_SEEDS, TABLES
 from mfql.report.answer import answer, ends, number
@@ -82,7 +82,8 @@ def read_tables(folder: str | Path) -> dict[str, pd.DataFrame]:
     for name in TABLES:
         path = Path(folder) / f"{name}.csv"
         try:
-            tables[name] = pd.read_csv(path)
+            with reading(path):
+                tables[name] = pd.read_csv(path)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {path}: {error}", "Write it anew with `mfql aggregate`.") from error
     return tables
@@ -183,7 +184,7 @@ def _environment() -> Environment:
 @cache
 def _file(name: str) -> str:
     """The text of a file of this package."""
-    return (Path(__file__).parent / name).read_text()
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 def _link(path: Path, out: Path) -> str:
@@ -308,7 +309,11 @@ def _panel(panel: Panel, home: Path, name: str, methods: Collection[str], out: P
         of = f" Of {', '.join(panel.text.methods)}." if panel.text.methods else ""
         label = str(escape(f"{panel.text.title}. {panel.text.question}{of}"))
         small = drawn.stat().st_size <= LARGE_FIGURE
-        picture = inlined(drawn.read_text(), name, label) if small else _image(drawn.with_suffix(".png"), label)
+        picture = (
+            inlined(drawn.read_text(encoding="utf-8"), name, label)
+            if small
+            else _image(drawn.with_suffix(".png"), label)
+        )
         shown = Markup(picture)
     whole = home / panel.text.whole if panel.text.whole else None
     files = {"csv": Path(f"{whole}.csv") if whole else panel.folder / DATA}

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from mfql.errors import UserError
 from mfql.experiment.find import PANEL, panel_files
-from mfql.files import read_json, write_json, write_whole
+from mfql.files import read_json, reading, write_json, write_whole
 from mfql.report import formats
 from mfql.report.drawing import save
 
@@ -138,7 +138,8 @@ def _read(folder: Path, root: Path) -> Panel:
     if not table.is_file():
         table = folder / DATA
     try:
-        shown = None if drawn and table.name == DATA else pd.read_csv(table, dtype=str, keep_default_na=False)
+        with reading(table):
+            shown = None if drawn and table.name == DATA else pd.read_csv(table, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {table}: {error}", remedy) from error
     return Panel(folder, folder.relative_to(root).parts[0], text, shown)

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from mfql.errors import UserError
-from mfql.files import read_json
+from mfql.files import read_json, there
 from mfql.methods import keys_by_task
 from mfql.report.origin import COMPARED, described, mixed
 from mfql.report.scores import STAGES
@@ -33,7 +33,8 @@ class Evidence:
         anchor: the id of its place on the page.
         shared: section -> entry -> value, for the entries that all its runs agree in.
         differing: the entries, "section.entry", in which they differ, without the section where it is `OTHER`.
-        seeds: one row a run: seed, score, diverged, stopped (early), run (its folder), and the differing entries.
+        seeds: one row a run: seed, score, diverged, stopped (early), broken (how many of its episodes), run (its
+            folder), and the differing entries.
         without_manifest: the seeds whose manifest is not at hand.
         reduced: whether any run's settings are not of the paper's size.
         uncommitted: whether any run's code had changes that are in no commit.
@@ -142,7 +143,7 @@ def _evidence(anchor: str, part: pd.DataFrame, results: Path, partial: bool) -> 
         shared.setdefault(section, {})[entry] = entries[name].iloc[0]
     differing = [name.removeprefix(f"{OTHER}.") for name in entries.columns[~is_shared]]
     seeds = [
-        {key: row[key] for key in ("seed", "score", "diverged", "stopped", "run")}
+        {key: row[key] for key in ("seed", "score", "diverged", "stopped", "broken", "run")}
         | {name.removeprefix(f"{OTHER}."): entries.loc[row["seed"], name] for name in entries.columns[~is_shared]}
         for row in part.to_dict("records")
         if row["seed"] in found
@@ -166,7 +167,7 @@ def _manifest(folder: Path, partial: bool) -> dict[str, Any] | None:
     """A run's manifest; None where it is not at hand and the report is partial."""
     path = folder / "run" / "manifest.json"
     scored = folder / "evaluation.json"
-    if partial and not (path.is_file() and scored.is_file()):
+    if partial and not (there(path) and there(scored)):
         return None
     manifest = read_json(path)
     lacking = [entry for entry in _REQUIRED if entry not in manifest]

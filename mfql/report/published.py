@@ -7,7 +7,6 @@ row at all, that nobody published one.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 from mfql.errors import UserError
 from mfql.report.scores import STAGES
+from mfql.tables import read_rows
 from mfql.tasks import SCORED_EVALUATIONS
 
 COLUMNS = ("task", "method", "stage", "mean", "std", "seeds", "source")
@@ -166,19 +166,14 @@ def reproduced_name(method: str) -> str:
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[dict[str, str], str]]:
     """The rows of a CSV, cells stripped, each with its file and line."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            lacking = [column for column in columns if column not in (reader.fieldnames or ())]
-            if lacking:
-                raise UserError(f"{path} lacks the columns {', '.join(lacking)}", _REMEDY)
-            for row in reader:
-                where = f"{path}:{reader.line_num}"
-                full = None not in row and None not in row.values()
-                _require(full, where, f"the row does not have {len(reader.fieldnames or ())} cells")
-                yield {name: cell.strip() for name, cell in row.items()}, where
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read {path}: {error}", "Write it as CSV in UTF-8.") from error
+    found, rows = read_rows(path, _REMEDY)
+    lacking = [column for column in columns if column not in found]
+    if lacking:
+        raise UserError(f"{path} lacks the columns {', '.join(lacking)}", _REMEDY)
+    for row, where in rows:
+        full = None not in row and None not in row.values()
+        _require(full, where, f"the row does not have {len(found)} cells")
+        yield row, where
 
 
 def _published(row: dict[str, str], where: str) -> Published:

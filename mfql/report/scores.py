@@ -11,6 +11,7 @@ The table has one row per run, step and metric, with the columns `COLUMNS`. Metr
 | plain_return | the last step | 1 where the score is a return that is not normalised |
 | diverged | the step of divergence | 1; absent for runs that did not |
 | stopped | the step of early stopping | 1; absent for runs that went on to the end |
+| broken | the last step | how many of its episodes broke, online ones among them; absent where none did |
 | start, start_episodes | the last step of the run that an online run starts from | its score; `run` names that run |
 | rise | the last step | an online run's score minus `start` |
 | final, final_episodes | the last step | the separate evaluation's score, `final.json`, and its episodes |
@@ -37,7 +38,7 @@ import jsonschema
 import pandas as pd
 
 from mfql.errors import UserError
-from mfql.files import read_json, write_whole
+from mfql.files import read_json, reading, there, write_whole
 from mfql.report.origin import COMPARED, described, device, incomparable, origin
 from mfql.tasks import SCORED_EVALUATIONS, scored
 
@@ -133,7 +134,8 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     """
     remedy = "Write it anew with `mfql scores`."
     try:
-        scores = pd.read_csv(path, dtype={"method": str, "task": str, "seed": int, "step": int, "value": float})
+        with reading(path):
+            scores = pd.read_csv(path, dtype={"method": str, "task": str, "seed": int, "step": int, "value": float})
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist", remedy) from error
     except ValueError as error:
@@ -163,7 +165,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _manifest(path: Path, run: dict[str, Any]) -> dict[str, Any] | None:
     """The manifest of the run that an evaluation.json scores; None where it is not at hand, or of another run."""
     file = _folder(path) / "run" / "manifest.json"
-    manifest = read_json(file) if file.is_file() else {}
+    manifest = read_json(file) if there(file) else {}
     return manifest if manifest.keys() >= COMPARED and manifest.get("identity") == run["identity"] else None
 
 
@@ -205,7 +207,7 @@ def _start_of(path: Path, run: dict[str, Any]) -> Path | None:
     if run["stage"] != "online" or not stage:
         return None
     folder = _folder(path).parent / stage
-    return next((file for file in (folder / path.name, folder / "run" / path.name) if file.is_file()), None)
+    return next((file for file in (folder / path.name, folder / "run" / path.name) if there(file)), None)
 
 
 def _folder(path: Path) -> Path:
@@ -240,7 +242,7 @@ def _rows(path: Path, run: dict[str, Any], runs: dict[Path, dict[str, Any]]) -> 
 
     for evaluation in run["evaluations"]:
         for metric, value in evaluation.items():
-            if metric != "step" and value is not None:
+            if metric not in ("step", "broken") and value is not None:
                 add(evaluation["step"], metric, value)
     add(run["steps"], "score", _score(run))
     if run["metric"] == "success":
@@ -251,6 +253,8 @@ def _rows(path: Path, run: dict[str, Any], runs: dict[Path, dict[str, Any]]) -> 
         add(run["diverged_at"], "diverged", 1)
     if run.get("stopped_at") is not None:
         add(run["stopped_at"], "stopped", 1)
+    if broken := run.get("broken_online", 0) + sum(one.get("broken") or 0 for one in run["evaluations"]):
+        add(run["steps"], "broken", broken)
     start = _start_of(path, run)
     if start is not None and start in runs:
         before = runs[start]
@@ -264,7 +268,7 @@ def _rows(path: Path, run: dict[str, Any], runs: dict[Path, dict[str, Any]]) -> 
 def _final(path: Path, run: dict[str, Any]) -> list[tuple[Any, ...]]:
     """The rows of the separate evaluation of the run's policy; none where there is none of this very run."""
     file = _folder(path) / "final.json"
-    found = read_json(file) if file.is_file() else {}
+    found = read_json(file) if there(file) else {}
     if found.get("identity") != run["identity"]:
         return []
     if run["metric"] not in found or "episodes" not in found:

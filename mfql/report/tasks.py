@@ -28,13 +28,14 @@ def runs(scores: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         method, task, seed, stage, run, steps, unit (success | normalized_return | return), score, score_episodes,
-        diverged, stopped (early), origin, device, and what is known of final, final_episodes, parameters, seeds_in_job,
-        step_ms, acting_ms, device_hours (as `mfql.report.scores` has them, else NaN); and of an online run rise, start,
-        start_episodes, start_run, start_steps (of the run it starts from), NaN elsewhere.
+        diverged, stopped (early), broken (how many episodes), origin, device, and what is known of final,
+        final_episodes, parameters, seeds_in_job, step_ms, acting_ms, device_hours (as `mfql.report.scores` has them,
+        else NaN); and of an online run rise, start, start_episodes, start_run, start_steps (of the run it starts from),
+        NaN elsewhere.
     """
     keys = ["method", "task", "seed", "stage"]
     wanted = ["score", "score_episodes", "plain_return", "diverged", "stopped", "rise", "start", "start_episodes"]
-    wanted += [*FINAL, *COST]
+    wanted += ["broken", *FINAL, *COST]
     final = scores[scores["metric"].isin(wanted)]
     wide = final.pivot_table(index=keys, columns="metric", values="value", aggfunc="last").reindex(columns=wanted)
     own = final[final["metric"] == "score"].set_index(keys)[["run", "origin", "device", "step"]]
@@ -44,6 +45,7 @@ def runs(scores: pd.DataFrame) -> pd.DataFrame:
     kinds = [wide["score_episodes"].notna(), wide.pop("plain_return").notna()]
     wide["unit"] = np.select(kinds, [SUCCESS, PLAIN_RETURN], RETURN)
     wide[["diverged", "stopped"]] = wide[["diverged", "stopped"]].notna()
+    wide["broken"] = wide["broken"].fillna(0).astype(int)
     return wide.reset_index()
 
 
@@ -95,8 +97,10 @@ def between_methods(scores: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (stage, task, unit), part in parts(runs(scores), ["stage", "task", "unit"]):
         of = split(part, "method")
+        groups = {method: group_of(own, "score") for method, own in of.items()}
+        means = {method: mean_of(own, "score") for method, own in of.items()}
         for method, baseline in ranked_pairs(scores, stage, of):
-            difference = weighted([group_of(of[method], "score"), group_of(of[baseline], "score")], [1, -1])
+            difference = weighted([groups[method], groups[baseline]], [1, -1])
             difference = bounded(difference, unit, "difference")
             row = {
                 "stage": stage,
@@ -107,7 +111,7 @@ def between_methods(scores: pd.DataFrame) -> pd.DataFrame:
                 "difference": difference.value,
                 "low": difference.low,
                 "high": difference.high,
-                "apart": mean_of(of[method], "score").apart(mean_of(of[baseline], "score")),
+                "apart": means[method].apart(means[baseline]),
                 "seeds": len(of[method]),
                 "baseline_seeds": len(of[baseline]),
             }

@@ -14,7 +14,7 @@ import pandas as pd
 
 from mfql.errors import UserError, unknown
 from mfql.extensions import METHODS, find
-from mfql.files import read_json, write_whole
+from mfql.files import read_json, reading, write_whole
 from mfql.methods import settings_source
 from mfql.report.intervals import Interval, weighted
 from mfql.report.published import Numbers, Published, ThirdPartyRun, plain, reproduced_name
@@ -118,7 +118,8 @@ def read(path: str | Path) -> pd.DataFrame:
     """
     remedy = "Write it anew with `mfql verdict`."
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
+        with reading(path):
+            table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}", remedy) from error
     if list(table.columns) != COLUMNS:

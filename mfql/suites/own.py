@@ -49,6 +49,16 @@ class Own(Suite):
         return Isolated(make_registered(self.tasks[task], render))
 
     @override
+    def try_out(self, task: str) -> None:
+        from mfql.envs.trial import try_out
+
+        env = self.make(task)
+        try:
+            try_out(env)
+        finally:
+            env.close()
+
+    @override
     def paths(self, folder: str | Path, dataset: str) -> dict[str, Path]:
         return own_paths(self.tasks[dataset])
 
@@ -62,6 +72,7 @@ class Own(Suite):
     def describe(self, task: Task, folder: str | Path) -> Mapping[str, Transitions]:
         from mfql.data.own import describe
 
+        self.try_out(task.name)
         return describe(task, folder)
 
     @override

@@ -78,6 +78,14 @@ class Suite(ABC):
         """
         return [self.make(task) for _ in range(count)]
 
+    def try_out(self, task: str) -> None:
+        """Try the environment of a task before anything rests on it. A suite's own have nothing to be tried.
+
+        Raises:
+            UserError: it is not what training and evaluation need; see `mfql.envs.trial`.
+        """
+        return
+
     @abstractmethod
     def paths(self, folder: str | Path, dataset: str) -> dict[str, Path]:
         """The files of a dataset by split: `train`, and `val` where it has one."""

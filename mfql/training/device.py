@@ -117,7 +117,7 @@ def free_index(count: int) -> int:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(",", "_")
     for index in range(count):
         path = Path(tempfile.gettempdir()) / f"mfql-{os.getuid()}-gpu-{visible}-{index}.lock"
-        file = open(path, "w")  # noqa: SIM115 - held for the life of the process
+        file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - held for the life of the process
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

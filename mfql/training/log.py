@@ -32,10 +32,10 @@ class TrainingLog:
         with writing(self._path):
             folder.mkdir(parents=True, exist_ok=True)
             if size is None:
-                self._path.write_text(_HEADER)
+                self._path.write_text(_HEADER, encoding="utf-8")
             else:
                 _cut(self._path, size)
-            self._file = open(self._path, "a")  # noqa: SIM115 - open for the run's life, closed by close()
+            self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - open for the run's life, closed by close()
         with writing(board):
             self._board: SummaryWriter = SummaryWriter(str(board), purge_step=step + 1 if size else None)
 

@@ -19,6 +19,7 @@ from mfql.agents.interface import Agent, Draw
 from mfql.agents.update import Updater, initial_state, views_of
 from mfql.data.transitions import Dataset, Transitions
 from mfql.draws import DrawStream, generator
+from mfql.errors import UserError
 from mfql.evaluation.policy import Actor
 from mfql.evaluation.rollout import run_episodes
 from mfql.experiment.run import RunFolder
@@ -318,6 +319,10 @@ class Trainer:
             return True
         return False
 
+    def broken_online(self, row: int) -> int:
+        """How many episodes of a seed broke in which rows were collected."""
+        return self._environments.broken[row] if self._environments else 0
+
     def _evaluation_is_due(self) -> bool:
         """Whether an active seed lacks the evaluation of the present step."""
         numbers = [evaluations[-1]["step"] if evaluations else self._first - 1 for evaluations in self.evaluations]
@@ -357,6 +362,7 @@ class Trainer:
                 f"{stage}/evaluate/{self.number}",
                 self.execution.device,
             )
+        episodes.say_broken(f"{self.runs[0].task} at step {self.number:,}, {stage}", self._evaluation.pool().faults)
         diagnostics = self.diagnostics()
         active = self.state.active.tolist()
         for row, log in enumerate(self._logs):
@@ -457,13 +463,16 @@ class Trainer:
 
     @contextmanager
     def _saved_if_asked_to_end(self) -> Iterator[None]:
-        """What changes no state is broken off: an evaluation may take longer than the time given to end."""
+        """What changes no state is broken off: an evaluation may take longer than the time given to end.
+
+        What was trained until then is saved, as it is where an environment fails.
+        """
         self._end_at_once = True
         try:
             if self._stop:
                 raise Interrupted
             yield
-        except Interrupted:
+        except (Interrupted, UserError):
             self._end_at_once = False
             self.save()
             raise

@@ -10,12 +10,17 @@ import torch
 
 from mfql.data.transitions import endless
 from mfql.draws import DrawStream, derived_seed
+from mfql.errors import UserError, warn
 from mfql.evaluation.policy import Actor
 from mfql.training.memory import Memory, Normaliser
 from mfql.training.rewards import OnlineRewards
 
 if TYPE_CHECKING:
     from mfql.evaluation.vector import EnvPool
+
+
+# Episodes in a row that may break as soon as they begin.
+_MOST_BROKEN = 100
 
 
 @dataclass
@@ -33,6 +38,8 @@ class Environments:
     An episode starts from a function of (seed, number), so that a killed run replays its actions and stands where it
     stood: restoring positions and velocities would not be bit-equal in MuJoCo.
 
+    A step that breaks its episode has no row: the next episode begins, and its first step is this step's row.
+
     Args:
         pool: one environment for each seed.
         seeds: the job's seeds.
@@ -41,6 +48,9 @@ class Environments:
         normaliser: of observations.
         discount: of the returns to go, where the memory keeps them.
         rewards: what the method is given of the environments' rewards.
+
+    Attributes:
+        broken: how many episodes of each seed broke so far.
     """
 
     def __init__(
@@ -58,6 +68,7 @@ class Environments:
         self.memory, self.normaliser, self.discount, self.device = memory, normaliser, discount, device
         self.rewards = rewards
         self.episodes = [Episode() for _ in seeds]
+        self.broken = [0] * len(seeds)
         draw = actor.agent.explore_draw()
         self._noise = DrawStream({"noise": _one_row(draw)} if draw else {}, seeds, "online/act", device)
         self._before = np.empty(0)
@@ -78,12 +89,13 @@ class Environments:
             )
             self.pool.step(actions, mask)
             self.rewards(self.pool.rewards, self.pool.terminated, self.pool.truncated, mask)
+        for row in self._broken():
+            self._count([row])
+            self._begin([row], self.episodes[row].first_row + len(self.episodes[row].actions))
 
     def act(self, step: int) -> None:
         """Choose every seed's action with the present weights and begin the environments' step."""
-        self._before = self.pool.observations.copy()
-        noise = self._noise.at(step).get("noise")
-        self._actions = self.actor.explore(self._before[:, None], noise)[:, 0]
+        self._actions = self._chosen(step)
         if "next_actions" in self.memory.tail:
             self._follow(step)
         self.pool.step_async(self._actions, np.ones(len(self.seeds), dtype=bool))
@@ -92,16 +104,77 @@ class Environments:
         """Wait for the environments, append the row of this step, and start new episodes where one ended."""
         self.pool.step_wait()
         self._given = self.rewards(self.pool.rewards, self.pool.terminated, self.pool.truncated)
+        if self.pool.broken.any():
+            self._step_anew(step)
         self.memory.append(step, self._transition())
         for row, episode in enumerate(self.episodes):
             episode.actions.append(self._actions[row].copy())
         if "mc_returns" in self.memory.tail:
             self._accumulate(step)
         ended = np.flatnonzero(self.pool.terminated | self.pool.truncated).tolist()
-        for row in ended:
-            self.episodes[row] = Episode(self.episodes[row].number + 1, step + 1)
         if ended:
-            self.pool.reset({row: self._seed_of(row) for row in ended})
+            self._begin(ended, step + 1)
+
+    def _chosen(self, step: int) -> np.ndarray:
+        """Every seed's action [S, A] with the present weights."""
+        self._before = self.pool.observations.copy()
+        noise = self._noise.at(step).get("noise")
+        return self.actor.explore(self._before[:, None], noise)[:, 0]
+
+    def _begin(self, rows: list[int], first_row: int) -> None:
+        """Start the next episode of these seeds, or the first after it that does not break at once.
+
+        Raises:
+            UserError: too many do.
+        """
+        for _ in range(_MOST_BROKEN):
+            for row in rows:
+                self.episodes[row] = Episode(self.episodes[row].number + 1, first_row)
+            self.pool.reset({row: self._seed_of(row) for row in rows})
+            rows = [row for row in rows if self.pool.broken[row]]
+            if not rows:
+                return
+            self._count(rows)
+        raise self._too_many(rows[0])
+
+    def _step_anew(self, step: int) -> None:
+        """Where the episode broke, the first step of the next one takes the place of the step that broke it."""
+        before = self._before
+        for _ in range(_MOST_BROKEN):
+            rows = self._broken()
+            if not rows:
+                return
+            self._count(rows)
+            self._begin(rows, step)
+            mask = np.isin(np.arange(len(self.seeds)), rows)
+            before, actions = before.copy(), self._chosen(step)
+            before[mask], self._before = self._before[mask], before
+            self._actions = np.where(mask[:, None], actions, self._actions)
+            self.pool.step(self._actions, mask)
+            pool = self.pool
+            self._given = np.where(mask, self.rewards(pool.rewards, pool.terminated, pool.truncated, mask), self._given)
+        raise self._too_many(self._broken()[0])
+
+    def _broken(self) -> list[int]:
+        return np.flatnonzero(self.pool.broken).tolist()
+
+    def _count(self, rows: list[int]) -> None:
+        """Count episodes that broke, and say so, ever more seldom."""
+        for row in rows:
+            self.broken[row] += 1
+            if self.broken[row].bit_count() == 1:
+                warn(
+                    f"{self.broken[row]} of {self.episodes[row].number + 1} online episodes of seed {self.seeds[row]}"
+                    f" broke, the last: {self.pool.faults[row]}",
+                    "What broke them is not learnt from: docs/extend.md.",
+                )
+
+    def _too_many(self, row: int) -> UserError:
+        return UserError(
+            f"{_MOST_BROKEN} online episodes of seed {self.seeds[row]} in a row broke in their first step, the last:"
+            f" {self.pool.faults[row]}",
+            "Mend the environment; the same command goes on from the last checkpoint.",
+        )
 
     def _transition(self) -> dict[str, torch.Tensor]:
         pool = self.pool
@@ -145,11 +218,13 @@ class Environments:
         """One seed's unfinished episode for a checkpoint."""
         episode = self.episodes[row]
         actions = np.array(episode.actions, dtype=np.float32).reshape(-1, self.pool.action_dim)
-        return {"number": episode.number, "first_row": episode.first_row, "actions": torch.from_numpy(actions)}
+        saved = {"number": episode.number, "first_row": episode.first_row, "actions": torch.from_numpy(actions)}
+        return saved | ({"broken": self.broken[row]} if self.broken[row] else {})
 
     def restore(self, row: int, saved: dict[str, Any]) -> None:
         """Take one seed's unfinished episode from a checkpoint; `start` replays it."""
         self.episodes[row] = Episode(saved["number"], saved["first_row"], list(saved["actions"].numpy()))
+        self.broken[row] = saved.get("broken", 0)
 
 
 def _one_row(draw: Any) -> Any:

@@ -21,13 +21,13 @@ from mfql.errors import UserError
 from mfql.evaluation.interval import wilson
 from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, acting_seconds, save_policy
 from mfql.evaluation.usage import usage_of
-from mfql.experiment.run import RunFolder, describe_run, go_on_together
+from mfql.experiment.run import Fate, RunFolder, describe_run, go_on_together
 from mfql.extensions import agent_file
 from mfql.files import json_text, sha256, write_json, write_whole
 from mfql.locks import locked
 from mfql.methods import checkpoint_stage, declared_settings, raw_settings, settings_hash, settings_source
 from mfql.settings import Settings
-from mfql.suites import load, split_paths
+from mfql.suites import load, split_paths, suite_of
 from mfql.tasks import Task, find_task, scored
 from mfql.training.checkpoint import Checkpoints
 from mfql.training.device import memory_errors_for_people, repays_compiling, set_precision
@@ -91,6 +91,9 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wai
         if settings.reward == "goal" and dataset.masks.all():
             print(f"{job.method} {job.task}: no row of {dataset.name} ends in success, so that every reward is 0")
         manifests = {seed: _manifest(job, seed, kind, settings, dataset, task) for seed in job.seeds}
+        fates = [job.run(seed).fate(manifests[seed]) for seed in job.seeds]
+        if {Fate.NEW, Fate.RETRAINED} & set(fates):
+            suite_of(task.name).try_out(task.name)
         for seed in job.seeds:
             job.run(seed).claim(manifests[seed])
         missing = [seed for seed in job.seeds if not job.run(seed).finished()]
@@ -317,6 +320,7 @@ def _result(run: RunFolder, trainer: Trainer, row: int, manifest: dict[str, Any]
         diverged = max(0, (diverged - trainer.updates_before) // trainer.agent.updates_per_step)
     evaluations = trainer.evaluations[row]
     starts_from = manifest["starts_from"]
+    broken = trainer.broken_online(row)
     return {
         **{key: manifest[key] for key in ("method", "task", "seed", "stage", "identity")},
         "status": "finished" if diverged < 0 else "diverged",
@@ -328,6 +332,7 @@ def _result(run: RunFolder, trainer: Trainer, row: int, manifest: dict[str, Any]
         "episodes": settings["eval_episodes"],
         "steps": settings["online_steps" if run.stage == "online" else "offline_steps"],
         "starts_from": starts_from and starts_from["stage"],
+        **({"broken_online": broken} if broken else {}),
         "evaluations": evaluations,
     }
 

@@ -65,7 +65,7 @@ class Launch:
             "--slurm-init-seconds-before-status-checks", "2",
         ]  # fmt: skip
         with (
-            open(project.folder / "printed.txt", "w") as printed,
+            open(project.folder / "printed.txt", "w", encoding="utf-8") as printed,
             subprocess.Popen(
                 command,
                 cwd=project.folder,

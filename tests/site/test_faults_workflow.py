@@ -80,7 +80,7 @@ class Place:
     def launch(self, project: Project) -> Launch:
         """Start the workflow."""
         output = project.folder / f"printed-{len(self.launches)}.txt"
-        with open(output, "w") as file:
+        with open(output, "w", encoding="utf-8") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "snakemake", "--cores", "1", *ARGUMENTS],
                 cwd=project.folder,

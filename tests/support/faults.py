@@ -98,7 +98,7 @@ def start(arguments: list[str], disturb: Callable[[], None] = lambda: None) -> R
     """Run `mfql` with arguments in a process of its own, disturbed."""
     torch.set_num_threads(1)
     descriptor, path = tempfile.mkstemp(dir=_PRINTED.name)
-    with open(descriptor, "w") as output:
+    with open(descriptor, "w", encoding="utf-8") as output:
         pid = os.fork()
         if pid == 0:
             os.setsid()  # What it starts ends with it.

@@ -22,6 +22,7 @@ class Project:
     """A working copy of the project, without its results."""
 
     folder: Path
+    python: Path = Path(sys.executable)
 
     def snakemake(self, *arguments: str, fails: bool = False) -> str:
         """Run snakemake in the project; returns all that it prints."""
@@ -40,7 +41,7 @@ class Project:
         # A user's environment names no extension; a configuration does.
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", VARIABLE: ""}
         done = run(
-            [sys.executable, "-m", *command],
+            [self.python, "-m", *command],
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,

@@ -12,7 +12,7 @@ rule list_runs:
     params:
         runs=[*wanted("offline"), *wanted("online")],
     run:
-        with open(output[0], "w") as file:
+        with open(output[0], "w", encoding="utf-8") as file:
             file.writelines(f"{path}\n" for path in params.runs)
 
 

@@ -32,7 +32,7 @@ def in_project(path):
 
 CONFIG = in_project("config")
 # No `configfile:`. Snakemake leaves that out of a module with a `config:` of its own, which would then have to name every key.
-with open(in_project("config/config.yaml")) as file:
+with open(in_project("config/config.yaml"), encoding="utf-8") as file:
     default = yaml.safe_load(file)
 update_config(default, config)
 config = in_workflow(default, CONFIG)

@@ -11,7 +11,7 @@ rule list_tuning_runs:
     params:
         runs=tuning_files,
     run:
-        with open(output[0], "w") as file:
+        with open(output[0], "w", encoding="utf-8") as file:
             file.writelines(f"{path}\n" for path in params.runs)
 
 

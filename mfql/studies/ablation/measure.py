@@ -13,7 +13,7 @@ import pandas as pd
 
 from mfql.errors import UserError
 from mfql.experiment.run import RunFolder
-from mfql.files import read_json
+from mfql.files import read_json, reading
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.scores import collect
 from mfql.report.tasks import PLAIN_RETURN, bounded, group_of, mean_of, runs
@@ -115,7 +115,8 @@ class Runs:
 @cache
 def _read_log(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path)
+        with reading(path):
+            return pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}", "It is the run's training log: train anew.") from error
 

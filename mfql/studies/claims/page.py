@@ -98,7 +98,7 @@ def update_page(page: str | Path, judged: Sequence[Judged], source: str) -> None
     """
     path = Path(page)
     try:
-        before, _, rest = path.read_text().partition(_BEGIN)
+        before, _, rest = path.read_text(encoding="utf-8").partition(_BEGIN)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}", "Name the page that has the marks.") from error
     _, mark, after = rest.partition(_END)

@@ -16,7 +16,7 @@ from matplotlib.ticker import EngFormatter, FixedLocator
 from mfql.declared import training_version
 from mfql.errors import UserError
 from mfql.experiment.toy import AGENT, Study
-from mfql.files import read_json
+from mfql.files import read_json, reading
 from mfql.report.drawing import INK, drawing, grid, intervals, legend, line, logarithmic, rows, styles
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.panels import Text, write_panel
@@ -144,7 +144,8 @@ def _read(folder: Path, training: Training) -> dict[str, Any]:
     if other:
         raise UserError(f"{folder} was trained with other {' and '.join(other)}", f"Train it again: {again}")
     try:
-        metrics, samples = pd.read_csv(folder / METRICS), pd.read_csv(folder / SAMPLES)
+        with reading(folder):
+            metrics, samples = pd.read_csv(folder / METRICS), pd.read_csv(folder / SAMPLES)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the tables of {folder}: {error}", f"Train it again: {again}") from error
     metrics = pd.concat([metrics, _near_modes(samples, metrics["step"].max())], ignore_index=True)

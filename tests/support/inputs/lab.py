@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +15,7 @@ import numpy as np
 
 from mfql.cli import main
 from mfql.errors import UserError
+from mfql.extensions import extend
 
 HEADER = "task,env_id,data,metric"
 TINY = """
@@ -75,6 +79,17 @@ class Lab:
         """What `mfql --extension . ARGUMENTS` says, called in this process."""
         return _said_by(lambda: main(["--extension", str(self.folder), *map(str, arguments)]))
 
+    def called(self, function: Callable[[], object]) -> Said:
+        """What a function says that knows of the lab, as `mfql` would; what it returns does not count."""
+        extend([self.folder])
+        return said_by(function)
+
+    def apart(self, *arguments: str | Path, **variables: str) -> Said:
+        """The same in a process of its own, with these variables in its environment."""
+        command = [sys.executable, "-m", "mfql.cli", "--extension", str(self.folder), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", env=os.environ | variables, timeout=120)
+        return Said(done.returncode, done.stdout + done.stderr)
+
     def row(self, row: str, header: str = HEADER) -> None:
         """Make this the one row of the task table."""
         (self.folder / "tasks.csv").write_text(f"{header}\n{row}\n")
@@ -84,11 +99,15 @@ class Lab:
         with np.load(self.folder / "data" / "point.npz") as file:
             return dict(file)
 
+    def describe(self, data: str, said: Callable[..., Said] | None = None, **variables: str) -> Said:
+        """What `mfql data describe` says of a file in the lab's folder as the dataset of the point."""
+        self.row(f"case,point:mylab/Point-v0,{data},success")
+        return (said or self.mfql)("data", "describe", "case", "--out", self.folder / "described", **variables)
+
     def describe_npz(self, arrays: Mapping[str, np.ndarray]) -> Said:
         """What `mfql data describe` says of these arrays as the dataset of the point."""
         np.savez(self.folder / "data" / "case.npz", **arrays)  # type: ignore[arg-type]
-        self.row("case,point:mylab/Point-v0,data/case.npz,success")
-        return self.mfql("data", "describe", "case", "--out", self.folder / "described")
+        return self.describe("data/case.npz")
 
 
 Case = Callable[[Lab], Said]

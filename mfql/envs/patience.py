@@ -1,0 +1,95 @@
+"""How long a reset or a step of an environment is waited for, so that one that hangs ends in an error.
+
+The limit is `DEFAULT` seconds, or what `MFQL_ENV_TIMEOUT` says. It is waited for in parts: a process that is stopped
+and goes on, as a scheduler's suspended job does, loses one of them and not all.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+from mfql.errors import UserError
+
+VARIABLE, DEFAULT = "MFQL_ENV_TIMEOUT", 600.0
+PARTS = 10
+_LONGEST = 30 * 86400.0  # seconds: timers take no infinity
+_FRAMES, _LINES = 8, 40  # of a stack, the innermost
+
+
+def env_timeout() -> float:
+    """Seconds that a reset or a step may take.
+
+    Raises:
+        UserError: `MFQL_ENV_TIMEOUT` is no number above 0.
+    """
+    said = os.environ.get(VARIABLE, "").strip()
+    try:
+        seconds = float(said) if said else DEFAULT
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0.0:
+        raise UserError(
+            f"{VARIABLE} is {said!r}, and not a number of seconds above 0",
+            f"Unset it for {DEFAULT:g} seconds, or give how long one step of an environment may take; inf is no limit.",
+        )
+    return min(seconds, _LONGEST)
+
+
+def hanging(what: str, stack: str) -> tuple[str, str]:
+    """Message and remedy of the error for what has not ended.
+
+    Args:
+        what: such as `mine: environment 3: step 7 of the episode of seed 12`.
+        stack: where it stands, a line an entry.
+    """
+    shown = "\n".join(stack.rstrip().splitlines()[:_LINES])
+    return (
+        f"{what} has not ended after {env_timeout():g} seconds; it stands here:\n{shown}",
+        f"Mend the environment, or give it longer: set the variable {VARIABLE} to more seconds. The same command of a"
+        " training goes on from the last checkpoint.",
+    )
+
+
+class Limited:
+    """Within the block, this process's main thread is waited for as long as a reset or a step may take.
+
+    It raises a `UserError` in the block. In another thread, and where somebody else uses SIGALRM, nothing is limited;
+    nor is what never returns from a library's own code.
+
+    Args:
+        what: says what hangs, asked when it does.
+        progress: a number that changes with each reset or step, if there are several in the block.
+    """
+
+    def __init__(self, what: Callable[[], str], progress: Callable[[], int] = int) -> None:
+        self._what, self._progress = what, progress
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        free = signal.getsignal(signal.SIGALRM) in (signal.SIG_DFL, signal.SIG_IGN)
+        if not free or threading.current_thread() is not threading.main_thread():
+            return
+        self._seen, self._parts = self._progress(), 0
+        self._before = signal.signal(signal.SIGALRM, self._part)
+        part = env_timeout() / PARTS
+        signal.setitimer(signal.ITIMER_REAL, part, part)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._before is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.signal(signal.SIGALRM, self._before)
+
+    def _part(self, _: int, frame: FrameType | None) -> None:
+        now = self._progress()
+        self._parts = self._parts + 1 if now == self._seen else 0
+        self._seen = now
+        if self._parts >= PARTS:
+            raise UserError(*hanging(self._what(), "".join(traceback.format_stack(frame, _FRAMES))))
