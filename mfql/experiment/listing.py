@@ -37,11 +37,8 @@ def method(name: str, config_dir: str | Path, task: str) -> str:
     name, row = canonical_method(name), _find(task, config_dir)
     path = method_file(name, config_dir)
     agent = _agent(name, config_dir)
-    found = {
-        stage: settings
-        for stage in agent_stages(agent)
-        if (settings := _settings(name, row, stage, config_dir)) is not None
-    }
+    asked = {stage: _settings(name, row, stage, config_dir) for stage in agent_stages(agent)}
+    found = {stage: settings for stage, settings in asked.items() if settings is not None}
     sources = {settings_source(name, row.name, stage, config_dir) for stage in found}
     keys = dict.fromkeys(key for settings in found.values() for key in settings.as_dict())
     rows = [(key, *(_text(getattr(settings, key)) for settings in found.values())) for key in keys]
@@ -164,9 +161,9 @@ def _said_of(kind: type[Settings], key: str) -> str:
     for cls in kind.__mro__:
         _, _, listed = (inspect.cleandoc(vars(cls).get("__doc__") or "")).partition("Args:\n")
         for entry in re.split(r"\n    (?=\w+: )", f"\n{listed}"):
-            if found := re.search(rf"(?:^|; |, ){key}: .*", entry.strip(), re.DOTALL):
-                text = found[0].lstrip(";, ").partition(": ")[2]
-                return " ".join(text.split("\n\n")[0].split())
+            entry = " ".join(entry.split("\n\n")[0].split())
+            if re.search(rf"(^|; ){key}: ", entry):  # One entry may be of two settings, and then says both.
+                return entry.removeprefix(f"{key}: ")
     return "its class says nothing of it"
 
 
