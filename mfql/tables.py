@@ -85,7 +85,8 @@ def read_rows(path: str | Path, remedy: str) -> tuple[list[str], list[tuple[dict
         remedy: what to do where there is no such file.
 
     Raises:
-        UserError: it is absent, cannot be read, is in another encoding, is no CSV, or has a number that may mean two.
+        UserError: it is absent, cannot be read, is in another encoding, is no CSV, or has a column twice or a number that
+            may mean two.
     """
     text = read_text(path, remedy)
     told = _TOLD.match(text)  # Excel's own first line, which names the delimiter.
@@ -98,6 +99,9 @@ def read_rows(path: str | Path, remedy: str) -> tuple[list[str], list[tuple[dict
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: {error}", "Correct the line, or write the table as CSV.") from error
     columns = list(reader.fieldnames or ())
+    for name in columns:
+        if name and columns.count(name) > 1:
+            raise UserError(f"{path}: the column {name} stands there twice", "Keep one of the two.")
     unused = "" in columns and not any(row.get("") for row, _ in found)
     rows = []
     for row, where in found:

@@ -71,6 +71,13 @@ def _(lab: Lab) -> Said:
     return _table(lab, _named(TABLE).replace(",10,", ",30_000,").replace(",", ";").replace("30_000", "30,000"))
 
 
+@given("a column that stands twice in a task table")
+def _(lab: Lab) -> Said:
+    return _table(
+        lab, "".join(f"{line},{value}\n" for line, value in zip(_named(TABLE).split(), ("alpha", "3"), strict=True))
+    )
+
+
 @given("a task table in Windows' cp1252")
 def _(lab: Lab) -> Said:
     return _table(lab, TABLE.encode("cp1252"))
