@@ -85,8 +85,8 @@ def read_rows(path: str | Path, remedy: str) -> tuple[list[str], list[tuple[dict
         remedy: what to do where there is no such file.
 
     Raises:
-        UserError: it is absent, cannot be read, is in another encoding, is no CSV, or has a column twice or a number that
-            may mean two.
+        UserError: it is absent, cannot be read, is in another encoding, is no CSV, or has a column twice or a
+            number that may mean two.
     """
     text = read_text(path, remedy)
     told = _TOLD.match(text)  # Excel's own first line, which names the delimiter.
