@@ -142,7 +142,9 @@ def _(lab: Lab) -> Said:
 def _(lab: Lab) -> Said:
     odd(lab, "odd_never_train", stepping("info = {}"))
     run = ("--method", "tiny", "--task", "case", "--stage", "offline", "--seeds", "0", "--device", "cpu")
-    said = lab.mfql("train", *run, "--data", lab.folder, "--results", lab.folder / "results", "--no-progress", "--threads", "1")
+    said = lab.mfql(
+        "train", *run, "--data", lab.folder, "--results", lab.folder / "results", "--no-progress", "--threads", "1"
+    )
     assert not list((lab.folder / "results").rglob("run"))
     return said
 
