@@ -53,8 +53,6 @@ launcher: $(LAUNCHER_INSTALLED)  ## install what launches the workflow on a logi
 
 quickstart: $(RUNTIME)  ## the whole pipeline, small
 	$(RUN) snakemake --configfile config/quickstart.yaml --cores $(CORES)
-	@$(RUN) mfql summary --aggregates results/quickstart/aggregate --expected config/quickstart-expected.yaml \
-		--report results/quickstart/report.html
 
 test: $(DEVELOPMENT)  ## the tests; their quick part on every other supported Python of the machine too, unless PYTHON names one
 	$(RUN) python -m pytest -n 2

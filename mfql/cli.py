@@ -15,6 +15,7 @@ from typing import Any
 
 from mfql.errors import UserError, print_in_any_locale, unknown
 from mfql.extensions import extend
+from mfql.files import expanded
 
 # What a job that was asked to end exits with: the same command continues it (sysexits' EX_TEMPFAIL).
 EXIT_CONTINUE = 75
@@ -25,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     print_in_any_locale()
     options = _parser().parse_args(arguments)
     try:
+        _expand_paths(options)
         extend(options.extension)
         status = int(options.func(options) or 0)
         sys.stdout.flush()
@@ -38,6 +40,16 @@ def main(arguments: list[str] | None = None) -> int:
         if not _nobody_reads():
             raise
         return 0
+
+
+def _expand_paths(options: argparse.Namespace) -> None:
+    """`--out=~/data` reaches a command as it is written: no shell expands it."""
+    for name, value in vars(options).items():
+        where = f"--{name.replace('_', '-')}"
+        if isinstance(value, Path):
+            setattr(options, name, Path(expanded(value, where)))
+        elif isinstance(value, list) and any(isinstance(item, Path) for item in value):
+            setattr(options, name, [Path(expanded(item, where)) for item in value])
 
 
 def _nobody_reads() -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mfql.errors import UserError, unknown
-from mfql.files import read_yaml
+from mfql.files import expanded, read_yaml
 
 VARIABLE = "MFQL_EXTENSIONS"
 TASKS, METHODS, AGENTS = "tasks.csv", "methods", "agents"
@@ -30,7 +30,7 @@ def extend(folders: Iterable[str | Path]) -> None:
     Raises:
         UserError: one is absent, or holds nothing that extends.
     """
-    paths = [Path(folder).expanduser().absolute() for folder in folders]
+    paths = [Path(expanded(folder, "extensions")).absolute() for folder in folders]
     for path in paths:
         if not any((path / name).exists() for name in (TASKS, METHODS, AGENTS)):
             raise UserError(
@@ -43,7 +43,7 @@ def extend(folders: Iterable[str | Path]) -> None:
 
 def extensions() -> list[Path]:
     """The folders that extend this process."""
-    return [Path(folder) for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
+    return [Path(expanded(folder, VARIABLE)) for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
 
 
 def find(config_dir: str | Path, name: str) -> Path:
@@ -66,7 +66,9 @@ def agent_file(agent: str) -> Path:
         UserError: there is no such file, or two folders have it.
     """
     folders = [_AGENTS, *(folder / AGENTS for folder in extensions())]
-    places = [Path(agent)] if agent.endswith(".py") else [folder / f"{agent}.py" for folder in folders]
+    places = (
+        [Path(expanded(agent, "agent"))] if agent.endswith(".py") else [folder / f"{agent}.py" for folder in folders]
+    )
     found = _only([place for place in places if place.is_file()])
     if found is None:
         known = [file.stem for file in _AGENTS.glob("*.py") if "settings_type = " in file.read_text(encoding="utf-8")]

@@ -123,6 +123,29 @@ def files_below(folder: str | Path) -> tuple[list[Path], list[CannotRead]]:
     return sorted(found), hidden
 
 
+def expanded(path: str | Path, where: str) -> str:
+    """A path as a shell takes it: with `~` and `~USER` for a home, `$NAME` and `${NAME}` for a variable.
+
+    Args:
+        where: what to call the place in which the path stands.
+
+    Raises:
+        UserError: there is no such user or variable. A folder of that name would be made.
+    """
+    told = os.path.expandvars(os.path.expanduser(path))
+    if told.startswith("~"):
+        raise UserError(f"{where}: {path}: this machine knows no such home", f"Write the whole path, or ./{path}.")
+    if (unset := _VARIABLE.search(told)) is not None:
+        raise UserError(
+            f"{where}: {path}: the environment has no variable {unset[1] or unset[2]}",
+            "Set it, or write the whole path.",
+        )
+    return told
+
+
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([^}]*)\})")
+
+
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
     """Name the file where the block cannot write it.
@@ -224,8 +247,8 @@ def read_text(path: str | Path, remedy: str) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise UserError(
-            f"{path}: line {line}: the byte 0x{content[error.start]:02x} is not of UTF-8: the file was saved in another"
-            " encoding, such as Windows' cp1252",
+            f"cannot read {path}: line {line}: the byte 0x{content[error.start]:02x} is not of UTF-8:"
+            " the file was saved in another encoding, such as Windows' cp1252",
             "Save it as UTF-8: in a spreadsheet as `CSV UTF-8`, else iconv -f CP1252 -t UTF-8.",
         ) from error
 
@@ -316,12 +339,17 @@ def _parsed(text: str) -> Any:
 
 
 def sha256(path: str | Path) -> str:
-    """Hexadecimal sha256 of a file's content.
+    """Hexadecimal sha256 of a file's content; of a folder, of the names and contents of the files below it.
+
+    What a folder's `metadata.json` files say does not count: they tell of the data, and may be written anew.
 
     Raises:
         FileNotFoundError: it is absent.
         CannotRead: the system does not let it be read.
     """
+    if Path(path).is_dir():
+        files = [file for file in sorted(Path(path).rglob("*")) if file.is_file() and file.name != "metadata.json"]
+        return hash_of([[str(file.relative_to(path)), sha256(file)] for file in files])
     with reading(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -95,16 +95,14 @@ def read_rows(path: str | Path, remedy: str) -> tuple[list[str], list[tuple[dict
         found = [(row, f"{path}:{reader.line_num}") for row in reader if any(row.values())]
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: {error}", "Correct the line, or write the table as CSV.") from error
-    if delimiter != ",":
-        note_once(
-            f"{path} is read as a table with {_DELIMITERS[delimiter]}, as its first line has them; CSV has commas"
-        )
     columns = list(reader.fieldnames or ())
     unused = "" in columns and not any(row.get("") for row, _ in found)
     rows = []
     for row, where in found:
         cells = {name: _plain(name, cell, where, delimiter) for name, cell in row.items() if name or not unused}
         rows.append((cells, where))
+    if delimiter != ",":
+        note_once(f"{path} is read as a table with {_DELIMITERS[delimiter]}, as its first line has them")
     return [name for name in columns if name or not unused], rows
 
 
@@ -174,7 +172,9 @@ def as_value(text: str) -> Any:
 
 
 def value_text(value: Any) -> str:
-    """A value as a method's name has it, which `as_value` reads back; a whole number has no point: 30 and 30.0 are one.
+    """A value as a method's name has it, which `as_value` reads back.
+
+    A whole number has no point, so that 30 and 30.0 are one.
 
     Raises:
         UserError: a list without elements or of other than numbers of zero or more, which has no such text.

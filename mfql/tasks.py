@@ -12,6 +12,7 @@ from typing import Any
 
 from mfql.errors import UserError, note, unknown
 from mfql.extensions import TASKS, files, method_names
+from mfql.files import expanded
 from mfql.tables import read_rows
 
 
@@ -122,8 +123,8 @@ _DIFFERENCES = {
     CONVEX_CONTACTS: re.compile(r"(visual-)?(cube|scene|puzzle)-|(pen|hammer|door)-"),
 }
 
-# The number of the task that OGBench means by a name without one, `ENVIRONMENT-singletask-v0`, as its papers do. It
-# knows them in the environments' code alone, by which a test holds these; a launcher has no OGBench.
+# The number of the task that OGBench, and who uses it, means by a name without one: `ENVIRONMENT-singletask-v0`. The
+# environments' code alone has them, by which a test holds these; a launcher has no OGBench.
 _WITHOUT_NUMBER = re.compile(r"(?:visual-)?(?P<environment>[a-z0-9]+(?:-[a-z0-9]+)*)-singletask-v0")
 _DEFAULT_NUMBER = {
     re.compile(r"(pointmaze|antmaze|humanoidmaze)-"): 1,
@@ -307,7 +308,7 @@ def _registered(row: dict[str, str], folder: Path, where: str) -> Registered:
         raise UserError(f"{where}: score_low {low:g} is not below score_high {high:g}", "Exchange or correct them.")
     if limit is not None and (limit < 1 or limit != int(limit)):
         raise UserError(f"{where}: max_episode_steps is {limit:g}", "Write a whole number of one or more.")
-    data = row["data"] if row["data"].startswith("minari:") else str(folder / Path(row["data"]).expanduser())
+    data = row["data"] if row["data"].startswith("minari:") else str(folder / expanded(row["data"], f"{where}: data"))
     return Registered(row["env_id"], data, folder, None if limit is None else int(limit), low, high)
 
 

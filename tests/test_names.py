@@ -1,4 +1,4 @@
-"""Names as people give them: what they are nearest to, OGBench's default tasks, and one writing for each run."""
+"""Names as people give them: what they are nearest to, OGBench's of default tasks, and one writing for each run."""
 
 from __future__ import annotations
 
@@ -71,20 +71,13 @@ def test_a_name_of_another_kind_is_told() -> None:
     assert "unknown task 'mfql', which is a method\n" in said
 
 
+# Pixel tasks are the same with images, which not every machine renders.
+STATE = {task.dataset for task in known_tasks(ROOT / "config").values() if task.suite in ("ogbench", "pointmaze")}
+MORE = {"puzzle-4x5-play-v0", "puzzle-4x6-play-v0", "cube-quadruple-play-v0", "antmaze-teleport-navigate-v0"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "dataset",
-    # Pixel tasks are the same with images, which not every machine renders.
-    [
-        *sorted(
-            {task.dataset for task in known_tasks(ROOT / "config").values() if task.suite in ("ogbench", "pointmaze")}
-        ),
-        "puzzle-4x5-play-v0",
-        "puzzle-4x6-play-v0",
-        "cube-quadruple-play-v0",
-        "antmaze-teleport-navigate-v0",
-    ],
-)
+@pytest.mark.parametrize("dataset", sorted(STATE | MORE))
 def test_default_tasks_are_those_of_the_installed_ogbench(dataset: str) -> None:
     alias = dataset.replace("-v0", "-singletask-v0")
     env = ogbench.make_env_and_datasets(alias, env_only=True)

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mfql.experiment.configuration import in_workflow
+from tests.support.processes import run
 from tests.support.project import NOTHING_TO_DO, Project, clone, evaluation, jobs
 from tests.support.training_runs import ROOT, TASK
 
@@ -36,14 +36,8 @@ def finished(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Proj
 
 @pytest.mark.slow
 def test_default_configuration_lists_the_whole_paper_without_data(project: Project) -> None:
-    printed = subprocess.run(
-        [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules"],
-        cwd=project.folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
+    printed = run([sys.executable, "-m", "snakemake", "-n", "--quiet", "rules"], cwd=project.folder)
+    assert printed.returncode == 0, printed.stderr
     # 68 state tasks; for the 10 of D4RL that go online the pretrain part, twice as long, is a run of its own. 5 pixel
     # tasks, 4 seeds each.
     counts = jobs(printed.stdout + printed.stderr)
@@ -208,6 +202,9 @@ def test_test_folder_of_the_catalog_ends_with_report_and_verdict(project: Projec
     assert NOTHING_TO_DO in project.snakemake(*command)
 
 
+HOOKS = {"onstart": "announce", "onsuccess": "conclude", "onerror": "explain"}
+
+
 def importing(folder: Path, *statements: str) -> Project:
     """A workflow of somebody's own, of which the project's is a module with these further statements."""
     shutil.copytree(ROOT / ".test/methods", folder / "own/methods")
@@ -234,8 +231,7 @@ def importing(folder: Path, *statements: str) -> Project:
         "    input: rules.report.output, rules.verdict.output",
         '    output: "results/sizes.txt"',
         '    shell: "wc -c {input} > {output}"',
-        "onstart:",
-        "    mfql.announce()",
+        *(line for hook, call in HOOKS.items() for line in (f"{hook}:", f"    mfql.{call}()")),
     ]
     (folder / "Snakefile").write_text("\n".join(lines) + "\n")
     return Project(folder)
@@ -245,7 +241,9 @@ def importing(folder: Path, *statements: str) -> Project:
 def test_module_of_another_workflow_ends_with_report_and_verdict(tmp_path: Path) -> None:
     study = importing(tmp_path / "study")
     given = {path.name for path in study.folder.iterdir()}
-    assert "study, all: 1 runs, 0 of them finished" in study.snakemake()
+    printed = study.snakemake()
+    assert "study, all: 1 runs, 0 of them finished" in printed
+    assert "Report: results/study/report.html\n1 runs: 1 finished\n" in printed
     assert "results/study/report.html" in (study.folder / "results/sizes.txt").read_text()
     assert (study.folder / "results/study/report.html").stat().st_size > 10_000
     assert f"task,offline,mfql-test,{TASK}," in (study.folder / "results/study/verdict/verdict.csv").read_text()
@@ -302,7 +300,11 @@ def test_miniature_ends_with_its_report_and_nothing_left_to_do(finished: Project
     assert "mfql-miniature" in (results / "scores.csv").read_text()
     stages = {name.split("/")[3] for name in project.trained()}
     assert stages == {"offline", "pretrain", "online"}
-    assert NOTHING_TO_DO in project.miniature()
+    printed = project.miniature()
+    assert NOTHING_TO_DO in printed
+    assert "Scores: mean over seeds" in printed
+    assert "\nReport: results/miniature/report.html\n16 runs: 16 finished\n" in printed
+    assert "Scores: mean over seeds" not in project.miniature("-n")
     assert "Report created" in project.miniature("--report", "collected.html")
     assert "benchmark.csv" in (project.folder / "collected.html").read_text()
 
@@ -374,6 +376,42 @@ def test_nothing_trains_after(change: Callable[[Project], Project], finished: Pr
     assert project.trained() == before
     assert (project.folder / evaluation(1)).exists()
     assert NOTHING_TO_DO in project.miniature()
+
+
+@pytest.mark.slow
+def test_each_file_that_is_lost_is_made_again(finished: Project, tmp_path: Path) -> None:
+    project = finished.copy(tmp_path / "mfql")
+    results = project.folder / "results/miniature"
+    listed = set((results / "aggregate/panels.txt").read_text().splitlines())
+    printed = project.miniature("-n", "--force")
+    asked = files_of("input", printed[printed.rindex("rule all:") :]) | listed
+    written = {path.relative_to(project.folder).as_posix() for path in results.rglob("*") if path.is_file()}
+    assert written <= asked
+    lost = [
+        results / "aggregate/tasks.tex",
+        results / "aggregate/curves" / TASK / "offline/figure.png",
+        results / "verdict/verdict.md",
+        project.folder / evaluation(1, "pretrain"),
+    ]
+    for path in lost:
+        path.unlink()
+    before = project.trained()
+    project.miniature()
+    assert all(path.is_file() for path in lost)
+    assert project.trained() == before
+    assert NOTHING_TO_DO in project.miniature()
+
+
+@pytest.mark.slow
+def test_launch_that_fails_ends_with_what_failed_and_why(finished: Project, tmp_path: Path) -> None:
+    project = finished.copy(tmp_path / "mfql")
+    (project.folder / "data/episodes2-seed0/pointmaze-medium-navigate-v0.npz").write_bytes(b"no archive")
+    printed = project.miniature("offline", config=("seeds=[0,1,2,3,4]",), fails=True)
+    end = printed[printed.rindex("2 jobs failed:") :]
+    log = f"logs/offline/mfql-miniature/{TASK}/seed4.log"
+    assert f"  train_offline_4 mfql-miniature {TASK} offline  {log}\n    mfql: data/episodes2-seed0/" in end
+    assert "is no readable .npz file" in end
+    assert "\n10 runs: 2 failed, 8 finished\nMend the cause; the same command then goes on" in end
 
 
 @pytest.mark.slow

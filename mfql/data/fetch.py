@@ -19,7 +19,7 @@ from mfql.data.layouts import Layout
 from mfql.data.opening import Damaged, content_of, open_hdf5
 from mfql.data.paths import SPLITS, description_path
 from mfql.errors import UserError
-from mfql.files import read_json, there
+from mfql.files import expanded, read_json, there
 from mfql.locks import locked
 
 
@@ -75,7 +75,7 @@ def fetch(
     """
     lock = Path(lock)
     if local is not None:
-        local = Path(local).expanduser()
+        local = Path(expanded(local, "the folder that has the files"))
         _refuse_generated(local, dataset)
     with locked(Path(folder) / f".{dataset}.fetch"):
         ours = _is_ours(description_path(folder, dataset))

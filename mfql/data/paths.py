@@ -27,15 +27,23 @@ def d4rl_paths(folder: str | Path, dataset: str) -> dict[str, Path]:
 
 
 def own_paths(task: Task) -> dict[str, Path]:
-    """The files of a task's dataset: `train`, and `val` where `NAME-val.npz` lies beside `NAME.npz`."""
+    """The files of a task's dataset: `train`, and `val` where `NAME-val.npz` lies beside `NAME.npz`.
+
+    Of Minari's it is the one file that its usual format has, or the folder where there are others or several.
+    """
     row = task.registered
     if row is None:
         raise ValueError(f"{task.name} names no dataset of its own")
     if row.data.startswith("minari:"):
-        return {"train": minari_folder(row.data) / "data" / "main_data.hdf5"}
+        return {"train": _minari_path(minari_folder(row.data) / "data")}
     train = Path(row.data)
     val = train.with_name(f"{train.stem}-val.npz")
     return {"train": train, "val": val} if train.suffix == ".npz" and there(val) else {"train": train}
+
+
+def _minari_path(folder: Path) -> Path:
+    others = {path.name for path in folder.iterdir()} - {"metadata.json"} if folder.is_dir() else set()
+    return folder / "main_data.hdf5" if others <= {"main_data.hdf5"} else folder
 
 
 def minari_folder(data: str) -> Path:

@@ -7,8 +7,10 @@ Gymnasium's contract and can mean one thing alone is taken for that; what cannot
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, SupportsFloat
 
 import gymnasium
@@ -17,11 +19,14 @@ from gymnasium import spaces
 
 from mfql.envs.units import ActionUnits
 from mfql.errors import UserError
-from mfql.extensions import extensions
+from mfql.extensions import TASKS, extensions
 from mfql.tasks import Registered, Task
 
 # The keys that lead to each part of a Dict of observations, and its size.
 Layout = list[tuple[list[str], int]] | None
+
+# Larger bounds of actions are those of a type of numbers, and say nothing of actions.
+_LARGEST_BOUND = 1e9
 
 # Under which keys environments tell of success.
 _SUCCESS = ("success", "is_success")
@@ -246,6 +251,7 @@ def _make(own: Registered, where: str, render: bool) -> gymnasium.Env:
     # A module beside the task table may register the environment.
     beside = extensions() if own.folder is None else [own.folder]
     sys.path += [str(folder) for folder in beside if str(folder) not in sys.path]
+    _refuse_shadowed(own.env_id, beside, where)
     options: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
     try:
         return gymnasium.make(own.env_id, max_episode_steps=own.max_episode_steps, disable_env_checker=True, **options)
@@ -267,6 +273,25 @@ def _make(own: Registered, where: str, render: bool) -> gymnasium.Env:
             f"{where} cannot be made: {type(error).__name__}: {error}",
             f"Make gymnasium.make({own.env_id!r}) work first.",
         ) from error
+
+
+def _refuse_shadowed(env_id: str, folders: list[Path], where: str) -> None:
+    """Refuse a module beside the task table whose name one of Python's or of a package's has, which is found first."""
+    module, colon, _ = env_id.partition(":")
+    module = module.partition(".")[0]
+    own = [path for folder in folders for path in (folder / f"{module}.py", folder / module / "__init__.py")]
+    own = [path for path in own if path.is_file()]
+    if not (colon and own):
+        return
+    loaded = sys.modules.get(module)
+    spec = importlib.util.find_spec(module) if loaded is None else loaded.__spec__
+    found = Path((spec and spec.origin) or module)
+    # One beside another table is the same module in another copy of the folder.
+    if not any((folder / TASKS).is_file() for folder in found.parents[:2]):
+        raise UserError(
+            f"{where}: {own[0]} is shadowed by {found}, which has the same name and is found first",
+            f"Rename it, and the {module}: of env_id with it.",
+        )
 
 
 def _flat(env: gymnasium.Env, where: str) -> gymnasium.Env:
@@ -303,5 +328,12 @@ def _bounded_actions(space: spaces.Space, where: str) -> spaces.Box:
         raise UserError(
             f"{where} has the actions {space}, and actions must lie between finite bounds",
             "Wrap it with bounds (gymnasium.wrappers.RescaleAction, ClipAction), and register that one.",
+        )
+    if max(np.abs(space.low).max(), np.abs(space.high).max()) > _LARGEST_BOUND:
+        raise UserError(
+            f"{where} has the actions {space}: bounds beyond {_LARGEST_BOUND:g} mean nothing, and [-1, 1] stands for"
+            " them",
+            "Wrap it (gymnasium.wrappers.TransformAction) so that its action_space has the bounds of its actions, and"
+            " register that one.",
         )
     return space

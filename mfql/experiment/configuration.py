@@ -12,7 +12,7 @@ from typing import Any
 from mfql.errors import UserError, unknown
 from mfql.experiment.schema import Place, check, check_tasks, from_text
 from mfql.extensions import extend
-from mfql.files import read_yaml
+from mfql.files import expanded, read_yaml
 from mfql.methods import canonical_method, checkpoint_stage, declared_settings, method_file, same_settings
 from mfql.settings import steps_of
 from mfql.tasks import (
@@ -28,6 +28,8 @@ from mfql.tasks import (
 
 _PAGE = "config/README.md"
 _ABSENT = object()
+# The keys whose values are paths of people's.
+_PATHS = ("data_dir", "datasets_from", "expected", "outside_scores", "extensions")
 # The key by which Snakemake evaluates a file's expressions before it reads the values.
 _TEMPLATE = "__use_yte__"
 
@@ -156,6 +158,8 @@ def _read(file: str | Path) -> dict[str, Any]:
 def _checked(config: Mapping[str, Any], layers: Mapping[str, Any], config_dir: str | Path) -> dict[str, Any]:
     plain: dict[str, Any] = from_text(config, "config")
     check(plain, "config", lambda place: _source(place, config, layers), _PAGE)
+    for key in _PATHS:
+        plain[key] = _expanded(plain[key], f"{_source((key,), config, layers)}: {key}")
     extend(plain["extensions"])
     check_tasks(config_dir)
     datasets = {task.dataset for task in known_tasks(config_dir).values()}
@@ -167,6 +171,13 @@ def _checked(config: Mapping[str, Any], layers: Mapping[str, Any], config_dir: s
     for stage in ("offline", "online"):
         asked_runs(plain, config_dir, stage)
     return plain
+
+
+def _expanded(value: Any, where: str) -> Any:
+    """A path, or a list of them, as a shell takes them; an address stays, and so does null."""
+    if isinstance(value, list):
+        return [_expanded(path, where) for path in value]
+    return value if value is None or "://" in value else expanded(value, where)
 
 
 def _name_once(config: dict[str, Any], source: Callable[[Place], str], config_dir: str | Path) -> None:

@@ -18,6 +18,8 @@ from mfql.tasks import task_name
 
 PANEL = "panel.json"
 AGGREGATE = "aggregate"
+# In a folder of aggregates: the paths of its panels' files, a line each.
+DRAWN = "panels.txt"
 # What a launch can be asked for of a run.
 FILES = ("evaluation.json", "final.json", "video.gif", "strip.png", "video.json")
 
@@ -152,6 +154,13 @@ def existing_run(path: Path) -> Path:
 
 def _folder(results: Path, run: Run, seed: int) -> RunFolder:
     return RunFolder(results, run.method, run.task.name, seed, run.stage)
+
+
+def run_of(file: Path) -> RunFolder | None:
+    """The run whose `results/runs/METHOD/TASK/seedN/STAGE/FILE` a file is; None of any other file."""
+    parts = file.parts
+    is_there = len(parts) > 6 and parts[-6] == "runs"
+    return _run_at(file.parent, Path(*parts[:-6])) if is_there else None
 
 
 def _run_at(folder: Path, results: Path) -> RunFolder | None:

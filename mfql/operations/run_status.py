@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +106,27 @@ def last_error(log: Path) -> str | None:
     Raises:
         CannotRead: the log is there and cannot be read.
     """
+    return next(iter(error_and_remedy(log)), None)
+
+
+def error_and_remedy(log: Path) -> list[str]:
+    """The last line of a log that tells an error, and the indented ones below it, which say what to do; or nothing.
+
+    Raises:
+        CannotRead: the log is there and cannot be read.
+    """
     try:
         with reading(log), open(log, "rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:  # Removed just now.
-        return None
-    errors = (line.strip() for line in reversed(lines) if _ERROR.search(line) and _ASKED_TO_END not in line)
-    return next(errors, None)
+        return []
+    errors = (at for at, line in enumerate(lines) if _ERROR.search(line) and _ASKED_TO_END not in line)
+    last = max(errors, default=None)
+    if last is None:
+        return []
+    remedy = takewhile(lambda line: line.startswith("  ") and line.strip(), lines[last + 1 :])
+    return [line.strip() for line in (lines[last], *remedy)]
 
 
 def _ended(run: RunFolder, result: dict[str, Any], log: Path | None) -> RunStatus:

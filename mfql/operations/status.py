@@ -24,13 +24,18 @@ def overview(statuses: Iterable[RunStatus], in_full: bool) -> str:
     by_state: dict[State, list[RunStatus]] = {state: [] for state in State}
     for one in statuses:
         by_state[one.state].append(one)
-    counts = Counter({state: len(found) for state, found in by_state.items()})
-    named = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    lines = [f"{counts.total()} runs: {named or 'none'}"]
+    lines = [headline([one.state for found in by_state.values() for one in found])]
     for state, found in by_state.items():
         if found:
             lines += ["", state, *_lines(state, found, in_full)]
     return "\n".join(lines)
+
+
+def headline(states: Iterable[State]) -> str:
+    """How many runs there are, and how many of them in each state."""
+    counts = Counter(states)
+    named = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+    return f"{counts.total()} runs: {named or 'none'}"
 
 
 def _lines(state: State, found: list[RunStatus], in_full: bool) -> list[str]:

@@ -7,6 +7,7 @@ all that it has, so that what is taken of it stands in one place, which tests ho
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import sys
@@ -39,6 +40,19 @@ class Job:
     output: tuple[str, ...]
     needed: bool
     asks: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class FailedJob:
+    """A job that failed at its last attempt.
+
+    Args:
+        name: its rule and what it is of.
+        logs: its log files.
+    """
+
+    name: str
+    logs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -139,6 +153,29 @@ def graph_of(workflow: Any, config: Mapping[str, Any], config_dir: str | Path, n
         asks = {name: float(value) for name in pools if isinstance(value := job.resources.get(name), int | float)}
         jobs.append(Job(job.rule.name, dict(job.wildcards_dict), tuple(map(str, job.output)), needed, asks))
     return Graph(" ".join(asked), config, Path(config_dir), tuple(jobs), queue, Path.cwd())
+
+
+def failed_jobs(workflow: Any) -> list[FailedJob]:
+    """The jobs of a launch that failed for good, those of a submission one by one."""
+    failed = [one for job in workflow.scheduler.failed for one in getattr(job, "jobs", [job])]
+    found = [
+        FailedJob(" ".join([job.rule.name, *map(str, job.wildcards_dict.values())]), tuple(map(str, job.log)))
+        for job in failed
+    ]
+    return sorted(found, key=lambda job: job.name)
+
+
+def when_nothing_is_to_be_done(workflow: Any, tell: Callable[[], None]) -> None:
+    """Have `tell` called where Snakemake finds everything made, for which it has no hook; not in a dry run."""
+    from snakemake.logging import logger
+    from snakemake.workflow import NOTHING_TO_BE_DONE_MSG
+
+    def watch(record: logging.LogRecord) -> bool:
+        if record.msg == NOTHING_TO_BE_DONE_MSG and not workflow.dryrun:
+            tell()
+        return True
+
+    logger.addFilter(watch)
 
 
 def _pools(workflow: Any) -> dict[str, float]:

@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mfql.errors import UserError
-from mfql.experiment.find import asked_files, panel_files
-from mfql.files import there
+from mfql.experiment.find import DRAWN, asked_files, panel_files
+from mfql.files import there, write_whole
 from mfql.report import aggregate as aggregates
 from mfql.report import benchmark, figures, formats, html, published, score_panels, scores, verdict_tables
 from mfql.report.expected import read_expected
@@ -40,6 +40,9 @@ def aggregate(scores_file: Path, folder: Path) -> None:
     formats.write(tables, folder)
     figures.write(tables, folder)
     score_panels.write(tables, folder)
+    with write_whole(folder / DRAWN) as file:
+        drawn = [path for panel in panel_files(folder) for path in sorted(panel.parent.iterdir())]
+        file.writelines(f"{path}\n" for path in drawn)
 
 
 def references(source: Path, tasks: Mapping[str, Task], config_dir: Path) -> References:

@@ -74,6 +74,7 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--aggregates", type=Path, help="the folder of `mfql aggregate`")
     parser.add_argument("--results", type=Path, default=Path("results"), help="the folder that holds runs/")
     parser.add_argument("--out", type=Path, help="the page to write")
+    parser.add_argument("--summary", type=Path, metavar="FILE", help="gets what `mfql summary` prints")
     parser.add_argument("--targets", type=Path, metavar="LIST", help="a text file of every evaluation.json asked for")
     parser.add_argument("--expected", type=Path, metavar="YAML", help="scores to expect")
     parser.add_argument(
@@ -144,8 +145,10 @@ def run_report(arguments: argparse.Namespace) -> None:
         raise UserError(
             "a report needs --scores, --aggregates and --out", "Or --partial --configfile FILE, all in one."
         )
+    from mfql.files import write_whole
     from mfql.report import chain, html
     from mfql.report.expected import read_expected
+    from mfql.report.summary import summary
     from mfql.tasks import load_tasks, with_extensions
 
     options = html.Options(
@@ -161,6 +164,10 @@ def run_report(arguments: argparse.Namespace) -> None:
         config_dir=arguments.config_dir,
     )
     chain.page(arguments.scores, arguments.out, options)
+    if arguments.summary:
+        found = summary(html.read_tables(arguments.aggregates), options.expected or {}, arguments.out)
+        with write_whole(arguments.summary) as file:
+            file.write(f"{found}\n")
     print(arguments.out)
 
 
@@ -176,30 +183,12 @@ def _run_partial_report(arguments: argparse.Namespace) -> None:
 
 def run_summary(arguments: argparse.Namespace) -> None:
     """`mfql summary`."""
-    from mfql.report.answer import answer, ends
-    from mfql.report.expected import compare, read_expected
+    from mfql.report.expected import read_expected
     from mfql.report.html import read_tables
+    from mfql.report.summary import summary
 
-    tables = read_tables(arguments.aggregates)
     expected = read_expected(arguments.expected) if arguments.expected else {}
-    lines = [("task", "stage", "method", "found", "seeds", "expected", "")]
-    for row in compare(tables["tasks"], expected).to_dict("records"):
-        is_found = row["verdict"] != "not found"
-        is_expected = row["verdict"] != "nothing to expect"
-        found = f"{row['value']:.1f} {ends(row['low'], row['high'])}" if is_found else "-"
-        stage = row["stage"] if row["metric"] == "score" else "rise online"
-        seeds = f"{row['seeds']:.0f}" if is_found else "-"
-        to_expect = f"{row['expected_low']:g} to {row['expected_high']:g}" if is_expected else "-"
-        verdict = row["verdict"] if is_expected else ""
-        lines.append((row["task"], stage, row["method"], found, seeds, to_expect, verdict))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    print("\nScores: mean over seeds [95 % interval]\n")
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    print()
-    for sentence in answer(tables):
-        print(sentence.striptags())
-    print(f"\nReport: {arguments.report}")
+    print(summary(read_tables(arguments.aggregates), expected, arguments.report))
 
 
 def _listed(path: Path) -> list[Path]:

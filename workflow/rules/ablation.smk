@@ -33,19 +33,14 @@ for name, ablation in ABLATIONS.items():
         output:
             [
                 report(
-                    f"{STUDY}/ablations/{name}/{file}",
+                    path,
                     caption="../report/ablation.rst",
                     category="Ablations",
-                    labels={"ablation": name, "file": file},
+                    labels={"ablation": name, "file": path.removeprefix(f"{STUDY}/ablations/{name}/")},
                 )
-                for folder in ["", *(["proxy/"] if ablation.proxy else [])]
-                for file in (f"{folder}figure.svg", f"{folder}figure.png", f"{folder}data.csv", f"{folder}table.csv")
+                for path in ablation_outputs(name, ("svg", "png", "csv"))
             ],
-            [
-                f"{STUDY}/ablations/{name}/{folder}{file}"
-                for folder in ["", *(["proxy/"] if ablation.proxy else [])]
-                for file in ("table.md", "table.tex", "panel.json")
-            ],
+            ablation_outputs(name, ("md", "tex", "json")),
         log:
             f"logs/{STUDY}/ablations/{name}/draw.log",
         benchmark:
@@ -63,4 +58,4 @@ for name, ablation in ABLATIONS.items():
 
 rule ablations:
     input:
-        [f"{STUDY}/ablations/{name}/panel.json" for name in ABLATIONS],
+        [file for name in ABLATIONS for file in ablation_outputs(name)],

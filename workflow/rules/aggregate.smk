@@ -49,6 +49,13 @@ rule aggregate:
             for name in ("curves", "tasks", "aggregate", "profiles", "improvement", "cost")
             for kind in ("svg", "png")
         ],
+        [
+            f"{STUDY}/aggregate/{name}.{kind}"
+            for name in ("tasks", "comparisons", "aggregate", "improvement")
+            for kind in ("md", "tex")
+        ],
+        f"{STUDY}/aggregate/{DRAWN}",
+        lost=lost_panels(),
     log:
         f"logs/{STUDY}/aggregate.log",
     benchmark:

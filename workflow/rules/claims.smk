@@ -58,4 +58,5 @@ rule judge_claims:
 
 rule claims:
     input:
-        rules.judge_claims.output.panel,
+        rules.judge_claims.output,
+        judged_tables,

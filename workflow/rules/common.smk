@@ -21,8 +21,9 @@ from mfql.experiment.configuration import (
     pack_name,
     path_from_here,
 )
-from mfql.experiment.find import canonical_path, files_of, panel_files
-from mfql.plan.graph import graph_of, hand_over, name_targets
+from mfql.experiment.find import DRAWN, canonical_path, files_of, panel_files
+from mfql.operations.ending import SUMMARY, answer_of, failure_of
+from mfql.plan.graph import failed_jobs, graph_of, hand_over, name_targets, when_nothing_is_to_be_done
 from mfql.settings import steps_of
 from mfql.suites import replayed
 from mfql.tasks import find_task, known_tasks, registered_tasks, simulation_version
@@ -241,6 +242,56 @@ def videos():
     return [f"results/runs/{run}/video.gif" for run in config["videos"]]
 
 
+def films():
+    """All that is written of the runs that the configuration asks to film."""
+    return [
+        f"results/runs/{run}/{file}" for run in config["videos"] for file in ("video.gif", "strip.png", "video.json")
+    ]
+
+
+def lost_copies(wildcards):
+    """Input function: results of the runs that online ones started from, where the copy alone is gone: it costs no training."""
+    runs = [run for run in WANTED["online"] if run.start]
+    copies = [
+        path
+        for run in runs
+        for seed in run.seeds
+        for path in expand(run_files(run.start, [seed]), method=run.method, task=run.task.name)
+    ]
+    return [path for path in copies if os.path.isfile(f"{os.path.dirname(path)}/run/evaluation.json")]
+
+
+def lost_panels():
+    """The figures by task and stage that `mfql aggregate` drew from these scores and that are gone.
+
+    Which there are depends on the scores: no rule can name them before. They are declared where they are to be made again.
+    """
+    drawn, runs = Path(STUDY, "aggregate", DRAWN), Path(STUDY, "runs.txt")
+    if not (drawn.is_file() and runs.is_file()):
+        return []
+    if runs.read_text(encoding="utf-8").split("\n")[:-1] != [*wanted("offline"), *wanted("online")]:
+        return []  # Others are drawn now.
+    return [path for path in drawn.read_text(encoding="utf-8").split("\n")[:-1] if not os.path.isfile(path)]
+
+
+def ablation_outputs(name, kinds=("svg", "png", "csv", "md", "tex", "json")):
+    """The files of an ablation's panels by kind, those of the proxy too where it has one."""
+    files = ("figure.svg", "figure.png", "data.csv", "table.csv", "table.md", "table.tex", "panel.json")
+    folders = ["", *(["proxy/"] if ABLATIONS[name].proxy else [])]
+    found = [f"{STUDY}/ablations/{name}/{folder}{file}" for folder in folders for file in files]
+    return [path for path in found if path.endswith(kinds)]
+
+
+def toy_files(studies, size):
+    """All that studies make at a size, and the trainings behind it."""
+    panels = [folder for study in studies for folder in TOY_PANELS[study, size]]
+    methods = {method for study in studies for method in for_people(read_study, TOY_FILE, study).methods}
+    return [
+        *expand("{folder}/{file}", folder=panels, file=("panel.json", "figure.svg", "figure.png", "data.csv")),
+        *expand(f"{TOY_RUN}{{file}}", size=size, method=sorted(methods), file=TOY_TRAINED),
+    ]
+
+
 def panels_at_hand(wildcards):
     """What toy, ablations and claims have written by now: the page is made anew when that changes, and asks for none."""
     return [f"{path} {sha256(path)[:16]}" for path in panel_files(Path(STUDY))]
@@ -266,6 +317,16 @@ def announce():
     nodes = workflow.resource_settings.nodes if workflow.non_local_exec else None
     if for_people(tell, graph_of(workflow, config, CONFIG, nodes)):
         sys.exit("Nothing was started.")
+
+
+def conclude():
+    """Print what this launch has found."""
+    print(for_people(answer_of, graph_of(workflow, config, CONFIG, None)), flush=True)
+
+
+def explain():
+    """Print what of this launch failed, why, and what to do."""
+    print(failure_of(graph_of(workflow, config, CONFIG, None), failed_jobs(workflow)), flush=True)
 
 
 # `mfql plan` asks for the jobs once Snakemake has found them.

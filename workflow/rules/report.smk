@@ -7,13 +7,14 @@ rule report:
     input:
         EXTENSION_TABLES,
         scores=f"{STUDY}/scores.csv",
-        tables=rules.aggregate.output,
+        tables=[file for file in rules.aggregate.output if file not in rules.aggregate.output.lost],
         verdict=rules.verdict.output[0],
         expected=config["expected"] or [],
         films=videos(),
         tasks=TASK_TABLE,
     output:
-        report(f"{STUDY}/report.html", caption="../report/report.rst", category="Report"),
+        page=report(f"{STUDY}/report.html", caption="../report/report.rst", category="Report"),
+        summary=f"{STUDY}/{SUMMARY}",
     log:
         f"logs/{STUDY}/report.log",
     benchmark:
@@ -32,4 +33,4 @@ rule report:
         f"mfql{EXTENSIONS} report --scores {{input.scores}} --aggregates {{params.aggregates}} --results results"
         f"{CONFIG_DIR} --verdict {{input.verdict}}"
         " --tasks {input.tasks:q} --panels {params.study} {params.expected:q} {params.speed:q}"
-        " --out {output} > {log} 2>&1"
+        " --out {output.page} --summary {output.summary} > {log} 2>&1"

@@ -9,6 +9,7 @@ TOY_FILE = in_project("config/toy.yaml")
 TOY_CONFIG = in_command("--config", TOY_FILE)
 TOY = for_people(read_configuration, TOY_FILE)
 TOY_RUN = "results/toy-runs/{size}/{method}/"
+TOY_TRAINED = ("metrics.csv", "samples.csv", "manifest.json")
 # The folders of the panels of a study at a size.
 TOY_PANELS = {
     (study, size): [f"{STUDY}/toy/{size}/{study}/{panel}" for panel in ["comparison", *made.get("panels", [])]]
@@ -23,7 +24,7 @@ for size in TOY["sizes"]:
         name:
             f"train_toy_{size}"
         output:
-            [f"{TOY_RUN}{name}" for name in ("metrics.csv", "samples.csv", "manifest.json")],
+            [f"{TOY_RUN}{name}" for name in TOY_TRAINED],
         log:
             "logs/toy-runs/{size}/{method}.log",
         benchmark:
@@ -51,7 +52,7 @@ for (study, size), folders in TOY_PANELS.items():
         input:
             expand(f"{TOY_RUN}manifest.json", size=size, method=for_people(read_study, TOY_FILE, study).methods),
         output:
-            expand("{folder}/panel.json", folder=folders),
+            expand("{folder}/{file}", file=("panel.json", "figure.png", "data.csv"), folder=folders),
             [
                 report(
                     f"{folder}/figure.svg",
@@ -83,14 +84,14 @@ for (study, size), folders in TOY_PANELS.items():
 
 rule toy:
     input:
-        [f"{folder}/panel.json" for study in ("formulations", "sampled_b") for folder in TOY_PANELS[study, "reduced"]],
+        toy_files(("formulations", "sampled_b"), "reduced"),
 
 
 rule toy_studies:
     input:
-        [f"{folder}/panel.json" for study in TOY["studies"] for folder in TOY_PANELS[study, "reduced"]],
+        toy_files(TOY["studies"], "reduced"),
 
 
 rule toy_paper:
     input:
-        [f"{folder}/panel.json" for study in TOY["studies"] for folder in TOY_PANELS[study, "paper"]],
+        toy_files(TOY["studies"], "paper"),

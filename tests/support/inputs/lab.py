@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from mfql.cli import main
 from mfql.errors import UserError
+from mfql.extensions import extend
 
 HEADER = "task,env_id,data,metric"
 TINY = """
@@ -78,6 +80,11 @@ class Lab:
         """What `mfql --extension . ARGUMENTS` says, called in this process."""
         return _said_by(lambda: main(["--extension", str(self.folder), *map(str, arguments)]))
 
+    def called(self, function: Callable[[], object]) -> Said:
+        """What a function says that knows of the lab, as `mfql` would; what it returns does not count."""
+        extend([self.folder])
+        return said_by(function)
+
     def apart(self, *arguments: str | Path, **variables: str) -> Said:
         """The same in a process of its own, with these variables in its environment."""
         command = [sys.executable, "-m", "mfql.cli", "--extension", str(self.folder), *map(str, arguments)]
@@ -102,6 +109,18 @@ class Lab:
         """What `mfql data describe` says of these arrays as the dataset of the point."""
         np.savez(self.folder / "data" / "case.npz", **arrays)  # type: ignore[arg-type]
         return self.describe("data/case.npz")
+
+    def describe_hdf5(self, arrays: Mapping[str, np.ndarray], **storage: object) -> Said:
+        """The same of an HDF5 file; `/` in a name makes groups, and the rest is how h5py stores them."""
+        with h5py.File(self.folder / "data" / "case.hdf5", "w") as file:
+            for name, values in arrays.items():
+                file.create_dataset(name, data=values, **(storage if np.ndim(values) else {}))
+        return self.describe("data/case.hdf5")
+
+    def point_hdf5(self) -> dict[str, np.ndarray]:
+        """The arrays of `data/point.hdf5`."""
+        with h5py.File(self.folder / "data" / "point.hdf5") as file:
+            return {name: values[()] for name, values in file.items()}
 
 
 Case = Callable[[Lab], Said]

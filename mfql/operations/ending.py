@@ -1,0 +1,57 @@
+"""What a launch ends with: the study's answer, or what failed, why, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mfql.experiment.find import run_of
+from mfql.operations.run_status import error_and_remedy, status_of
+from mfql.operations.status import headline
+from mfql.plan.graph import FailedJob, Graph
+
+SUMMARY = "summary.txt"
+_LOGS = Path("logs")
+# More folders are not named.
+_MOST_WRITTEN = 8
+
+
+def answer_of(graph: Graph) -> str:
+    """What a launch that came to its end has found: scores and the report's path where it made them, and its runs.
+
+    Args:
+        graph: the jobs of the launch, its folder the current one.
+    """
+    study = Path("results", graph.config["name"])
+    summary, outputs = study / SUMMARY, [Path(file) for job in graph.jobs for file in job.output]
+    if summary in outputs and summary.is_file():
+        said = [summary.read_text(encoding="utf-8").rstrip("\n")]
+    else:
+        written = {str(Path(file).parent) for job in graph.needed for file in job.output if run_of(Path(file)) is None}
+        said = ["", *(f"Written: {folder}" for folder in sorted(written)[:_MOST_WRITTEN])]
+    return "\n".join([*said, *_runs(outputs)])
+
+
+def failure_of(graph: Graph, failed: Sequence[FailedJob]) -> str:
+    """What of a launch failed, why, and what to do.
+
+    Args:
+        graph: as of `answer_of`.
+        failed: the jobs that failed at their last attempt; none of a launch that was stopped.
+    """
+    if not failed:
+        return "\nStopped before its end: the same command goes on, and finished runs stay."
+    said = ["", f"{len(failed)} job{'s' if len(failed) > 1 else ''} failed:"]
+    for job in failed:
+        log = next(iter(job.logs), None)
+        why = error_and_remedy(Path(log)) if log is not None else []
+        said.append(f"  {job.name}  {log or ''}".rstrip())
+        said += [f"    {line}" for line in why or ["its log says no error; it may have been killed"]]
+    said += _runs([Path(file) for job in graph.jobs for file in job.output])
+    return "\n".join([*said, "Mend the cause; the same command then goes on, and finished runs stay."])
+
+
+def _runs(outputs: Iterable[Path]) -> list[str]:
+    """How many of the launch's runs are in which state."""
+    runs = dict.fromkeys(run for file in outputs if (run := run_of(file)))
+    return [headline(status_of(run, _LOGS).state for run in runs)] if runs else []
