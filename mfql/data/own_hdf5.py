@@ -60,6 +60,8 @@ def _read_d3rlpy_1(path: Path, env: Any, limit: int, names: frozenset[str]) -> T
     """d3rlpy 0 and 1: consecutive rows; `episode_terminals` is 1 in the last row of each episode, however it ended."""
     steps = _steps(path, env, ("terminals", "episode_terminals"))
     steps["timeouts"] = steps.pop("episode_terminals") & ~steps["terminals"]
+    if steps["terminals"][-1]:  # It counts, though no row follows it: nothing is made of what follows a task's end.
+        steps = {name: np.append(values, values[-1:], axis=0) for name, values in steps.items()}
     note(f"{path} is in d3rlpy's layout, version 1: episode_terminals without terminals are read as timeouts")
     return _consecutive_rows(path, steps, limit)
 
