@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import site
 import subprocess
 import sys
-import time
 import venv
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import jsonschema
@@ -24,6 +23,8 @@ from mfql.cli import EXIT_CONTINUE
 from mfql.errors import UserError
 from mfql.parity import Comparison
 from mfql.plan.cost import MeasuredSpeed, find_speed
+from tests.support.processes import run as run_to_end
+from tests.support.processes import started, until
 
 pytestmark = pytest.mark.slow
 
@@ -32,15 +33,14 @@ SCHEMA = json.loads((ROOT / "benchmarks" / "schema.json").read_text())
 CPU = torch.device("cpu")
 
 
-def start(out: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+def start(out: Path, *arguments: str, **environment: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    return started(
         [sys.executable, "-m", "benchmarks", "check", "--device", "cpu", "--out", str(out), *arguments],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
     )
 
 
@@ -54,17 +54,13 @@ def check(tmp_path) -> Check:
 
 
 def test_all_parts_run_on_a_processor_and_a_killed_call_is_gone_on_with(tmp_path):
-    process = start(tmp_path)
-    while not (tmp_path / "part-update.json").exists():
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with start(tmp_path) as process:
+        until((tmp_path / "part-update.json").exists, process, process.stdout.read)
     finished = {path.stem.removeprefix("part-") for path in tmp_path.glob("part-*.json")}
     assert "task" not in finished
 
-    again = start(tmp_path)
-    printed, _ = again.communicate(timeout=600)
+    with start(tmp_path) as again:
+        printed, _ = again.communicate()
     assert again.returncode == 0, printed
     names = [part.name for part in run.parts(Check(CPU, SIZES["small"], tmp_path))]
     assert {name for name in names if f"check: {name}: finished before" in printed} == finished
@@ -215,7 +211,7 @@ def test_a_machine_without_a_simulator_leaves_out_its_parts_by_name(tmp_path):
         if not package.name.startswith(HIDDEN):
             (packages / package.name).symlink_to(package)
     arguments = ["-m", "benchmarks", "check", "--device", "cpu", "--out", str(tmp_path / "out"), "--parts"]
-    done = subprocess.run(
+    done = run_to_end(
         [
             str(tmp_path / "venv" / "bin" / "python"),
             *arguments,
@@ -229,9 +225,6 @@ def test_a_machine_without_a_simulator_leaves_out_its_parts_by_name(tmp_path):
         ],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("parity", "killed", "update", "step-bc"):

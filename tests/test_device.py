@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 
 from mfql.errors import UserError
 from mfql.gpus import GPU, Devices
 from mfql.training.device import choose_device
+from tests.support.processes import end, started
 
 HOLD = "from mfql.training.device import free_index; print(free_index(2), flush=True); input()"
 
@@ -19,21 +21,17 @@ HOLD = "from mfql.training.device import free_index; print(free_index(2), flush=
 def test_processes_take_different_gpus_and_free_them_when_killed(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
-    def start() -> tuple[subprocess.Popen, str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        return process, process.stdout.readline().strip()
+    with ExitStack() as processes:
 
-    (one, first), (two, second) = start(), start()
-    assert {first, second} == {"0", "1"}
-    one.kill()
-    one.wait()
-    three, third = start()
-    assert third == first
-    for process in (two, three):
-        process.kill()
-        process.wait()
+        def start() -> tuple[subprocess.Popen, str]:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            process = processes.enter_context(started([sys.executable, "-c", HOLD], text=True, **pipes))
+            return process, process.stdout.readline().strip()
+
+        (one, first), (_, second) = start(), start()
+        assert {first, second} == {"0", "1"}
+        end(one)
+        assert start()[1] == first
 
 
 @pytest.fixture

@@ -119,9 +119,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, os.pathsep.join([str(MINIATURE), str(folder / "mylab")]))
         made = Place(folder)
-        yield made
-        made.process.stdin.close()
-        made.process.wait(timeout=60)
+        with made.process:  # Which closes its pipes: it ends with its input.
+            yield made
 
 
 def of_type(hint: Any) -> st.SearchStrategy[Any]:

@@ -3,9 +3,9 @@
 import io
 import json
 import os
+import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from mfql.data.recipes import find_recipe, recipes
 from mfql.errors import UserError
 from mfql.files import sha256
 from mfql.suites import split_paths
+from tests.support.processes import started, until
 
 POINT = "pointmaze-medium-navigate-v0"
 STEPS = 130
@@ -72,16 +73,19 @@ def test_workers_end_with_a_killed_parent_and_no_file_is_left(tmp_path):
     )
     (tmp_path / "script.py").write_text(script)
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    parent = psutil.Popen([sys.executable, tmp_path / "script.py"], env={**os.environ, "PYTHONPATH": path})
-    deadline = time.monotonic() + 120
-    while len(children := parent.children()) < 3 and time.monotonic() < deadline:  # Two workers and a resource tracker.
-        time.sleep(0.1)
-    time.sleep(1)
-    parent.kill()
-    parent.wait()
-    _, alive = psutil.wait_procs(children, timeout=60)
-    assert len(children) == 3
-    assert not alive
+    environment = {**os.environ, "PYTHONPATH": path}
+    with started(
+        [sys.executable, tmp_path / "script.py"], env=environment, stderr=subprocess.PIPE, text=True
+    ) as parent:
+        generator = psutil.Process(parent.pid)
+
+        def workers_and_resource_tracker() -> list[psutil.Process]:
+            return children if len(children := generator.children()) == 3 else []
+
+        children = until(workers_and_resource_tracker, parent, lambda: parent.stderr.read())
+        parent.kill()
+        parent.wait()
+        psutil.wait_procs(children)  # They end by themselves, or the test does not.
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.processes import run
 from tests.support.without_torch import BLOCK
 
 ROOT = Path(__file__).parents[1]
@@ -163,7 +163,7 @@ def project(tmp_path):
 def ask(folder: Path, code: str, *, torch: bool = False):
     """What a Python prints as JSON that has torch, or has not."""
     whole = SAYS.replace("BLOCK", "" if torch else BLOCK) + code
-    done = subprocess.run([sys.executable, "-c", whole], cwd=folder, capture_output=True, text=True, timeout=120)
+    done = run([sys.executable, "-c", whole], cwd=folder)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

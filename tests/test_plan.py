@@ -20,6 +20,7 @@ from mfql.methods import declared_settings
 from mfql.plan import EXIT_WANTS_GPU, planned_runs
 from mfql.plan.cost import MeasuredSpeed, find_speed, operations_of
 from mfql.plan.sizes import dataset_bytes
+from tests.support.processes import run
 from tests.support.project import clone
 
 ROOT = Path(__file__).parents[1]
@@ -164,7 +165,7 @@ def test_a_folder_without_a_workflow_is_named(tmp_path, monkeypatch, capsys):
 def test_a_machine_without_torch_plans(config):
     command = "import sys; sys.modules['torch'] = None; from mfql.cli import main; sys.exit(main(sys.argv[1:]))"
     arguments = ["plan", "--configfile", config()]
-    done = subprocess.run([sys.executable, "-c", command, *arguments], capture_output=True, text=True, timeout=300)
+    done = run([sys.executable, "-c", command, *arguments])
     assert done.returncode == 0, done.stderr
     assert "offline" in done.stdout
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
+import shutil
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import yaml
@@ -15,6 +17,7 @@ import yaml
 from mfql.cli import main
 from mfql.data.generate import generate
 from mfql.errors import UserError
+from tests.support.processes import run, started, until
 from tests.support.training_runs import DATASET, ROOT, TASK, Workplace
 
 SHORT = "inherits: mfql-miniature\noffline_steps: 20\neval_interval: 20\neval_episodes: 1\n"
@@ -32,20 +35,26 @@ CONFIGURATION = {
 }
 
 
-def start(place: Workplace, method: str) -> subprocess.Popen:
-    """A trainer of both seeds that goes on; returns when it has logged and saved."""
+@contextmanager
+def going_on(place: Workplace, method: str) -> Iterator[subprocess.Popen]:
+    """A trainer of both seeds that goes on until the block ends, which begins when it has logged and saved."""
     arguments = place.arguments(method, "offline", [0, 1], "results", "--checkpoint-seconds", "0.5")
     log = place.folder / "logs" / "offline" / method / TASK / "seed0-1.log"
     log.parent.mkdir(parents=True)
-    with open(log, "w", encoding="utf-8") as file:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen([sys.executable, "-m", "mfql.cli", *arguments], stderr=file, env=environment)
-    run, deadline = place.run(method, 1, "offline"), time.monotonic() + 300
-    while not list(run.glob("checkpoint/step-*.pt")) or (run / "metrics.csv").read_text().count("\n") < 100:
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return process
+    folder = place.run(method, 1, "offline")
+
+    def is_under_way() -> bool:
+        return (
+            bool(list(folder.glob("checkpoint/step-*.pt"))) and (folder / "metrics.csv").read_text().count("\n") >= 100
+        )
+
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with (
+        open(log, "w", encoding="utf-8") as file,
+        started([sys.executable, "-m", "mfql.cli", *arguments], stderr=file, env=environment) as process,
+    ):
+        until(is_under_way, process, log.read_text)
+        yield process
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +66,8 @@ def place(tmp_path_factory) -> Workplace:
     (place.folder / "configuration.yaml").write_text(yaml.safe_dump(CONFIGURATION))
     place.train_here("finishes", "offline", (0, 1))
     place.train_here("diverges", "offline", (0, 1))
+    shutil.copytree(place.folder / "data", place.folder / "elsewhere")
+    (place.folder / "elsewhere" / f"{DATASET}.npz").write_bytes(b"no archive")
     with pytest.raises(UserError):
         place.train_here("fails", "offline", (0, 1), data="elsewhere")
     return place
@@ -64,10 +75,8 @@ def place(tmp_path_factory) -> Workplace:
 
 def status(place: Workplace, *arguments: str, program: tuple[str, ...] = ("-m", "mfql.cli")) -> dict[str, list[str]]:
     """What a process in the place prints: the headline, and the lines under each state."""
-    done = subprocess.run(
-        [sys.executable, *program, "status", *arguments],
-        cwd=place.folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = run([sys.executable, *program, "status", *arguments], cwd=place.folder, env=environment)
     assert done.returncode == 0, done.stderr
     headline, *blocks = done.stdout.strip().split("\n\n")
     states = {block.split("\n")[0]: [line.strip() for line in block.split("\n")[1:]] for block in blocks}
@@ -79,12 +88,8 @@ WITHOUT_TORCH = ("-c", "import sys; sys.modules['torch'] = None; from mfql.cli i
 
 @pytest.mark.slow
 def test_every_kind_of_run_is_told_while_one_goes_on_and_after_it_was_killed(place):
-    process = start(place, "goes-on")
-    try:
+    with going_on(place, "goes-on") as process:
         seen = status(place, "--configfile", "configuration.yaml", program=WITHOUT_TORCH)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
     assert seen.pop("") == ["10 runs: 2 failed, 2 diverged, 2 running, 2 waiting, 2 finished"]
     (running,) = seen.pop("running")
     log = f"logs/offline/goes-on/{TASK}/seed0-1.log"
@@ -94,7 +99,7 @@ def test_every_kind_of_run_is_told_while_one_goes_on_and_after_it_was_killed(pla
     assert running.endswith(f"by process {process.pid} on {socket.gethostname()}  {log}")
     (failed,) = seen.pop("failed")
     assert failed.startswith(f"fails {TASK} offline seeds 0-1: ")
-    assert "elsewhere/pointmaze-medium-navigate-v0.npz does not exist" in failed
+    assert "elsewhere/pointmaze-medium-navigate-v0.npz is no readable .npz file" in failed
     (diverged,) = seen.pop("diverged")
     assert diverged.startswith(f"diverges {TASK} offline seeds 0-1: at step ")
     assert seen == {"waiting": [f"waits {TASK} offline seeds 0-1"], "finished": [f"finishes {TASK} offline seeds 0-1"]}
@@ -132,12 +137,12 @@ def test_a_job_that_failed_before_it_had_a_folder_is_told_by_its_log(place):
 
 
 def test_a_run_on_another_host_runs_until_its_lock_is_no_longer_renewed(place):
-    run = place.folder / "results" / "runs" / "waits" / TASK / "seed1" / "offline"
-    run.mkdir(parents=True)
-    (run / "lock").write_text("filelock/2\npid=1\nhost=elsewhere\nmode=lease\ntoken=0\nduration=120.0\n")
-    assert "by process 1 on elsewhere" in status(place, str(run))["running"][0]
-    os.utime(run / "lock", (0, time.time() - 7200))
-    assert "killed; the same command continues it" in status(place, str(run))["interrupted"][0]
+    folder = place.folder / "results" / "runs" / "waits" / TASK / "seed1" / "offline"
+    folder.mkdir(parents=True)
+    (folder / "lock").write_text("filelock/2\npid=1\nhost=elsewhere\nmode=lease\ntoken=0\nduration=120.0\n")
+    assert "by process 1 on elsewhere" in status(place, str(folder))["running"][0]
+    os.utime(folder / "lock", (0, time.time() - 7200))
+    assert "killed; the same command continues it" in status(place, str(folder))["interrupted"][0]
 
 
 def test_a_finished_run_that_is_refused_on_other_data_has_failed(place):

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mfql.experiment.configuration import in_workflow
+from tests.support.processes import run
 from tests.support.project import NOTHING_TO_DO, Project, clone, evaluation, jobs
 from tests.support.training_runs import ROOT, TASK
 
@@ -36,14 +36,8 @@ def finished(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Proj
 
 @pytest.mark.slow
 def test_default_configuration_lists_the_whole_paper_without_data(project: Project) -> None:
-    printed = subprocess.run(
-        [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules"],
-        cwd=project.folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
+    printed = run([sys.executable, "-m", "snakemake", "-n", "--quiet", "rules"], cwd=project.folder)
+    assert printed.returncode == 0, printed.stderr
     # 68 state tasks; for the 10 of D4RL that go online the pretrain part, twice as long, is a run of its own. 5 pixel
     # tasks, 4 seeds each.
     counts = jobs(printed.stdout + printed.stderr)

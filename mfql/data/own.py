@@ -10,6 +10,7 @@ import numpy as np
 
 from mfql.data.d4rl import last_trajectories
 from mfql.data.description import describe_rows, verify
+from mfql.data.opening import opened_by_a_library
 from mfql.data.own_hdf5 import read_hdf5
 from mfql.data.own_minari import read_minari
 from mfql.data.own_npz import read_npz
@@ -145,7 +146,8 @@ def _environment(task: Task) -> dict[str, Any]:
 def _read(data: str, path: Path, env: Any, limit: int) -> Transitions:
     """The transitions of a file as it has them, in its own numbers: not yet held against the environment."""
     if data.startswith("minari:"):
-        return read_minari(data, env)
+        with opened_by_a_library(path):
+            return read_minari(data, env)
     if not there(path):
         raise UserError(
             f"{path} does not exist", "Correct `data` in the task table; it is relative to the table's folder."

@@ -27,7 +27,7 @@ from mfql.files import json_text, sha256, write_json, write_whole
 from mfql.locks import locked
 from mfql.methods import checkpoint_stage, declared_settings, raw_settings, settings_hash, settings_source
 from mfql.settings import Settings
-from mfql.suites import load, suite_of
+from mfql.suites import load, split_paths, suite_of
 from mfql.tasks import Task, find_task, scored
 from mfql.training.checkpoint import Checkpoints
 from mfql.training.device import memory_errors_for_people, repays_compiling, set_precision
@@ -79,6 +79,8 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wai
         updates = settings.online_steps * kind.updates_per_step if job.stage == "online" else settings.offline_steps
         execution = replace(execution, compiled=repays_compiling(execution.device, updates))
     set_precision(settings.precision, execution.device)
+    if not all(path.exists() for path in split_paths(job.data, task.dataset).values()):
+        load(task, job.data)  # Says what is missing where a wrong path was given, before a folder is made for it.
     with ExitStack() as locks:
         run_locks = [job.run(seed).lock for seed in sorted(job.seeds)]
         locks.enter_context(locked(*run_locks, wait=math.inf if wait else 0.0))

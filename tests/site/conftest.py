@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from tests.support.faults import Runs
+
+
+@pytest.fixture(autouse=True)
+def nothing_lives_on() -> Iterator[None]:
+    """What a test of faults starts ends with it."""
+    yield
+    if faults := sys.modules.get("tests.support.faults"):
+        faults.end_all()
 
 
 @pytest.fixture(scope="session")

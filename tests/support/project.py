@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mfql.extensions import VARIABLE
+from tests.support.processes import run
 from tests.support.training_runs import ROOT, TASK
 
 NOTHING_TO_DO = "Nothing to be done"
@@ -39,15 +40,12 @@ class Project:
     def _run(self, *command: str, fails: bool) -> str:
         # A user's environment names no extension; a configuration does.
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", VARIABLE: ""}
-        done = subprocess.run(
+        done = run(
             [self.python, "-m", *command],
             cwd=self.folder,
             env=environment,
-            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            timeout=600,
         )
         assert (done.returncode != 0) == fails, done.stdout
         return done.stdout

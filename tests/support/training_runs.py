@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mfql.data.generate import generate
+from tests.support.processes import run
 
 ROOT = Path(__file__).parents[2]
 # The extension that has the methods of tests: `NAME-miniature`, a few seconds of training.
@@ -61,14 +62,7 @@ class Workplace:
     def call(self, arguments: list[str], program: tuple[str, ...] = ("-m", "mfql.cli")) -> subprocess.CompletedProcess:
         """Run a command of `mfql` in a process of its own."""
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        return subprocess.run(
-            [sys.executable, *program, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env=environment,
-            cwd=ROOT,
-        )
+        return run([sys.executable, *program, *arguments], env=environment, cwd=ROOT)
 
     def train(self, *args, **kwargs) -> subprocess.CompletedProcess:
         """Run `mfql train`; it must succeed."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
+import warnings
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -441,3 +445,43 @@ def _(lab: Lab) -> Said:
     with forbidden(lab.folder / "data"):
         said = lab.describe("data/point.npz")
     return _untouched(lab, said)
+
+
+def _minari(lab: Lab) -> Path:
+    """A Minari dataset of the lab's environment; its file of steps."""
+    import gymnasium
+    import minari
+    from minari.data_collector import EpisodeBuffer
+
+    with patch.object(sys, "path", [*sys.path, str(lab.folder)]):
+        env = gymnasium.make("point:mylab/Point-v0")
+    rng = np.random.default_rng(0)
+    episode = EpisodeBuffer(
+        observations=list(rng.uniform(-1.0, 1.0, (7, 4))),
+        actions=list(rng.uniform(-0.2, 0.2, (6, 2)).astype(np.float32)),
+        rewards=[-1.0] * 6,
+        terminations=[False] * 6,
+        truncations=[False] * 5 + [True],
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Of what a dataset may say of itself and this one does not.
+        minari.create_dataset_from_buffers("held/point-v0", [episode], env=env)
+    return Path(os.environ["MINARI_DATASETS_PATH"], "held", "point-v0", "data", "main_data.hdf5")
+
+
+@given("a Minari dataset in HDF5 on a file system without locks")
+def _(lab: Lab) -> Said:
+    _minari(lab)
+    return lab.describe("minari:held/point-v0", lab.apart, **preloaded(lab.folder, NO_LOCKS))
+
+
+@given("a Minari dataset in HDF5 that a notebook has open for writing")
+def _(lab: Lab) -> Said:
+    with open_for_writing(_minari(lab)):
+        return lab.describe("minari:held/point-v0")
+
+
+@given("a Minari dataset in HDF5 that the user may not read")
+def _(lab: Lab) -> Said:
+    with forbidden(_minari(lab)):
+        return lab.describe("minari:held/point-v0")
