@@ -58,6 +58,13 @@ def test_cells_between_commas(tmp_path: Path, cell: str, told: str) -> None:
     assert read_rows(tmp_path / "table.csv", "")[1][0][0] == {"one": told, "two": "2"}
 
 
+@pytest.mark.parametrize("first", ["sep=;\n", "SEP=;\r\n", '"sep=;"\n'])
+def test_the_line_in_which_excel_names_the_delimiter_is_no_header(tmp_path: Path, first: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(f"{first}one;two\n1,5;2\n", encoding="utf-8", newline="")
+    assert read_rows(path, "") == (["one", "two"], [({"one": "1.5", "two": "2"}, f"{path}:3")])
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
 def test_a_text_is_that_which_was_written(tmp_path: Path, encoding: str) -> None:
     text = "alpha: 3  # \u03b1 \u2265 0\n"

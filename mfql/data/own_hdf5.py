@@ -51,6 +51,8 @@ def _read_d4rl(path: Path, env: Any, limit: int, names: frozenset[str]) -> Trans
         if after is not None:
             note(f"{path}: next_observations are those of the rows that follow; a row that timed out is left out")
         return _consecutive_rows(path, steps, limit)
+    if "timeouts" in steps:
+        note(f"{path}: next_observations are used, since they are not those of the rows that follow")
     rows = {name: steps[name] for name in ("observations", "actions", "rewards")}
     masks = 1.0 - steps["terminals"].astype(np.float32)
     return with_next_observations(Transitions(**rows, masks=masks, terminals=ends, next_observations=after), str(path))
@@ -60,6 +62,8 @@ def _read_d3rlpy_1(path: Path, env: Any, limit: int, names: frozenset[str]) -> T
     """d3rlpy 0 and 1: consecutive rows; `episode_terminals` is 1 in the last row of each episode, however it ended."""
     steps = _steps(path, env, ("terminals", "episode_terminals"))
     steps["timeouts"] = steps.pop("episode_terminals") & ~steps["terminals"]
+    if steps["terminals"][-1]:  # It counts, though no row follows it: nothing is made of what follows a task's end.
+        steps = {name: np.append(values, values[-1:], axis=0) for name, values in steps.items()}
     note(f"{path} is in d3rlpy's layout, version 1: episode_terminals without terminals are read as timeouts")
     return _consecutive_rows(path, steps, limit)
 

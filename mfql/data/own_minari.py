@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import gymnasium
@@ -10,12 +11,12 @@ from gymnasium import spaces
 
 from mfql.data.opening import content_of
 from mfql.data.own_rows import ROWS
-from mfql.data.paths import minari_folder
 from mfql.data.transitions import Transitions
 from mfql.data.values import listed, real_numbers
 from mfql.envs.registered import flat_observations
 from mfql.errors import UserError, note
 from mfql.files import read_json, there
+from mfql.tasks import minari_folder
 
 # What Minari's own package needs to read each of its formats.
 _EXTRA = {"hdf5": "hdf5", "arrow": "arrow", "parquet": "arrow"}
@@ -35,8 +36,10 @@ def read_minari(data: str, env: Any) -> Transitions:
         UserError: it is absent, cannot be read, or an episode has not one observation more than steps.
     """
     dataset = _opened(data)
-    space = _flattened(data, dataset.observation_space, env)
-    steps = [int(told["total_steps"]) for told in dataset.storage.get_episode_metadata(dataset.episode_indices)]
+    told = read_json(minari_folder(data) / "data" / "metadata.json").get("observation_space")
+    recorded = _in_order(dataset.observation_space, json.loads(told) if told else None)
+    space = _flattened(data, recorded, env)
+    steps = [int(of["total_steps"]) for of in dataset.storage.get_episode_metadata(dataset.episode_indices)]
     parts: dict[str, list[np.ndarray]] = {name: [] for name in (*ROWS, "next_observations")}
     short = []
     try:
@@ -86,6 +89,14 @@ def _opened(data: str) -> Any:
         raise UserError(f"{data} is in Minari's format {form}, and cannot be opened: {error}", needs) from error
 
 
+def _in_order(space: spaces.Space, told: Any) -> spaces.Space:
+    """A recorded space with its keys as they were written; Minari reads them in the order of the alphabet."""
+    if not isinstance(space, spaces.Dict) or not isinstance(told, dict):
+        return space
+    parts = told.get("subspaces") or dict.fromkeys(space.spaces)
+    return spaces.Dict([(key, _in_order(space.spaces[key], part)) for key, part in parts.items()])
+
+
 def _flattened(data: str, recorded: spaces.Space, env: Any) -> spaces.Space:
     """The space by whose keys and order the recorded observations are flattened.
 
@@ -102,7 +113,8 @@ def _flattened(data: str, recorded: spaces.Space, env: Any) -> spaces.Space:
         below = below.env
     own = below.observation_space
     if not isinstance(own, spaces.Dict):
-        note(f"{data}: recorded as a Dict, read as one vector of {', '.join(recorded.spaces)}, in this order")
+        if spaces.flatdim(recorded) == env.observation_space.shape[0]:
+            note(f"{data}: recorded as a Dict, read as one vector of {', '.join(recorded.spaces)}, in this order")
         return recorded
     missing = [key for key in own.spaces if key not in recorded.spaces]
     if missing:

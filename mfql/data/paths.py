@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from mfql.files import there
-from mfql.tasks import Task
+from mfql.tasks import Task, minari_folder
 
 SPLITS = ("train", "val")
 
@@ -44,9 +43,3 @@ def own_paths(task: Task) -> dict[str, Path]:
 def _minari_path(folder: Path) -> Path:
     others = {path.name for path in folder.iterdir()} - {"metadata.json"} if folder.is_dir() else set()
     return folder / "main_data.hdf5" if others <= {"main_data.hdf5"} else folder
-
-
-def minari_folder(data: str) -> Path:
-    """Where Minari keeps a dataset; known without the package, which a machine that only launches need not have."""
-    root = os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets"
-    return Path(root) / data.removeprefix("minari:")

@@ -37,11 +37,8 @@ def method(name: str, config_dir: str | Path, task: str) -> str:
     name, row = canonical_method(name), _find(task, config_dir)
     path = method_file(name, config_dir)
     agent = _agent(name, config_dir)
-    found = {
-        stage: settings
-        for stage in agent_stages(agent)
-        if (settings := _settings(name, row, stage, config_dir)) is not None
-    }
+    asked = {stage: _settings(name, row, stage, config_dir) for stage in agent_stages(agent)}
+    found = {stage: settings for stage, settings in asked.items() if settings is not None}
     sources = {settings_source(name, row.name, stage, config_dir) for stage in found}
     keys = dict.fromkeys(key for settings in found.values() for key in settings.as_dict())
     rows = [(key, *(_text(getattr(settings, key)) for settings in found.values())) for key in keys]
@@ -161,13 +158,17 @@ def _own(path: Path) -> str:
 
 def _said_of(kind: type[Settings], key: str) -> str:
     """What the docstrings of a settings class and of those that it is derived from say of a setting."""
-    for cls in kind.__mro__:
-        _, _, listed = (inspect.cleandoc(vars(cls).get("__doc__") or "")).partition("Args:\n")
-        for entry in re.split(r"\n    (?=\w+: )", f"\n{listed}"):
-            if found := re.search(rf"(?:^|; |, ){key}: .*", entry.strip(), re.DOTALL):
-                text = found[0].lstrip(";, ").partition(": ")[2]
-                return " ".join(text.split("\n\n")[0].split())
-    return "its class says nothing of it"
+    entries = [entry for cls in kind.__mro__ for entry in _entries(inspect.cleandoc(vars(cls).get("__doc__") or ""))]
+    # One entry may be of two settings, and then says both; or a setting is explained with the one that it belongs to.
+    named = next((entry for entry in entries if re.search(rf"(^|; |, ){key}(, \w+)*: ", entry)), None)
+    found = named or next((entry for entry in entries if f"`{key}`" in entry), "its class says nothing of it")
+    return found.removeprefix(f"{key}: ")
+
+
+def _entries(docstring: str) -> list[str]:
+    """What a docstring lists under `Args:`, each entry in one line."""
+    _, _, listed = docstring.partition("Args:\n")
+    return [" ".join(entry.split("\n\n")[0].split()) for entry in re.split(r"\n    (?=\w+(?:, \w+)*: )", f"\n{listed}")]
 
 
 def _range(own: Settings, key: str, kind: Any) -> str:
