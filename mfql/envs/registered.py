@@ -287,8 +287,8 @@ def _refuse_shadowed(env_id: str, folders: list[Path], where: str) -> None:
     loaded = sys.modules.get(module)
     spec = importlib.util.find_spec(module) if loaded is None else loaded.__spec__
     found = Path((spec and spec.origin) or module)
-    # One beside another table is the same module in another copy of the folder.
-    if not any((folder / TASKS).is_file() for folder in found.parents[:2]):
+    # One beside another table is the same module in another copy of the folder; a policy's folder may have no table.
+    if found not in own and not any((folder / TASKS).is_file() for folder in found.parents[:2]):
         raise UserError(
             f"{where}: {own[0]} is shadowed by {found}, which has the same name and is found first",
             f"Rename it, and the {module}: of env_id with it.",
