@@ -35,7 +35,7 @@ def main() -> None:
         "version": options.version,
         "revision": options.revision,
     }
-    options.out.write_text(json.dumps(found, indent=2) + "\n")
+    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(found["digest"])
 
 

@@ -28,7 +28,7 @@ class UserError(Exception):
 
 def print_in_any_locale() -> None:
     """Have stdout print what the locale's encoding lacks as an escape such as \\u2265, not end with an error."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 

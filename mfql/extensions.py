@@ -99,7 +99,7 @@ def _settings_tables(folder: Path) -> Iterable[str]:
         except UserError:
             continue  # Who uses the method is told.
         if isinstance(document, dict) and isinstance(document.get("table"), str):
-            yield document["table"]
+            yield os.path.expandvars(os.path.expanduser(document["table"]))
 
 
 def _only(found: list[Path]) -> Path | None:

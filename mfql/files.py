@@ -339,12 +339,17 @@ def _parsed(text: str) -> Any:
 
 
 def sha256(path: str | Path) -> str:
-    """Hexadecimal sha256 of a file's content.
+    """Hexadecimal sha256 of a file's content; of a folder, of the names and contents of the files below it.
+
+    What a folder's `metadata.json` files say does not count: they tell of the data, and may be written anew.
 
     Raises:
         FileNotFoundError: it is absent.
         CannotRead: the system does not let it be read.
     """
+    if Path(path).is_dir():
+        files = [file for file in sorted(Path(path).rglob("*")) if file.is_file() and file.name != "metadata.json"]
+        return hash_of([[str(file.relative_to(path)), sha256(file)] for file in files])
     with reading(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -17,7 +17,7 @@ from typing import Any
 from mfql.declared import agent_stages, checked_settings, training_version
 from mfql.errors import UserError, note, unknown
 from mfql.extensions import METHODS, find, method_names
-from mfql.files import hash_of, read_yaml
+from mfql.files import expanded, hash_of, read_yaml
 from mfql.settings import STAGES, Settings, identified
 from mfql.tables import as_value, find_row, own_columns, value_text
 from mfql.tasks import SOURCED, Task, find_task, known_tasks, simulation_version
@@ -282,6 +282,8 @@ def _load_file(name: str, config_dir: str | Path, seen: tuple[str, ...]) -> dict
     mapping = isinstance(document, dict) and all(isinstance(document.get(stage, {}), dict) for stage in STAGES)
     if not mapping or not isinstance(document.get("table", ""), str):
         raise UserError(f"{path} is not a mapping of settings", "See config/README.md.")
+    if "table" in document:
+        document["table"] = expanded(document["table"], f"{path}: table")
     if "inherits" not in document:
         return dict(document)
     parent = _load_method(str(document["inherits"]), config_dir, (*seen, name))

@@ -85,17 +85,23 @@ def read_rows(path: str | Path, remedy: str) -> tuple[list[str], list[tuple[dict
         remedy: what to do where there is no such file.
 
     Raises:
-        UserError: it is absent, cannot be read, is in another encoding, is no CSV, or has a number that may mean two.
+        UserError: it is absent, cannot be read, is in another encoding, is no CSV, or has a column twice or a
+            number that may mean two.
     """
     text = read_text(path, remedy)
+    told = _TOLD.match(text)  # Excel's own first line, which names the delimiter.
+    text, above = (text[told.end() :], 1) if told else (text, 0)
     header = text.partition("\n")[0]
     delimiter = next((found for found in _DELIMITERS if found in header), ",")
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        found = [(row, f"{path}:{reader.line_num}") for row in reader if any(row.values())]
+        found = [(row, f"{path}:{reader.line_num + above}") for row in reader if any(row.values())]
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: {error}", "Correct the line, or write the table as CSV.") from error
     columns = list(reader.fieldnames or ())
+    for name in columns:
+        if name and columns.count(name) > 1:
+            raise UserError(f"{path}: the column {name} stands there twice", "Keep one of the two.")
     unused = "" in columns and not any(row.get("") for row, _ in found)
     rows = []
     for row, where in found:
@@ -108,6 +114,7 @@ def read_rows(path: str | Path, remedy: str) -> tuple[list[str], list[tuple[dict
 
 # What stands between cells, by how telling it is, and what is said of it.
 _DELIMITERS = {",": "commas", ";": "semicolons and decimal commas", "\t": "tabs"}
+_TOLD = re.compile(r"\"?sep=.\"?[;,\t]*\r?\n", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 _SPREADSHEETS = re.compile(r"[+-]?\d+[.]\d+E[+-]\d+")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from typing import Any
 
 from mfql.errors import UserError, note, unknown
 from mfql.extensions import TASKS, files, method_names
-from mfql.files import expanded
+from mfql.files import expanded, read_json, there
 from mfql.tables import read_rows
 
 
@@ -231,8 +233,8 @@ def registered_tasks() -> dict[str, Task]:
 def load_extension(path: Path) -> dict[str, Task]:
     """The tasks of an extension's table by name.
 
-    A row with `env_id` and `data` is a task of one's own. Columns and cells that are missing have defaults; `task` and
-    `metric` have none, nor has `dataset` in a row without `env_id`.
+    A row with `env_id` and `data` is a task of one's own; Minari's data say their environment. Columns and
+    cells that are missing have defaults; `task` and `metric` have none, nor has `dataset` in a row without `env_id`.
 
     Raises:
         UserError: a column is unknown, or a cell is missing or of the wrong kind; names file, line and column.
@@ -266,6 +268,8 @@ def _extension_task(row: dict[str, str], path: Path, where: str) -> Task:
             f"{where}: task is {name!r}", "A name begins with a letter or digit and goes on with these or ._-."
         )
     own = "env_id" in row or "data" in row
+    if "env_id" not in row and row.get("data", "").startswith("minari:"):
+        row = _recorded_environment(row, where) | row
     filled = _DEFAULTS | {"environment": name} | ({"dataset": name} if own else {}) | row
     required = ("metric", "env_id", "data") if own else ("metric", "dataset")
     for column in required:
@@ -292,6 +296,42 @@ def _extension_task(row: dict[str, str], path: Path, where: str) -> Task:
             f"{where}: {name} has no env_id", "`return` and its columns are for tasks with one of their own."
         )
     return _task(filled, path, registered)
+
+
+def minari_folder(data: str) -> Path:
+    """Where Minari keeps a dataset; known without the package, which a machine that only launches need not have."""
+    root = os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets"
+    return Path(root) / data.removeprefix("minari:")
+
+
+def _recorded_environment(row: dict[str, str], where: str) -> dict[str, str]:
+    """The environment that a dataset of Minari's says it was recorded in, as cells of its row."""
+    data, remedy = row["data"], "Write env_id."
+    about = minari_folder(data) / "data" / "metadata.json"
+    if not there(about):
+        raise UserError(
+            f"{where}: env_id is empty, and {about}, which would say it, does not exist",
+            f"Write env_id, or fetch the dataset with `minari download {data.removeprefix('minari:')}`.",
+        )
+    recorded = read_json(about).get("env_spec")
+    try:
+        spec = json.loads(recorded) if recorded else {}
+        name, entry, limit = spec.get("id"), str(spec.get("entry_point", "")), spec.get("max_episode_steps")
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{where}: env_id is empty, and {about} says none that can be read: {error}", remedy) from error
+    if not name:
+        raise UserError(f"{where}: env_id is empty, and {data} does not say where it was recorded", remedy)
+    more = [f"{key}={value!r}" for key, value in (spec.get("kwargs") or {}).items()]
+    more += [str(wrapper.get("name")) for wrapper in spec.get("additional_wrappers") or ()]
+    if more:
+        raise UserError(
+            f"{where}: env_id is empty, and {data} was recorded in {name} with {', '.join(more)}, which no id says",
+            "Register the environment as it was recorded, and write its env_id.",
+        )
+    package = entry.partition(":")[0].partition(".")[0]
+    env_id = name if package in ("", "gymnasium") else f"{package}:{name}"
+    note(f"{where}: env_id is empty, read as {env_id}, in which {data} was recorded")
+    return {"env_id": env_id} | ({} if limit is None else {"max_episode_steps": str(limit)})
 
 
 def _registered(row: dict[str, str], folder: Path, where: str) -> Registered:

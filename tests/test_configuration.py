@@ -139,6 +139,10 @@ OTHERS = {
     "seeds: [1]\nthreads: 1\nseeds: [2]": (
         f"cannot read {FILE}: line 3: the key seeds stands there twice, first in line 1: keep one of the two\n"
     ),
+    "threads: 010": f"cannot read {FILE}: line 1: 010 is read as 8, since a number that begins with 0 counts in eights",
+    "threads: 1:30": f"cannot read {FILE}: line 1: 1:30 is read as 90, since a number with a colon counts in sixties",
+    "tuning: {grid: {alpha: [1e3]}}": f"cannot read {FILE}: line 1: 1e3 is a text in YAML 1.1, no number: write 1.0e+3",
+    "on: 3": f"cannot read {FILE}: line 1: the key on is read as true or false: put it in quotes",
     "__use_yte__: true": f"{FILE} is a template of YTE, which Snakemake alone reads\n",
 }
 # Of these Snakemake's own reader has said something before the rules are read.

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+
+from mfql.envs.trial import try_out
+from mfql.suites import make_env
+from tests.support.own_tasks import table
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("method", "glossary")
@@ -51,6 +56,28 @@ def test_every_page_is_in_the_reading_order():
 def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+# As `gymnasium.make` takes them: with the package that registers them, or with a capital, as Gymnasium's own.
+ENVIRONMENTS = sorted(
+    {
+        found
+        for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/*.md")]
+        for found in re.findall(r"(?<![\w:/-])(?!minari:)(?:\w+:[\w/-]+|[A-Z][a-z]\w*)-v\d+\b", page.read_text())
+    }
+)
+
+
+def test_the_pages_name_environments():
+    assert {"Pendulum-v1", "point:mylab/Point-v0"} < set(ENVIRONMENTS)
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_an_environment_that_a_page_names_works_as_a_task(name, lab, tmp_path):
+    """With what is installed for the tests alone; a page that names another says what it needs instead of its id."""
+    shutil.copy(lab / "mylab" / "point.py", tmp_path)
+    table(tmp_path, f"mine,{name},a.npz,return\n", "task,env_id,data,metric\n")
+    assert len(try_out(make_env("mine")).rewards) > 0
 
 
 def test_no_test_is_imported_by_another():

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -39,9 +40,38 @@ def test_the_last_row_of_a_trajectory_is_an_observation_alone(mine: Path) -> Non
 
 def test_every_row_is_a_transition_where_the_file_has_next_observations(mine: Path) -> None:
     given = arrays()
-    np.savez(mine / "a.npz", **given, next_observations=given["observations"] + 1)
+    after = np.where(given["terminals"][:, None], 9.0, np.roll(given["observations"], -1, axis=0))
+    np.savez(mine / "a.npz", **given, next_observations=after)
     found = load(find_task("mine"), mine)
     assert (len(found), found.terminals.tolist()) == (6, [0, 0, 1, 0, 0, 1])
+    np.testing.assert_array_equal(found.next_observations, after.astype(np.float32))
+    assert not found.fragmented()
+
+
+@pytest.mark.parametrize("layout", ["npz", "hdf5"])
+def test_rows_in_no_order_have_their_own_next_observations_and_no_returns(
+    mine: Path, layout: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, rng = arrays(60), np.random.default_rng(1)
+    given["observations"] = np.cumsum(given["observations"], axis=0)
+    after = np.roll(given["observations"], -1, axis=0)
+    order = rng.permutation(60)
+    rows = {name: values[order] for name, values in (given | {"next_observations": after}).items()}
+    if layout == "npz":
+        np.savez(mine / "a.npz", **rows | {"terminals": np.arange(60) == 59})
+    else:
+        with h5py.File(mine / "a.hdf5", "w") as file:
+            for name in ("observations", "actions", "rewards", "next_observations"):
+                file[name] = rows[name]
+            file["terminals"], file["timeouts"] = np.zeros(60, bool), np.zeros(60, bool)
+        other = mine / "other"
+        other.mkdir()
+        table(other, f"mine,Odd-v0,{mine / 'a.hdf5'},return,10,,\n")
+    found = load(find_task("mine"), mine)
+    assert len(found) == 60
+    np.testing.assert_array_equal(found.next_observations, after[order].astype(np.float32))
+    assert found.fragmented()
+    assert "the rows are in no order of time" in capsys.readouterr().err
 
 
 def test_a_validation_file_is_used(mine: Path) -> None:
@@ -67,7 +97,7 @@ def change(name: str, index: object, value: float) -> Callable[[dict[str, np.nda
         (change("observations", 5, np.nan), "next_observations of 1 of 4 transitions are no finite numbers"),
         (change("rewards", 3, np.inf), "rewards of 1 of 4 transitions are no finite numbers, first of transition 2"),
         (change("actions", (1, 0), 1.5), "actions of 1 of 4 transitions are out of the environment's bounds [0.0"),
-        (change("masks", 0, 2.0), "masks of 1 of 4 transitions are not between 0 and 1"),
+        (change("masks", 0, 2.0), "masks of 1 of 6 rows are not between 0 and 1"),
     ],
 )  # fmt: skip
 def test_a_faulty_dataset_is_named_with_what_to_do(mine: Path, spoil: Callable, said: str) -> None:

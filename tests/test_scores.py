@@ -6,6 +6,7 @@ import pytest
 
 from mfql.errors import UserError
 from mfql.report.scores import COLUMNS, collect, read_scores, write_scores
+from mfql.report.tasks import runs
 from tests.support.fake_results import EPISODES, TASK, write_quickstart, write_run
 
 
@@ -169,3 +170,36 @@ def test_runs_of_other_code_are_of_another_origin(tmp_path: Path) -> None:
     assert first == second
     assert len({first, other, unknown}) == 3
     assert unknown == "unknown"
+
+
+def rewrite(path: Path, **entries: object) -> Path:
+    """Give an evaluation.json other entries."""
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | entries), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("score", [None, float("nan")])
+def test_a_run_without_a_finite_score_is_named_and_left_out_only_where_that_is_asked(
+    score: float | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As earlier versions left runs whose environments gave rewards that are not finite."""
+    lost = rewrite(write_run(tmp_path, [10.0, 20.0], seed=0), score=score)
+    files = [lost, write_run(tmp_path, [10.0, 20.0], seed=1)]
+    run = f"runs/mfql/{TASK}/seed0/offline"
+    with pytest.raises(UserError, match=f"the score of {run} is no finite number") as caught:
+        collect(files)
+    assert f"Remove {lost.parent / 'run'}, and launch again" in str(caught.value)
+    assert set(collect(files, partial=True)["seed"]) == {1}
+    assert f"Left out, without a finite score: {run}" in capsys.readouterr().err
+
+
+def test_broken_episodes_are_counted_once_a_run(tmp_path: Path) -> None:
+    whole = write_run(tmp_path, [10.0, 20.0, 30.0], seed=0)
+    broke = write_run(tmp_path, [10.0, 20.0, 30.0], seed=1)
+    evaluations = json.loads(broke.read_text(encoding="utf-8"))["evaluations"]
+    for evaluation, count in zip(evaluations, (2, None, 3), strict=True):
+        evaluation |= {"broken": count} if count else {}
+    scores = collect([whole, rewrite(broke, evaluations=evaluations, broken_online=4)])
+    assert values(scores, "broken", seed=1, step=3000) == [9]
+    assert values(scores, "broken") == [9]
+    assert runs(scores).set_index("seed")["broken"].to_dict() == {0: 0, 1: 9}

@@ -342,6 +342,19 @@ def test_a_frozen_choice_fills_the_cells_of_its_tasks_with_its_source(config: Pa
     assert evidence[SCENE]["points"] == proposal()[SCENE]["points"]
 
 
+@pytest.mark.parametrize(("encoding", "delimiter"), [("utf-8", ";"), ("utf-8-sig", ",")])
+def test_no_cell_is_written_into_a_table_that_a_spreadsheet_saved(config: Path, encoding: str, delimiter: str) -> None:
+    table = config / "tasks.csv"
+    rows = list(csv.reader(table.read_text(encoding="utf-8").splitlines()))
+    with open(table, "w", encoding=encoding, newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    before = table.read_bytes()
+    with pytest.raises(UserError, match=r"tasks\.csv is a table as spreadsheets save one"):
+        frozen(config, proposal())
+    assert table.read_bytes() == before
+    assert not (config / "tuned.yaml").exists()
+
+
 def test_only_the_runs_of_the_frozen_tasks_are_trained_anew(config: Path) -> None:
     before = hashes(config)
     frozen(config, proposal())

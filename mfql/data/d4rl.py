@@ -11,6 +11,7 @@ from mfql.data.description import REPLACE, verify
 from mfql.data.opening import content_of, open_hdf5
 from mfql.data.paths import d4rl_paths
 from mfql.data.transitions import ACTION_LIMIT, Dataset, Transitions, observation_statistics
+from mfql.data.values import as_float32, flags
 from mfql.envs.d4rl import D4RLTask, find_d4rl_task
 from mfql.errors import UserError
 from mfql.tasks import Task
@@ -64,7 +65,8 @@ def read_steps(path: Path, task: D4RLTask) -> dict[str, np.ndarray]:
         observations [N, D], actions [N, A], rewards [N] as float32; terminals, timeouts [N] as bool.
 
     Raises:
-        UserError: the file is absent or damaged, lacks an array, or an array has another environment's shape.
+        UserError: the file is absent or damaged, lacks an array, or an array has another environment's shape, or
+            values that are no numbers or flags.
     """
     shapes: dict[str, tuple[int, ...]] = {
         "observations": (task.observation_dim,),
@@ -74,8 +76,9 @@ def read_steps(path: Path, task: D4RLTask) -> dict[str, np.ndarray]:
         "timeouts": (),
     }
     steps = read_arrays(path, shapes)
-    flags = {name: steps[name].astype(bool) for name in ("terminals", "timeouts")}
-    return {name: steps[name].astype(np.float32) for name in ("observations", "actions", "rewards")} | flags
+    ends = {name: flags(steps[name], f"{path}: {name}", REPLACE) for name in ("terminals", "timeouts")}
+    numbers = ("observations", "actions", "rewards")
+    return {name: as_float32(steps[name], f"{path}: {name}", REPLACE, "row") for name in numbers} | ends
 
 
 def read_arrays(path: Path, shapes: dict[str, tuple[int, ...]], remedy: str = REPLACE) -> dict[str, np.ndarray]:

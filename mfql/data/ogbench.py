@@ -14,6 +14,7 @@ from mfql.data.opening import content_of
 from mfql.data.paths import ogbench_paths
 from mfql.data.pixels import read_pixels
 from mfql.data.transitions import ACTION_LIMIT, Dataset, Transitions, observation_statistics
+from mfql.data.values import as_float32
 from mfql.envs.isolated import reset_env
 from mfql.envs.ogbench import make_task
 from mfql.errors import UserError
@@ -65,6 +66,8 @@ def _read_states(task: Task, files: dict[str, Path], env: gymnasium.Env) -> list
     for path, split in zip(files.values(), splits, strict=True):
         if len(split["next_observations"]) != len(split["observations"]):
             raise UserError(f"{path}: the last row does not end its trajectory", REPLACE)
+        for name, values in split.items():
+            as_float32(values, f"{path}: {name}", REPLACE)
         np.clip(split["actions"], -ACTION_LIMIT, ACTION_LIMIT, out=split["actions"])
     return [Transitions(**{field.name: split[field.name] for field in fields(Transitions)}) for split in splits]
 

@@ -10,14 +10,16 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import h5py
 import psutil
 
 from mfql.errors import UserError
-from mfql.files import CannotRead, is_refusal
+from mfql.files import CannotRead, is_refusal, there
 
 # What numpy, zipfile and h5py raise of a file that is cut, altered or of another kind.
 _FAULTS = (OSError, ValueError, LookupError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -92,6 +94,32 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
         file = h5py.File(path, locking=False)  # The system has none here: errors such as ENOLCK, ENOSYS, EOPNOTSUPP.
     with file:
         yield file
+
+
+@contextmanager
+def opened_by_a_library(path: Path) -> Iterator[None]:
+    """The same for the block's files where a library such as Minari opens them, of which `path` is the first.
+
+    Raises:
+        CannotRead: the system does not let it be read now.
+        HeldElsewhere: as of `open_hdf5`.
+        UserError: the block's own. A file that is absent or damaged is for the library to say.
+    """
+    with ExitStack() as unlocked:
+        if path.suffix == ".hdf5" and there(path):
+            with suppress(Damaged), content_of(path, "is damaged", ""), open_hdf5(path) as file:
+                if not _is_locked(file):
+                    unlocked.enter_context(patch.object(h5py, "File", _Unlocked))
+        yield
+
+
+class _Unlocked(h5py.File):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{"locking": False} | options)
+
+
+def _is_locked(file: h5py.File) -> bool:
+    return bool(file.id.get_access_plist().get_file_locking()[0])
 
 
 def _held(path: Path, otherwise: str, remedy: str) -> HeldElsewhere:

@@ -1,36 +1,35 @@
-"""Datasets of one's own, checked against their environment: OGBench's layout, D4RL's, or Minari's."""
+"""Datasets of one's own, checked against themselves and their environment; a module beside each family of layouts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mfql.data.d4rl import last_trajectories, read_arrays, transitions
+from mfql.data.d4rl import last_trajectories
 from mfql.data.description import describe_rows, verify
-from mfql.data.opening import content_of
-from mfql.data.paths import description_path, minari_folder, own_paths
+from mfql.data.opening import opened_by_a_library
+from mfql.data.own_hdf5 import read_hdf5
+from mfql.data.own_minari import read_minari
+from mfql.data.own_npz import read_npz
+from mfql.data.own_rows import LAYOUT, MASKS, ROWS
+from mfql.data.paths import description_path, own_paths
+from mfql.data.plausible import warn_against_trial, warn_of_long_episodes
 from mfql.data.transitions import ACTION_LIMIT, Dataset, Transitions, observation_statistics
+from mfql.data.values import as_float32, refuse
 from mfql.envs.isolated import Isolated
-from mfql.envs.registered import flat_observations, make_registered
-from mfql.errors import UserError
+from mfql.envs.registered import make_registered
+from mfql.envs.trial import Trial, try_out
+from mfql.errors import UserError, note, warn
 from mfql.files import read_json, there
 from mfql.tasks import Task
 
-Arrays = Mapping[str, np.ndarray]
-
-_LAYOUT = "docs/extend.md describes the layouts."
-_ANEW = "Write it anew, or bring it back from a copy."
-_ROWS = ("observations", "actions", "rewards", "masks", "terminals")
 # By how much of its range an action may exceed its bounds: rounding.
 _TOLERANCE = 1e-4
-_MASKS = (
-    "masks [N] says where the future counts: 0 in the step with which the task itself ends (solved, or failed), else 1;"
-    " where episodes end by their time limit alone, ones."
-)
+# Of which share of the steps it is odd that the task ends with them.
+_MOST_ENDED = 0.5
 # A dimension of observations needs this many steps of float32 between its least and its greatest value, and varies by
 # this many of float64 if it varies at all.
 _FEWEST_STEPS, _ROUNDINGS = 64, 64
@@ -81,7 +80,7 @@ def describe(task: Task, folder: str | Path) -> dict[str, Transitions]:
         UserError: as of `load`; and the folder cannot be written.
     """
     refuse_changed_row(task, folder)
-    splits = read_own(task)
+    splits = read_own(task, tried=True)
     describe_rows(folder, task.dataset, own_paths(task), splits, environment=_environment(task))
     return splits
 
@@ -103,123 +102,61 @@ def refuse_changed_row(task: Task, folder: str | Path) -> None:
             )
 
 
-def read_own(task: Task) -> dict[str, Transitions]:
+def read_own(task: Task, tried: bool = False) -> dict[str, Transitions]:
     """The transitions of each file of a task of one's own: `train`, and `val` where there is one.
 
+    Args:
+        task: a row of an extension's table.
+        tried: whether the environment is tried, and the data held against what it does then.
+
     Raises:
-        UserError: a file is absent or damaged, does not fit the environment, or has observations whose variation is
-            lost in float32.
+        UserError: a file is absent or damaged, does not fit the environment, cannot be what it says, or has
+            observations whose variation is lost in float32.
     """
     row = task.registered
     if row is None:
         raise ValueError(f"{task.name} names no dataset of its own")
     env = Isolated(make_registered(task))
     try:
-        found = {}
-        for split, path in own_paths(task).items():
-            where = row.data if row.data.startswith("minari:") else str(path)
-            rows = _read(row.data, path, env)
-            found[split] = _fitting(rows, env, where)
-            if split == "train":
-                _refuse_lost_variation(np.asarray(rows.observations), where)
-        return found
+        trial = try_out(env) if tried else None
+        return {split: _read_split(row.data, split, path, env, trial) for split, path in own_paths(task).items()}
     finally:
         env.close()
+
+
+def _read_split(data: str, split: str, path: Path, env: Isolated, trial: Trial | None) -> Transitions:
+    where = data if data.startswith("minari:") else str(path)
+    assert env.spec is not None
+    assert env.spec.max_episode_steps is not None  # A task without one is refused.
+    limit = env.spec.max_episode_steps
+    rows = _read(data, path, env, limit)
+    found = _fitting(rows, env, where)
+    warn_of_long_episodes(found, limit, where)
+    if split == "train":
+        _refuse_lost_variation(np.asarray(rows.observations), where)
+    if trial is not None:
+        warn_against_trial(rows, found.actions, trial, env, where)
+    return found
 
 
 def _environment(task: Task) -> dict[str, Any]:
     return {"metric": task.metric, **{column: getattr(task.registered, column) for column in _ENVIRONMENT}}
 
 
-def _read(data: str, path: Path, env: Any) -> Transitions:
-    """The transitions of a file as it has them: shapes, values and actions unchecked."""
+def _read(data: str, path: Path, env: Any, limit: int) -> Transitions:
+    """The transitions of a file as it has them, in its own numbers: not yet held against the environment."""
     if data.startswith("minari:"):
-        return _read_minari(data, env)
+        with opened_by_a_library(path):
+            return read_minari(data, env)
     if not there(path):
         raise UserError(
             f"{path} does not exist", "Correct `data` in the task table; it is relative to the table's folder."
         )
     if path.suffix == ".npz":
-        return _read_npz(path)
+        return read_npz(path, limit)
     if path.suffix in (".hdf5", ".h5"):
-        return _read_hdf5(path, env)
-    raise UserError(f"{path} is neither .npz nor .hdf5 nor minari:ID", _LAYOUT)
-
-
-def _read_npz(path: Path) -> Transitions:
-    """OGBench's layout; a trajectory's last row is a next observation alone, unless there are `next_observations`."""
-    with content_of(path, "is no readable .npz file", _ANEW), np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in (*_ROWS, "next_observations") if name in file}
-    missing = [name for name in _ROWS if name not in arrays]
-    if missing:
-        raise UserError(f"{path} lacks the arrays {', '.join(missing)}", _MASKS if missing == ["masks"] else _LAYOUT)
-    rows = arrays["observations"].shape[:1]
-    for name, values in arrays.items():
-        if values.shape[:1] != rows or values.ndim != (1 if name in ("rewards", "masks", "terminals") else 2):
-            raise UserError(
-                f"{path}: {name} has the shape {list(values.shape)}, observations {list(arrays['observations'].shape)}",
-                _LAYOUT,
-            )
-        if values.dtype.kind not in "biuf":
-            raise UserError(f"{path}: {name} has the type {values.dtype}, which is no number", "Write numbers.")
-    last = arrays["terminals"] > 0
-    if not last.any() or not last[-1]:
-        raise UserError(
-            f"{path}: the last row does not end its trajectory", "Set terminals to 1 in the last row of each."
-        )
-    if "next_observations" in arrays:
-        return Transitions(**{name: arrays[name] for name in (*_ROWS, "next_observations")} | {"terminals": last})
-    kept = np.flatnonzero(~last)
-    return Transitions(
-        **{name: arrays[name][kept] for name in ("observations", "actions", "rewards", "masks")},
-        terminals=last[kept + 1],
-        next_observations=arrays["observations"][kept + 1],
-    )
-
-
-def _read_hdf5(path: Path, env: Any) -> Transitions:
-    """D4RL's layout; see `mfql.data.d4rl.load` for which steps are transitions."""
-    shapes = {
-        "observations": env.observation_space.shape,
-        "actions": env.action_space.shape,
-        **dict.fromkeys(("rewards", "terminals", "timeouts"), ()),
-    }
-    steps = read_arrays(path, shapes, f"{_ANEW} {_LAYOUT}")
-    return transitions(steps | {name: steps[name].astype(bool) for name in ("terminals", "timeouts")}, 0.0)
-
-
-def _read_minari(data: str, env: Any) -> Transitions:
-    name = data.removeprefix("minari:")
-    try:
-        import minari
-    except ImportError as error:
-        raise UserError(f"{data} needs the package minari: {error}", "pip install 'mfql[minari]'.") from error
-    folder = minari_folder(data)
-    if not (folder / "data" / "main_data.hdf5").is_file():
-        raise UserError(
-            f"{folder / 'data' / 'main_data.hdf5'} does not exist",
-            f"Fetch it with `minari download {name}`, or set MINARI_DATASETS_PATH to the folder that has it.",
-        )
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in (*_ROWS, "next_observations")}
-    space = env.unwrapped.observation_space
-    try:
-        for episode in minari.load_dataset(name).iterate_episodes():
-            seen = flat_observations(episode.observations, space)
-            steps = len(episode.rewards)
-            if steps == 0:
-                continue
-            parts["observations"].append(seen[:-1])
-            parts["next_observations"].append(seen[1:])
-            parts["actions"].append(np.asarray(episode.actions).reshape(steps, -1))
-            parts["rewards"].append(np.asarray(episode.rewards))
-            parts["masks"].append(1.0 - np.asarray(episode.terminations, np.float32))
-            parts["terminals"].append(np.arange(steps) == steps - 1)
-        return Transitions(**{name: np.concatenate(values) for name, values in parts.items()})
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise UserError(
-            f"{data} cannot be read as a dataset of the task's environment: {error!r}",
-            "Check that env_id is the environment that it was recorded in, and that the dataset is whole.",
-        ) from error
+        return read_hdf5(path, env, limit)
+    raise UserError(f"{path} is neither .npz nor .hdf5 nor minari:ID", LAYOUT)
 
 
 def _fitting(rows: Transitions, env: Any, where: str) -> Transitions:
@@ -229,7 +166,7 @@ def _fitting(rows: Transitions, env: Any, where: str) -> Transitions:
         UserError: another shape than the environment's, values that are no numbers, or actions out of bounds.
     """
     if len(rows) == 0:
-        raise UserError(f"{where} has no transition", _LAYOUT)
+        raise UserError(f"{where} has no transition", LAYOUT)
     for name, shape in (("observations", env.observation_space.shape), ("actions", env.action_space.shape)):
         found = getattr(rows, name).shape[1:]
         if found != shape:
@@ -237,17 +174,44 @@ def _fitting(rows: Transitions, env: Any, where: str) -> Transitions:
                 f"{where}: {name} are vectors of {list(found)}, and the environment's are of {list(shape)}",
                 "It is the dataset of another environment: correct `data` or `env_id` in the task table.",
             )
-    for name in (*_ROWS, "next_observations"):
-        values = getattr(rows, name)
-        faulty = ~np.isfinite(values.reshape(len(rows), -1)).all(axis=1)
-        _refuse(faulty, f"{where}: {name}", "no finite numbers", "Leave out these steps, or correct what wrote them.")
-    _refuse((rows.masks < 0) | (rows.masks > 1), f"{where}: masks", "not between 0 and 1", _MASKS)
-    actions = _in_units(rows.actions, env, where)
-    return replace(
-        rows,
-        **{name: getattr(rows, name).astype(np.float32) for name in (*_ROWS, "next_observations")}
-        | {"actions": actions},
-    )
+    if rows.next_observations.shape != rows.observations.shape:
+        raise UserError(
+            f"{where}: next_observations has the shape {list(rows.next_observations.shape)}, observations"
+            f" {list(rows.observations.shape)}",
+            LAYOUT,
+        )
+    remedy = "Leave out these steps, or correct what wrote them."
+    cast = {name: as_float32(getattr(rows, name), f"{where}: {name}", remedy) for name in (*ROWS, "next_observations")}
+    _check_odd(rows, where)
+    return replace(rows, **cast | {"actions": _in_units(rows.actions, env, where)})
+
+
+def _check_odd(rows: Transitions, where: str) -> None:
+    """Refuse masks that are none, and say what is odd of values that can be used."""
+    refuse((rows.masks < 0) | (rows.masks > 1), f"{where}: masks", "not between 0 and 1", MASKS)
+    between = int(((rows.masks > 0) & (rows.masks < 1)).sum())
+    if between:
+        warn(f"{where}: masks of {between} transitions are neither 0 nor 1: they scale what follows", MASKS)
+    types = {name: np.asarray(getattr(rows, name)).dtype for name in ("observations", "actions", "rewards")}
+    if halves := [name for name, kind in types.items() if kind == np.float16]:
+        warn(
+            f"{where}: {', '.join(halves)} have the type float16, which keeps three digits of a number",
+            "Record float32 at least.",
+        )
+    if types["observations"].kind == "b":
+        note(f"{where}: observations are bool, read as 0 and 1")
+    if types["actions"].kind in "biu":
+        warn(
+            f"{where}: actions are whole numbers ({rows.actions.dtype}), and the environment's are continuous",
+            "Check that they are no indices of actions, and were not rounded.",
+        )
+    if (ended := float((rows.masks == 0).mean())) > _MOST_ENDED and len(rows) > 1:
+        warn(
+            f"{where}: masks of {ended:.0%} of the transitions are 0, as if the task ended with each",
+            "Check that they, or the terminals that they come from, are not the opposite of what is meant.",
+        )
+    if len(rows) == 1:
+        warn(f"{where} has one transition alone", "Check that it is the whole file.")
 
 
 def _refuse_lost_variation(observations: np.ndarray, where: str) -> None:
@@ -277,18 +241,10 @@ def _in_units(actions: np.ndarray, env: Any, where: str) -> np.ndarray:
     low, high, units = env.units.low, env.units.high, env.units.from_env(actions)
     outside = (np.abs(units) > 1.0 + 2.0 * _TOLERANCE).any(axis=1)
     bounds = f"out of the environment's bounds {np.round(low, 4).tolist()} to {np.round(high, 4).tolist()}"
-    _refuse(
+    refuse(
         outside,
         f"{where}: actions",
         bounds,
         "Write them in the environment's units; clip those of a policy that exceeds them.",
     )
     return np.clip(units, -ACTION_LIMIT, ACTION_LIMIT).astype(np.float32)
-
-
-def _refuse(faulty: np.ndarray, what: str, fault: str, remedy: str) -> None:
-    if faulty.any():
-        count, first = int(faulty.sum()), int(np.argmax(faulty))
-        raise UserError(
-            f"{what} of {count} of {len(faulty)} transitions are {fault}, first of transition {first}", remedy
-        )

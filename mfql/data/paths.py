@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from mfql.files import there
-from mfql.tasks import Task
+from mfql.tasks import Task, minari_folder
 
 SPLITS = ("train", "val")
 
@@ -27,18 +26,20 @@ def d4rl_paths(folder: str | Path, dataset: str) -> dict[str, Path]:
 
 
 def own_paths(task: Task) -> dict[str, Path]:
-    """The files of a task's dataset: `train`, and `val` where `NAME-val.npz` lies beside `NAME.npz`."""
+    """The files of a task's dataset: `train`, and `val` where `NAME-val.npz` lies beside `NAME.npz`.
+
+    Of Minari's it is the one file that its usual format has, or the folder where there are others or several.
+    """
     row = task.registered
     if row is None:
         raise ValueError(f"{task.name} names no dataset of its own")
     if row.data.startswith("minari:"):
-        return {"train": minari_folder(row.data) / "data" / "main_data.hdf5"}
+        return {"train": _minari_path(minari_folder(row.data) / "data")}
     train = Path(row.data)
     val = train.with_name(f"{train.stem}-val.npz")
     return {"train": train, "val": val} if train.suffix == ".npz" and there(val) else {"train": train}
 
 
-def minari_folder(data: str) -> Path:
-    """Where Minari keeps a dataset; known without the package, which a machine that only launches need not have."""
-    root = os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets"
-    return Path(root) / data.removeprefix("minari:")
+def _minari_path(folder: Path) -> Path:
+    others = {path.name for path in folder.iterdir()} - {"metadata.json"} if folder.is_dir() else set()
+    return folder / "main_data.hdf5" if others <= {"main_data.hdf5"} else folder

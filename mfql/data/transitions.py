@@ -96,6 +96,13 @@ class Transitions:
 
         return self._from_the_end(backward, np.zeros(len(self))) > 0.0
 
+    def fragmented(self) -> bool:
+        """Whether most rows stand alone: nobody knows what was done and paid after them, though something was.
+
+        So it is of a replay buffer's rows in random order.
+        """
+        return bool(((self.terminals > 0) & (self.masks > 0)).mean() > 0.5)
+
     def _from_the_end(self, backward: Callable[[np.ndarray, np.ndarray], np.ndarray], beyond: np.ndarray) -> np.ndarray:
         """x[i] = backward(i, x[i + 1]), all trajectories side by side; for its last row beyond[i] is x[i + 1]."""
         ends = np.flatnonzero(self.terminals > 0)

@@ -41,16 +41,17 @@ def env_timeout() -> float:
     return min(seconds, _LONGEST)
 
 
-def hanging(what: str, stack: str) -> tuple[str, str]:
+def hanging(what: str, seconds: float, stack: str) -> tuple[str, str]:
     """Message and remedy of the error for what has not ended.
 
     Args:
         what: such as `mine: environment 3: step 7 of the episode of seed 12`.
+        seconds: that it was waited for.
         stack: where it stands, a line an entry.
     """
     shown = "\n".join(stack.rstrip().splitlines()[:_LINES])
     return (
-        f"{what} has not ended after {env_timeout():g} seconds; it stands here:\n{shown}",
+        f"{what} has not ended after {seconds:g} seconds; it stands here:\n{shown}",
         f"Mend the environment, or give it longer: set the variable {VARIABLE} to more seconds. The same command of a"
         " training goes on from the last checkpoint.",
     )
@@ -75,9 +76,10 @@ class Limited:
         free = signal.getsignal(signal.SIGALRM) in (signal.SIG_DFL, signal.SIG_IGN)
         if not free or threading.current_thread() is not threading.main_thread():
             return
+        self._seconds = env_timeout()
+        part = self._seconds / PARTS
         self._seen, self._parts = self._progress(), 0
         self._before = signal.signal(signal.SIGALRM, self._part)
-        part = env_timeout() / PARTS
         signal.setitimer(signal.ITIMER_REAL, part, part)
 
     def __exit__(
@@ -92,4 +94,4 @@ class Limited:
         self._parts = self._parts + 1 if now == self._seen else 0
         self._seen = now
         if self._parts >= PARTS:
-            raise UserError(*hanging(self._what(), "".join(traceback.format_stack(frame, _FRAMES))))
+            raise UserError(*hanging(self._what(), self._seconds, "".join(traceback.format_stack(frame, _FRAMES))))

@@ -25,6 +25,9 @@ from mfql.tasks import Registered, Task
 # The keys that lead to each part of a Dict of observations, and its size.
 Layout = list[tuple[list[str], int]] | None
 
+# Larger bounds of actions are those of a type of numbers, and say nothing of actions.
+_LARGEST_BOUND = 1e9
+
 # Under which keys environments tell of success.
 _SUCCESS = ("success", "is_success")
 
@@ -325,5 +328,12 @@ def _bounded_actions(space: spaces.Space, where: str) -> spaces.Box:
         raise UserError(
             f"{where} has the actions {space}, and actions must lie between finite bounds",
             "Wrap it with bounds (gymnasium.wrappers.RescaleAction, ClipAction), and register that one.",
+        )
+    if max(np.abs(space.low).max(), np.abs(space.high).max()) > _LARGEST_BOUND:
+        raise UserError(
+            f"{where} has the actions {space}: bounds beyond {_LARGEST_BOUND:g} mean nothing, and [-1, 1] stands for"
+            " them",
+            "Wrap it (gymnasium.wrappers.TransformAction) so that its action_space has the bounds of its actions, and"
+            " register that one.",
         )
     return space

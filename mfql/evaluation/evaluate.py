@@ -13,8 +13,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from mfql.envs.isolated import reset_env
+from mfql.envs.patience import Limited
 from mfql.envs.pixels import NO_RENDERER, choose_renderer
-from mfql.errors import UserError
+from mfql.envs.trial import named
+from mfql.errors import UserError, warn
 from mfql.evaluation.film import require_format, write_film
 from mfql.evaluation.policy import Policy, load_policy
 from mfql.evaluation.rollout import SCORING, episode_key, run_episodes, start_seed
@@ -131,15 +133,23 @@ def film(policy: Policy, video: Path | None, strip: Path | None = None, progress
 def _frames(policy: Policy, bar: tqdm) -> np.ndarray:
     """Frames `[T, H, W, 3]` of one episode."""
     env = policy.make_env(render=True)
+    frames: list[np.ndarray] = []
+    what = f"the film of {policy.description['task']}"
     try:
-        observation, _ = reset_env(env, 0)
-        frames: list[np.ndarray] = []
-        ended = False
-        while not ended and len(frames) < _MOST_FRAMES:
-            frames.append(_render(env))
-            bar.update()
-            observation, _, terminated, truncated, _ = env.step(policy(observation))
-            ended = terminated or truncated
+        with Limited(lambda: f"{what}: step {len(frames)} of the episode of seed 0", lambda: len(frames)):
+            observation, _ = reset_env(env, 0)
+            ended = False
+            while not ended and len(frames) < _MOST_FRAMES and np.isfinite(observation).all():
+                frames.append(_render(env))
+                bar.update()
+                try:
+                    observation, _, terminated, truncated, _ = env.step(policy(observation))
+                except UserError:
+                    raise
+                except Exception as error:  # Whatever the environment's own code raises.
+                    warn(f"{what} ends at step {len(frames)}: {named(error)}")
+                    break
+                ended = terminated or truncated
     finally:
         env.close()
     return np.stack(frames)

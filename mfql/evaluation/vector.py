@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from mfql.envs.isolated import Isolated, reset_env
-from mfql.envs.patience import PARTS, Limited, env_timeout, hanging
+from mfql.envs.patience import DEFAULT, PARTS, Limited, env_timeout, hanging
 from mfql.envs.registered import RegisteredEnv
 from mfql.envs.trial import named
 from mfql.errors import UserError
@@ -436,8 +436,12 @@ class _Worker:
         return answer
 
     def _wait(self) -> None:
-        """Wait for an answer, as long as one environment after the other is done; all of them are made in one."""
-        part = self._timeout / PARTS * (1 if self.arrays else len(self._indices))
+        """Wait for an answer, as long as one environment after the other is done; all of them are made in one.
+
+        A process that begins imports packages, which takes its time whatever a step may take.
+        """
+        limit = self._timeout if self.arrays else max(self._timeout, DEFAULT) * len(self._indices)
+        part = limit / PARTS
         seen, parts = self._progress(), 0
         while parts < PARTS:
             if self._answers.poll(1000.0 * min(part, 86400.0)):
@@ -446,7 +450,7 @@ class _Worker:
             parts = parts + 1 if now == seen else 0
             seen = now
         what = _present(self.arrays, self._indices, self._task) if self.arrays else f"making the {self.name}"
-        raise WorkerHangs(*hanging(f"{what} (process {self.process.pid}, ended now)", self._where()))
+        raise WorkerHangs(*hanging(f"{what} (process {self.process.pid}, ended now)", limit, self._where()))
 
     def _progress(self) -> int:
         return int(self.arrays["turns"][self._indices.start : self._indices.stop].sum()) if self.arrays else 0

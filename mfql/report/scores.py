@@ -29,6 +29,7 @@ Where the score is a plain return, 0 may be better than all others, and the wors
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -77,7 +78,7 @@ _SCHEMA: dict[str, Any] = {
     | {"starts_from": {"enum": [None, "offline", "pretrain"]}, "stopped_at": {"type": ["integer", "null"]}},
     "if": {"properties": {"status": {"const": "diverged"}}},
     "then": {"required": ["diverged_at"], "properties": {"diverged_at": _COUNT}},
-    "else": {"properties": {"score": {"type": "number"}, "evaluations": {"minItems": 1}}},
+    "else": {"properties": {"evaluations": {"minItems": 1}}},
 }
 _VALIDATOR = jsonschema.Draft202012Validator(_SCHEMA)
 
@@ -97,7 +98,7 @@ def collect(files: Iterable[str | Path], partial: bool = False) -> pd.DataFrame:
 
     Raises:
         UserError: no file is given; one is absent, is no JSON, lacks a value, or says another run than its folder; or
-            runs of one method, task and stage cannot be averaged, unless partial.
+            runs of one method, task and stage cannot be averaged, or one has no finite score, unless partial.
     """
     runs: dict[Path, dict[str, Any]] = {}
     for file in files:
@@ -106,6 +107,8 @@ def collect(files: Iterable[str | Path], partial: bool = False) -> pd.DataFrame:
         start = _start_of(path, runs[path])
         if start is not None and start not in runs:
             runs[start] = _read(start)
+    for lost in _without_score(runs, partial):
+        del runs[lost]
     if not runs:
         raise UserError("no evaluation.json was given", "Train a run first, or give the files that exist.")
     manifests = {path: _manifest(path, run) for path, run in runs.items()}
@@ -160,6 +163,30 @@ def _read(path: Path) -> dict[str, Any]:
     if _folder(path).parts[-4:] != folder:
         raise UserError(f"{path} says that it is the run {'/'.join(folder)}", f"It belongs elsewhere. {remedy}")
     return run
+
+
+def _without_score(runs: Mapping[Path, dict[str, Any]], partial: bool) -> list[Path]:
+    """Finished runs without a finite score: earlier versions took an environment's numbers as they came.
+
+    Raises:
+        UserError: there are some, unless partial. To leave them out of an average would reward a method for failing.
+    """
+    lost = [path for path, run in runs.items() if run["status"] != "diverged" and not _is_finite(run["score"])]
+    names = ", ".join(map(_run_name, lost))
+    if lost and not partial:
+        raise UserError(
+            f"the score of {names} is no finite number: its environment gave some in an evaluation that are not, which"
+            " earlier versions did not look at",
+            f"Remove {_folder(lost[0]) / 'run'}{' and that of the others' if len(lost) > 1 else ''}, and launch again:"
+            " trained anew, episodes that break count as failed. Or report the other runs alone (--partial).",
+        )
+    if lost:
+        print(f"Left out, without a finite score: {names}", file=sys.stderr)
+    return lost
+
+
+def _is_finite(score: float | None) -> bool:
+    return score is not None and math.isfinite(score)
 
 
 def _manifest(path: Path, run: dict[str, Any]) -> dict[str, Any] | None:

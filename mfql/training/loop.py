@@ -136,6 +136,12 @@ class Trainer:
 
     def _memory(self, rows: Transitions, capacity: int) -> Memory:
         needed = self.agent.extra_fields
+        if needed and rows.fragmented():
+            raise UserError(
+                f"{self.runs[0].method} learns from {' and '.join(needed)}, and the rows of {self.dataset.name} are in"
+                " no order of time, so that nobody knows what followed them",
+                "Write them in the order of their episodes, or train a method that learns from single transitions.",
+            )
         stored = tuple(name for name in needed if name != NEXT_ROW_ACTIONS)
         share = self.agent.online_share if self.online else None
         replay_rows = self.settings.replay_rows if self.online else 0

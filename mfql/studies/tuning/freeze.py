@@ -21,6 +21,7 @@ from mfql.experiment.tuning import COLUMNS, TUNED, Point, published_columns, tun
 from mfql.files import read_yaml, write_whole
 from mfql.methods import table_keys
 from mfql.studies.tuning.choose import write_proposal
+from mfql.tables import read_rows
 from mfql.tasks import Task, load_tasks, with_extensions
 
 EVIDENCE = "tuned.yaml"
@@ -88,6 +89,11 @@ def freeze(proposal: Path, config_dir: Path = Path("config"), dry_run: bool = Fa
                 continue
             rows[taker.name] = _cells(entry["chosen"], _source(name, entry, published), published)
     before = table.read_bytes().decode()  # read_text would change the ends of lines
+    if _columns(before) != read_rows(table, _REMEDY)[0]:
+        raise UserError(
+            f"{table} is a table as spreadsheets save one, in which no cell is written",
+            "Save it as CSV with commas, in UTF-8 without a byte-order mark.",
+        )
     after = _edited(before, rows)
     if not dry_run and after != before:
         frozen = {name: {"frozen": date.today(), **entry} for name, entry in entries.items() if entry["chosen"]}
@@ -161,10 +167,13 @@ def _cells(chosen: Point, source: str, published: set[str]) -> dict[str, str]:
     return {column: str(chosen[column]) for column in COLUMNS if column not in published} | {"settings_source": source}
 
 
+def _columns(table: str) -> list[str]:
+    return next(csv.reader([table.partition("\n")[0]]))
+
+
 def _edited(table: str, rows: Mapping[str, dict[str, str]]) -> str:
     """The table's text with some cells changed; a row without a change keeps its text."""
-    lines = io.StringIO(table, newline="").readlines()
-    columns = next(csv.reader(lines[:1]))
+    lines, columns = io.StringIO(table, newline="").readlines(), _columns(table)
     for index, line in enumerate(lines[1:], start=1):
         row = dict(zip(columns, next(csv.reader([line]), []), strict=False))
         changes = rows.get(row.get("task", ""), {})

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import os
 import subprocess
 import sys
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
+import pytest
 
+from mfql.suites import load
+from mfql.tasks import find_task
 from tests.support.forbidden import FAILING_DISK, NO_LOCKS, forbidden, open_for_writing, preloaded
 from tests.support.inputs.lab import Lab, Said, given
 
@@ -15,6 +25,359 @@ from tests.support.inputs.lab import Lab, Said, given
 def _(lab: Lab) -> Said:
     arrays = lab.point()
     return lab.describe_npz(arrays | {"qpos": np.zeros((len(arrays["rewards"]), 3))})
+
+
+@given("rewards as a column `[N, 1]`")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    return lab.describe_npz(arrays | {"rewards": arrays["rewards"][:, None]})
+
+
+@given("actions that are whole numbers")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    return lab.describe_npz(arrays | {"actions": np.zeros(arrays["actions"].shape, np.int64)})
+
+
+@given("an array of Python's objects")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    return lab.describe_npz(arrays | {"observations": arrays["observations"].astype(object)})
+
+
+@given("masks below 0")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    return lab.describe_npz(arrays | {"masks": 1.0 - 2.0 * arrays["terminals"]})
+
+
+@given("masks that are the opposite of what is meant")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    return lab.describe_npz(arrays | {"masks": 1.0 - arrays["masks"]})
+
+
+@given("masks between 0 and 1")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    return lab.describe_npz(arrays | {"masks": 0.9 * arrays["masks"]})
+
+
+@given("an observation that has one value alone, where the environment shows others")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    arrays["observations"][:, 3] = 0.5
+    return lab.describe_npz(arrays)
+
+
+@given("a file without its last row")
+def _(lab: Lab) -> Said:
+    return lab.describe_npz({name: values[:-1] for name, values in lab.point().items()})
+
+
+@given("every row ends its trajectory")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    return lab.describe_npz(arrays | {"terminals": np.ones(len(arrays["terminals"]))})
+
+
+@given("complex numbers")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    return lab.describe_npz(arrays | {"rewards": arrays["rewards"].astype(complex)})
+
+
+@given("terminals of 0 and 255")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    return lab.describe_npz(arrays | {"terminals": arrays["terminals"] * np.uint8(255)})
+
+
+@given("terminals of 0, 1 and 2")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    terminals = arrays["terminals"].astype(int)
+    terminals[np.flatnonzero(terminals)[::2]] = 2
+    return lab.describe_npz(arrays | {"terminals": terminals})
+
+
+@given("terminals of 1 and -1")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    return lab.describe_npz(arrays | {"terminals": 2 * arrays["terminals"].astype(int) - 1})
+
+
+@given("values of float16")
+def _(lab: Lab) -> Said:
+    return lab.describe_npz({name: values.astype(np.float16) for name, values in lab.point().items()})
+
+
+@given("observations of bool")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    return lab.describe_npz(arrays | {"observations": arrays["observations"] > 0})
+
+
+@given("a file without rows")
+def _(lab: Lab) -> Said:
+    return lab.describe_npz({name: values[:0] for name, values in lab.point().items()})
+
+
+@given("a validation file without rows")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    np.savez(lab.folder / "data" / "case-val.npz", **{name: values[:0] for name, values in arrays.items()})
+    return lab.describe_npz(arrays)
+
+
+@given("one row")
+def _(lab: Lab) -> Said:
+    return lab.describe_npz({name: values[-1:] for name, values in lab.point().items()})
+
+
+@given("one episode")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    first, last = np.flatnonzero(arrays["terminals"])[:2]
+    return lab.describe_npz({name: values[first + 1 : last + 1] for name, values in arrays.items()})
+
+
+@given("an .npz file with an array twice")
+def _(lab: Lab) -> Said:
+    arrays, path = lab.point(), lab.folder / "data" / "case.npz"
+    np.savez(path, **arrays)
+    again = io.BytesIO()
+    np.save(again, np.full(len(arrays["rewards"]), -7.0))
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("rewards.npy", again.getvalue())
+    return lab.describe("data/case.npz")
+
+
+@given("numbers that float32 has not")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    arrays["rewards"] = arrays["rewards"].astype(np.float64)
+    arrays["rewards"][5] = 1e39
+    return lab.describe_npz(arrays)
+
+
+@given("observations out of the environment's bounds")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    arrays["observations"][::50, 1] += 7.0
+    return lab.describe_npz(arrays)
+
+
+@given("rewards of the other sign")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    return lab.describe_npz(arrays | {"rewards": arrays["rewards"] + 1.0 + np.arange(len(arrays["rewards"])) % 2})
+
+
+@given("actions of other units")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    return lab.describe_npz(arrays | {"actions": 1e-4 * arrays["actions"]})
+
+
+@given("trajectories that are longer than an episode")
+def _(lab: Lab) -> Said:
+    def length(rows: np.ndarray) -> dict[str, np.ndarray]:
+        """One trajectory of a point that drifts slowly, in so many rows."""
+        place = np.linspace(-1.0, 1.0, len(rows))[:, None] * np.ones(2)
+        return {
+            "observations": np.concatenate([place, np.broadcast_to(rng.uniform(-1.0, 1.0, 2), place.shape)], axis=1),
+            "actions": np.full((len(rows), 2), 2.0 / len(rows)) * rng.uniform(0.9, 1.1, (len(rows), 2)),
+            "rewards": np.full(len(rows), -1.0),
+            "masks": np.ones(len(rows)),
+            "terminals": rows == len(rows) - 1,
+        }
+
+    rng = np.random.default_rng(0)
+    parts = [length(np.arange(101)) for _ in range(3)]
+    return lab.describe_npz({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+@given("ends of episodes that are not marked, in an .npz file")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    ends = np.flatnonzero(arrays["terminals"])[:-1]
+    arrays["terminals"][ends[::2]] = 0
+    return lab.describe_npz(arrays)
+
+
+@given("actions whose bounds are those of a type of numbers")
+def _(lab: Lab) -> Said:
+    largest = "Box(float(np.finfo(np.float32).min), float(np.finfo(np.float32).max), (2,), np.float32)"
+    text = (lab.folder / "point.py").read_text(encoding="utf-8").replace("Box(-0.2, 0.2, (2,), np.float32)", largest)
+    (lab.folder / "endless.py").write_text(
+        text.replace("mylab/Point-v0", "mylab/Endless-v0").replace("point:", "endless:")
+    )
+    lab.row("case,endless:mylab/Endless-v0,data/point.npz,success")
+    return lab.mfql("data", "describe", "case", "--out", lab.folder / "described")
+
+
+# --- HDF5 -------------------------------------------------------------------------------------------------------------
+
+
+def _with_next(lab: Lab) -> dict[str, np.ndarray]:
+    """The transitions of the point, each with its next observation, as D4RL's qlearning_dataset has them."""
+    steps = lab.point_hdf5()
+    kept = np.flatnonzero(~steps["timeouts"][:-1])
+    rows = {name: steps[name][kept] for name in ("observations", "actions", "rewards", "terminals")}
+    return rows | {"next_observations": steps["observations"][kept + 1]}
+
+
+@given("D4RL's layout, compressed and in chunks, with flags of float and groups that nobody reads")
+def _(lab: Lab) -> Said:
+    steps = lab.point_hdf5()
+    steps |= {name: steps[name].astype(np.float32) for name in ("terminals", "timeouts")}
+    steps |= {"infos/goal": np.zeros((len(steps["rewards"]), 2))}
+    return lab.describe_hdf5(steps, compression="gzip", chunks=True)
+
+
+@given("a saved `qlearning_dataset`: next_observations, no timeouts")
+def _(lab: Lab) -> Said:
+    return lab.describe_hdf5(_with_next(lab))
+
+
+@given("a replay buffer in random order, with next_observations")
+def _(lab: Lab) -> Said:
+    rows = _with_next(lab)
+    order = np.random.default_rng(0).permutation(len(rows["rewards"]))
+    shuffled = {name: values[order] for name, values in rows.items()}
+    said = lab.describe_hdf5(shuffled | {"timeouts": np.zeros(len(order), bool)})
+    found = load(find_task("case"), lab.folder / "described")
+    np.testing.assert_array_equal(found.next_observations, shuffled["next_observations"].astype(np.float32))
+    return said
+
+
+@given("the same for a method that learns from returns")
+def _(lab: Lab) -> Said:
+    rows = _with_next(lab)
+    order = np.random.default_rng(0).permutation(len(rows["rewards"]))
+    lab.describe_hdf5({name: values[order] for name, values in rows.items()})
+    (lab.folder / "methods" / "small.yaml").write_text("inherits: rebrac\noffline_steps: 10\nbatch_size: 8\n")
+    folders = ("--data", lab.folder / "described", "--results", lab.folder / "results")
+    said = lab.mfql("train", "--method", "small", "--task", "case", "--seeds", "0", "--stage", "offline", *folders)
+    return Said(said.status, said.text[said.text.index("small learns") :])  # After the note of the case before.
+
+
+@given("next_observations and timeouts that agree")
+def _(lab: Lab) -> Said:
+    steps = lab.point_hdf5()
+    return lab.describe_hdf5(steps | {"next_observations": np.roll(steps["observations"], -1, axis=0)})
+
+
+@given("half of the time-outs unmarked")
+def _(lab: Lab) -> Said:
+    steps = lab.point_hdf5()
+    steps["timeouts"][np.flatnonzero(steps["timeouts"])[::2]] = False
+    return lab.describe_hdf5(steps)
+
+
+@given("no time-out marked, of episodes that all end so")
+def _(lab: Lab) -> Said:
+    rng = np.random.default_rng(0)
+    steps = {"observations": [], "actions": [], "rewards": []}
+    for _ in range(30):
+        place, goal = rng.uniform(-1.0, 1.0, (2, 2))
+        actions = rng.uniform(-0.01, 0.01, (40, 2))
+        seen = place + np.cumsum(actions, axis=0) - actions
+        steps["observations"].append(np.concatenate([seen, np.broadcast_to(goal, seen.shape)], axis=1))
+        steps["actions"].append(actions)
+        steps["rewards"].append(np.full(40, -1.0))
+    ends = np.zeros(1200, bool)
+    return lab.describe_hdf5(
+        {name: np.concatenate(parts) for name, parts in steps.items()} | {"terminals": ends, "timeouts": ends}
+    )
+
+
+@given("terminals that are NaN")
+def _(lab: Lab) -> Said:
+    steps = lab.point_hdf5()
+    terminals = steps["terminals"].astype(float)
+    terminals[3] = np.nan
+    return lab.describe_hdf5(steps | {"terminals": terminals})
+
+
+@given("an infinite reward")
+def _(lab: Lab) -> Said:
+    steps = lab.point_hdf5()
+    steps["rewards"][5] = np.inf
+    return lab.describe_hdf5(steps)
+
+
+@given("terminals that are timeouts, too")
+def _(lab: Lab) -> Said:
+    steps = lab.point_hdf5()
+    return lab.describe_hdf5(steps | {"timeouts": steps["timeouts"] | steps["terminals"]})
+
+
+@given("one transition")
+def _(lab: Lab) -> Said:
+    return lab.describe_hdf5({name: values[:2] for name, values in lab.point_hdf5().items()})
+
+
+@given("D4RL's layout without timeouts")
+def _(lab: Lab) -> Said:
+    steps = lab.point_hdf5()
+    return lab.describe_hdf5({name: values for name, values in steps.items() if name != "timeouts"})
+
+
+@given("d3rlpy's layout, version 1: `episode_terminals`, no `timeouts`")
+def _(lab: Lab) -> Said:
+    steps = lab.point_hdf5()
+    steps["episode_terminals"] = (steps["terminals"] | steps.pop("timeouts")).astype(np.float32)
+    said = lab.describe_hdf5(steps | {"discrete_action": np.array(False), "version": np.array(b"1.0")})
+    assert "2447 transitions, 200 trajectories" in said.text
+    return said
+
+
+@given("d3rlpy's layout, version 2: arrays an episode")
+def _(lab: Lab) -> Said:
+    steps = lab.point_hdf5()
+    arrays: dict[str, np.ndarray] = {}
+    for i, rows in enumerate(np.split(np.arange(len(steps["rewards"])), np.flatnonzero(steps["timeouts"])[:-1] + 1)):
+        terminated = bool(steps["terminals"][rows].any())
+        rows = rows[:-1] if terminated else rows
+        arrays[f"observations_{i}"], arrays[f"actions_{i}"] = steps["observations"][rows], steps["actions"][rows]
+        arrays[f"rewards_{i}"], arrays[f"terminated_{i}"] = steps["rewards"][rows][:, None], np.array(terminated)
+    told = {"columns": np.array([b"observations"]), "num_episodes": np.array(i + 1), "version": np.array(b"2.1")}
+    said = lab.describe_hdf5(arrays | told)
+    assert "2447 transitions, 200 trajectories" in said.text
+    return said
+
+
+def _demonstrations(keys: Mapping[str, slice]) -> dict[str, np.ndarray]:
+    """robomimic's layout: two drives to a goal, whose observations are these parts of the point's."""
+    rng, arrays = np.random.default_rng(0), {}
+    for i in range(2):
+        actions = rng.uniform(-0.1, 0.1, (6, 2))
+        place = np.cumsum(actions, axis=0) - actions
+        goal = np.broadcast_to(place[-1] + actions[-1], place.shape)
+        seen = np.concatenate([place, goal + 0.01 * i], axis=1)
+        arrays |= {f"data/demo_{i}/obs/{key}": seen[:, part] for key, part in keys.items()}
+        arrays |= {f"data/demo_{i}/actions": actions, f"data/demo_{i}/rewards": np.array([-1.0] * 5 + [0.0])}
+        arrays[f"data/demo_{i}/dones"] = np.arange(6) == 5
+    return arrays
+
+
+@given("robomimic's layout, its observations one array")
+def _(lab: Lab) -> Said:
+    said = lab.describe_hdf5(_demonstrations({"state": slice(4)}))
+    assert "12 transitions, 2 trajectories" in said.text
+    return said
+
+
+@given("robomimic's layout with filter keys")
+def _(lab: Lab) -> Said:
+    return lab.describe_hdf5(_demonstrations({"state": slice(4)}) | {"mask/train": np.array([b"demo_0"])})
+
+
+@given("robomimic's layout, its observations several arrays, for an environment that shows one")
+def _(lab: Lab) -> Said:
+    return lab.describe_hdf5(_demonstrations({"place": slice(2), "goal": slice(2, 4)}))
 
 
 # --- what cannot be opened now ---------------------------------------------------------------------------------------
@@ -82,3 +445,43 @@ def _(lab: Lab) -> Said:
     with forbidden(lab.folder / "data"):
         said = lab.describe("data/point.npz")
     return _untouched(lab, said)
+
+
+def _minari(lab: Lab) -> Path:
+    """A Minari dataset of the lab's environment; its file of steps."""
+    import gymnasium
+    import minari
+    from minari.data_collector import EpisodeBuffer
+
+    with patch.object(sys, "path", [*sys.path, str(lab.folder)]):
+        env = gymnasium.make("point:mylab/Point-v0")
+    rng = np.random.default_rng(0)
+    episode = EpisodeBuffer(
+        observations=list(rng.uniform(-1.0, 1.0, (7, 4))),
+        actions=list(rng.uniform(-0.2, 0.2, (6, 2)).astype(np.float32)),
+        rewards=[-1.0] * 6,
+        terminations=[False] * 6,
+        truncations=[False] * 5 + [True],
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Of what a dataset may say of itself and this one does not.
+        minari.create_dataset_from_buffers("held/point-v0", [episode], env=env)
+    return Path(os.environ["MINARI_DATASETS_PATH"], "held", "point-v0", "data", "main_data.hdf5")
+
+
+@given("a Minari dataset in HDF5 on a file system without locks")
+def _(lab: Lab) -> Said:
+    _minari(lab)
+    return lab.describe("minari:held/point-v0", lab.apart, **preloaded(lab.folder, NO_LOCKS))
+
+
+@given("a Minari dataset in HDF5 that a notebook has open for writing")
+def _(lab: Lab) -> Said:
+    with open_for_writing(_minari(lab)):
+        return lab.describe("minari:held/point-v0")
+
+
+@given("a Minari dataset in HDF5 that the user may not read")
+def _(lab: Lab) -> Said:
+    with forbidden(_minari(lab)):
+        return lab.describe("minari:held/point-v0")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from mfql.cli import main
@@ -108,6 +109,18 @@ class Lab:
         """What `mfql data describe` says of these arrays as the dataset of the point."""
         np.savez(self.folder / "data" / "case.npz", **arrays)  # type: ignore[arg-type]
         return self.describe("data/case.npz")
+
+    def describe_hdf5(self, arrays: Mapping[str, np.ndarray], **storage: object) -> Said:
+        """The same of an HDF5 file; `/` in a name makes groups, and the rest is how h5py stores them."""
+        with h5py.File(self.folder / "data" / "case.hdf5", "w") as file:
+            for name, values in arrays.items():
+                file.create_dataset(name, data=values, **(storage if np.ndim(values) else {}))
+        return self.describe("data/case.hdf5")
+
+    def point_hdf5(self) -> dict[str, np.ndarray]:
+        """The arrays of `data/point.hdf5`."""
+        with h5py.File(self.folder / "data" / "point.hdf5") as file:
+            return {name: values[()] for name, values in file.items()}
 
 
 Case = Callable[[Lab], Said]

@@ -71,6 +71,12 @@ def _(lab: Lab) -> Said:
     return _table(lab, _named(TABLE).replace(",10,", ",30_000,").replace(",", ";").replace("30_000", "30,000"))
 
 
+@given("a column that stands twice in a task table")
+def _(lab: Lab) -> Said:
+    header, row = _named(TABLE).split()
+    return _table(lab, f"{header},alpha\n{row},3\n")
+
+
 @given("a task table in Windows' cp1252")
 def _(lab: Lab) -> Said:
     return _table(lab, TABLE.encode("cp1252"))

@@ -1,0 +1,149 @@
+"""Minari's datasets: every episode is counted, and its observations flattened as the task's environment does."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from mfql.data.opening import content_of
+from mfql.data.own_rows import ROWS
+from mfql.data.transitions import Transitions
+from mfql.data.values import listed, real_numbers
+from mfql.envs.registered import flat_observations
+from mfql.errors import UserError, note
+from mfql.files import read_json, there
+from mfql.tasks import minari_folder
+
+# What Minari's own package needs to read each of its formats.
+_EXTRA = {"hdf5": "hdf5", "arrow": "arrow", "parquet": "arrow"}
+_OF_ANOTHER = (
+    "Check that env_id is the environment that it was recorded in, or a wrapper of it, and that the dataset is whole."
+)
+
+
+def read_minari(data: str, env: Any) -> Transitions:
+    """The transitions of a dataset, as `minari:ID` names it.
+
+    Args:
+        data: the name.
+        env: the task's environment.
+
+    Raises:
+        UserError: it is absent, cannot be read, or an episode has not one observation more than steps.
+    """
+    dataset = _opened(data)
+    told = read_json(minari_folder(data) / "data" / "metadata.json").get("observation_space")
+    recorded = _in_order(dataset.observation_space, json.loads(told) if told else None)
+    space = _flattened(data, recorded, env)
+    steps = [int(of["total_steps"]) for of in dataset.storage.get_episode_metadata(dataset.episode_indices)]
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in (*ROWS, "next_observations")}
+    short = []
+    try:
+        for number, episode in enumerate(dataset.iterate_episodes()):
+            seen = real_numbers(flat_observations(episode.observations, space), f"{data}: observations", _OF_ANOTHER)
+            # In Arrow's format the last step of an episode without its last observation is not even read.
+            count = steps[number]
+            if len(seen) == count and count:
+                short.append(number)
+                continue
+            _refuse_counts(data, number, count, seen, episode)
+            parts["observations"].append(seen[:-1])
+            parts["next_observations"].append(seen[1:])
+            parts["actions"].append(np.asarray(episode.actions).reshape(count, -1))
+            parts["rewards"].append(np.asarray(episode.rewards).reshape(-1))
+            parts["masks"].append(1.0 - np.asarray(episode.terminations, np.float32).reshape(-1))
+            parts["terminals"].append(np.arange(count) == count - 1)
+        _refuse_short(data, short, len(steps))
+        kept = [i for i, rewards in enumerate(parts["rewards"]) if len(rewards)]
+        if not kept:
+            raise UserError(f"{data} has no transition", "Record some episodes.")
+        return Transitions(**{name: np.concatenate([values[i] for i in kept]) for name, values in parts.items()})
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise UserError(
+            f"{data} cannot be read as a dataset of the task's environment: {error!r}", _OF_ANOTHER
+        ) from error
+
+
+def _opened(data: str) -> Any:
+    name, folder = data.removeprefix("minari:"), minari_folder(data)
+    about = folder / "data" / "metadata.json"
+    if not there(about):
+        raise UserError(
+            f"{about} does not exist",
+            f"Fetch it with `minari download {name}`, or set MINARI_DATASETS_PATH to the folder that has it.",
+        )
+    form = str(read_json(about).get("data_format", "hdf5"))
+    needs = f"pip install 'minari[{_EXTRA.get(form, form)}]>=0.5.4,<0.6', or in this project's folder -e '.[minari]'."
+    try:
+        import minari
+    except ImportError as error:
+        raise UserError(f"{data} needs the package minari: {error}", needs) from error
+    try:
+        with content_of(folder, "is no dataset of Minari's", "Fetch or record it again."):
+            return minari.load_dataset(name)
+    except (ImportError, AssertionError, TypeError) as error:
+        raise UserError(f"{data} is in Minari's format {form}, and cannot be opened: {error}", needs) from error
+
+
+def _in_order(space: spaces.Space, told: Any) -> spaces.Space:
+    """A recorded space with its keys as they were written; Minari reads them in the order of the alphabet."""
+    if not isinstance(space, spaces.Dict) or not isinstance(told, dict):
+        return space
+    parts = told.get("subspaces") or dict.fromkeys(space.spaces)
+    return spaces.Dict([(key, _in_order(space.spaces[key], part)) for key, part in parts.items()])
+
+
+def _flattened(data: str, recorded: spaces.Space, env: Any) -> spaces.Space:
+    """The space by whose keys and order the recorded observations are flattened.
+
+    That is the one which the environment's own wrapper flattens, where it has one; else the recorded one, in the order
+    in which Gymnasium's FlattenObservation would.
+
+    Raises:
+        UserError: the environment flattens keys that were not recorded.
+    """
+    if not isinstance(recorded, spaces.Dict):
+        return recorded
+    below = env.env.env  # Of Isolated and RegisteredEnv.
+    while not isinstance(below.observation_space, spaces.Dict) and isinstance(below, gymnasium.Wrapper):
+        below = below.env
+    own = below.observation_space
+    if not isinstance(own, spaces.Dict):
+        if spaces.flatdim(recorded) == env.observation_space.shape[0]:
+            note(f"{data}: recorded as a Dict, read as one vector of {', '.join(recorded.spaces)}, in this order")
+        return recorded
+    missing = [key for key in own.spaces if key not in recorded.spaces]
+    if missing:
+        raise UserError(
+            f"{data}: its observations have no {', '.join(missing)}, which the environment's have; they are"
+            f" {', '.join(recorded.spaces)}",
+            _OF_ANOTHER,
+        )
+    return own
+
+
+def _refuse_counts(data: str, number: int, steps: int, seen: np.ndarray, episode: Any) -> None:
+    counts = {name: len(getattr(episode, name)) for name in ("rewards", "terminations", "actions")}
+    wrong = {name: count for name, count in counts.items() if count != steps}
+    if len(seen) != steps + 1 or wrong:
+        counts["observations"] = len(seen)
+        raise UserError(
+            f"{data}: episode {number} says {steps} steps, and has"
+            f" {' and '.join(f'{count} {name}' for name, count in sorted(counts.items()))}",
+            "Record it anew, with one observation more than steps.",
+        )
+
+
+def _refuse_short(data: str, short: list[int], episodes: int) -> None:
+    if short:
+        which = "each episode has" if len(short) == episodes else f"the episodes {listed(np.array(short))} have"
+        raise UserError(
+            f"{data}: {which} as many observations as steps ({len(short)} of {episodes} episodes): what followed the"
+            " last step was not recorded",
+            "Record it anew with the last observation, as minari.DataCollector does, or leave the last step out of each"
+            " of them.",
+        )

@@ -1,0 +1,240 @@
+"""Whether a dataset of one's own can be what it says: against itself, and against an episode of its environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mfql.data.constant import is_constant
+from mfql.data.transitions import Transitions
+from mfql.data.values import listed
+from mfql.envs.trial import Trial
+from mfql.errors import UserError, warn
+
+# So many marked ends say what a step across an end is like; so many unmarked ones are no accident of a simulator.
+_FEWEST_ENDS, _FEWEST_JUMPS = 10, 3
+# Where more steps than this share are as large as those across ends, size tells nothing.
+_MOST_JUMPS = 0.1
+# How many starts of episodes a step is compared with.
+_STARTS = 300
+# A step at the limit stands out if it is so many times as large as the largest hundredth of the others.
+_STANDS_OUT = 1.5
+# A step counts at most as so many usual ones in a dimension, so that one dimension does not decide.
+_CAP = 1e3
+# Squares of larger numbers are not what they say.
+_LARGEST = 1e100
+# Rows at a time; what is usual is taken from as many.
+_BLOCK = 1 << 16
+# A dimension that moves in fewer steps than that is constant within episodes, as a goal is; one that moves in more, and
+# in fewer than half of them, is of events, such as contacts, whose size says nothing.
+_RARELY = 0.05
+# A random episode of so many steps says what an environment pays.
+_FEWEST_REWARDS = 20
+# Actions that take a smaller share of their bounds than this are in other units.
+_LEAST_SHARE = 1e-3
+
+_MARK = (
+    "Mark the last row of every episode: timeouts in HDF5, terminals in .npz. Or, if these are steps of the"
+    " environment, write the array next_observations [N, D], which is then believed."
+)
+
+
+def refuse_unmarked_ends(observations: np.ndarray, ends: np.ndarray, limit: int, where: str) -> None:
+    """Refuse a file some of whose episodes run into the next, so that their last step ends where the next began.
+
+    Such a step is as large as the steps across the ends that are marked, and ends where episodes begin; the episode is
+    often longer than its environment lets it be.
+
+    Args:
+        observations: [N, D], in consecutive rows.
+        ends: [N] bool, the rows whose next row is of another episode.
+        limit: the steps after which the environment ends an episode.
+        where: the file.
+
+    Raises:
+        UserError: names the rows.
+    """
+    across = ends[:-1]
+    if not np.abs(observations, dtype=np.float64).max(initial=0.0) < _LARGEST:
+        return  # Refused for its values.
+    size = _step_sizes(observations, across)
+    if size is None:
+        return
+    found = _like_ends(observations, across, size)
+    if len(found) >= _FEWEST_JUMPS:
+        raise UserError(
+            f"{where}: at least {len(found)} steps are as large as those across the {int(across.sum())} marked ends of"
+            f" episodes, and end where episodes begin: unmarked ends, at the rows {listed(found)}",
+            _MARK,
+        )
+    found = _at_the_limit(ends, size, limit)
+    if len(found):
+        raise UserError(
+            f"{where}: {len(found)} episodes are longer than the {limit} steps that their environment has, and the step"
+            f" after these is one of the largest of all: unmarked ends, at the rows {listed(found)}",
+            _MARK,
+        )
+
+
+def warn_of_long_episodes(rows: Transitions, limit: int, where: str) -> None:
+    """Say which trajectories have more steps than an episode of the environment; data may be recorded under others."""
+    lengths = np.diff(np.flatnonzero(rows.terminals > 0), prepend=-1)
+    if (lengths > limit).any():
+        warn(
+            f"{where}: {int((lengths > limit).sum())} of {len(lengths)} trajectories are longer than the {limit} steps"
+            f" after which the environment ends an episode, the longest has {lengths.max()}",
+            "Where they were not recorded under another limit, ends of episodes are unmarked: mark them.",
+        )
+
+
+def warn_against_trial(rows: Transitions, actions: np.ndarray, trial: Trial, env: Any, where: str) -> None:
+    """Say what of a dataset is not as its environment has it.
+
+    Args:
+        rows: as the file has them.
+        actions: [N, A], in [-1, 1].
+        trial: an episode of the environment.
+        env: the environment, whose own observation space is below its wrappers.
+        where: the file.
+    """
+    _warn_of_bounds(np.asarray(rows.observations), trial, env, where)
+    _warn_of_constants(np.asarray(rows.observations), trial, where)
+    _warn_of_rewards(rows.rewards, trial.rewards, where)
+    share = float(actions.max() - actions.min()) / 2.0 if len(actions) else 1.0
+    if len(actions) > 1 and share == 0.0:
+        warn(f"{where}: all actions are the same", "Check what wrote them.")
+    elif len(actions) > 1 and np.abs(actions).max() < _LEAST_SHARE:
+        warn(
+            f"{where}: actions take {share:.2g} of the range between the environment's bounds",
+            "Write them in the environment's units; or narrow its bounds, if they mean nothing.",
+        )
+
+
+def _warn_of_bounds(observations: np.ndarray, trial: Trial, env: Any, where: str) -> None:
+    space = env.env.env.observation_space  # Isolated and RegisteredEnv are ours, and the last says no bounds.
+    slack = 1e-4 * (1.0 + np.abs(space.low.astype(np.float64))), 1e-4 * (1.0 + np.abs(space.high.astype(np.float64)))
+
+    def outside(values: np.ndarray) -> np.ndarray:
+        return (values < space.low - slack[0]) | (values > space.high + slack[1])
+
+    # Of a dimension in which the environment itself leaves its space nothing is said.
+    faulty = outside(observations) & ~outside(trial.observations).any(axis=0)
+    if faulty.any():
+        count, dimensions = int(faulty.any(axis=1).sum()), np.flatnonzero(faulty.any(axis=0))
+        warn(
+            f"{where}: observations of {count} of {len(observations)} transitions are out of the bounds that the"
+            f" environment's observation_space says, in the dimensions {listed(dimensions)}",
+            "Check that it is the dataset of this environment, in the same order and units.",
+        )
+
+
+def _warn_of_constants(observations: np.ndarray, trial: Trial, where: str) -> None:
+    constant = is_constant(observations)
+    other = constant & ~np.isclose(trial.observations, observations[0], rtol=1e-4, atol=1e-6).all(axis=0)
+    if other.any():
+        warn(
+            f"{where}: observations have one value alone in the dimensions {listed(np.flatnonzero(other))}, and the"
+            " environment shows others",
+            "Record more episodes, or correct what wrote these dimensions.",
+        )
+
+
+def _warn_of_rewards(data: np.ndarray, tried: np.ndarray, where: str) -> None:
+    if len(tried) < _FEWEST_REWARDS:
+        return
+    found = f"{data.min():.4g} to {data.max():.4g}"
+    remedy = "Check that the environment's reward is the one that was recorded: neither shifted, scaled nor another."
+    if tried.min() == tried.max() and not np.isclose(data, tried[0], rtol=1e-3, atol=1e-6).any():
+        warn(
+            f"{where}: the environment pays {tried[0]:.4g} in each step of a random episode, and no row has that:"
+            f" rewards are {found}",
+            remedy,
+        )
+    elif (tried.max() < 0 < data.max() and data.min() >= 0) or (data.max() < 0 < tried.max() and tried.min() >= 0):
+        warn(
+            f"{where}: rewards are {found}, and the environment pays {tried.min():.4g} to {tried.max():.4g} in a random"
+            " episode, of the other sign",
+            remedy,
+        )
+
+
+def _step_sizes(observations: np.ndarray, across: np.ndarray) -> np.ndarray | None:
+    """From each row to the next, [N - 1], in usual steps of the dimensions that tell; None where none do."""
+    within = np.flatnonzero(~across)
+    if len(within) == 0:
+        return None
+    some = within[:: max(1, len(within) // _BLOCK)]
+    steps = _steps(observations, some)
+    deviation = observations[some].std(axis=0, dtype=np.float64)
+    usual, moved = np.median(steps, axis=0), (steps > 0).mean(axis=0)
+    telling = (deviation > 0) & ((usual > 0) | (moved < _RARELY))
+    if not telling.any():
+        return None
+    scale = np.maximum(usual, 1e-3 * deviation)[telling]
+    size = np.empty(len(across))
+    for start in range(0, len(size), _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, len(size)))
+        shares = np.minimum(_steps(observations, rows)[:, telling] / scale, _CAP)
+        size[rows] = np.sqrt(np.square(shares).mean(axis=1))
+    return size
+
+
+def _steps(observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return np.abs(observations[rows + 1].astype(np.float64) - observations[rows])
+
+
+def _like_ends(observations: np.ndarray, across: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """The rows whose step is like one across an end; none where steps between those and usual ones are as many."""
+    none = np.empty(0, np.int64)
+    if across.sum() < _FEWEST_ENDS:
+        return none
+    least, most = np.quantile(size[across], 0.25), 1.5 * size[across].max()
+    large = np.flatnonzero(~across & (size >= least) & (size <= most))
+    between = np.flatnonzero(~across & (size >= least / 2.0) & (size < least))
+    if len(large) == 0 or max(len(large), len(between)) > _MOST_JUMPS * len(size):
+        return none
+    begins = _Begins(observations, np.flatnonzero(across) + 1)
+    found = large[begins.near(large + 1)]
+    return found if int(begins.near(between + 1).sum()) <= len(found) else none
+
+
+class _Begins:
+    """Whether an observation is like the first ones of episodes: as near to one of them as nine in ten of these are."""
+
+    def __init__(self, observations: np.ndarray, starts: np.ndarray) -> None:
+        starts = starts[:: max(1, len(starts) // _STARTS)]
+        deviation = observations[:: max(1, len(observations) // _BLOCK)].std(axis=0, dtype=np.float64)
+        self.observations, self.varying = observations, deviation > 0
+        self.deviation = deviation[self.varying]
+        self.starts, self.begins = starts, self._scaled(starts)
+        self.within = np.quantile(self._distance(self.starts, apart=True), 0.9)
+
+    def near(self, rows: np.ndarray) -> np.ndarray:
+        """[rows] bool."""
+        return self._distance(rows) <= self.within
+
+    def _distance(self, rows: np.ndarray, apart: bool = False) -> np.ndarray:
+        found = np.empty(len(rows))
+        for i, (row, scaled) in enumerate(zip(rows, self._scaled(rows), strict=True)):
+            squares = np.square(self.begins - scaled).mean(axis=1)
+            found[i] = (np.where(self.starts == row, np.inf, squares) if apart else squares).min()
+        return found
+
+    def _scaled(self, rows: np.ndarray) -> np.ndarray:
+        return self.observations[rows][:, self.varying] / self.deviation
+
+
+def _at_the_limit(ends: np.ndarray, size: np.ndarray, limit: int) -> np.ndarray:
+    """The rows at which episodes that are too long ought to have ended, if most of their steps there stand out.
+
+    An episode has as many rows as steps, or one more for its last observation.
+    """
+    last = np.append(np.flatnonzero(ends), len(ends) - 1) if not ends[-1] else np.flatnonzero(ends)
+    first = np.append(0, last[:-1] + 1)
+    for rows in (limit, limit + 1):
+        at = np.concatenate([np.arange(a + rows - 1, b, rows) for a, b in zip(first, last, strict=True)])
+        others = np.delete(size, at)
+        if len(at) >= _FEWEST_JUMPS and np.median(size[at]) > _STANDS_OUT * np.quantile(others, 0.99):
+            return at
+    return np.empty(0, np.int64)

@@ -1,0 +1,388 @@
+"""Environments that break: numbers that are not finite, errors, steps that never end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from mfql.cli import main
+from mfql.envs.patience import VARIABLE, Limited, env_timeout
+from mfql.errors import UserError
+from mfql.evaluation.rollout import Episodes, run_episodes
+from mfql.evaluation.vector import EnvPool
+from mfql.extensions import extend
+from mfql.settings import Settings
+from mfql.training.memory import Memory, Normaliser
+from mfql.training.online import Environments
+from mfql.training.rewards import OnlineRewards
+from tests.support.inputs.lab import TINY
+from tests.support.training_runs import MINIATURE, ROOT
+
+CPU = torch.device("cpu")
+HOW = ("nothing", "observation", "large", "reward", "raises", "first", "sleeps", "busy", "locked")
+LIMIT = 8
+# What a step costs, and when episodes of odd seeds break; of even seeds none does.
+BRITTLE = """
+import ctypes
+import time
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+
+
+class Brittle(gymnasium.Env):
+    observation_space, action_space = Box(-np.inf, np.inf, (2,), np.float64), Box(-2.0, 2.0, (1,), np.float64)
+
+    def __init__(self, how):
+        self.how, self.dead = how, False
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place, self.taken = self.np_random.uniform(size=2), 0
+        self.breaks = 3 + seed // 2 % 4 if seed % 2 else -1
+        return self.place * (np.nan if self.how == "first" and seed % 2 else 1.0), {}
+
+    def step(self, action):
+        self.taken += 1
+        self.place, reward = self.place + action, -1.0
+        seen = self.place.copy()
+        if self.dead or self.taken == self.breaks:
+            self.dead, seen, reward = getattr(self, self.how, lambda: (self.dead, seen, reward))()
+        return seen, reward, False, False, {"success": self.taken == 2}
+
+    def observation(self):
+        return False, np.full(2, np.nan), -1.0
+
+    def large(self):
+        return False, np.full(2, 1e39), -1.0
+
+    def reward(self):
+        return False, self.place, np.inf
+
+    def raises(self):
+        self.dead = True
+        raise RuntimeError("the simulator is unstable")
+
+    def sleeps(self):
+        time.sleep(600)
+
+    def busy(self):
+        while True:
+            pass
+
+    def locked(self):
+        ctypes.PyDLL(None).sleep(600)
+"""
+
+
+@pytest.fixture
+def brittle(tmp_path: Path) -> None:
+    """A task an environment that breaks in one of these ways."""
+    made = "".join(
+        f'gymnasium.register("brittle/{how}-v0", entry_point="brittle:Brittle", max_episode_steps={LIMIT},'
+        f' kwargs={{"how": "{how}"}})\n'
+        for how in HOW
+    )
+    (tmp_path / "brittle.py").write_text(BRITTLE + made)
+    rows = "".join(f"{how},brittle:brittle/{how}-v0,none.npz,success\n" for how in HOW)
+    (tmp_path / "tasks.csv").write_text(f"task,env_id,data,metric\n{rows}")
+    extend([MINIATURE, tmp_path])
+
+
+def played(how: str, workers: int) -> tuple[list[dict[str, np.ndarray]], dict[int, str]]:
+    """What a pool of six shows, step by step, of the episodes of the seeds 0 to 5 and of 10 to 15 after them."""
+    shown = []
+    with EnvPool(how, 6, workers) as pool:
+        for first in (0, 10):
+            pool.reset({index: first + index for index in range(6)})
+            running = np.ones(6, bool)
+            while running.any():
+                pool.step(np.linspace(-1, 1, 6, dtype=np.float32)[:, None], running)
+                running &= ~pool.truncated
+                names = ("observations", "rewards", "terminated", "truncated", "success", "broken")
+                shown.append({name: getattr(pool, name).copy() for name in names})
+        return shown, dict(pool.faults)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("how", ["observation", "large", "reward", "raises"])
+def test_an_episode_ends_before_the_step_that_breaks_it_and_no_other_changes(how: str, workers: int, brittle) -> None:
+    whole, none = played("nothing", 0)
+    assert none == {}
+    shown, faults = played(how, workers)
+    assert sorted(faults) == [1, 3, 5]
+    assert "(seed 11, step 4)" in faults[1]
+    cause = (
+        "RuntimeError: the simulator is unstable (" if how == "raises" else "an observation or a reward is not finite"
+    )
+    assert all(cause in fault for fault in faults.values())
+    for step in range(2 * LIMIT):
+        found, healthy = shown[step], whole[step]
+        for name, values in found.items():
+            np.testing.assert_array_equal(values[::2], healthy[name][::2])
+            assert np.isfinite(values).all()
+    for index, breaks in ((1, 3), (3, 4), (5, 5)):
+        found, before = shown[breaks - 1], whole[breaks - 2]
+        np.testing.assert_array_equal(found["observations"][index], before["observations"][index])
+        assert (found["rewards"][index], found["success"][index], found["broken"][index]) == (0.0, False, True)
+        assert (found["terminated"][index], found["truncated"][index]) == (False, True)
+        assert not any(shown[step]["broken"][index] for step in range(breaks - 1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_episode_that_begins_with_no_numbers_is_over(workers: int, brittle) -> None:
+    with EnvPool("first", 4, workers) as pool:
+        pool.reset({0: 0, 1: 1, 2: 2, 3: 3})
+        assert pool.broken.tolist() == pool.truncated.tolist() == [False, True, False, True]
+        assert (pool.observations[1] == 0.0).all()
+        assert pool.faults[3] == "the first observation is not finite (seed 3, step 0)"
+        pool.reset({3: 4})
+        assert pool.broken.tolist() == [False, True, False, False]
+        assert sorted(pool.faults) == [1]
+
+
+# --- what they count --------------------------------------------------------------------------------------------------
+
+
+class Scripted:
+    """As of `EnvPool`: environments whose episodes have these rewards; None is the step that breaks one."""
+
+    def __init__(self, rewards: list[list[float | None]], limit: int) -> None:
+        self.script, self.limit, self.faults, count = rewards, limit, {0: "it broke"}, len(rewards)
+        self.observations, self.rewards = np.zeros((count, 1), np.float32), np.zeros(count, np.float32)
+        self.terminated, self.truncated, self.broken = (np.zeros(count, bool) for _ in range(3))
+        self.success, self.taken = np.ones(count, bool), 0
+
+    def reset(self, seeds: Any) -> None:
+        self.broken[:] = [not episode for episode in self.script]
+
+    def step(self, actions: np.ndarray, mask: np.ndarray) -> None:
+        for index in np.flatnonzero(mask):
+            episode = self.script[index]
+            reward = episode[self.taken]
+            self.broken[index] = reward is None
+            self.rewards[index] = reward or 0.0
+            self.success[index] = reward is not None
+            self.truncated[index] = reward is None or self.taken == len(episode) - 1
+        self.taken += 1
+
+
+@pytest.mark.parametrize(
+    ("rewards", "returns"),
+    [
+        # A step costs 1: to break after two of five is no better than to go on to the end.
+        ([[-1, -1, None], [-1, -1, -1]], [-5, -3]),
+        ([[-1, -1, None], [-1] * 5], [-5, -5]),
+        ([[-1, -1, None], [None]], [-5, -5]),
+        # Rewards are above 0: what a simulator gave before it broke is worth nothing.
+        ([[9000, None], [1, 1, 1, 1, 1]], [0, 5]),
+        ([[9000, None], [-7, 1]], [-6, -6]),
+        # It broke at once, and nothing is known of rewards.
+        ([[], [2, 2]], [0, 4]),
+    ],
+)
+def test_a_broken_episode_counts_as_failed_and_gains_nothing(rewards: list, returns: list[float]) -> None:
+    seeds, pool = [0], Scripted(rewards, limit=5)
+    found = run_episodes(lambda observations, _: observations, None, pool, seeds, 2, "test", CPU)
+    np.testing.assert_allclose(found.returns, [returns])
+    broken = [not episode or episode[-1] is None for episode in rewards]
+    assert found.broken.tolist() == [broken]
+    assert found.success.tolist() == [[float(not one) for one in broken]]
+    assert found.lengths.tolist() == [[5.0 if one else float(len(of)) for one, of in zip(broken, rewards, strict=True)]]
+    assert found.summary(0)["broken"] == sum(broken)
+
+
+def test_a_seed_knows_nothing_of_what_another_broke() -> None:
+    pool = Scripted([[-1, None], [-1, -1], [-1, -1], [-1, -1]], limit=2)
+    found = run_episodes(lambda observations, _: observations, None, pool, [0, 1], 2, "test", CPU)
+    assert "broken" not in found.summary(1)
+    assert found.summary(0) == {"success": 50.0, "return": -2.0, "length": 2.0, "broken": 1}
+
+
+def test_it_is_said_once_an_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
+    zeros = np.zeros((1, 3))
+    Episodes(zeros, zeros, zeros, zeros > 0).say_broken("task", {})
+    assert capsys.readouterr().err == ""
+    Episodes(zeros, zeros, zeros, np.array([[True, False, True]])).say_broken("task", {2: "later", 0: "why"})
+    assert "2 of 3 episodes of task broke, and count as failed; the first: why" in capsys.readouterr().err
+
+
+# --- online -----------------------------------------------------------------------------------------------------------
+
+
+def environments(pool: EnvPool, steps: int) -> Environments:
+    """Two seeds whose action is what they see."""
+    fields = {name: np.zeros((1, 2), np.float32) for name in ("observations", "next_observations")}
+    fields |= {"actions": np.zeros((1, 1), np.float32)}
+    fields |= {name: np.zeros(1, np.float32) for name in ("rewards", "masks", "mc_returns")}
+    actor = SimpleNamespace(
+        agent=SimpleNamespace(explore_draw=lambda: None), explore=lambda seen, noise: np.tanh(seen[..., :1])
+    )
+    memory, settings = Memory(fields, 2, steps, None, CPU), Settings(offline_steps=1, online_steps=1, discount=0.9)
+    normaliser = Normaliser(np.zeros(2, np.float32), np.ones(2, np.float32))
+    return Environments(pool, [0, 1], actor, memory, normaliser, 0.9, OnlineRewards(settings, 2), CPU)
+
+
+def collected(how: str, steps: int, interrupted: int | None = None) -> tuple[dict[str, np.ndarray], list[int]]:
+    """The rows of online steps; an interruption goes on from what was saved, in a pool of its own."""
+    with EnvPool(how, 2, 0) as pool:
+        first = environments(pool, steps)
+        first.start()
+        for step in range(steps if interrupted is None else interrupted):
+            first.act(step)
+            first.finish(step)
+        if interrupted is None:
+            return {name: values.numpy() for name, values in first.memory.tail.items()}, first.broken
+    with EnvPool(how, 2, 0) as pool:
+        second = environments(pool, steps)
+        for row in range(2):
+            second.memory.restore(row, 0, first.memory.tail_rows(row, 0, interrupted))
+            second.restore(row, first.saved(row))
+        second.start()
+        for step in range(interrupted, steps):
+            second.act(step)
+            second.finish(step)
+        return {name: values.numpy() for name, values in second.memory.tail.items()}, second.broken
+
+
+@pytest.mark.parametrize("how", ["observation", "large", "reward", "raises", "first"])
+def test_what_broke_an_online_episode_has_no_row(how: str, brittle, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = 120
+    rows, broken = collected(how, steps)
+    assert min(broken) > 3
+    assert "online episodes of seed 0 broke, the last: " in capsys.readouterr().err
+    assert all(np.isfinite(values).all() for values in rows.values())
+    assert (rows["rewards"] == -1.0).all()
+    moved = rows["next_observations"] - rows["observations"]
+    np.testing.assert_allclose(moved, np.repeat(2.0 * rows["actions"], 2, axis=-1), atol=1e-4)
+    follows = (rows["next_observations"][:, :-1] == rows["observations"][:, 1:]).all(-1)
+    begun, whole = 1 + (~follows).sum(axis=1), steps // LIMIT
+    assert (begun == whole if how == "first" else begun > whole + 3).all()
+    np.testing.assert_allclose(rows["mc_returns"], -10.0, rtol=1e-4)  # a cut episode goes on as it was
+    again, counted = collected(how, steps, interrupted=53)
+    assert counted == broken
+    for name, values in rows.items():
+        np.testing.assert_array_equal(again[name], values)
+
+
+def test_an_environment_that_breaks_whatever_is_done_ends_the_run(monkeypatch: pytest.MonkeyPatch, brittle) -> None:
+    with EnvPool("first", 2, 0) as pool:
+        found = environments(pool, 4)
+        monkeypatch.setattr(found, "_seed_of", lambda row: 7)
+        with pytest.raises(UserError, match="100 online episodes of seed 0 in a row broke in their first step"):
+            found.start()
+
+
+# --- steps that never end ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two seconds for a step."""
+    monkeypatch.setenv(VARIABLE, "2")
+    return
+
+
+@pytest.mark.parametrize(("how", "workers"), [("sleeps", 0), ("busy", 2), ("locked", 2)])
+def test_a_step_that_never_ends_is_an_error_with_its_line(how: str, workers: int, brittle, impatient) -> None:
+    with EnvPool(how, 4, workers) as pool:
+        processes = [psutil.Process(worker.process.pid) for worker in pool._workers]
+        pool.reset({0: 0, 1: 2, 2: 4, 3: 1})
+        still, every = np.zeros((4, 1), np.float32), np.ones(4, bool)
+        for _ in range(2):
+            pool.step(still, every)
+        with pytest.raises(UserError) as caught:
+            pool.step(still, every)
+    said = str(caught.value)
+    assert f"{how}: environment 3: step 3 of the episode of seed 1" in said
+    assert "has not ended after 2 seconds" in said
+    assert f"in {how}" in said
+    assert VARIABLE in said
+    assert not any(process.is_running() for process in processes)
+
+
+def test_who_waits_long_for_several_environments_waits_for_each(brittle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn of several may take longer than a step, as long as they move."""
+    monkeypatch.setenv(VARIABLE, "0.3")
+    done = [0]
+
+    def slowly() -> int:
+        done[0] += 1
+        return done[0]
+
+    with Limited(lambda: "this", slowly):
+        time.sleep(1.0)
+    assert done[0] > 3
+
+
+@pytest.mark.parametrize(("said", "seconds"), [("", 600.0), ("20", 20.0), ("0.5", 0.5), ("inf", 30 * 86400.0)])
+def test_how_long_is_waited(said: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, said)
+    assert env_timeout() == seconds
+
+
+@pytest.mark.parametrize("said", ["ten", "0", "-1", "nan"])
+def test_no_time_at_all_is_refused(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, said)
+    with pytest.raises(UserError, match=f"{VARIABLE} is '{said}'"):
+        env_timeout()
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_the_evaluation_in_which_an_environment_hung(
+    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Trials have small seeds, evaluations large ones."""
+    folder = tmp_path / "mylab"
+    shutil.copytree(lab / "mylab", folder)
+    (folder / "methods" / "tiny.yaml").write_text(TINY)
+    (folder / "stuck.py").write_text(
+        "import os, time, gymnasium\nfrom point import Point\n\n\nclass Stuck(Point):\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        if seed > 1000 and 'STUCK' in os.environ:\n            time.sleep(600)\n"
+        "        return super().reset(seed=seed)\n\n\n"
+        "gymnasium.register('stuck/Stuck-v0', entry_point='stuck:Stuck', max_episode_steps=40)\n"
+    )
+    (folder / "tasks.csv").write_text(
+        "task,env_id,data,metric\nstuck,stuck:stuck/Stuck-v0,data/point.npz,success\n"
+        "point,point:mylab/Point-v0,data/point.npz,success\n"
+    )
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv(VARIABLE, "2")
+
+    def train(task: str) -> int:
+        where = ("--data", str(tmp_path), "--results", str(tmp_path / "results"), "--workers", "1", "--threads", "1")
+        run = ("--method", "tiny", "--task", task, "--stage", "offline", "--seeds", "0", "--device", "cpu")
+        return main(["--extension", str(folder), "train", *run, *where])
+
+    monkeypatch.setenv("STUCK", "1")
+    assert train("stuck") == 2
+    said = capfd.readouterr().err
+    assert "stuck: environment 0: reset(seed=" in said
+    assert "stuck.py" in said
+    run = tmp_path / "results" / "runs" / "tiny" / "stuck" / "seed0" / "offline"
+    assert "has not ended after 2 seconds" in json.loads((run / "failure.json").read_text())["error"]
+    assert [path.name for path in (run / "run" / "checkpoint").glob("step-*")] == ["step-000000030.pt"]
+    monkeypatch.delenv("STUCK")
+    assert train("stuck") == 0
+    assert train("point") == 0
+    found, undisturbed = (
+        json.loads((run.parents[2] / task / "seed0" / "offline" / "evaluation.json").read_text())
+        for task in ("stuck", "point")
+    )
+    assert found["evaluations"] == undisturbed["evaluations"]
+    assert "broken" not in json.dumps(found)
