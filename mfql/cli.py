@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from mfql.errors import UserError, print_in_any_locale, unknown
+from mfql.experiment.cli import CONFIG_DIR
 from mfql.extensions import extend
 from mfql.files import expanded
+from mfql.settings import STAGES
 
 # What a job that was asked to end exits with: the same command continues it (sysexits' EX_TEMPFAIL).
 EXIT_CONTINUE = 75
@@ -63,8 +65,70 @@ def _nobody_reads() -> bool:
     return ended
 
 
+class _Help(argparse.HelpFormatter):
+    """Says the default of an option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        said = action.help or ""
+        no_default = action.default in (None, False, argparse.SUPPRESS) or action.default == []
+        return said if no_default or "default" in said else f"{said}; default: %(default)s"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Suggests what a mistyped command, option or choice was meant to be; without a command it prints its help."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": _Help, **options})
+
+    def add_subparsers(self, **options: Any) -> Any:
+        self.set_defaults(func=lambda _: self.print_help())
+        return super().add_subparsers(**{**options, "required": False})
+
+    def _mistyped(self, words: list[str]) -> str | None:
+        """The first word that can be no option of this command; those of its subcommands are theirs to look at."""
+        if any(isinstance(action, argparse._SubParsersAction) for action in self._actions):
+            return None
+        for word in words:
+            option = word.partition("=")[0]
+            action = self._option_string_actions.get(option)
+            if word == "--" or (action and action.nargs == argparse.REMAINDER):
+                return None
+            if re.match("--[a-z]", option) and not any(one.startswith(option) for one in self._option_string_actions):
+                return option
+        return None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        given = self._mistyped(sys.argv[1:] if args is None else list(args))
+        if given is not None:  # Before anything else is found missing.
+            self.error(str(unknown("option", given, self._option_string_actions)))
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            given = next((word for word in rest if word.startswith("-")), None)
+            if given is None:
+                self.error(f"{rest[0]!r} is an argument too many")
+            self.error(str(unknown("option", given.partition("=")[0], self._option_string_actions)))
+        return found, rest
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            is_command = isinstance(action, argparse._SubParsersAction)
+            kind = "command" if is_command else f"value of {'/'.join(action.option_strings) or action.dest}"
+            self.error(str(unknown(kind, str(value), [str(choice) for choice in action.choices])))
+
+
+class _PrintVersion(argparse.Action):
+    """Print the installed version, and end."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"mfql {version('mfql')}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mfql", description="One-step MeanFlow Q-learning, from dataset to report.")
+    parser = _Parser(prog="mfql", description="One-step MeanFlow Q-learning, from dataset to report.")
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the installed version")
     parser.add_argument(
         "--extension",
         type=Path,
@@ -76,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--print-completion", action=_PrintCompletion, choices=["bash", "zsh", "tcsh"], help="a shell's completion"
     )
-    commands = parser.add_subparsers(title="stages", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="stages", metavar="COMMAND")
     _add_data(commands)
     _add_train(commands)
     _add_evaluate(commands)
@@ -84,12 +148,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_import_released(commands)
     _add_parity(commands)
     _add_plan(commands)
+    from mfql.experiment import cli as experiment
     from mfql.operations import cli as operations
     from mfql.report import cli as report
     from mfql.studies.ablation import cli as ablation
     from mfql.studies.claims import cli as claims
     from mfql.studies.toy import cli as toy
 
+    experiment.add_commands(commands)
     ablation.add_commands(commands)
     claims.add_commands(commands)
     operations.add_commands(commands)
@@ -123,18 +189,21 @@ def _complete_paths(parser: argparse.ArgumentParser) -> None:
                 _complete_paths(command)
 
 
+_CORES, _ALL_CORES = os.cpu_count() or 1, "default: this machine's cores"
+
+
 def _add_data(commands: argparse._SubParsersAction) -> None:
-    data = commands.add_parser("data", help="make or fetch a dataset").add_subparsers(required=True, metavar="ACTION")
+    data = commands.add_parser("data", help="make or fetch a dataset").add_subparsers(metavar="ACTION")
     generate = data.add_parser("generate", help="collect a dataset with OGBench's scripted oracles")
     generate.add_argument("dataset", help="such as pointmaze-medium-navigate-v0")
-    generate.add_argument("--out", type=Path, required=True, metavar="DIR")
-    generate.add_argument("--episodes", type=_count(1), help="default: the official number")
-    generate.add_argument("--seed", type=_count(0), default=0)
-    generate.add_argument("--workers", type=_count(1), default=os.cpu_count() or 1)
+    generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the files and their description")
+    generate.add_argument("--episodes", type=_count(1), help="of the training file; default: the official number")
+    generate.add_argument("--seed", type=_count(0), default=0, help="of the oracles and the environment")
+    generate.add_argument("--workers", type=_count(1), default=_CORES, help=f"processes; {_ALL_CORES}")
     generate.set_defaults(func=_generate)
     fetch = data.add_parser("fetch", help="bring a published dataset")
     fetch.add_argument("dataset", help="such as antmaze-large-navigate-v0")
-    fetch.add_argument("--out", type=Path, required=True, metavar="DIR")
+    fetch.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the files and their description")
     sources = fetch.add_mutually_exclusive_group()
     sources.add_argument("--from", type=Path, dest="local", metavar="DIR", help="a folder that has the files")
     sources.add_argument("--mirror", metavar="URL", help="the address of such a folder; default: the published one")
@@ -157,14 +226,14 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
         metavar="DIR",
         help="has a fetched or generated dataset; gets its .json, as of one of your own, which stays in place",
     )
-    describe.add_argument("--config-dir", type=Path, default=Path("config"))
+    describe.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     describe.set_defaults(func=_describe)
     replay = data.add_parser("replay", help="compare one step of the simulator with a dataset's")
     replay.add_argument("task", help="of OGBench or D4RL, such as pen-human-v1")
     replay.add_argument("--data", type=Path, default=Path("data"), help="folder of the dataset")
     replay.add_argument("--rows", type=_count(1), default=1000, help="steps, spread evenly over the file")
-    replay.add_argument("--out", type=Path, metavar="FILE.json")
-    replay.add_argument("--config-dir", type=Path, default=Path("config"))
+    replay.add_argument("--out", type=Path, metavar="FILE.json", help="gets what was found, which is printed too")
+    replay.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     replay.set_defaults(func=_replay)
     table = data.add_parser("replay-table", help="gather replays into one table")
     table.add_argument("files", nargs="+", type=Path, metavar="FILE.json", help="what `mfql data replay --out` wrote")
@@ -178,7 +247,8 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
 def _generate(options: argparse.Namespace) -> None:
     from mfql.data.generate import generate
 
-    generate(options.dataset, options.out, episodes=options.episodes, seed=options.seed, workers=options.workers)
+    path = generate(options.dataset, options.out, episodes=options.episodes, seed=options.seed, workers=options.workers)
+    _say_dataset(path, options.dataset)
 
 
 def _fetch(options: argparse.Namespace) -> None:
@@ -192,16 +262,33 @@ def _fetch(options: argparse.Namespace) -> None:
     if options.dataset not in known and (options.dataset in known_tasks() or not re.search(r"-v\d+$", options.dataset)):
         raise unknown("dataset", options.dataset, known, others={"task": known_tasks()})
     source = {"lock": options.lock or LOCK, "mirror": options.mirror, "local": options.local}
-    suite_of(options.dataset).fetch(options.dataset, options.out, **source)
+    suite = suite_of(options.dataset)
+    suite.fetch(options.dataset, options.out, **source)
+    _say_dataset(suite.paths(options.out, options.dataset)["train"], options.dataset)
+
+
+def _say_dataset(train: Path, dataset: str) -> None:
+    """What lies where, as `data/NAME.json` has it, which is written last."""
+    from mfql.data.paths import description_path
+    from mfql.files import read_json
+
+    path = description_path(train.parent, dataset)
+    rows = read_json(path).get("rows", {})
+    counted = ", ".join(f"{count:,} rows in {split}" for split, count in rows.items())
+    print(
+        f"{dataset}: {counted or train.name}\nWritten: {train.parent}, {path.name} among it, which describes the rest"
+    )
 
 
 def _describe(options: argparse.Namespace) -> None:
+    from mfql.data.paths import description_path
     from mfql.data.transitions import summary
     from mfql.suites import suite_of
     from mfql.tasks import find_task, task_name
 
     task = find_task(task_name(options.task, options.config_dir), options.config_dir)
     print(summary(suite_of(task.name).describe(task, options.out)))
+    print(f"Written: {description_path(options.out, task.dataset)}")
 
 
 def _replay(options: argparse.Namespace) -> None:
@@ -215,34 +302,38 @@ def _replay(options: argparse.Namespace) -> None:
     print(table(result))
     if options.out is not None:
         write_json(options.out, result)
+        print(f"Written: {options.out}")
 
 
 def _replay_table(options: argparse.Namespace) -> None:
     from mfql.report.replays import write
 
     write(options.files, options.out, options.command)
+    print(f"Written: {options.out}, and a panel of the report beside it")
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
     train = commands.add_parser("train", help="train seeds of one method, task and stage; continues what was killed")
-    train.add_argument("--method", required=True)
-    train.add_argument("--task", required=True)
-    train.add_argument("--stage", required=True)
-    train.add_argument("--seeds", type=_count(0), nargs="+", required=True)
+    train.add_argument("--method", required=True, help="such as mfql or mfql+alpha=300: `mfql list methods`")
+    train.add_argument("--task", required=True, help="such as cube-double-play-singletask-task2-v0: `mfql list tasks`")
+    train.add_argument("--stage", required=True, choices=STAGES, help="pretrain is the offline part before online")
+    train.add_argument("--seeds", type=_count(0), nargs="+", required=True, help="trained together, such as 0 1 2")
     train.add_argument("--data", type=Path, default=Path("data"), help="folder of the dataset")
-    train.add_argument("--results", type=Path, default=Path("results"))
-    train.add_argument("--config-dir", type=Path, default=Path("config"))
-    train.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    train.add_argument("--threads", type=_count(1), default=os.cpu_count() or 1)
-    train.add_argument("--workers", type=_count(0), default=os.cpu_count() or 1, help="environment processes")
+    train.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="gets the runs, in runs/")
+    train.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
+    train.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one")
+    train.add_argument("--threads", type=_count(1), default=_CORES, help=f"of the updates on a processor; {_ALL_CORES}")
+    train.add_argument(
+        "--workers", type=_count(0), default=_CORES, help=f"environment processes, 0 for none; {_ALL_CORES}"
+    )
     train.add_argument(
         "--compile", choices=["auto", "on", "off"], default="auto", help="the update; auto: where that repays itself"
     )
-    train.add_argument("--checkpoint-seconds", type=float, default=300.0)
+    train.add_argument("--checkpoint-seconds", type=float, default=300.0, help="between two checkpoints")
     train.add_argument(
         "--wait", action="store_true", help="for another process that trains one of these runs, and take its result"
     )
-    train.add_argument("--no-progress", action="store_true")
+    train.add_argument("--no-progress", action="store_true", help="no bar; what was done is said all the same")
     train.add_argument("--allow-cpu", action="store_true", help="go on without a GPU however long it takes")
     train.set_defaults(func=_train)
 
@@ -298,11 +389,19 @@ def _train_job(options: argparse.Namespace) -> int:
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate = commands.add_parser("evaluate", help="score a finished run's policy anew")
     evaluate.add_argument("run", type=Path, help="such as results/runs/METHOD/TASK/seed0/offline")
-    evaluate.add_argument("--episodes", type=_count(1), default=50)  # as `Policy.begin` takes it
-    evaluate.add_argument("--out", type=Path, required=True, metavar="FILE.json")
-    evaluate.add_argument("--video", type=Path, metavar="FILE.gif", help="film one episode")
+    evaluate.add_argument("--episodes", type=_count(1), default=50, help="how many")  # as `Policy.begin` takes it
+    evaluate.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="gets means and each episode")
+    evaluate.add_argument(
+        "--video",
+        type=Path,
+        metavar="FILE",
+        help="film one episode: .gif, .webp or .png; with imageio-ffmpeg .mp4, .webm, ...",
+    )
     evaluate.add_argument("--strip", type=Path, metavar="FILE.png", help="a few frames of that episode in one picture")
-    evaluate.add_argument("--workers", type=_count(0), default=os.cpu_count() or 1)
+    evaluate.add_argument(
+        "--workers", type=_count(0), default=_CORES, help=f"environment processes, 0 for none; {_ALL_CORES}"
+    )
+    evaluate.add_argument("--no-progress", action="store_true", help="no bar")
     evaluate.set_defaults(func=_evaluate)
 
 
@@ -310,23 +409,26 @@ def _evaluate(options: argparse.Namespace) -> None:
     from mfql.evaluation.evaluate import evaluate
     from mfql.experiment.find import existing_run
 
-    evaluate(existing_run(options.run), options.episodes, options.out, options.video, options.workers, options.strip)
+    run, progress = existing_run(options.run), not options.no_progress
+    found = evaluate(run, options.episodes, options.out, options.video, options.workers, options.strip, progress)
+    units = {"success": " %", "return": "", "length": " steps"}
+    scores = ", ".join(f"{name} {found[name]:.4g}{unit}" for name, unit in units.items() if found[name] is not None)
+    written = ", ".join(str(path) for path in (options.out, options.video, options.strip) if path is not None)
+    print(f"{run}: {scores} over {options.episodes} episodes\nWritten: {written}")
 
 
 def _add_tune(commands: argparse._SubParsersAction) -> None:
-    tune = commands.add_parser("tune", help="choose settings from a grid's runs").add_subparsers(
-        required=True, metavar="ACTION"
-    )
+    tune = commands.add_parser("tune", help="choose settings from a grid's runs").add_subparsers(metavar="ACTION")
     choose = tune.add_parser("choose", help="propose the best point for each task", fromfile_prefix_chars="@")
     choose.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="an evaluation.json, or @LIST, which names one a line"
     )
-    choose.add_argument("--out", type=Path, required=True, metavar="FILE.yaml")
-    choose.add_argument("--config-dir", type=Path, default=Path("config"))
+    choose.add_argument("--out", type=Path, required=True, metavar="FILE.yaml", help="gets the proposal")
+    choose.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     choose.set_defaults(func=_choose)
     freeze = tune.add_parser("freeze", help="carry a reviewed proposal into the task table")
     freeze.add_argument("proposal", type=Path, help="of `mfql tune choose`")
-    freeze.add_argument("--config-dir", type=Path, default=Path("config"))
+    freeze.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     freeze.add_argument("--dry-run", action="store_true", help="print the changes and write nothing")
     freeze.set_defaults(func=_freeze)
 
@@ -351,12 +453,12 @@ def _add_import_released(commands: argparse._SubParsersAction) -> None:
     released = commands.add_parser("import-released", help="make a policy of a checkpoint of the authors' code")
     released.add_argument("file", type=Path, help="such as params_1000000.pkl; nothing of it is run")
     released.add_argument("--method", default="mfql-released", help="whose settings it was trained with")
-    released.add_argument("--task", required=True)
-    released.add_argument("--stage", default="offline")
-    released.add_argument("--seed", type=_count(0), default=0)
+    released.add_argument("--task", required=True, help="that it was trained on")
+    released.add_argument("--stage", default="offline", choices=STAGES, help="whose settings it was trained with")
+    released.add_argument("--seed", type=_count(0), default=0, help="that the policy says it is of")
     released.add_argument("--data", type=Path, default=Path("data"), help="folder of the task's dataset")
-    released.add_argument("--config-dir", type=Path, default=Path("config"))
-    released.add_argument("--out", type=Path, required=True, metavar="DIR")
+    released.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
+    released.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the policy")
     released.set_defaults(func=_import_released)
 
 
@@ -384,7 +486,7 @@ _FIXTURES = [Path("tests/data/reference.npz"), Path("tests/data/baselines.npz")]
 def _add_parity(commands: argparse._SubParsersAction) -> None:
     parity = commands.add_parser("parity", help="compare the methods with fixtures of released code's numbers")
     parity.add_argument("files", metavar="FILE", type=Path, nargs="*", default=_FIXTURES, help="default: all of them")
-    parity.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu")
+    parity.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu", help="that ours is computed on")
     parity.add_argument(
         "--precision",
         choices=["float32", "tf32", "bf16"],

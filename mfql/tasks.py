@@ -424,7 +424,8 @@ def _unknown_task(kind: str, name: str, known: Collection[str], config_dir: str 
         "method": method_names(config_dir),
     }
     own = {other: names for other, names in others.items() if other not in kind}
-    where = ", ".join(map(str, [Path(config_dir) / TASKS, *files(TASKS)]))
+    tables = ", ".join(map(str, [Path(config_dir) / TASKS, *files(TASKS)]))
+    where = tables if files(TASKS) else f"{tables}, and no extension is named (--extension DIR)"
     return unknown(kind, default_task(name) or name, known, where, own)
 
 

@@ -77,6 +77,9 @@ def fetch(
     if local is not None:
         local = Path(expanded(local, "the folder that has the files"))
         _refuse_generated(local, dataset)
+        for path, url in files.items():
+            if not there(path):
+                _find(local, path.name, url)  # Before a folder is made for it.
     with locked(Path(folder) / f".{dataset}.fetch"):
         ours = _is_ours(description_path(folder, dataset))
         for path, url in files.items():

@@ -28,6 +28,8 @@ from mfql.tasks import Task
 
 # By how much of its range an action may exceed its bounds: rounding.
 _TOLERANCE = 1e-4
+# Of which share of the steps it is odd that the task ends with them.
+_MOST_ENDED = 0.5
 # A dimension of observations needs this many steps of float32 between its least and its greatest value, and varies by
 # this many of float64 if it varies at all.
 _FEWEST_STEPS, _ROUNDINGS = 64, 64
@@ -202,6 +204,11 @@ def _check_odd(rows: Transitions, where: str) -> None:
         warn(
             f"{where}: actions are whole numbers ({rows.actions.dtype}), and the environment's are continuous",
             "Check that they are no indices of actions, and were not rounded.",
+        )
+    if (ended := float((rows.masks == 0).mean())) > _MOST_ENDED and len(rows) > 1:
+        warn(
+            f"{where}: masks of {ended:.0%} of the transitions are 0, as if the task ended with each",
+            "Check that they, or the terminals that they come from, are not the opposite of what is meant.",
         )
     if len(rows) == 1:
         warn(f"{where} has one transition alone", "Check that it is the whole file.")

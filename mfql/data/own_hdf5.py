@@ -51,6 +51,8 @@ def _read_d4rl(path: Path, env: Any, limit: int, names: frozenset[str]) -> Trans
         if after is not None:
             note(f"{path}: next_observations are those of the rows that follow; a row that timed out is left out")
         return _consecutive_rows(path, steps, limit)
+    if "timeouts" in steps:
+        note(f"{path}: next_observations are used, since they are not those of the rows that follow")
     rows = {name: steps[name] for name in ("observations", "actions", "rewards")}
     masks = 1.0 - steps["terminals"].astype(np.float32)
     return with_next_observations(Transitions(**rows, masks=masks, terminals=ends, next_observations=after), str(path))

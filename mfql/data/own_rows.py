@@ -44,7 +44,7 @@ def with_next_observations(rows: Transitions, where: str) -> Transitions:
     found = replace(rows, terminals=ends)
     if found.fragmented():
         note(
-            f"{where}: next_observations are used; the rows are in no order of time, so that methods that need returns"
+            f"{where}: the rows are in no order of time, so that methods that need returns"
             " or the actions that follow cannot be trained on it"
         )
     return found

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as imageio
 import numpy as np
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from mfql.envs.isolated import reset_env
 from mfql.envs.patience import Limited
 from mfql.envs.pixels import NO_RENDERER, choose_renderer
 from mfql.envs.trial import named
 from mfql.errors import UserError, warn
+from mfql.evaluation.film import require_format, write_film
 from mfql.evaluation.policy import Policy, load_policy
 from mfql.evaluation.rollout import SCORING, episode_key, run_episodes, start_seed
 from mfql.evaluation.usage import suite_used
 from mfql.evaluation.vector import EnvPool
 from mfql.files import write_json, write_whole
 
-# Filmed frames a second, and the longest film.
-_FRAMES_PER_SECOND = 30
+# The longest film.
 _MOST_FRAMES = 600
 # Frames of a strip, and their height in pixels.
 _STRIP_FRAMES, _STRIP_HEIGHT = 8, 160
 
 
 def evaluate(
-    run: Path, episodes: int, out: Path, video: Path | None, workers: int, strip: Path | None = None
+    run: Path,
+    episodes: int,
+    out: Path,
+    video: Path | None,
+    workers: int,
+    strip: Path | None = None,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Score a policy and write what was found.
 
@@ -40,20 +47,29 @@ def evaluate(
         run: the folder of a finished run.
         episodes: how many.
         out: JSON file with the means and every episode's result.
-        video: GIF file of one episode, or None.
+        video: file of one episode's film, in the format that its name says, or None.
         workers: environment processes.
         strip: PNG file of a few frames of that episode side by side, or None.
+        progress: show a bar of the episodes' steps, and one of the film's frames, on a terminal.
 
     Raises:
-        UserError: no policy in the folder, or no off-screen rendering for the video or the strip.
+        UserError: the video's name says no format of films, the folder has no policy, or there is no off-screen
+            rendering for the video or the strip.
     """
+    if video is not None:
+        require_format(video)
     if video is not None or strip is not None:
         choose_renderer()
     policy = load_policy(run)
     description = policy.description
-    with EnvPool(description, episodes, workers) as pool:
+    with EnvPool(description, episodes, workers) as pool, _bar(progress, "evaluation", "step", description) as bar:
+
+        def act(*given: Any) -> Any:
+            bar.update()
+            return policy.actor(*given)
+
         found = run_episodes(
-            policy.actor,
+            act,
             policy.actor.agent.act_draw(),
             pool,
             [description["seed"]],
@@ -75,25 +91,33 @@ def evaluate(
         },
     }
     if video is not None or strip is not None:
-        film(policy, video, strip)
+        film(policy, video, strip, progress)
     write_json(out, result)
     return result
 
 
-def film(policy: Policy, video: Path | None, strip: Path | None = None) -> None:
-    """Film one episode as an animated GIF, and show frames of it in one picture.
+def _bar(progress: bool, what: str, unit: str, description: Mapping[str, Any]) -> tqdm:
+    """A bar of the steps of episodes, which end at the time limit at the latest; none where nobody looks."""
+    total = description.get("environment", {}).get("time_limit")
+    return tqdm(total=total, desc=what, unit=unit, leave=False, disable=None if progress else True)
+
+
+def film(policy: Policy, video: Path | None, strip: Path | None = None, progress: bool = False) -> None:
+    """Film one episode, and show frames of it in one picture.
 
     Args:
         policy: acts.
-        video: the GIF file, or None.
+        video: the film's file, in the format that its name says, or None.
         strip: the PNG file: frames in equal steps from the episode's first to its last, side by side; or None.
+        progress: show a bar of the frames on a terminal.
 
     Raises:
         UserError: this machine cannot render off-screen.
     """
-    frames = _frames(policy)
+    with _bar(progress, "film", "frame", policy.description) as bar:
+        frames = _frames(policy, bar)
     if video is not None:
-        _write(video, imageio.imwrite("<bytes>", frames, extension=".gif", fps=_FRAMES_PER_SECOND, loop=0))
+        write_film(video, frames)
     if strip is not None:
         chosen = np.linspace(0, len(frames) - 1, min(_STRIP_FRAMES, len(frames))).round().astype(int)
         width = round(frames.shape[2] * _STRIP_HEIGHT / frames.shape[1])
@@ -102,15 +126,11 @@ def film(policy: Policy, video: Path | None, strip: Path | None = None) -> None:
         picture = Image.fromarray(np.hstack(small)).quantize(128)
         content = BytesIO()
         picture.save(content, "png", optimize=True)
-        _write(strip, content.getvalue())
+        with write_whole(strip, "wb") as file:
+            file.write(content.getvalue())
 
 
-def _write(path: Path, content: bytes) -> None:
-    with write_whole(path, "wb") as file:
-        file.write(content)
-
-
-def _frames(policy: Policy) -> np.ndarray:
+def _frames(policy: Policy, bar: tqdm) -> np.ndarray:
     """Frames `[T, H, W, 3]` of one episode."""
     env = policy.make_env(render=True)
     frames: list[np.ndarray] = []
@@ -121,6 +141,7 @@ def _frames(policy: Policy) -> np.ndarray:
             ended = False
             while not ended and len(frames) < _MOST_FRAMES and np.isfinite(observation).all():
                 frames.append(_render(env))
+                bar.update()
                 try:
                     observation, _, terminated, truncated, _ = env.step(policy(observation))
                 except UserError:

@@ -158,13 +158,17 @@ def _own(path: Path) -> str:
 
 def _said_of(kind: type[Settings], key: str) -> str:
     """What the docstrings of a settings class and of those that it is derived from say of a setting."""
-    for cls in kind.__mro__:
-        _, _, listed = (inspect.cleandoc(vars(cls).get("__doc__") or "")).partition("Args:\n")
-        for entry in re.split(r"\n    (?=\w+: )", f"\n{listed}"):
-            entry = " ".join(entry.split("\n\n")[0].split())
-            if re.search(rf"(^|; ){key}: ", entry):  # One entry may be of two settings, and then says both.
-                return entry.removeprefix(f"{key}: ")
-    return "its class says nothing of it"
+    entries = [entry for cls in kind.__mro__ for entry in _entries(inspect.cleandoc(vars(cls).get("__doc__") or ""))]
+    # One entry may be of two settings, and then says both; or a setting is explained with the one that it belongs to.
+    named = next((entry for entry in entries if re.search(rf"(^|; |, ){key}(, \w+)*: ", entry)), None)
+    found = named or next((entry for entry in entries if f"`{key}`" in entry), "its class says nothing of it")
+    return found.removeprefix(f"{key}: ")
+
+
+def _entries(docstring: str) -> list[str]:
+    """What a docstring lists under `Args:`, each entry in one line."""
+    _, _, listed = docstring.partition("Args:\n")
+    return [" ".join(entry.split("\n\n")[0].split()) for entry in re.split(r"\n    (?=\w+(?:, \w+)*: )", f"\n{listed}")]
 
 
 def _range(own: Settings, key: str, kind: Any) -> str:

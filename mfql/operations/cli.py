@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from mfql.experiment.cli import CONFIG_DIR
+
 # The modules that do the work are imported by the functions: `mfql --help` should not wait for them.
 
 
@@ -20,7 +22,7 @@ def _add_status(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser("status", help="which runs are done, running, waiting, interrupted, failed, diverged")
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="results or folders in it: their runs only")
     parser.add_argument("--configfile", type=Path, help="the runs that it asks for, those not begun too")
-    parser.add_argument("--config-dir", type=Path, default=Path("config"))
+    parser.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     parser.add_argument("--results", type=Path, default=Path("results"), help="of the configuration's runs")
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="the folder of the workflow's logs")
     parser.add_argument("--all", action="store_true", help="a line for every job, however many")
@@ -48,7 +50,7 @@ def run_status(arguments: argparse.Namespace) -> None:
 def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("verify", help="find results that are altered, stale or of mixed origin")
     parser.add_argument("path", nargs="?", type=Path, default=Path("results"), help="a results folder, or runs in it")
-    parser.add_argument("--config-dir", type=Path, default=Path("config"))
+    parser.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     parser.add_argument("--data", type=Path, default=Path("data"), help="the folder below which datasets lie")
     parser.set_defaults(func=run_verify)
 
@@ -72,7 +74,7 @@ def _add_clean(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default=[],
         help="count only the online runs that these ask for as still to start; default: any run may be one's start",
     )
-    parser.add_argument("--config-dir", type=Path, default=Path("config"))
+    parser.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     parser.add_argument("--data", type=Path, default=Path("data"), help="the folder below which datasets lie")
     parser.add_argument("--only", nargs="+", choices=["checkpoints", "earlier-runs", "downloads"], help="default: all")
     parser.add_argument("--list", action="store_true", help="name each run and file")

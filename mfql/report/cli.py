@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from mfql.errors import UserError
+from mfql.experiment.cli import CONFIG_DIR
 
 # The modules that do the work load pandas and matplotlib, seconds that `mfql --help` should not cost: the functions
 # import them.
@@ -69,7 +70,7 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="with --partial and without --scores: scores, aggregates, verdicts and the page of its finished runs, all "
         "in one, in RESULTS/NAME/partial",
     )
-    parser.add_argument("--config-dir", type=Path, default=Path("config"))
+    parser.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     parser.add_argument("--scores", type=Path, help="the CSV of `mfql scores`")
     parser.add_argument("--aggregates", type=Path, help="the folder of `mfql aggregate`")
     parser.add_argument("--results", type=Path, default=Path("results"), help="the folder that holds runs/")

@@ -23,7 +23,7 @@ from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, acting_seconds, save_po
 from mfql.evaluation.usage import usage_of
 from mfql.experiment.run import Fate, RunFolder, describe_run, go_on_together
 from mfql.extensions import agent_file
-from mfql.files import json_text, sha256, write_json, write_whole
+from mfql.files import json_text, read_json, sha256, write_json, write_whole
 from mfql.locks import locked
 from mfql.methods import checkpoint_stage, declared_settings, raw_settings, settings_hash, settings_source
 from mfql.settings import Settings
@@ -101,11 +101,24 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wai
             _train_group(job, group, kind, settings, dataset, task, manifests, execution)
         for seed in job.seeds:
             job.run(seed).deliver()
+        for seed in job.seeds:
+            print(_said_of(job.run(seed)))
         restored = sorted(set(job.seeds) - set(missing))
         if restored:
             print(
                 f"{job.method} {job.task} {job.stage}: finished before, restored: seeds {', '.join(map(str, restored))}"
             )
+
+
+def _said_of(run: RunFolder) -> str:
+    """Where a run lies that has come to its end, and its score."""
+    result = read_json(run.trained / "evaluation.json")
+    if result["status"] == "diverged":
+        return f"{run.folder}: diverged at step {result['diverged_at']:,}"
+    score = result["score"]
+    unit = " %" if result["metric"] == "success" else ""
+    said = "without an evaluation" if score is None else f"{result['metric'].replace('_', ' ')} {score:.4g}{unit}"
+    return f"{run.folder}: finished, {said}"
 
 
 @contextmanager

@@ -6,19 +6,21 @@ import argparse
 import os
 from pathlib import Path
 
+from mfql.experiment.cli import CONFIG_DIR
+
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `ablation`; its actions set `func`, which takes the parsed arguments and may raise UserError."""
     ablation = commands.add_parser("ablation", help="design choices and open questions: what there is, and figures")
-    actions = ablation.add_subparsers(required=True, metavar="ACTION")
+    actions = ablation.add_subparsers(metavar="ACTION")
     listed = actions.add_parser("list", help="the ablations, their questions, and how many runs each has")
     listed.add_argument("--configfile", type=Path, help="laid over config.yaml, as snakemake lays it")
-    listed.add_argument("--config-dir", type=Path, default=Path("config"))
+    listed.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     listed.set_defaults(func=run_list)
     drawn = actions.add_parser("draw", help="the figure and tables of an ablation whose runs are finished")
     drawn.add_argument("plan", type=Path, help="plan.json, which the workflow writes")
     drawn.add_argument("--results", type=Path, default=Path("results"), help="the folder that holds runs/")
-    drawn.add_argument("--out", type=Path, required=True, metavar="DIR")
+    drawn.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the panel")
     drawn.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="where updates are timed")
     drawn.set_defaults(func=run_draw)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfql.errors import UserError
+from mfql.experiment.cli import CONFIG_DIR
 
 if TYPE_CHECKING:
     from mfql.studies.claims.evidence import Judged
@@ -17,27 +18,27 @@ if TYPE_CHECKING:
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `claims` and `ship`; each sets `func`, which takes the parsed arguments and may raise UserError."""
     claims = commands.add_parser("claims", help="which of the paper's claims hold here")
-    actions = claims.add_subparsers(required=True, metavar="ACTION")
+    actions = claims.add_subparsers(metavar="ACTION")
     judge = actions.add_parser("judge", help="judge the claims by a configuration's finished tables")
     judge.add_argument("folder", type=Path, help="such as results/NAME; tables that are absent are not run")
     judge.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the panel of the claims")
     judge.add_argument("--command", help="what makes it, for its readers; without it this very command")
-    judge.add_argument("--config-dir", type=Path, default=Path("config"))
+    judge.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     judge.set_defaults(func=run_judge)
     page = actions.add_parser("page", help="write the tables of docs/claims.md anew")
     page.add_argument("folder", type=Path, help="such as shipped/NAME")
-    page.add_argument("--page", type=Path, default=Path("docs/claims.md"), metavar="FILE.md")
-    page.add_argument("--config-dir", type=Path, default=Path("config"))
+    page.add_argument("--page", type=Path, default=Path("docs/claims.md"), metavar="FILE.md", help="that has them")
+    page.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     page.set_defaults(func=run_page)
     parity = actions.add_parser("parity", help="the largest errors of `mfql parity` as a table")
     parity.add_argument("files", type=Path, nargs="+", metavar="FILE", help="fixtures")
-    parity.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
+    parity.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="gets the table")
     parity.set_defaults(func=run_parity)
     ship = commands.add_parser(
         "ship", help="copy what reports and evaluation need of finished runs into a small folder"
     )
     ship.add_argument("folder", type=Path, help="of a configuration, such as results/NAME")
-    ship.add_argument("--out", type=Path, default=Path("shipped"), metavar="DIR")
+    ship.add_argument("--out", type=Path, default=Path("shipped"), metavar="DIR", help="gets the copies")
     ship.set_defaults(func=run_ship)
 
 

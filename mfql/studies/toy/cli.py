@@ -11,11 +11,11 @@ from pathlib import Path
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand `toy`; each action sets `func`, which takes the parsed arguments and may raise UserError."""
     toy = commands.add_parser("toy", help="policies without values on a 4 x 4 grid of Gaussians")
-    actions = toy.add_subparsers(required=True, metavar="ACTION")
+    actions = toy.add_subparsers(metavar="ACTION")
     train = actions.add_parser("train", help="train a method with all seeds of a size; metrics, samples, manifest")
     train.add_argument("method", help="of the configuration, such as residual or residual+policy_hidden=32")
     _add_shared(train)
-    train.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    train.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one")
     train.add_argument("--threads", type=int, default=1, help="processor cores")
     train.set_defaults(func=run_train)
     panels = actions.add_parser("panels", help="figures and tables of a study")
@@ -28,8 +28,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", required=True, help="of the configuration: reduced or paper")
-    parser.add_argument("--config", type=Path, default=Path("config/toy.yaml"), metavar="YAML")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--config", type=Path, default=Path("config/toy.yaml"), metavar="YAML", help="its configuration"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets what is made")
 
 
 def run_train(arguments: argparse.Namespace) -> None:

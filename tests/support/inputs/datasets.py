@@ -51,6 +51,12 @@ def _(lab: Lab) -> Said:
     return lab.describe_npz(arrays | {"masks": 1.0 - 2.0 * arrays["terminals"]})
 
 
+@given("masks that are the opposite of what is meant")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    return lab.describe_npz(arrays | {"masks": 1.0 - arrays["masks"]})
+
+
 @given("masks between 0 and 1")
 def _(lab: Lab) -> Said:
     arrays = lab.point()
@@ -198,6 +204,17 @@ def _(lab: Lab) -> Said:
     ends = np.flatnonzero(arrays["terminals"])[:-1]
     arrays["terminals"][ends[::2]] = 0
     return lab.describe_npz(arrays)
+
+
+@given("actions whose bounds are those of a type of numbers")
+def _(lab: Lab) -> Said:
+    largest = "Box(float(np.finfo(np.float32).min), float(np.finfo(np.float32).max), (2,), np.float32)"
+    text = (lab.folder / "point.py").read_text(encoding="utf-8").replace("Box(-0.2, 0.2, (2,), np.float32)", largest)
+    (lab.folder / "endless.py").write_text(
+        text.replace("mylab/Point-v0", "mylab/Endless-v0").replace("point:", "endless:")
+    )
+    lab.row("case,endless:mylab/Endless-v0,data/point.npz,success")
+    return lab.mfql("data", "describe", "case", "--out", lab.folder / "described")
 
 
 # --- HDF5 -------------------------------------------------------------------------------------------------------------

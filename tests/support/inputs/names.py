@@ -6,6 +6,7 @@ import yaml
 
 from mfql.experiment.configuration import check_configuration
 from mfql.experiment.find import canonical_path
+from mfql.tasks import find_task
 from tests.support.inputs.lab import Lab, Said, given, said_by
 from tests.support.training_runs import ROOT
 
@@ -157,3 +158,36 @@ def _(lab: Lab) -> Said:
 @given("a dataset without its version in `datasets`")
 def _(lab: Lab) -> Said:
     return configured(lab, "datasets: {scene-play: {source: fetch}}")
+
+
+@given("a mistyped command, `mfql trian`")
+def _(lab: Lab) -> Said:
+    return lab.mfql("trian")
+
+
+@given("a mistyped option, `--sede 1`")
+def _(lab: Lab) -> Said:
+    return lab.mfql("train", "--sede", "1")
+
+
+@given("a mistyped value of an option, `--stage ofline`")
+def _(lab: Lab) -> Said:
+    return lab.mfql("train", "--stage", "ofline")
+
+
+@given("a mistyped `--data`, for `mfql train`")
+def _(lab: Lab) -> Said:
+    options = ("--seeds", "0", "--data", lab.folder / "nowhere", "--results", lab.folder / "results")
+    said = lab.mfql("train", "--method", "mfql-laptop", "--task", SCENE, "--stage", "offline", *options)
+    assert not (lab.folder / "results").exists()
+    return said
+
+
+@given("a task of an extension that is not named")
+def _(lab: Lab) -> Said:
+    return said_by(lambda: find_task("point", "config"))
+
+
+@given("a film by a name that says no format, `--video film.avi`")
+def _(lab: Lab) -> Said:
+    return lab.mfql("evaluate", "results", "--out", lab.folder / "final.json", "--video", lab.folder / "film.avi")
