@@ -121,6 +121,25 @@ def test_a_lock_that_cannot_be_read_is_somebodys(place, capsys):
         assert f"kept: second/{TASK}/seed0/offline: that cannot be read" in said(capsys, "clean", "--list")[1]
 
 
+@pytest.mark.parametrize("closed", [f"{RUN}/run/policy/policy.safetensors", f"{RUN}/run/policy", *CLOSED])
+def test_a_policy_that_cannot_be_read_is_not_absent(place, capsys, closed):
+    with forbidden(Path(closed)):
+        status, text = said(capsys, "evaluate", RUN, "--out", "evaluated.json", "--workers", "0")
+    assert status == 2
+    assert "cannot read" in text
+    assert closed in text
+    assert "Permission denied" in text
+
+
+def test_an_extension_that_cannot_be_read_is_one(place, capsys):
+    Path("own").mkdir(exist_ok=True)
+    with forbidden(Path("own")):
+        status, text = said(capsys, "--extension", "own", "status")
+    assert status == 2
+    assert "cannot read" in text
+    assert "is no extension" not in text
+
+
 def test_a_checkpoint_that_cannot_be_read_is_not_passed_over(place):
     checkpoints = Checkpoints(Path(RUN, "run", "checkpoint"))
     step = max(checkpoints.usable())
