@@ -16,7 +16,7 @@ from typing import Any
 from mfql.errors import UserError, print_in_any_locale, unknown
 from mfql.experiment.cli import CONFIG_DIR
 from mfql.extensions import extend
-from mfql.files import expanded
+from mfql.files import CannotRead, expanded
 from mfql.settings import STAGES
 
 # What a job that was asked to end exits with: the same command continues it (sysexits' EX_TEMPFAIL).
@@ -35,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
         return status
     except UserError as error:
         print(f"mfql: {error}", file=sys.stderr)
+        return 2
+    except PermissionError as error:  # Of a file that nobody expected to be another user's.
+        print(f"mfql: {CannotRead(error.filename or 'a file', error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

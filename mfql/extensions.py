@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mfql.errors import UserError, unknown
-from mfql.files import expanded, read_yaml
+from mfql.files import expanded, read_yaml, there
 
 VARIABLE = "MFQL_EXTENSIONS"
 TASKS, METHODS, AGENTS = "tasks.csv", "methods", "agents"
@@ -32,7 +32,7 @@ def extend(folders: Iterable[str | Path]) -> None:
     """
     paths = [Path(expanded(folder, "extensions")).absolute() for folder in folders]
     for path in paths:
-        if not any((path / name).exists() for name in (TASKS, METHODS, AGENTS)):
+        if not any(there(path / name) for name in (TASKS, METHODS, AGENTS)):
             raise UserError(
                 f"{path} is no extension: it has neither {TASKS} nor {METHODS} nor {AGENTS}",
                 "Name the folder that holds them; docs/extend.md shows one.",

@@ -11,9 +11,11 @@ import yaml
 from mfql.cli import main
 from mfql.experiment.configuration import LOCK, find_run, read_configuration
 from mfql.experiment.run import Fate
+from mfql.files import CannotRead
 from mfql.locks import locked
 from mfql.plan.outlook import Outlooks
 from mfql.report.scores import collect, write_scores
+from mfql.training.checkpoint import Checkpoints
 from tests.support.forbidden import forbidden
 from tests.support.training_runs import TASK, Workplace
 
@@ -117,6 +119,34 @@ def test_a_lock_that_cannot_be_read_is_somebodys(place, capsys):
     with locked(lock), forbidden(lock):
         assert "1 runs: 1 unreadable" in said(capsys, "status", "--configfile", "study.yaml")[1]
         assert f"kept: second/{TASK}/seed0/offline: that cannot be read" in said(capsys, "clean", "--list")[1]
+
+
+@pytest.mark.parametrize("closed", [f"{RUN}/run/policy/policy.safetensors", f"{RUN}/run/policy", *CLOSED])
+def test_a_policy_that_cannot_be_read_is_not_absent(place, capsys, closed):
+    with forbidden(Path(closed)):
+        status, text = said(capsys, "evaluate", RUN, "--out", "evaluated.json", "--workers", "0")
+    assert status == 2
+    assert "cannot read" in text
+    assert closed in text
+    assert "Permission denied" in text
+
+
+def test_an_extension_that_cannot_be_read_is_one(place, capsys):
+    Path("own").mkdir(exist_ok=True)
+    with forbidden(Path("own")):
+        status, text = said(capsys, "--extension", "own", "status")
+    assert status == 2
+    assert "cannot read" in text
+    assert "is no extension" not in text
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_passed_over(place):
+    checkpoints = Checkpoints(Path(RUN, "run", "checkpoint"))
+    step = max(checkpoints.usable())
+    with forbidden(checkpoints.path(step)), pytest.raises(CannotRead, match=r"checkpoint/step-0*10\.pt: Permission"):
+        checkpoints.usable()
+    with forbidden(checkpoints.folder), pytest.raises(CannotRead, match="checkpoint: Permission"):
+        checkpoints.usable()
 
 
 @pytest.mark.parametrize("closed", [f"{RUN}/evaluation.json", f"{RUN}/run/manifest.json", f"{RUN}/run", RUN])

@@ -160,7 +160,7 @@ def _refuse_foreign(target: _Target, found: Path) -> None:
 
 def _copy(source: Path, path: Path) -> Path:
     """A local file under a passing name beside `path`; where it is `path` itself, there is nothing to copy."""
-    if path.exists() and source.samefile(path):
+    if there(path) and source.samefile(path):
         return path
     beside = path.with_name(f".{path.name}.copy")
     beside.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from mfql.envs.units import ActionUnits
 from mfql.errors import UserError
 from mfql.evaluation.description import COPY, DESCRIPTION, read_description
 from mfql.evaluation.rollout import SCORING, SCORING_EPISODES, episode_key, start_seed
-from mfql.files import read_json, sha256, write_json, write_whole
+from mfql.files import read_json, sha256, there, write_json, write_whole
 from mfql.settings import Settings, build_settings
 from mfql.suites import suite_of
 from mfql.suites.own import Own
@@ -333,7 +333,7 @@ def load_policy(folder: str | Path, *, seed: int = 0, device: str = "cpu") -> Po
 def _refuse_altered(folder: Path) -> None:
     """Of a policy that lies in its run's folder, the manifest there knows the files; altered weights would act."""
     manifest = folder.parent / "manifest.json"
-    known = read_json(manifest).get("outputs", {}) if manifest.exists() else {}
+    known = read_json(manifest).get("outputs", {}) if there(manifest) else {}
     for name in (WEIGHTS, DESCRIPTION):
         expected = known.get(f"policy/{name}")
         if expected is not None and sha256(folder / name) != expected:
@@ -346,7 +346,7 @@ def _refuse_altered(folder: Path) -> None:
 
 def _policy_folder(folder: Path) -> Path:
     for candidate in (folder, folder / "policy", folder / "run" / "policy"):
-        if (candidate / DESCRIPTION).exists():
+        if there(candidate / DESCRIPTION):
             return candidate
     raise UserError(
         f"{folder} holds no policy",

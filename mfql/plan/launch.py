@@ -13,6 +13,7 @@ from mfql.data.recipes import find_recipe
 from mfql.experiment.configuration import Run, dataset_folder
 from mfql.experiment.run import Fate, go_on_together
 from mfql.experiment.toy import AGENT, method_values, read_configuration, training_settings
+from mfql.files import there
 from mfql.plan.graph import Graph, Job
 from mfql.plan.outlook import Outlook, Outlooks
 from mfql.suites import suite_of
@@ -211,5 +212,5 @@ class Launch:
         now = simulation_version(dataset)
         for before in range(1, now):
             folder = dataset_folder(self.graph.config, dataset, before)
-            if description_path(folder, dataset).exists():
+            if there(description_path(folder, dataset)):
                 self.anew.append(f"{dataset}: simulation version {before} -> {now}; earlier data stay in {folder}")

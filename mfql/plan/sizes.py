@@ -9,6 +9,7 @@ from typing import Any
 
 from mfql.data.checksums import recorded
 from mfql.experiment.configuration import Run, dataset_folder
+from mfql.files import there
 from mfql.plan.cost import counted_parameters
 from mfql.suites import split_paths, suite_of
 from mfql.suites.suite import Row
@@ -49,7 +50,7 @@ def data_of(datasets: Mapping[str, str], config: Mapping[str, Any], lock: Path) 
             continue
         paths = split_paths(dataset_folder(config, dataset), dataset)
         checksums = {path: recorded(lock, path.name) for path in paths.values()} if source == "fetch" else {}
-        missing = [path for path in paths.values() if not path.exists()]
+        missing = [path for path in paths.values() if not there(path)]
         known = [one.bytes for path in missing if (one := checksums.get(path)) is not None]
         size = float(sum(known))
         if len(known) < len(missing):

@@ -12,7 +12,7 @@ import torch
 
 from mfql.errors import UserError
 from mfql.experiment.run import CheckpointFolder
-from mfql.files import write_whole
+from mfql.files import CannotRead, reading, write_whole
 
 _DIGEST = 64
 # The last two are kept: a seed of a job may be one checkpoint ahead of the others when the job is killed.
@@ -35,10 +35,12 @@ def load_tensors(path: Path, expected: str | None = None) -> Any:
     """Read what `save_tensors` wrote; nothing in the file is executed.
 
     Raises:
+        CannotRead: the system does not let it be read now, which says nothing of it.
         UserError: the file is absent, cut or altered, or holds anything but tensors and plain values.
     """
     try:
-        content = path.read_bytes()
+        with reading(path):
+            content = path.read_bytes()
     except OSError as error:
         raise UserError(
             f"cannot read {path}: {error.strerror}", "Remove the run's checkpoint folder to start anew."
@@ -63,11 +65,17 @@ class Checkpoints(CheckpointFolder):
     """The checkpoints of one run: `step-<n>.pt`, and the finished online episodes in `tail-<first>-<end>.pt`."""
 
     def usable(self) -> dict[int, dict[str, Any]]:
-        """Checkpoints that are whole, by step; the others are named, left alone and count as absent."""
+        """Checkpoints that are whole, by step; the others are named, left alone and count as absent.
+
+        Raises:
+            CannotRead: one cannot be read now: to go on without it could train for days again.
+        """
         found = {}
         for step in self.steps():
             try:
                 found[step] = self.load(step)
+            except CannotRead:
+                raise
             except UserError as error:
                 print(f"{str(error).splitlines()[0]}; passed over", flush=True)
         return found

@@ -23,7 +23,7 @@ from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, acting_seconds, save_po
 from mfql.evaluation.usage import usage_of
 from mfql.experiment.run import Fate, RunFolder, describe_run, go_on_together
 from mfql.extensions import agent_file
-from mfql.files import json_text, read_json, sha256, write_json, write_whole
+from mfql.files import json_text, read_json, sha256, there, write_json, write_whole
 from mfql.locks import locked
 from mfql.methods import checkpoint_stage, declared_settings, raw_settings, settings_hash, settings_source
 from mfql.settings import Settings
@@ -79,7 +79,8 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wai
         updates = settings.online_steps * kind.updates_per_step if job.stage == "online" else settings.offline_steps
         execution = replace(execution, compiled=repays_compiling(execution.device, updates))
     set_precision(settings.precision, execution.device)
-    if not all(path.exists() for path in split_paths(job.data, task.dataset).values()):
+    if not all(map(there, split_paths(job.data, task.dataset).values())):
+        check_simulation(job.data, task.dataset)
         load(task, job.data)  # Says what is missing where a wrong path was given, before a folder is made for it.
     with ExitStack() as locks:
         run_locks = [job.run(seed).lock for seed in sorted(job.seeds)]
