@@ -10,7 +10,7 @@ import numpy as np
 
 from mfql.envs.isolated import Isolated, reset_env
 from mfql.envs.patience import Limited
-from mfql.envs.registered import RegisteredEnv
+from mfql.envs.registered import RegisteredEnv, has_float32
 from mfql.errors import UserError, warn
 
 # Episodes that are begun to find one without an error of the environment's.
@@ -161,7 +161,7 @@ def _episode(env: Isolated, seed: int) -> tuple[Trial, _Fault | None]:
             fault = _Fault(named(error), seed, step, raised=True)
             break
         reward = float(given)
-        if not (np.isfinite(observation).all() and np.isfinite(np.float32(reward))):
+        if not (np.isfinite(observation).all() and has_float32(np.array([reward]))):
             fault = _Fault("an observation or a reward is not finite", seed, step)
             break
         observations.append(registered.given.copy())

@@ -35,7 +35,7 @@ import numpy as np
 
 from mfql.envs.isolated import reset_env
 from mfql.envs.patience import DEFAULT, PARTS, Limited, env_timeout, hanging
-from mfql.envs.registered import RegisteredEnv
+from mfql.envs.registered import RegisteredEnv, has_float32
 from mfql.envs.trial import named
 from mfql.errors import UserError
 from mfql.evaluation.usage import make_all_used
@@ -336,10 +336,7 @@ class _Slice:
 
     def _finite(self, observation: np.ndarray, reward: Any) -> bool:
         """Whether float32, which is what is seen, has numbers for both."""
-        if not abs(reward) <= _LARGEST:
-            return False
-        # The square says yes sooner than the numbers do one by one.
-        return self._pixels or observation.dot(observation) < _LARGEST or bool((abs(observation) <= _LARGEST).all())
+        return bool(abs(reward) <= _LARGEST) and (self._pixels or has_float32(observation))
 
     def _break(self, index: int, fault: str, first: bool) -> None:
         """End an episode; what is seen of it stays what it was before, of one that just begins zeros."""
