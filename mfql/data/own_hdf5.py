@@ -243,7 +243,8 @@ def _consecutive_rows(path: Path, steps: dict[str, np.ndarray], limit: int) -> T
     # the next is still of the episode.
     own_row = (terminals[:-1] & timeouts[1:]).sum() > _OWN_ROW * max(1, terminals[:-1].sum())
     across = timeouts if own_row else terminals | timeouts
-    refuse_unmarked_ends(steps["observations"], across, limit, str(path))
+    over = terminals | np.append(False, terminals[:-1])
+    refuse_unmarked_ends(steps["observations"], across, over, limit, str(path))
     return transitions(steps, 0.0)
 
 
