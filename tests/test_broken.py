@@ -10,14 +10,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import psutil
 import pytest
 import torch
+from gymnasium.spaces import Box
 
 from mfql.cli import main
 from mfql.envs.patience import VARIABLE, Limited, env_timeout
+from mfql.envs.registered import RegisteredEnv
 from mfql.errors import UserError
+from mfql.evaluation.evaluate import evaluate
 from mfql.evaluation.rollout import Episodes, run_episodes
 from mfql.evaluation.vector import EnvPool
 from mfql.extensions import extend
@@ -26,11 +31,13 @@ from mfql.training.memory import Memory, Normaliser
 from mfql.training.online import Environments
 from mfql.training.rewards import OnlineRewards
 from tests.support.inputs.lab import TINY
+from tests.support.policies import write
 from tests.support.training_runs import MINIATURE, ROOT
 
 CPU = torch.device("cpu")
 HOW = ("nothing", "observation", "large", "reward", "raises", "first", "sleeps", "busy", "locked")
 LIMIT = 8
+POINT = "pointmaze-medium-navigate-singletask-task1-v0"
 # What a step costs, and when episodes of odd seeds break; of even seeds none does.
 BRITTLE = """
 import ctypes
@@ -152,6 +159,38 @@ def test_an_episode_that_begins_with_no_numbers_is_over(workers: int, brittle) -
         assert sorted(pool.faults) == [1]
 
 
+def test_numbers_of_the_projects_own_suites_are_looked_at_too() -> None:
+    with EnvPool(POINT, 1, 0) as pool:
+        pool.reset({0: 0})
+        seen, env, every = pool.observations.copy(), pool._local.envs[0], np.ones(1, bool)
+        step = env.step
+        env.step = lambda action: (np.array([np.nan, 0.0]), *step(action)[1:])
+        pool.step(np.ones((1, 2), np.float32), every)
+        assert (pool.broken[0], pool.truncated[0]) == (True, True)
+        np.testing.assert_array_equal(pool.observations, seen)
+
+
+ANY = st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats() | st.text() | st.binary()
+WIDE = st.recursive(ANY, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=2))
+
+
+@hypothesis.given(WIDE)
+def test_whatever_an_environment_tells_is_a_number_or_named(value: Any) -> None:
+    space = Box(-1.0, 1.0, (1,), np.float32)
+    env = RegisteredEnv.__new__(RegisteredEnv)
+    env.where, env._shape, env._actions, env.told = "mine", (1,), space, False
+    env.env = SimpleNamespace(step=lambda _: (value, value, value, value, {"success": value}))
+    said = "mine: "
+    try:
+        observation, reward, *ends, info = env.step(np.zeros(1))
+    except UserError as error:
+        said = str(error)
+    else:
+        assert (observation.shape, observation.dtype) == ((1,), np.float32)
+        assert [type(one) for one in (reward, *ends, info["success"])] == [float, bool, bool, float]
+    assert said.startswith("mine: ")
+
+
 # --- what they count --------------------------------------------------------------------------------------------------
 
 
@@ -216,6 +255,21 @@ def test_it_is_said_once_an_evaluation(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err == ""
     Episodes(zeros, zeros, zeros, np.array([[True, False, True]])).say_broken("task", {2: "later", 0: "why"})
     assert "2 of 3 episodes of task broke, and count as failed; the first: why" in capsys.readouterr().err
+
+
+def test_an_evaluation_says_which_of_its_episodes_broke(tmp_path: Path, brittle) -> None:
+    found = {}
+    for how in ("nothing", "observation"):
+        policy = write(tmp_path / how, how)
+        found[how] = evaluate(policy, 12, tmp_path / f"{how}.json", None, workers=0)
+        assert json.loads((tmp_path / f"{how}.json").read_text(encoding="utf-8")) == found[how]
+    assert "broken" not in json.dumps(found["nothing"])
+    assert found["nothing"]["success"] == 100.0
+    each = found["observation"]["each"]
+    assert 0 < found["observation"]["broken"] == sum(each["broken"]) < 12
+    assert each["broken"] == [seed % 2 == 1 for seed in each["seed"]]
+    assert each["success"] == [float(not broken) for broken in each["broken"]]
+    assert each["return"] == [-LIMIT] * 12
 
 
 # --- online -----------------------------------------------------------------------------------------------------------

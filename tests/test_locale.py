@@ -42,7 +42,7 @@ def test_a_study_ends_as_usual(latin_1: dict[str, str], tmp_path: Path, monkeypa
     for name, value in latin_1.items():
         monkeypatch.setenv(name, value)
     runs = ("offline={methods: [mfql-miniature]}", "online={methods: []}", "seeds=[0]", "threads=1")
-    project.miniature(config=runs)
+    assert "report.html" in project.miniature(config=runs)
     assert (project.folder / evaluation(0)).is_file()
     study = project.folder / "results" / "miniature"
     for name in ("verdict/verdict.md", "report.html"):

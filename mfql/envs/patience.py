@@ -60,8 +60,8 @@ def hanging(what: str, seconds: float, stack: str) -> tuple[str, str]:
 class Limited:
     """Within the block, this process's main thread is waited for as long as a reset or a step may take.
 
-    It raises a `UserError` in the block. In another thread, and where somebody else uses SIGALRM, nothing is limited;
-    nor is what never returns from a library's own code.
+    It raises a `UserError` in the block, which may be entered again afterwards. In another thread, and where somebody
+    else uses SIGALRM, nothing is limited; nor is what never returns from a library's own code.
 
     Args:
         what: says what hangs, asked when it does.
@@ -69,16 +69,15 @@ class Limited:
     """
 
     def __init__(self, what: Callable[[], str], progress: Callable[[], int] = int) -> None:
-        self._what, self._progress = what, progress
+        self._what, self._progress, self._seconds = what, progress, env_timeout()
         self._before: Any = None
 
     def __enter__(self) -> None:
         free = signal.getsignal(signal.SIGALRM) in (signal.SIG_DFL, signal.SIG_IGN)
         if not free or threading.current_thread() is not threading.main_thread():
             return
-        self._seconds = env_timeout()
         part = self._seconds / PARTS
-        self._seen, self._parts = self._progress(), 0
+        self._seen, self._parts = -1, 0
         self._before = signal.signal(signal.SIGALRM, self._part)
         signal.setitimer(signal.ITIMER_REAL, part, part)
 

@@ -28,12 +28,14 @@ Layout = list[tuple[list[str], int]] | None
 # Larger bounds of actions are those of a type of numbers, and say nothing of actions.
 _LARGEST_BOUND = 1e9
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 # Under which keys environments tell of success.
 _SUCCESS = ("success", "is_success")
 
 # What reset and step return.
-_OF_RESET = "observation, info"
-_OF_STEP = "observation, reward, terminated, truncated, info"
+_OF_RESET = ["observation", "info"]
+_OF_STEP = ["observation", "reward", "terminated", "truncated", "info"]
 
 
 def make_registered(task: Task, render: bool = False) -> RegisteredEnv:
@@ -99,8 +101,7 @@ class RegisteredEnv(gymnasium.Wrapper):
         if seed is not None:
             self.env.action_space.seed(seed)
         self.told = False
-        answer = self._answer("reset", _OF_RESET, lambda: self.env.reset(seed=seed, options=options))
-        observation, info = answer
+        observation, info = self._answer("reset", _OF_RESET, self.env.reset, seed=seed, options=options)
         return self._seen(observation), self._info(info)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -110,36 +111,34 @@ class RegisteredEnv(gymnasium.Wrapper):
             UserError: what the environment returned does not say observation, reward, end or success.
         """
         own = np.asarray(action, self._actions.dtype)
-        answer = self._answer("step", _OF_STEP, lambda: self.env.step(own))
-        observation, reward, terminated, truncated, given = answer
+        observation, reward, terminated, truncated, given = self._answer("step", _OF_STEP, self.env.step, own)
         info = self._info(given)
-        told = [(key, info[key]) for key in _SUCCESS if key in info]
-        self.told |= bool(told)
+        key = next((key for key in _SUCCESS if key in info), None)
+        self.told |= key is not None
         return (
             self._seen(observation),
             float(self._number("reward", reward)),
             bool(self._number("terminated", terminated)),
             bool(self._number("truncated", truncated)),
-            info | {"success": self._success(*told[0]) if told else 0.0},
+            info | {"success": self._success(key, info[key]) if key else 0.0},
         )
 
-    def _answer(self, function: str, parts: str, call: Callable[[], Any]) -> tuple[Any, ...]:
-        """What a function of the environment returns, with as many parts as it must have."""
-        expected = parts.count(",") + 1
+    def _answer(self, name: str, parts: list[str], function: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        """What a function of the environment returns: a tuple with as many parts as it must have."""
         try:
-            answer = call()
+            answer = function(*given, **named)
         except (TypeError, ValueError) as error:
             if not _unpacking(error):
                 raise
-            raise self._old_answer(function, parts, str(error)) from error
-        if not isinstance(answer, tuple) or len(answer) != expected:
+            raise self._old_answer(name, parts, str(error)) from error
+        if not isinstance(answer, tuple) or len(answer) != len(parts):
             found = f"{len(answer)} values" if isinstance(answer, tuple) else f"one {type(answer).__name__}"
-            raise self._old_answer(function, parts, f"{found} instead of {expected}")
+            raise self._old_answer(name, parts, f"{found} instead of {len(parts)}")
         return answer
 
-    def _old_answer(self, function: str, parts: str, found: str) -> UserError:
+    def _old_answer(self, name: str, parts: list[str], found: str) -> UserError:
         return UserError(
-            f"{self.where}: {function} does not return ({parts}): {found}",
+            f"{self.where}: {name} does not return ({', '.join(parts)}): {found}",
             "It follows an older version of Gym's interface: return what Gymnasium asks for, or wrap it"
             " (gymnasium.Wrapper, shimmy), and register that one.",
         )
@@ -149,7 +148,7 @@ class RegisteredEnv(gymnasium.Wrapper):
             given = np.asarray(observation)
         except ValueError:  # Parts of different lengths.
             given = np.empty(0, object)
-        if given.shape == (1, *self._shape):
+        if given.shape != self._shape and given.shape == (1, *self._shape):
             given = given[0]
         if given.shape != self._shape or given.dtype.kind not in "biuf":
             raise UserError(
@@ -158,6 +157,8 @@ class RegisteredEnv(gymnasium.Wrapper):
                 "Correct observation_space, or what reset and step return, and register that one.",
             )
         self.given = given
+        if given.dtype != np.float64 or given.dot(given) < _LARGEST:
+            return given.astype(np.float32)
         with np.errstate(over="ignore"):  # What float32 has no number for is infinite, and not finite to whoever looks.
             return given.astype(np.float32)
 
@@ -168,17 +169,17 @@ class RegisteredEnv(gymnasium.Wrapper):
             raise UserError(
                 f"{self.where}: the info is {_shown(info)}, and not a dict", "Return a dict, which may be empty."
             )
-        return dict(info)
+        return info if isinstance(info, dict) else dict(info)
 
     def _success(self, key: str, told: Any) -> float:
         success = float(self._number(f"info[{key!r}]", told))
-        if np.isnan(success):
+        if success != success:
             raise self._no_number(f"info[{key!r}]", told)
         return success
 
     def _number(self, name: str, value: Any) -> SupportsFloat:
         """A number that may be an array of one."""
-        if type(value) in (float, bool):
+        if isinstance(value, float | int):
             return value
         array = np.asarray(value)
         if array.size != 1 or array.dtype.kind not in "biuf":
@@ -286,8 +287,8 @@ def _refuse_shadowed(env_id: str, folders: list[Path], where: str) -> None:
     loaded = sys.modules.get(module)
     spec = importlib.util.find_spec(module) if loaded is None else loaded.__spec__
     found = Path((spec and spec.origin) or module)
-    # One beside another table is the same module in another copy of the folder.
-    if not any((folder / TASKS).is_file() for folder in found.parents[:2]):
+    # One beside another table is the same module in another copy of the folder; a policy's folder may have no table.
+    if found not in own and not any((folder / TASKS).is_file() for folder in found.parents[:2]):
         raise UserError(
             f"{where}: {own[0]} is shadowed by {found}, which has the same name and is found first",
             f"Rename it, and the {module}: of env_id with it.",

@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from mfql.envs.isolated import Isolated, reset_env
+from mfql.envs.isolated import reset_env
 from mfql.envs.patience import DEFAULT, PARTS, Limited, env_timeout, hanging
 from mfql.envs.registered import RegisteredEnv
 from mfql.envs.trial import named
@@ -169,7 +169,7 @@ class EnvPool:
             raise RuntimeError("step_wait without step_async")
         try:
             if self._local is not None:
-                with Limited(self._local.present, self._local.progress):
+                with self._local.limited:
                     self.faults |= self._local.turn(self._turn)
             for worker in self._workers:
                 if answer := worker.receive():
@@ -234,7 +234,7 @@ class _Layout:
             "truncated": ((), "bool"),
             "success": ((), "bool"),
             "broken": ((), "bool"),
-            # Of the episode, the one that is being made counted; and turns begun and ended: odd while it is one's turn.
+            # Of the episode, the one that is being made counted; and twice the turns: odd while it is one's turn.
             "steps": ((), "uint32"),
             "turns": ((), "uint32"),
         }
@@ -269,7 +269,9 @@ class _Slice:
             limit=int(self.envs[0].get_wrapper_attr("_max_episode_steps")),
         )
         self.arrays: dict[str, np.ndarray] = {}
+        self.limited = Limited(self._present, self._progress)
         self._faults: dict[int, str] = {}
+        self._turns, self._steps = 0, [0] * len(self.indices)
 
     def turn(self, command: bytes) -> dict[int, str]:
         """Reset or step the environments that the mask names; returns why episodes broke in it, by environment.
@@ -281,23 +283,24 @@ class _Slice:
         act = {_RESET: self._reset, _STEP: self._step}[command]
         mask, turns = self.arrays["mask"], self.arrays["turns"]
         self._faults = {}
+        self._turns += 2
         for row, index in enumerate(self.indices):
             if mask[index]:
-                turns[index] += 1
+                turns[index] = self._turns - 1
                 try:
-                    act(index, self.envs[row])
+                    act(row, index)
                 except UserError:
                     raise
                 except Exception as error:
                     self._raised(row, error, command)
-                turns[index] += 1
+                turns[index] = self._turns
         return self._faults
 
-    def present(self) -> str:
+    def _present(self) -> str:
         """Whose turn it is."""
         return _present(self.arrays, self.indices, self.task_name)
 
-    def progress(self) -> int:
+    def _progress(self) -> int:
         """A number that changes with each reset and step."""
         return int(self.arrays["turns"][self.indices.start : self.indices.stop].sum())
 
@@ -312,16 +315,18 @@ class _Slice:
         self.envs[row] = make_all_used(self._used, 1)[0]
         self._break(index, named(error), command == _RESET)
 
-    def _reset(self, index: int, env: Isolated) -> None:
-        self.arrays["steps"][index] = 0
-        observation, _ = reset_env(env, int(self.arrays["seeds"][index]))
+    def _reset(self, row: int, index: int) -> None:
+        self._steps[row] = self.arrays["steps"][index] = 0
+        observation, _ = reset_env(self.envs[row], int(self.arrays["seeds"][index]))
         if self._finite(observation, 0.0):
             self._write(index, observation, 0.0, False, False, False)
         else:
             self._break(index, "the first observation is not finite", True)
 
-    def _step(self, index: int, env: Isolated) -> None:
-        self.arrays["steps"][index] += 1
+    def _step(self, row: int, index: int) -> None:
+        env = self.envs[row]
+        self._steps[row] += 1
+        self.arrays["steps"][index] = self._steps[row]
         action = env.units.to_env(self.arrays["actions"][index].copy())
         observation, reward, terminated, truncated, info = env.step(action)
         if self._finite(observation, reward):
@@ -442,7 +447,7 @@ class _Worker:
         """
         limit = self._timeout if self.arrays else max(self._timeout, DEFAULT) * len(self._indices)
         part = limit / PARTS
-        seen, parts = self._progress(), 0
+        seen, parts = -1, 0
         while parts < PARTS:
             if self._answers.poll(1000.0 * min(part, 86400.0)):
                 return

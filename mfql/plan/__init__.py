@@ -13,7 +13,6 @@ from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
-from mfql.errors import print_in_any_locale
 from mfql.experiment.configuration import LOCK, check_file, find_run, planned_runs, read_configuration
 from mfql.experiment.run import Fate
 from mfql.extensions import extend
@@ -126,7 +125,6 @@ def tell(
     Raises:
         UserError: a task table, method, lock file or file of measured speed that is faulty.
     """
-    print_in_any_locale()  # Snakemake's own stdout, where a launch tells.
     config = graph.config
     launch = Launch(graph, graph.config_dir, Outlooks(config, _RESULTS, LOCK))
     # On a cluster, and where a number is given, the GPUs are not those of this machine.

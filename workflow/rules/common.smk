@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mfql.experiment.ablation import plan_of
 from mfql.experiment.claims import needed_files, read_claims, require_configuration
-from mfql.errors import UserError, unknown
+from mfql.errors import UserError, print_in_any_locale, unknown
 from mfql.files import sha256
 from mfql.extensions import tables
 from mfql.methods import checkpoint_stage, raw_settings, settings_hash
@@ -31,6 +31,9 @@ from mfql.experiment.tuning import tuning_runs
 
 # `.venv/bin/snakemake` finds `.venv/bin/mfql` whether or not the environment is activated.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]))
+
+# What a launch takes, and its answer, are printed by this process.
+print_in_any_locale()
 
 
 def for_people(function, *arguments):
