@@ -298,8 +298,8 @@ def _final(path: Path, run: dict[str, Any]) -> list[tuple[Any, ...]]:
     found = read_json(file) if there(file) else {}
     if found.get("identity") != run["identity"]:
         return []
-    if run["metric"] not in found or "episodes" not in found:
-        raise UserError(f"{file} lacks {run['metric']} or episodes", "Write it anew with `mfql evaluate`.")
+    if not _is_finite(found.get(run["metric"])) or "episodes" not in found:
+        raise UserError(f"{file} lacks a finite {run['metric']} or episodes", "Write it anew with `mfql evaluate`.")
     score = diverged_score(run) if run["status"] == "diverged" else float(found[run["metric"]])
     return _at_the_end(path, run, {"final": score, "final_episodes": found["episodes"]})
 
