@@ -121,6 +121,19 @@ def assert_policies_act_alone(runs: Path, each: dict[str, list[float]], folder: 
     assert played(alone, alone.make_env(), 20) == expected
 
 
+@pytest.mark.slow
+def test_what_the_check_of_a_dataset_says_is_seen_in_a_launch(lab: Path, tmp_path: Path) -> None:
+    for name in ("mfql", "mylab"):
+        shutil.copytree(lab / name, tmp_path / name)
+    with np.load(tmp_path / "mylab" / "data" / "point.npz") as file:
+        np.savez(tmp_path / "mylab" / "data" / "half.npz", **{name: file[name].astype(np.float16) for name in file})
+    tasks = tmp_path / "mylab" / "tasks.csv"
+    tasks.write_text(tasks.read_text(encoding="utf-8").replace("data/point.npz", "data/half.npz"), encoding="utf-8")
+    said = Project(tmp_path / "mfql").snakemake("data/point.json", "--configfile", "../mylab/study.yaml")
+    assert "mfql: warning: " in said
+    assert "have the type float16" in said
+
+
 def test_every_file_of_the_page_is_used() -> None:
     assert {Path(name).suffix for name in FILES} == {".csv", ".yaml", ".py"}
     assert len(FILES) >= 7

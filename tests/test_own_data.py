@@ -6,12 +6,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import gymnasium
 import h5py
 import numpy as np
 import pytest
 
 from mfql.cli import main
 from mfql.data.own import describe as describe_own
+from mfql.data.plausible import refuse_unmarked_ends
 from mfql.errors import UserError
 from mfql.suites import load
 from mfql.tasks import find_task
@@ -150,3 +152,76 @@ def test_a_task_of_the_project_has_no_dataset_to_describe(tmp_path: Path, capsys
     config = str(ROOT / "config")
     assert main(["data", "describe", "pen-human-v1", "--out", str(tmp_path), "--config-dir", config]) == 2
     assert "mfql data fetch" in capsys.readouterr().err
+
+
+# --- ends of episodes that are not marked ----------------------------------------------------------------------------
+
+
+def drives(rng: np.random.Generator, steps: int, *, teleport: float = 0.0, new_goal: float = 0.0) -> np.ndarray:
+    """An episode of a point and its goal, [steps, 4]: small steps, now and then to elsewhere or with another goal."""
+    place, goal = rng.uniform(-1.0, 1.0, (2, 2))
+    rows = []
+    for _ in range(steps):
+        rows.append(np.concatenate([place, goal]))
+        place = np.clip(place + rng.uniform(-0.05, 0.05, 2), -1.0, 1.0)
+        place = rng.uniform(-1.0, 1.0, 2) if rng.random() < teleport else place
+        goal = rng.uniform(-1.0, 1.0, 2) if rng.random() < new_goal else goal
+    return np.array(rows)
+
+
+def random_episodes(name: str, count: int) -> list[np.ndarray]:
+    """The observations of episodes of random actions in one of Gymnasium's environments."""
+    env, found = gymnasium.make(name), []
+    env.action_space.seed(0)
+    for seed in range(count):
+        seen, ended = [env.reset(seed=seed)[0]], False
+        while not ended:
+            observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            seen.append(observation)
+            ended = terminated or truncated
+        found.append(np.array(seen))
+    env.close()
+    return found
+
+
+def refused(episodes: list[np.ndarray], limit: int, marked: slice | np.ndarray = slice(None)) -> list[int]:
+    """The rows that are named as unmarked ends where only these episodes' ends are marked; none where none is."""
+    last = np.cumsum([len(episode) for episode in episodes]) - 1
+    ends = np.zeros(last[-1] + 1, bool)
+    ends[last[marked]] = True
+    ends[-1] = True
+    try:
+        refuse_unmarked_ends(np.concatenate(episodes), ends, np.zeros(len(ends), bool), limit, "here")
+    except UserError as error:
+        named = [int(row) for row in re.findall(r"\d+", str(error).split("at the rows")[1].split("\n")[0])]
+        assert set(named) <= set(last.tolist())
+        return named
+    return []
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "limit"), [("Pendulum-v1", 24, 200), ("Reacher-v5", 60, 50), ("Hopper-v5", 150, 1000)]
+)
+def test_unmarked_ends_of_real_episodes_are_found_and_marked_ones_are_not(name: str, count: int, limit: int) -> None:
+    episodes = random_episodes(name, count)
+    assert refused(episodes, limit) == []
+    assert refused(episodes, limit, np.random.default_rng(0).random(count) < 0.5) != []
+
+
+def test_time_outs_none_of_which_is_marked_are_found_at_the_limit() -> None:
+    episodes = random_episodes("Pendulum-v1", 5)
+    assert refused(episodes, 200, slice(0)) == [200, 401, 602, 803]
+
+
+@pytest.mark.parametrize("odd", [{"teleport": 0.02}, {"new_goal": 0.02}, {"teleport": 0.02, "new_goal": 0.02}])
+@pytest.mark.parametrize("limit", [50, 20, 1000])
+def test_leaps_within_episodes_are_no_ends(odd: dict[str, float], limit: int) -> None:
+    rng = np.random.default_rng(0)
+    assert refused([drives(rng, 51, **odd) for _ in range(100)], limit) == []
+    assert refused([drives(rng, int(steps), **odd) for steps in rng.integers(20, 80, 100)], limit) == []
+
+
+def test_unmarked_ends_are_found_among_teleports() -> None:
+    rng = np.random.default_rng(0)
+    episodes = [drives(rng, 51) if i % 2 else drives(rng, 51, teleport=0.001) for i in range(100)]
+    assert refused(episodes, 50, slice(0, None, 2)) != []

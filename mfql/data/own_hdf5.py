@@ -44,6 +44,11 @@ def read_hdf5(path: Path, env: Any, limit: int) -> Transitions:
 def _read_d4rl(path: Path, env: Any, limit: int, names: frozenset[str]) -> Transitions:
     """Consecutive rows; see `mfql.data.d4rl.load` for which steps are transitions. Or rows with next observations."""
     own = "next_observations" in names
+    if not own and "timeouts" not in names and names.issuperset({"observations", "terminals"}):
+        raise UserError(
+            f"{path} lacks the arrays timeouts",
+            "Write timeouts [N], 1 in the last row of each episode that did not end by itself; or next_observations.",
+        )
     steps = _steps(path, env, ("terminals", *(("timeouts",) if "timeouts" in names or not own else ())), own)
     after = steps.pop("next_observations", None)
     ends = steps["terminals"] | steps.get("timeouts", False)
@@ -243,7 +248,8 @@ def _consecutive_rows(path: Path, steps: dict[str, np.ndarray], limit: int) -> T
     # the next is still of the episode.
     own_row = (terminals[:-1] & timeouts[1:]).sum() > _OWN_ROW * max(1, terminals[:-1].sum())
     across = timeouts if own_row else terminals | timeouts
-    refuse_unmarked_ends(steps["observations"], across, limit, str(path))
+    over = terminals | np.append(False, terminals[:-1])
+    refuse_unmarked_ends(steps["observations"], across, over, limit, str(path))
     return transitions(steps, 0.0)
 
 

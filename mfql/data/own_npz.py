@@ -52,7 +52,9 @@ def read_npz(path: Path, limit: int) -> Transitions:
             " trajectory's last row is not in the file",
             "Set terminals to 1 in the last row of each trajectory alone, or write next_observations.",
         )
-    refuse_unmarked_ends(arrays["observations"], last, limit, str(path))
+    ended = arrays["masks"] == 0
+    over = ended | np.append(False, ended[:-1])
+    refuse_unmarked_ends(arrays["observations"], last, over, limit, str(path))
     rows = {name: arrays[name][kept] for name in ("observations", "actions", "rewards", "masks")}
     return following(rows, last[kept + 1], arrays["observations"][kept + 1])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,11 @@ from mfql.errors import UserError, warn
 _FEWEST_ENDS, _FEWEST_JUMPS = 10, 3
 # Where more steps than this share are as large as those across ends, size tells nothing.
 _MOST_JUMPS = 0.1
+# A step is alike if it moves far in this share of the dimensions in which a step across an end does: a new goal alone
+# is no new episode.
+_ALIKE = 0.75
+# Two episodes in one trajectory make it so many times as long as others.
+_LONGER = 1.3
 # How many starts of episodes a step is compared with.
 _STARTS = 300
 # A step at the limit stands out if it is so many times as large as the largest hundredth of the others.
@@ -40,7 +46,7 @@ _MARK = (
 )
 
 
-def refuse_unmarked_ends(observations: np.ndarray, ends: np.ndarray, limit: int, where: str) -> None:
+def refuse_unmarked_ends(observations: np.ndarray, ends: np.ndarray, over: np.ndarray, limit: int, where: str) -> None:
     """Refuse a file some of whose episodes run into the next, so that their last step ends where the next began.
 
     Such a step is as large as the steps across the ends that are marked, and ends where episodes begin; the episode is
@@ -49,6 +55,7 @@ def refuse_unmarked_ends(observations: np.ndarray, ends: np.ndarray, limit: int,
     Args:
         observations: [N, D], in consecutive rows.
         ends: [N] bool, the rows whose next row is of another episode.
+        over: [N] bool, the rows of steps with which the task itself ends, and those after them.
         limit: the steps after which the environment ends an episode.
         where: the file.
 
@@ -58,17 +65,17 @@ def refuse_unmarked_ends(observations: np.ndarray, ends: np.ndarray, limit: int,
     across = ends[:-1]
     if not np.abs(observations, dtype=np.float64).max(initial=0.0) < _LARGEST:
         return  # Refused for its values.
-    size = _step_sizes(observations, across)
-    if size is None:
+    steps = _steps(observations, across)
+    if steps is None:
         return
-    found = _like_ends(observations, across, size)
+    found = _like_ends(observations, ends, over, steps, limit)
     if len(found) >= _FEWEST_JUMPS:
         raise UserError(
             f"{where}: at least {len(found)} steps are as large as those across the {int(across.sum())} marked ends of"
             f" episodes, and end where episodes begin: unmarked ends, at the rows {listed(found)}",
             _MARK,
         )
-    found = _at_the_limit(ends, size, limit)
+    found = _at_the_limit(ends, steps.size, limit)
     if len(found):
         raise UserError(
             f"{where}: {len(found)} episodes are longer than the {limit} steps that their environment has, and the step"
@@ -159,44 +166,83 @@ def _warn_of_rewards(data: np.ndarray, tried: np.ndarray, where: str) -> None:
         )
 
 
-def _step_sizes(observations: np.ndarray, across: np.ndarray) -> np.ndarray | None:
-    """From each row to the next, [N - 1], in usual steps of the dimensions that tell; None where none do."""
+@dataclass(frozen=True)
+class _Steps:
+    """From each row to the next, [N - 1].
+
+    Args:
+        size: in usual steps of the dimensions that tell.
+        share: of these dimensions, in how many the step is larger than nearly all within episodes.
+    """
+
+    size: np.ndarray
+    share: np.ndarray
+
+
+def _steps(observations: np.ndarray, across: np.ndarray) -> _Steps | None:
+    """None where no dimension tells of steps within episodes."""
     within = np.flatnonzero(~across)
     if len(within) == 0:
         return None
     some = within[:: max(1, len(within) // _BLOCK)]
-    steps = _steps(observations, some)
+    steps = _differences(observations, some)
     deviation = observations[some].std(axis=0, dtype=np.float64)
     usual, moved = np.median(steps, axis=0), (steps > 0).mean(axis=0)
     telling = (deviation > 0) & ((usual > 0) | (moved < _RARELY))
     if not telling.any():
         return None
     scale = np.maximum(usual, 1e-3 * deviation)[telling]
-    size = np.empty(len(across))
-    for start in range(0, len(size), _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, len(size)))
-        shares = np.minimum(_steps(observations, rows)[:, telling] / scale, _CAP)
-        size[rows] = np.sqrt(np.square(shares).mean(axis=1))
-    return size
+    bound = 2.0 * np.quantile(steps[:, telling], 0.95, axis=0)
+    found = _Steps(np.empty(len(across)), np.empty(len(across)))
+    for start in range(0, len(across), _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, len(across)))
+        moves = _differences(observations, rows)[:, telling]
+        found.size[rows] = np.sqrt(np.square(np.minimum(moves / scale, _CAP)).mean(axis=1))
+        found.share[rows] = (moves > bound).mean(axis=1)
+    return found
 
 
-def _steps(observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _differences(observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.abs(observations[rows + 1].astype(np.float64) - observations[rows])
 
 
-def _like_ends(observations: np.ndarray, across: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """The rows whose step is like one across an end; none where steps between those and usual ones are as many."""
-    none = np.empty(0, np.int64)
+def _like_ends(observations: np.ndarray, ends: np.ndarray, over: np.ndarray, steps: _Steps, limit: int) -> np.ndarray:
+    """The rows whose step is like one across an end; none where something else may be what makes them large.
+
+    That is so where steps between those and usual ones are as many, so that the large ones are but the largest; and
+    where nothing else says that an episode ended there: a teleport within one makes it no longer.
+    """
+    none, across, size = np.empty(0, np.int64), ends[:-1], steps.size
     if across.sum() < _FEWEST_ENDS:
         return none
     least, most = np.quantile(size[across], 0.25), 1.5 * size[across].max()
-    large = np.flatnonzero(~across & (size >= least) & (size <= most))
-    between = np.flatnonzero(~across & (size >= least / 2.0) & (size < least))
+    alike = ~across & (steps.share >= _ALIKE * np.median(steps.share[across]))
+    large = np.flatnonzero(alike & (size >= least) & (size <= most))
+    between = np.flatnonzero(alike & (size >= least / 2.0) & (size < least))
     if len(large) == 0 or max(len(large), len(between)) > _MOST_JUMPS * len(size):
         return none
     begins = _Begins(observations, np.flatnonzero(across) + 1)
     found = large[begins.near(large + 1)]
-    return found if int(begins.near(between + 1).sum()) <= len(found) else none
+    if int(begins.near(between + 1).sum()) > len(found):
+        return none
+    return found if len(found) and _ended(found, ends, over, limit) else none
+
+
+def _ended(found: np.ndarray, ends: np.ndarray, over: np.ndarray, limit: int) -> bool:
+    """Whether an episode ended at most of these rows.
+
+    The task was over there; or their trajectories are longer than an episode may be, but for these ends; or longer than
+    others, as two in one are.
+    """
+    last = np.flatnonzero(ends)
+    lengths = np.diff(last, prepend=-1)
+    have = np.isin(np.arange(len(last)), np.searchsorted(last, found))
+    cut = np.union1d(last, found)
+    pieces = np.maximum.reduceat(np.diff(cut, prepend=-1), np.searchsorted(cut, np.append(-1, last[:-1]) + 1))
+    mended = (lengths[have] > limit + 1) & (pieces[have] <= limit + 1)
+    if over[found].mean() > 0.5 or mended.mean() > 0.5:
+        return True
+    return not have.all() and bool(np.median(lengths[have]) >= _LONGER * np.median(lengths[~have]))
 
 
 class _Begins:

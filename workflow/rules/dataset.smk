@@ -22,7 +22,9 @@ rule describe:
     params:
         folder=subpath(output[0], parent=True),
     shell:
+        # Of a job that fails Snakemake shows the log; what one that succeeds has to say must be seen, too.
         f"mfql{EXTENSIONS} data describe {{wildcards.dataset}} --out {{params.folder:q}}{CONFIG_DIR} > {{log}} 2>&1"
+        " && {{ grep -E '^(mfql: |  [A-Z])' {log} >&2 || true; }}"
 
 
 rule fetch:

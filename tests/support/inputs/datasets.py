@@ -19,6 +19,7 @@ from mfql.suites import load
 from mfql.tasks import find_task
 from tests.support.forbidden import FAILING_DISK, NO_LOCKS, forbidden, open_for_writing, preloaded
 from tests.support.inputs.lab import Lab, Said, given
+from tests.support.inputs.minari import WRAPPED
 
 
 @given("an OGBench layout with an array that nobody reads")
@@ -367,6 +368,16 @@ def _demonstrations(keys: Mapping[str, slice]) -> dict[str, np.ndarray]:
 def _(lab: Lab) -> Said:
     said = lab.describe_hdf5(_demonstrations({"state": slice(4)}))
     assert "12 transitions, 2 trajectories" in said.text
+    return said
+
+
+@given("robomimic's layout, its observations several arrays, for an environment that shows them")
+def _(lab: Lab) -> Said:
+    (lab.folder / "lab_goal.py").write_text(WRAPPED, encoding="utf-8")
+    lab.write_hdf5(_demonstrations({"goal": slice(2, 3), "place": slice(2)}))
+    lab.row("case,lab_goal:lab/Goal-v0,data/case.hdf5,return")
+    said = lab.mfql("data", "describe", "case", "--out", lab.folder / "goal")
+    assert "observations [3], actions [2]" in said.text, said.text
     return said
 
 

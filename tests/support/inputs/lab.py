@@ -111,11 +111,15 @@ class Lab:
         return self.describe("data/case.npz")
 
     def describe_hdf5(self, arrays: Mapping[str, np.ndarray], **storage: object) -> Said:
-        """The same of an HDF5 file; `/` in a name makes groups, and the rest is how h5py stores them."""
+        """The same of an HDF5 file."""
+        self.write_hdf5(arrays, **storage)
+        return self.describe("data/case.hdf5")
+
+    def write_hdf5(self, arrays: Mapping[str, np.ndarray], **storage: object) -> None:
+        """Write `data/case.hdf5`; `/` in a name makes groups, and the rest is how h5py stores them."""
         with h5py.File(self.folder / "data" / "case.hdf5", "w") as file:
             for name, values in arrays.items():
                 file.create_dataset(name, data=values, **(storage if np.ndim(values) else {}))
-        return self.describe("data/case.hdf5")
 
     def point_hdf5(self) -> dict[str, np.ndarray]:
         """The arrays of `data/point.hdf5`."""
