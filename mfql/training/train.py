@@ -80,7 +80,9 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wai
         execution = replace(execution, compiled=repays_compiling(execution.device, updates))
     set_precision(settings.precision, execution.device)
     if not all(path.exists() for path in split_paths(job.data, task.dataset).values()):
-        load(task, job.data)  # Says what is missing where a wrong path was given, before a folder is made for it.
+        # A wrong path is said before a folder is made for the runs.
+        check_simulation(job.data, task.dataset)
+        load(task, job.data)
     with ExitStack() as locks:
         run_locks = [job.run(seed).lock for seed in sorted(job.seeds)]
         locks.enter_context(locked(*run_locks, wait=math.inf if wait else 0.0))
