@@ -17,7 +17,6 @@ from mfql.errors import UserError, print_in_any_locale, unknown
 from mfql.experiment.cli import CONFIG_DIR
 from mfql.extensions import extend
 from mfql.files import CannotRead, expanded
-from mfql.settings import STAGES
 
 # What a job that was asked to end exits with: the same command continues it (sysexits' EX_TEMPFAIL).
 EXIT_CONTINUE = 75
@@ -319,7 +318,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train = commands.add_parser("train", help="train seeds of one method, task and stage; continues what was killed")
     train.add_argument("--method", required=True, help="such as mfql or mfql+alpha=300: `mfql list methods`")
     train.add_argument("--task", required=True, help="such as cube-double-play-singletask-task2-v0: `mfql list tasks`")
-    train.add_argument("--stage", required=True, choices=STAGES, help="pretrain is the offline part before online")
+    train.add_argument("--stage", required=True, type=_stage, help="pretrain is the offline part before online")
     train.add_argument("--seeds", type=_count(0), nargs="+", required=True, help="trained together, such as 0 1 2")
     train.add_argument("--data", type=Path, default=Path("data"), help="folder of the dataset")
     train.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="gets the runs, in runs/")
@@ -457,7 +456,7 @@ def _add_import_released(commands: argparse._SubParsersAction) -> None:
     released.add_argument("file", type=Path, help="such as params_1000000.pkl; nothing of it is run")
     released.add_argument("--method", default="mfql-released", help="whose settings it was trained with")
     released.add_argument("--task", required=True, help="that it was trained on")
-    released.add_argument("--stage", default="offline", choices=STAGES, help="whose settings it was trained with")
+    released.add_argument("--stage", default="offline", type=_stage, help="whose settings it was trained with")
     released.add_argument("--seed", type=_count(0), default=0, help="that the policy says it is of")
     released.add_argument("--data", type=Path, default=Path("data"), help="folder of the task's dataset")
     released.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
@@ -548,6 +547,15 @@ def _plan(options: argparse.Namespace) -> int:
 
     chosen = {field.name: getattr(options, field.name) for field in fields(Request)}
     return plan(Request(**chosen))
+
+
+def _stage(text: str) -> str:
+    """An argument type: a stage."""
+    from mfql.settings import STAGES  # Here, since `mfql --help` does without.
+
+    if text not in STAGES:
+        raise argparse.ArgumentTypeError(str(unknown("stage", text, STAGES)))
+    return text
 
 
 def _count(least: int) -> Callable[[str], int]:

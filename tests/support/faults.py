@@ -165,7 +165,8 @@ class Runs:
         place = Workplace.make(folder)
         runs = cls(place)
         for stage in ("pretrain", "online"):
-            assert call(runs.arguments(stage, "results")) == (0, "")
+            status, said = call(runs.arguments(stage, "results"))
+            assert status == 0, said
         # What every child would load for itself.
         load(find_task(TASK, place.folder / "config"), place.folder / "data")
         return runs
