@@ -165,17 +165,27 @@ def failed_jobs(workflow: Any) -> list[FailedJob]:
     return sorted(found, key=lambda job: job.name)
 
 
+class _NothingToBeDone(logging.Filter):
+    """Hears Snakemake say that everything is made, for which it has no hook."""
+
+    def __init__(self, said: str, workflow: Any, tell: Callable[[], None]) -> None:
+        super().__init__()
+        self._said, self._workflow, self._tell = said, workflow, tell
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.msg == self._said and not self._workflow.dryrun:
+            self._tell()
+        return True
+
+
 def when_nothing_is_to_be_done(workflow: Any, tell: Callable[[], None]) -> None:
-    """Have `tell` called where Snakemake finds everything made, for which it has no hook; not in a dry run."""
+    """Have `tell` called where Snakemake finds everything made; not in a dry run, nor for an earlier workflow of here."""
     from snakemake.logging import logger
     from snakemake.workflow import NOTHING_TO_BE_DONE_MSG
 
-    def watch(record: logging.LogRecord) -> bool:
-        if record.msg == NOTHING_TO_BE_DONE_MSG and not workflow.dryrun:
-            tell()
-        return True
-
-    logger.addFilter(watch)
+    for earlier in [heard for heard in logger.filters if isinstance(heard, _NothingToBeDone)]:
+        logger.removeFilter(earlier)
+    logger.addFilter(_NothingToBeDone(NOTHING_TO_BE_DONE_MSG, workflow, tell))
 
 
 def _pools(workflow: Any) -> dict[str, float]:
