@@ -179,7 +179,7 @@ class _NothingToBeDone(logging.Filter):
 
 
 def when_nothing_is_to_be_done(workflow: Any, tell: Callable[[], None]) -> None:
-    """Have `tell` called where Snakemake finds everything made; not in a dry run, nor for an earlier workflow of here."""
+    """Have `tell` called where Snakemake finds everything made; not in a dry run, nor for an earlier workflow."""
     from snakemake.logging import logger
     from snakemake.workflow import NOTHING_TO_BE_DONE_MSG
 
