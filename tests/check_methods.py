@@ -38,7 +38,7 @@ def main(methods: list[str]) -> int:
                 print(f"{method}: FAILED\n{error}", flush=True)
                 failed += 1
                 continue
-            found = (json.loads((project.folder / target).read_text()) for target in targets)
+            found = (json.loads((project.folder / target).read_text(encoding="utf-8")) for target in targets)
             scores = ", ".join(f"{run['stage']} {run['status']} {run['score']:.0f} %" for run in found)
             print(f"{method}: {scores} ({time.monotonic() - began:.0f} s)", flush=True)
     return failed

@@ -37,7 +37,7 @@ def main() -> None:
         returns=[task.name for task in tasks if task.metric != "success"],
     )
     print(f"{len(files)} runs")
-    (options.folder / "runs.txt").write_text("".join(f"{file}\n" for file in files))
+    (options.folder / "runs.txt").write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
     scores, aggregate, verdict = (options.folder / name for name in ("scores.csv", "aggregate", "verdict"))
     about = ["--tasks", ROOT / "config/tasks.csv", "--results", options.folder]
     page = options.folder / "report.html"

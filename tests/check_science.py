@@ -34,7 +34,7 @@ def main() -> int:
         for name in names:
             began = time.monotonic()
             folder = drawn(place, name)
-            rows = len((folder / "table.csv").read_text().splitlines()) - 1
+            rows = len((folder / "table.csv").read_text(encoding="utf-8").splitlines()) - 1
             print(f"{name}: {rows} rows, {time.monotonic() - began:.0f} s", flush=True)
     return 0
 

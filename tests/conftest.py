@@ -41,7 +41,7 @@ def rendering() -> None:
 
     Asked in a process of its own: without a driver MuJoCo may end the process.
     """
-    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, encoding="utf-8")
     if done.returncode:
         message = f"no off-screen rendering: {done.stderr.strip().splitlines()[-1:]}"
         if os.environ.get("MFQL_TEST_RENDERING") == "required":
@@ -120,7 +120,7 @@ def lab(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
         clone(folder / "mfql")
         for name, content in FILES.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(content)
+            (folder / name).write_text(content, encoding="utf-8")
         (command,) = [command for command in COMMANDS if command.endswith("collect.py")]
         environment = os.environ | {"MINARI_DATASETS_PATH": str(folder / "minari")}
         subprocess.run([sys.executable, *command.split()[1:]], cwd=folder / "mfql", env=environment, check=True)

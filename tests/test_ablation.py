@@ -55,7 +55,9 @@ def entry(tmp_path: Path) -> Callable[..., list]:
 
     def points(section: dict | None = None, **keys):
         whole = {"title": "t", "asks": "a", "shows": "s", "tasks": ["one"], **keys}
-        (tmp_path / "config" / "ablations.yaml").write_text(yaml.safe_dump({"mine": whole}, sort_keys=False))
+        (tmp_path / "config" / "ablations.yaml").write_text(
+            yaml.safe_dump({"mine": whole}, sort_keys=False), encoding="utf-8"
+        )
         return points_of("mine", section or SECTION, tmp_path / "config")
 
     return points
@@ -170,9 +172,12 @@ def test_numbers_of_the_table_are_those_of_the_runs(tmp_path: Path):
     assert float(data.loc[("as published", "mean of 3 tasks", "behind"), "value"]) == pytest.approx(20)
     assert float(data.loc[("off", TASKS[0], "flow_loss"), "value"]) == 1.25
     assert data.loc[("off", TASKS[0], "flow_loss"), "by_seed"] == "0:1 1:1.5"
-    table = (tmp_path / "out" / "table.md").read_text()
+    table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
     assert "mean of 3 tasks" in table
-    assert json.loads((tmp_path / "out" / "panel.json").read_text())["command"] == "snakemake ablation_adaptive_alpha"
+    assert (
+        json.loads((tmp_path / "out" / "panel.json").read_text(encoding="utf-8"))["command"]
+        == "snakemake ablation_adaptive_alpha"
+    )
     proxy = pd.read_csv(tmp_path / "out" / "proxy" / "data.csv")
     assert proxy["over_training"].tolist() == [-1.0] * len(plan["points"]) * 2  # The loss falls, the distance rises.
     correlations = pd.read_csv(tmp_path / "out" / "proxy" / "table.csv")
@@ -209,10 +214,10 @@ def test_ablations_are_trained_and_drawn_with_their_cost(finished_runs: Workplac
     place = Workplace(tmp_path)
     for name in ("data", "config"):
         shutil.copytree(finished_runs.folder / name, place.folder / name)
-    entries = yaml.safe_load((place.folder / "config" / "ablations.yaml").read_text())
+    entries = yaml.safe_load((place.folder / "config" / "ablations.yaml").read_text(encoding="utf-8"))
     entries["balance"]["x"]["times"] = [1, 10]
     entries["balance"]["series"] = {name: entries["balance"]["series"][name] for name in ("UPGrad", "equal norms")}
-    (place.folder / "config" / "ablations.yaml").write_text(yaml.safe_dump(entries))
+    (place.folder / "config" / "ablations.yaml").write_text(yaml.safe_dump(entries), encoding="utf-8")
     for name, measures in (
         (
             "balance",
@@ -254,10 +259,14 @@ def test_the_list_and_the_plan_count_an_ablations_runs(
 @pytest.mark.slow
 def test_a_panels_command_has_the_configuration_that_was_given(tmp_path: Path):
     project, plan = clone(tmp_path / "mfql"), "results/mine/ablations/alpha/plan.json"
-    own = (project.folder / "tests" / "miniature.yaml").read_text().replace("name: miniature", "name: mine")
-    (project.folder / "study.yaml").write_text(own)
+    own = (
+        (project.folder / "tests" / "miniature.yaml")
+        .read_text(encoding="utf-8")
+        .replace("name: miniature", "name: mine")
+    )
+    (project.folder / "study.yaml").write_text(own, encoding="utf-8")
     project.snakemake(plan, "--configfile", "study.yaml")
-    command = json.loads((project.folder / plan).read_text())["command"]
+    command = json.loads((project.folder / plan).read_text(encoding="utf-8"))["command"]
     assert command == "snakemake ablation_alpha --configfile study.yaml"
 
 

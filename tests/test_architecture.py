@@ -17,12 +17,14 @@ LINT = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache", "--no
 
 def layers() -> list[list[str]]:
     """The contract's layers from the top, each with its modules."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
     return [layer.split(" | ") for layer in contracts[0]["layers"]]
 
 
 def test_the_table_has_the_contracts_order() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text()
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ((?:`mfql/\S+`(?:, )?)+) \|", text, flags=re.MULTILINE)
     named = [[re.sub(r"\.py$|/$", "", name) for name in re.findall(r"`mfql/(\S+?)`", row)] for row in rows]
     assert [sorted(row) for row in named] == [sorted(layer) for layer in layers()]
@@ -37,7 +39,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(LINT, cwd=folder, env={"PYTHONPATH": str(folder)}, capture_output=True, text=True)
+    return subprocess.run(LINT, cwd=folder, env={"PYTHONPATH": str(folder)}, capture_output=True, encoding="utf-8")
 
 
 def test_the_contract_is_kept(copy: Path) -> None:

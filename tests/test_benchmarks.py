@@ -30,7 +30,7 @@ from mfql.errors import UserError
 from mfql.plan.cost import MeasuredSpeed, find_speed
 
 CPU = torch.device("cpu")
-SCHEMA = json.loads((Path(__file__).parents[1] / "benchmarks" / "schema.json").read_text())
+SCHEMA = json.loads((Path(__file__).parents[1] / "benchmarks" / "schema.json").read_text(encoding="utf-8"))
 CONTEXT = Context(MINIATURE, CPU)
 
 CHECKOUT = """
@@ -65,8 +65,8 @@ class Agent:
 def checkout(tmp_path):
     """A stand-in for a checkout of the released code, and for the part of jax that the worker uses."""
     (tmp_path / "agents").mkdir()
-    (tmp_path / "agents" / "reference.py").write_text(CHECKOUT)
-    (tmp_path / "jax.py").write_text("def block_until_ready(tree):\n    return tree\n")
+    (tmp_path / "agents" / "reference.py").write_text(CHECKOUT, encoding="utf-8")
+    (tmp_path / "jax.py").write_text("def block_until_ready(tree):\n    return tree\n", encoding="utf-8")
     return Reference(tmp_path, "agents.reference:Agent")
 
 
@@ -216,10 +216,10 @@ def test_a_quick_run_meets_no_goal():
 
 def test_tables_replace_what_stands_between_the_markers(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nearlier tables\n{END}\nafter\n")
+    page.write_text(f"before\n{BEGIN}\nearlier tables\n{END}\nafter\n", encoding="utf-8")
     for _ in range(2):
         write_docs(page, [found_on("NVIDIA H100")])
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert text.startswith(f"before\n{BEGIN}\n")
     assert text.endswith(f"{END}\nafter\n")
     assert "earlier tables" not in text
@@ -228,10 +228,10 @@ def test_tables_replace_what_stands_between_the_markers(tmp_path):
 
 def test_a_page_without_markers_is_refused_and_kept(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text("mine\n")
+    page.write_text("mine\n", encoding="utf-8")
     with pytest.raises(UserError, match="lacks the lines"):
         write_docs(page, [])
-    assert page.read_text() == "mine\n"
+    assert page.read_text(encoding="utf-8") == "mine\n"
 
 
 @pytest.mark.parametrize(("value", "text"), [(1600.0, "1,600"), (0.01234, "0.0123"), (12345.6, "12,346"), (0.0, "0")])

@@ -101,9 +101,9 @@ def brittle(tmp_path: Path) -> None:
         f' kwargs={{"how": "{how}"}})\n'
         for how in HOW
     )
-    (tmp_path / "brittle.py").write_text(BRITTLE + made)
+    (tmp_path / "brittle.py").write_text(BRITTLE + made, encoding="utf-8")
     rows = "".join(f"{how},brittle:brittle/{how}-v0,none.npz,success\n" for how in HOW)
-    (tmp_path / "tasks.csv").write_text(f"task,env_id,data,metric\n{rows}")
+    (tmp_path / "tasks.csv").write_text(f"task,env_id,data,metric\n{rows}", encoding="utf-8")
     extend([MINIATURE, tmp_path])
 
 
@@ -403,17 +403,19 @@ def test_a_run_goes_on_from_the_evaluation_in_which_an_environment_hung(
     """Trials have small seeds, evaluations large ones."""
     folder = tmp_path / "mylab"
     shutil.copytree(lab / "mylab", folder)
-    (folder / "methods" / "tiny.yaml").write_text(TINY)
+    (folder / "methods" / "tiny.yaml").write_text(TINY, encoding="utf-8")
     (folder / "stuck.py").write_text(
         "import os, time, gymnasium\nfrom point import Point\n\n\nclass Stuck(Point):\n"
         "    def reset(self, *, seed=None, options=None):\n"
         "        if seed > 1000 and 'STUCK' in os.environ:\n            time.sleep(600)\n"
         "        return super().reset(seed=seed)\n\n\n"
-        "gymnasium.register('stuck/Stuck-v0', entry_point='stuck:Stuck', max_episode_steps=40)\n"
+        "gymnasium.register('stuck/Stuck-v0', entry_point='stuck:Stuck', max_episode_steps=40)\n",
+        encoding="utf-8",
     )
     (folder / "tasks.csv").write_text(
         "task,env_id,data,metric\nstuck,stuck:stuck/Stuck-v0,data/point.npz,success\n"
-        "point,point:mylab/Point-v0,data/point.npz,success\n"
+        "point,point:mylab/Point-v0,data/point.npz,success\n",
+        encoding="utf-8",
     )
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv(VARIABLE, "2")
@@ -429,13 +431,13 @@ def test_a_run_goes_on_from_the_evaluation_in_which_an_environment_hung(
     assert "stuck: environment 0: reset(seed=" in said
     assert "stuck.py" in said
     run = tmp_path / "results" / "runs" / "tiny" / "stuck" / "seed0" / "offline"
-    assert "has not ended after 2 seconds" in json.loads((run / "failure.json").read_text())["error"]
+    assert "has not ended after 2 seconds" in json.loads((run / "failure.json").read_text(encoding="utf-8"))["error"]
     assert [path.name for path in (run / "run" / "checkpoint").glob("step-*")] == ["step-000000030.pt"]
     monkeypatch.delenv("STUCK")
     assert train("stuck") == 0
     assert train("point") == 0
     found, undisturbed = (
-        json.loads((run.parents[2] / task / "seed0" / "offline" / "evaluation.json").read_text())
+        json.loads((run.parents[2] / task / "seed0" / "offline" / "evaluation.json").read_text(encoding="utf-8"))
         for task in ("stuck", "point")
     )
     assert found["evaluations"] == undisturbed["evaluations"]

@@ -117,8 +117,12 @@ def test_what_a_launcher_without_torch_knows_is_what_the_agents_say() -> None:
 def test_a_method_of_ones_own_counts_with_its_own_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "agents").mkdir()
     (tmp_path / "methods").mkdir()
-    (tmp_path / "agents" / "wide.py").write_text((ROOT / "mfql/agents/bc.py").read_text())
-    (tmp_path / "methods" / "wide.yaml").write_text("inherits: bc\nagent: wide\nactor_hidden: [3000, 3000]\n")
+    (tmp_path / "agents" / "wide.py").write_text(
+        (ROOT / "mfql/agents/bc.py").read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    (tmp_path / "methods" / "wide.yaml").write_text(
+        "inherits: bc\nagent: wide\nactor_hidden: [3000, 3000]\n", encoding="utf-8"
+    )
     monkeypatch.setenv("MFQL_EXTENSIONS", str(tmp_path))
     run = find_run({"seeds": [0]}, CONFIG, "wide", TASK, "offline")
     told = Footprints().of(run)
@@ -146,7 +150,7 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def write(*mebibytes: int, cuda: str = "13.0", torch_cuda: str | None = "13.0") -> None:
         (tmp_path / "bin").mkdir(exist_ok=True)
         listed = "\n".join(f"{n}, GPU-{n}ab, NVIDIA A10, {size}, 570.00" for n, size in enumerate(mebibytes))
-        (tmp_path / "bin" / "nvidia-smi").write_text(SMI.format(cuda=cuda, gpus=listed))
+        (tmp_path / "bin" / "nvidia-smi").write_text(SMI.format(cuda=cuda, gpus=listed), encoding="utf-8")
         (tmp_path / "bin" / "nvidia-smi").chmod(0o755)
         monkeypatch.setattr(gpus, "torch_cuda", lambda: torch_cuda)
 
@@ -160,8 +164,12 @@ def plan(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 
     def run(*arguments: str, status: int = 0, task: str = LARGEST, **changes: object) -> str:
         paper = {"methods": ["mfql"], "tasks": [task]}
-        content = yaml.safe_load((CONFIG / "config.yaml").read_text()) | {"offline": paper, "online": paper} | changes
-        (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+        content = (
+            yaml.safe_load((CONFIG / "config.yaml").read_text(encoding="utf-8"))
+            | {"offline": paper, "online": paper}
+            | changes
+        )
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
         assert main(["plan", "--configfile", str(tmp_path / "config.yaml"), *arguments]) == status
         return capsys.readouterr().out
 
@@ -224,7 +232,7 @@ def test_a_driver_of_the_same_major_version_or_a_later_one_will_do(
 
 def test_the_build_of_torch_is_known_without_importing_it() -> None:
     command = "import sys; from mfql.gpus import torch_cuda; print(torch_cuda(), 'torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout == f"{torch.version.cuda or ''} False\n"
 
 
@@ -233,7 +241,7 @@ def test_questions_are_answered_in_a_process_of_their_own() -> None:
     bad = {"agent": "absent", "settings": {}, "observation_shape": [4], "action_dim": 2}
     good = {"agent": run.agent, "settings": run.settings, "observation_shape": [4], "action_dim": 2}
     command = [sys.executable, "-m", "mfql.training.footprint"]
-    done = subprocess.run(command, input=json.dumps([bad, good]), capture_output=True, text=True, check=True)
+    done = subprocess.run(command, input=json.dumps([bad, good]), capture_output=True, encoding="utf-8", check=True)
     first, second = json.loads(done.stdout)
     assert first is None
     assert second["parameters"] == footprint(agent_of("flow_bc-miniature")).parameters

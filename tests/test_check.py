@@ -29,7 +29,7 @@ from tests.support.processes import started, until
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-SCHEMA = json.loads((ROOT / "benchmarks" / "schema.json").read_text())
+SCHEMA = json.loads((ROOT / "benchmarks" / "schema.json").read_text(encoding="utf-8"))
 CPU = torch.device("cpu")
 
 
@@ -40,12 +40,12 @@ def start(out: Path, *arguments: str, **environment: str) -> AbstractContextMana
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
     )
 
 
 def part_of(out: Path, name: str) -> dict:
-    return json.loads((out / f"part-{name}.json").read_text())
+    return json.loads((out / f"part-{name}.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_all_parts_run_on_a_processor_and_a_killed_call_is_gone_on_with(tmp_path
     assert {name for name in names if f"check: {name}: finished before" in printed} == finished
     assert {name: part_of(tmp_path, name)["status"] for name in names} == dict.fromkeys(names, "finished")
 
-    bench = json.loads((tmp_path / "bench.json").read_text())
+    bench = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     jsonschema.validate(bench, SCHEMA)
     measured = {one["part"] for one in bench["measurements"]}
     expected = {"machine", "parity", "steps", "killed", "update", "seeds", "plan", "acting", "memory", "online"}
@@ -190,7 +190,7 @@ def test_a_missed_goal_is_profiled_for_one_seed_and_for_several(check):
 
 def test_a_trainer_that_was_asked_to_end_leaves_the_task_to_the_next_call(check, monkeypatch):
     (check.out / "data").mkdir()
-    (check.out / "data" / "cube-single-play-v0.json").write_text("{}")
+    (check.out / "data" / "cube-single-play-v0.json").write_text("{}", encoding="utf-8")
     monkeypatch.setattr(task, "_train", lambda check, data: EXIT_CONTINUE)
     assert task.task(check).left == "trained to step 0"
     monkeypatch.setattr(task, "_train", lambda check, data: 2)

@@ -53,10 +53,11 @@ def write(folder: Path, *checks: dict, rows: str | None = None, **more: object) 
     """A folder with these checks of one claim, and the table that they read, where there are rows."""
     entry = {**CLAIM, **more, **({"checks": list(checks)} if checks else {})}
     (folder / "claims.yaml").write_text(
-        yaml.safe_dump({"configuration": "small", "tables": {"t": "t.csv"}, "claims": {"above": entry}})
+        yaml.safe_dump({"configuration": "small", "tables": {"t": "t.csv"}, "claims": {"above": entry}}),
+        encoding="utf-8",
     )
     if rows is not None:
-        (folder / "t.csv").write_text("name,value,low,high\n" + rows)
+        (folder / "t.csv").write_text("name,value,low,high\n" + rows, encoding="utf-8")
     return folder
 
 
@@ -104,7 +105,7 @@ def test_a_ratio_is_a_difference_of_logarithms() -> None:
 
 def test_a_table_without_intervals_is_exact(tmp_path: Path) -> None:
     write(tmp_path, {"says": "a", "table": "t", "of": {"name": "a"}, "must": {"stay_below": 1}})
-    (tmp_path / "t.csv").write_text("name,value\na,0.5\n")
+    (tmp_path / "t.csv").write_text("name,value\na,0.5\n", encoding="utf-8")
     assert judged(tmp_path).verdict is Verdict.HELD
 
 
@@ -171,10 +172,10 @@ def test_what_one_check_lacks_leaves_the_others_judged(
 ) -> None:
     other = {"says": "a", "table": "u", "of": {"name": "a"}, "must": {"exceed": 20}}
     write(tmp_path, ABOVE | {"must": {"exceed": 5}}, other, rows=rows)
-    content = yaml.safe_load((tmp_path / "claims.yaml").read_text())
+    content = yaml.safe_load((tmp_path / "claims.yaml").read_text(encoding="utf-8"))
     content["tables"]["u"] = "u.csv"
-    (tmp_path / "claims.yaml").write_text(yaml.safe_dump(content))
-    (tmp_path / "u.csv").write_text("name,value,low,high\na,30,25,35\n")
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    (tmp_path / "u.csv").write_text("name,value,low,high\na,30,25,35\n", encoding="utf-8")
     first, second = judged(tmp_path).findings
     assert (first.verdict, first.reason) == (verdict, reason)
     assert second.verdict is Verdict.HELD
@@ -195,14 +196,14 @@ SPEED = ABOVE | {"as": "ratio", "column": "ms", "same": "device", "must": {"stay
 )
 def test_times_are_compared_on_one_device(tmp_path: Path, rows: str, verdict: Verdict, reason: str) -> None:
     write(tmp_path, SPEED)
-    (tmp_path / "t.csv").write_text("name,device,ms,ms_low,ms_high\n" + rows)
+    (tmp_path / "t.csv").write_text("name,device,ms,ms_low,ms_high\n" + rows, encoding="utf-8")
     (found,) = judged(tmp_path).findings
     assert (found.verdict, found.reason) == (verdict, reason)
 
 
 def test_a_time_without_an_interval_decides_nothing(tmp_path: Path) -> None:
     write(tmp_path, SPEED)
-    (tmp_path / "t.csv").write_text("name,device,ms\na,cpu,1\nb,cpu,9\n")
+    (tmp_path / "t.csv").write_text("name,device,ms\na,cpu,1\nb,cpu,9\n", encoding="utf-8")
     assert judged(tmp_path).verdict is Verdict.UNDECIDED
 
 
@@ -213,14 +214,20 @@ def test_every_group_of_claims_is_there_and_every_target_is_of_the_workflow() ->
     claims = read_claims(CONFIG).claims
     assert {claim.group for claim in claims} == set(GROUPS)
     assert len(claims) >= 15
-    own = {rule for path in (ROOT / "workflow" / "rules").glob("*.smk") for rule in path.read_text().split()}
-    ablations = yaml.safe_load((CONFIG / "ablations.yaml").read_text())
+    own = {
+        rule
+        for path in (ROOT / "workflow" / "rules").glob("*.smk")
+        for rule in path.read_text(encoding="utf-8").split()
+    }
+    ablations = yaml.safe_load((CONFIG / "ablations.yaml").read_text(encoding="utf-8"))
     for claim in claims:
         for target in claim.target.split()[1:]:
             if target.startswith("ablation_"):
                 assert target.removeprefix("ablation_") in ablations, target
             elif "/" not in target and not target.startswith("-"):
-                assert f"{target}:" in own or f"{target}:" in (ROOT / "workflow" / "Snakefile").read_text(), target
+                assert f"{target}:" in own or f"{target}:" in (ROOT / "workflow" / "Snakefile").read_text(
+                    encoding="utf-8"
+                ), target
 
 
 @pytest.mark.slow
@@ -285,7 +292,7 @@ def test_scores_above_others_must_exceed_them_and_alpha_must_move() -> None:
 
 
 def test_the_quantities_of_the_ablations_are_measured() -> None:
-    ablations = yaml.safe_load((CONFIG / "ablations.yaml").read_text())
+    ablations = yaml.safe_load((CONFIG / "ablations.yaml").read_text(encoding="utf-8"))
     found = read_claims(CONFIG)
     checked = 0
     for check in (check for claim in found.claims for check in claim.checks):
@@ -302,13 +309,13 @@ def test_the_quantities_of_the_ablations_are_measured() -> None:
 
 def test_the_page_says_what_the_shipped_tables_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = tmp_path / "claims.md"
-    written.write_text(PAGE.read_text())
+    written.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.chdir(ROOT)
     if Path("shipped/reduced").exists():
         assert main(["claims", "page", "shipped/reduced", "--page", str(written)]) == 0
-        assert written.read_text() == PAGE.read_text()
+        assert written.read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")
     else:  # Nothing is claimed to be found before anything is shipped.
-        said = re.findall(r"^\| `(\w+)` \| \*\*(.+?)\*\*", PAGE.read_text(), re.MULTILINE)
+        said = re.findall(r"^\| `(\w+)` \| \*\*(.+?)\*\*", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
         nothing = {one.claim.name: str(one.verdict) for one in judge(read_claims(CONFIG), tmp_path)}
         assert dict(said) == nothing
 
@@ -317,18 +324,18 @@ def test_the_page_says_what_the_shipped_tables_say(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("action", ["page", "judge"])
 def test_a_folder_without_any_table_is_refused(tmp_path: Path, capsys, action: str, empty: bool) -> None:
     folder, page = tmp_path / "results", tmp_path / "claims.md"
-    page.write_text(PAGE.read_text())
+    page.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
     if empty:
         folder.mkdir()
     own = {"page": ["--page", str(page)], "judge": ["--out", str(tmp_path / "out")]}[action]
     assert main(["claims", action, str(folder), *own, "--config-dir", str(CONFIG)]) == 2
     assert f"{folder} has none of the tables" in capsys.readouterr().err
-    assert page.read_text() == PAGE.read_text()
+    assert page.read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")
     assert not (tmp_path / "out").exists()
 
 
 def test_the_settings_that_troubleshooting_names_exist() -> None:
-    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
     rows = [line.split("|") for line in page.splitlines() if line.startswith("| ") and line.count("|") == 5]
     named = {name for row in rows for name in re.findall(r"`(\w+)(?::[^`]*)?`", row[3])}
     known = set(agent_class("mfql").settings_type.__dataclass_fields__)
@@ -338,7 +345,7 @@ def test_the_settings_that_troubleshooting_names_exist() -> None:
 
 def test_a_page_without_the_marks_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, ABOVE | {"must": {"exceed": 5}}, rows="a,30,25,35\n")
-    (tmp_path / "page.md").write_text("nothing")
+    (tmp_path / "page.md").write_text("nothing", encoding="utf-8")
     arguments = ["claims", "page", str(tmp_path), "--page", str(tmp_path / "page.md"), "--config-dir", str(tmp_path)]
     assert main(arguments) == 2
     assert "has not both lines" in capsys.readouterr().err
@@ -348,7 +355,7 @@ def test_judging_writes_a_panel_of_the_report(tmp_path: Path) -> None:
     folder = tmp_path / "results" / "small"
     write(tmp_path, ABOVE | {"must": {"exceed": 5}})
     folder.mkdir(parents=True)
-    (folder / "t.csv").write_text("name,value,low,high\na,30,25,35\nb,10,7,13\n")
+    (folder / "t.csv").write_text("name,value,low,high\na,30,25,35\nb,10,7,13\n", encoding="utf-8")
     arguments = ["claims", "judge", str(folder), "--out", str(folder / "claims")]
     assert main([*arguments, "--config-dir", str(tmp_path)]) == 0
     (panel,) = read_panels(folder)
@@ -394,10 +401,10 @@ def results(tmp_path: Path) -> Path:
     flat = initial_state(agent, [torch.Generator().manual_seed(0)], cpu).flat
     actor = Actor(agent, flat, np.zeros(2, np.float32), np.ones(2, np.float32), cpu)
     for file in files:
-        run = json.loads(file.read_text()) | {"agent": "flow_bc", "settings": settings.as_dict()}
+        run = json.loads(file.read_text(encoding="utf-8")) | {"agent": "flow_bc", "settings": settings.as_dict()}
         described = {key: run[key] for key in ("method", "agent", "task", "seed", "stage", "identity", "settings")}
         save_policy(file.parent / "run" / "policy", actor, 0, described)
-        (file.parent / "run" / "evaluation.json").write_text(file.read_text())
+        (file.parent / "run" / "evaluation.json").write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
     for panel, size in {"comparison": 10, "densities": 300_000}.items():
         place = folder / "quickstart" / "toy" / panel
         place.mkdir(parents=True)
@@ -409,7 +416,9 @@ def results(tmp_path: Path) -> Path:
 def test_what_is_shipped_can_be_reported_and_evaluated_from(results: Path, tmp_path: Path) -> None:
     out = tmp_path / "shipped"
     assert main(["ship", str(results / "quickstart"), "--out", str(out)]) == 0
-    assert (out / "quickstart" / "scores.csv").read_text() == (results / "quickstart" / "scores.csv").read_text()
+    assert (out / "quickstart" / "scores.csv").read_text(encoding="utf-8") == (
+        results / "quickstart" / "scores.csv"
+    ).read_text(encoding="utf-8")
     shipped = {path.relative_to(out / "quickstart" / "toy").as_posix() for path in out.glob("quickstart/toy/*/*")}
     assert shipped == {f"comparison/{name}" for name in ("panel.json", "data.csv", "figure.svg")}
     policies = sorted(path.relative_to(out / "runs") for path in out.glob("runs/**/policy"))
@@ -445,7 +454,7 @@ def test_an_ablations_runs_are_shipped_with_its_panel(results: Path, tmp_path: P
     for name, seed in (("drawn", 0), ("begun", 1)):
         write_json(results / f"quickstart/ablations/{name}/plan.json", {"points": [{**point, "seeds": [seed]}]})
         run = write_run(results, [50.0], seed=seed, **point)
-        (run.parent / "run" / "evaluation.json").write_text(run.read_text())
+        (run.parent / "run" / "evaluation.json").write_text(run.read_text(encoding="utf-8"), encoding="utf-8")
     (results / "quickstart/ablations/drawn/panel.json").touch()
     assert main(["ship", str(results / "quickstart"), "--out", str(out)]) == 0
     shipped = {path.relative_to(out).as_posix() for path in out.glob("runs/mfql+*/**/*") if path.is_file()}

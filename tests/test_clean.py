@@ -40,7 +40,7 @@ def asked_online(place: Workplace, *seeds: int) -> str:
         "online": {"methods": ["first"] if seeds else [], "tasks": [TASK]},
         "seeds": list(seeds) or [0, 1],
     }
-    (place.folder / "configuration.yaml").write_text(yaml.safe_dump(configuration))
+    (place.folder / "configuration.yaml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
     return "configuration.yaml"
 
 

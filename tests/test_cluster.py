@@ -53,7 +53,7 @@ class RecordingCluster:
         self.commands_folder.mkdir()
         scripts = {name: f"#!/bin/sh\n{body}\n" for name, body in _OTHERS.items()}
         for name, text in (scripts | {"sbatch": _SBATCH.format(folder=folder, failures=failures)}).items():
-            (folder / "bin" / name).write_text(text)
+            (folder / "bin" / name).write_text(text, encoding="utf-8")
             (folder / "bin" / name).chmod(0o755)
         self.environment = os.environ | {
             "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
@@ -83,7 +83,7 @@ class RecordingCluster:
                 while process.poll() is None and len(self.commands()) < submissions:
                     time.sleep(0.5)
                 time.sleep(2)  # For more than there should be.
-                said = (self.commands_folder.parent / "printed").read_text()
+                said = (self.commands_folder.parent / "printed").read_text(encoding="utf-8")
                 assert process.poll() is None, said
             finally:
                 if process.poll() is None:
@@ -92,7 +92,7 @@ class RecordingCluster:
 
     def commands(self) -> list[str]:
         """The options that each submission had, without the command that the job would run."""
-        return [path.read_text() for path in self.commands_folder.iterdir() if path.name.isdigit()]
+        return [path.read_text(encoding="utf-8") for path in self.commands_folder.iterdir() if path.name.isdigit()]
 
 
 @pytest.fixture
@@ -107,7 +107,10 @@ def profile(project: Project, **defaults: str) -> None:
     """Give the profile's jobs these resources by default, as a user edits it."""
     path = project.folder / "profiles/slurm/config.yaml"
     lines = "".join(f"  {key}: {value}\n" for key, value in defaults.items())
-    path.write_text(path.read_text().replace("default-resources:\n", f"default-resources:\n{lines}", 1))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("default-resources:\n", f"default-resources:\n{lines}", 1),
+        encoding="utf-8",
+    )
 
 
 def minutes(command: str) -> int:
@@ -120,14 +123,15 @@ def finished(project: Project, seeds: range) -> list[str]:
     folders = [project.folder / f"results/runs/mfql-miniature/{TASK}/seed{seed}/offline" for seed in seeds]
     for folder in folders:
         folder.mkdir(parents=True)
-        (folder / "evaluation.json").write_text("{}")
+        (folder / "evaluation.json").write_text("{}", encoding="utf-8")
     return [str((folder / "final.json").relative_to(project.folder)) for folder in folders]
 
 
 def on_the_login_node() -> set[str]:
     """The rules whose jobs are not submitted."""
     text = "".join(
-        path.read_text() + "\n" for path in [ROOT / "workflow/Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]
+        path.read_text(encoding="utf-8") + "\n"
+        for path in [ROOT / "workflow/Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]
     )
     rules = re.findall(r"^rule (\w+):\n((?:    .*\n|\n(?=    ))+)", text, re.MULTILINE)
     return {
@@ -138,9 +142,12 @@ def on_the_login_node() -> set[str]:
 @pytest.mark.slow
 def test_a_hundred_ready_jobs_of_the_papers_size_are_a_hundred_submissions(project: Project, tmp_path: Path) -> None:
     changes = project.folder / "hundred.yaml"
-    miniature = yaml.safe_load((project.folder / "tests/miniature.yaml").read_text())
+    miniature = yaml.safe_load((project.folder / "tests/miniature.yaml").read_text(encoding="utf-8"))
     offline = {"methods": [_PAPER], "tasks": [TASK]}
-    changes.write_text(yaml.safe_dump(miniature | {"offline": offline, "seeds": list(range(100)), "seeds_per_job": 1}))
+    changes.write_text(
+        yaml.safe_dump(miniature | {"offline": offline, "seeds": list(range(100)), "seeds_per_job": 1}),
+        encoding="utf-8",
+    )
     commands = RecordingCluster(tmp_path, project).launch("offline", "--configfile", "hundred.yaml", submissions=100)
     assert len(commands) == 100
     assert {minutes(command) for command in commands} == {560}

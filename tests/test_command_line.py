@@ -135,7 +135,7 @@ def test_every_setting_of_every_method_has_an_explanation() -> None:
 def test_help_waits_for_nothing_heavy() -> None:
     heavy = "{'numpy', 'torch', 'pandas', 'matplotlib', 'jsonschema', 'snakemake', 'shtab', 'importlib.metadata'}"
     code = f"import sys, mfql.cli; mfql.cli._parser().format_help(); sys.exit(sorted({heavy} & set(sys.modules)) or 0)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
 
 

@@ -28,12 +28,12 @@ def script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     with pytest.raises(SystemExit) as ended:
         main(["--print-completion", "bash"])
     assert not ended.value.code
-    (tmp_path / "completion.bash").write_text(capsys.readouterr().out)
+    (tmp_path / "completion.bash").write_text(capsys.readouterr().out, encoding="utf-8")
     return tmp_path
 
 
 def completed(script: Path, words: str) -> set[str]:
-    done = subprocess.run(["bash", "-c", ASK % words], cwd=script, capture_output=True, text=True, check=True)
+    done = subprocess.run(["bash", "-c", ASK % words], cwd=script, capture_output=True, encoding="utf-8", check=True)
     return set(done.stdout.split())
 
 

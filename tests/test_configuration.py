@@ -213,7 +213,13 @@ def snakemakes(folder: Path, arguments: list[list[str]]) -> list[tuple[int, str]
     command = [sys.executable, "-c", SNAKEMAKE]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, cwd=folder, input=json.dumps(arguments), capture_output=True, text=True, env=environment, timeout=600
+        command,
+        cwd=folder,
+        input=json.dumps(arguments),
+        capture_output=True,
+        encoding="utf-8",
+        env=environment,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     return [(status, printed) for status, printed in json.loads(done.stdout)]
@@ -294,8 +300,8 @@ def test_texts_of_an_option_are_the_numbers_that_a_file_has() -> None:
 
 
 def test_the_file_that_has_the_fault_is_named(tmp_path: Path) -> None:
-    (tmp_path / "lower.yaml").write_text("threads: 0\ntuning: {seeds: [100]}")
-    (tmp_path / "upper.yaml").write_text("seeds: [0]\ntuning: {grid: {alpha: [10]}}")
+    (tmp_path / "lower.yaml").write_text("threads: 0\ntuning: {seeds: [100]}", encoding="utf-8")
+    (tmp_path / "upper.yaml").write_text("seeds: [0]\ntuning: {grid: {alpha: [10]}}", encoding="utf-8")
     files = [tmp_path / "lower.yaml", tmp_path / "upper.yaml"]
     config = read_configuration(None, CONFIG) | {"threads": 0}
     with pytest.raises(UserError, match=r"lower\.yaml: threads: 0 is below 1"):
@@ -310,9 +316,9 @@ def test_the_file_that_has_the_fault_is_named(tmp_path: Path) -> None:
 
 def test_a_faulty_row_of_the_task_table_is_named(tmp_path: Path) -> None:
     for name in ("config.yaml", "tasks.csv"):
-        (tmp_path / name).write_text((CONFIG / name).read_text())
-    table = (tmp_path / "tasks.csv").read_text()
-    (tmp_path / "tasks.csv").write_text(table.replace("last_three,0.995,", "last_three,1.5,", 1))
+        (tmp_path / name).write_text((CONFIG / name).read_text(encoding="utf-8"), encoding="utf-8")
+    table = (tmp_path / "tasks.csv").read_text(encoding="utf-8")
+    (tmp_path / "tasks.csv").write_text(table.replace("last_three,0.995,", "last_three,1.5,", 1), encoding="utf-8")
     with pytest.raises(UserError, match=r"tasks\.csv: \S+-v0: discount: 1\.5 "):
         read_configuration(None, tmp_path)
 
@@ -329,7 +335,7 @@ def test_a_schema_is_one(name: str) -> None:
 
 
 def test_the_page_explains_every_key() -> None:
-    page = (CONFIG / "README.md").read_text()
+    page = (CONFIG / "README.md").read_text(encoding="utf-8")
     table = page[page.index("## The keys of a configuration") : page.index("## Fetched datasets")]
     rows = [re.findall(r"`([^`]+)`", line.split("|")[1]) for line in table.splitlines() if line.startswith("| `")]
     explained = {name.split(":")[0] for first, *_ in rows for name in [first]}
@@ -388,8 +394,8 @@ def test_a_generated_dataset_has_a_folder_of_its_own() -> None:
 
 # --- whatever a file says ---------------------------------------------------------------------------------------------
 
-MINIATURE = yaml.safe_load((CONFIG / "config.yaml").read_text()) | yaml.safe_load(
-    (ROOT / "tests" / "miniature.yaml").read_text()
+MINIATURE = yaml.safe_load((CONFIG / "config.yaml").read_text(encoding="utf-8")) | yaml.safe_load(
+    (ROOT / "tests" / "miniature.yaml").read_text(encoding="utf-8")
 )
 VALUES = st.recursive(
     st.none()
@@ -443,7 +449,7 @@ def configurations(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(document=documents())
 def test_what_can_be_read_can_be_used(configurations: Path, document: dict[str, Any]) -> None:
-    (configurations / "config.yaml").write_text(yaml.safe_dump(document, allow_unicode=True))
+    (configurations / "config.yaml").write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
     try:
         config = read_configuration(None, configurations)
     except UserError:

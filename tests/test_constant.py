@@ -204,13 +204,13 @@ def test_describing_generated_data_names_constant_dimensions_and_keeps_how_they_
     np.savez_compressed(file, **changed)
     describe(tmp_path, task.dataset, split_paths(tmp_path, task.dataset), OGBENCH, "generated", 5)
     path = description_path(tmp_path, task.dataset)
-    written = json.loads(path.read_text())
+    written = json.loads(path.read_text(encoding="utf-8"))
     assert (written["constant_dimensions"], written["seed"]) == ([1], 5)
     made = {"simulation_version": 1, "versions": {"mfql": "0.0"}}
     earlier = {name: value for name, value in written.items() if name != "constant_dimensions"} | made
-    path.write_text(json.dumps(earlier))
+    path.write_text(json.dumps(earlier), encoding="utf-8")
     assert described_by_hand(task.name, tmp_path) == 0
-    assert json.loads(path.read_text()) == written | made
+    assert json.loads(path.read_text(encoding="utf-8")) == written | made
     out = capsys.readouterr().out
     assert f"train: {written['rows']['train'] - 2} transitions, 2 trajectories of 1000 to 1000 steps" in out
     assert "val: " in out
@@ -226,15 +226,15 @@ def test_describing_refuses_files_of_which_nobody_knows_the_source_or_that_are_o
     task = find_task("pointmaze-medium-navigate-singletask-task1-v0", CONFIG)
     files = generate(task.dataset, tmp_path, episodes=1, progress=False)
     path = description_path(tmp_path, task.dataset)
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     path.unlink()
     assert described_by_hand(task.name, tmp_path) == 2
     assert "nothing says where the files of pointmaze-medium-navigate-v0 come from" in capsys.readouterr().err
-    path.write_text(text.replace(json.loads(text)["sha256"]["train"], 64 * "0"))
-    before = path.read_text()
+    path.write_text(text.replace(json.loads(text)["sha256"]["train"], 64 * "0"), encoding="utf-8")
+    before = path.read_text(encoding="utf-8")
     assert described_by_hand(task.name, tmp_path) == 2
     assert f"{files} is not the file that" in capsys.readouterr().err
-    assert path.read_text() == before
+    assert path.read_text(encoding="utf-8") == before
 
 
 def test_describing_d4rls_file_counts_its_rows_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,10 +246,12 @@ def test_describing_d4rls_file_counts_its_rows_once(tmp_path: Path, capsys: pyte
         file["observations"][:, 5] = 0.1
     describe(tmp_path, task.name, split_paths(tmp_path, task.name), D4RL, "downloaded", None)
     described = description_path(tmp_path, task.name)
-    written = json.loads(described.read_text())
-    described.write_text(json.dumps({name: value for name, value in written.items() if name != "constant_dimensions"}))
+    written = json.loads(described.read_text(encoding="utf-8"))
+    described.write_text(
+        json.dumps({name: value for name, value in written.items() if name != "constant_dimensions"}), encoding="utf-8"
+    )
     assert described_by_hand(task.name, tmp_path) == 0
-    assert json.loads(described.read_text()) == written
+    assert json.loads(described.read_text(encoding="utf-8")) == written
     out = capsys.readouterr().out
     assert f"train: {len(load(task, tmp_path))} transitions, 2 trajectories" in out
     assert "5 (always 0.1)" in out
@@ -272,7 +274,7 @@ def test_describing_data_of_ones_own_names_constant_dimensions(mine: Path, capsy
     assert (
         "observation dimensions that do not vary: 2 (always 0.1); training divides them by 1" in capsys.readouterr().out
     )
-    assert json.loads((mine / "data" / "mine.json").read_text())["constant_dimensions"] == [2]
+    assert json.loads((mine / "data" / "mine.json").read_text(encoding="utf-8"))["constant_dimensions"] == [2]
 
 
 def trained(mine: Path) -> RunFolder:
@@ -287,14 +289,14 @@ def test_plan_and_verify_know_the_run_that_training_made(mine: Path) -> None:
     run = trained(mine)
     manifest = run.manifest()
     assert manifest["dataset"]["constant_dimensions"] == [2]
-    policy = json.loads((run.trained / "policy" / "policy.json").read_text())
+    policy = json.loads((run.trained / "policy" / "policy.json").read_text(encoding="utf-8"))
     assert policy["observation_std"][2] == 1.0
     config = read_configuration(None, CONFIG) | {"data_dir": str(mine / "data")}
-    of_earlier_versions = json.loads((mine / "data" / "mine.json").read_text())
+    of_earlier_versions = json.loads((mine / "data" / "mine.json").read_text(encoding="utf-8"))
     del of_earlier_versions["constant_dimensions"]
     for text in (None, json.dumps(of_earlier_versions)):
         if text:
-            (mine / "data" / "mine.json").write_text(text)
+            (mine / "data" / "mine.json").write_text(text, encoding="utf-8")
         outlooks = Outlooks(config, mine / "results", mine / "lock.json")
         outlook = outlooks.of(find_run(config, CONFIG, METHOD, "mine", "offline"), 0)
         assert (outlook.identity, outlook.fate) == (manifest["identity"], Fate.FINISHED)
@@ -308,7 +310,7 @@ def test_a_run_of_before_is_trained_anew_and_the_plan_says_why(mine: Path) -> No
     manifest = run.manifest()
     facts = {key: value for key, value in manifest["dataset"].items() if key != "constant_dimensions"}
     before = describe_run(run, manifest["agent"], manifest["settings"], facts, None)
-    (run.trained / "manifest.json").write_text(json.dumps(manifest | before))
+    (run.trained / "manifest.json").write_text(json.dumps(manifest | before), encoding="utf-8")
     config = read_configuration(None, CONFIG) | {"data_dir": str(mine / "data")}
     outlooks = Outlooks(config, mine / "results", mine / "lock.json")
     outlook = outlooks.of(find_run(config, CONFIG, METHOD, "mine", "offline"), 0)

@@ -33,7 +33,7 @@ def test_images_have_a_lock_for_the_processor_and_one_for_cuda() -> None:
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
 def test_torch_of_the_images_is_the_version_that_the_installation_takes(lock: Path) -> None:
     version = pins(lock)["torch"].partition("+")[0]
-    assert f"torch=={version}" == (CONTAINERS / "torch.txt").read_text().strip()
+    assert f"torch=={version}" == (CONTAINERS / "torch.txt").read_text(encoding="utf-8").strip()
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
@@ -50,7 +50,9 @@ def test_every_package_of_an_image_has_hashes(lock: Path) -> None:
 
 
 def test_both_recipes_start_from_the_same_base() -> None:
-    found = {re.search(r"BASE=(\S+)", (CONTAINERS / name).read_text()) for name in ("Dockerfile", "mfql.def")}
+    found = {
+        re.search(r"BASE=(\S+)", (CONTAINERS / name).read_text(encoding="utf-8")) for name in ("Dockerfile", "mfql.def")
+    }
     bases = {match.group(1) for match in found if match}
     assert len(bases) == 1
     assert re.fullmatch(r"debian:\S+@sha256:[0-9a-f]{64}", bases.pop())
@@ -60,7 +62,7 @@ def test_manifest_holds_the_image_that_the_run_is_in(tmp_path: Path, monkeypatch
     found = {"digest": "sha256:0123", "version": "0.1.0", "revision": "abc"}
     monkeypatch.setattr(provenance, "IMAGE", tmp_path / "image.json")
     assert provenance.provenance(torch.device("cpu"), "mfql")["image"] is None
-    provenance.IMAGE.write_text(json.dumps(found))
+    provenance.IMAGE.write_text(json.dumps(found), encoding="utf-8")
     assert provenance.provenance(torch.device("cpu"), "mfql")["image"] == found
 
 
@@ -76,7 +78,7 @@ def sif_file(path: Path, identifier: bytes, date: int) -> Path:
 
 def fix_header(path: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(CONTAINERS / "fix_sif_header.py"), str(path)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, capture_output=True, encoding="utf-8")
 
 
 def test_sif_files_of_the_same_content_become_the_same_file(tmp_path: Path) -> None:

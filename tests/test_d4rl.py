@@ -299,7 +299,7 @@ def test_a_frame_shows_something(rendering):
     done = subprocess.run(
         program,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         cwd=ROOT,
         env=os.environ | {"MUJOCO_GL": "egl", "PYTHONPATH": str(ROOT)},
     )

@@ -140,7 +140,7 @@ def test_a_described_file_is_known_by_its_sha256(tmp_path, files):
         "downloaded",
         seed=None,
     )
-    assert json.loads(description_path(tmp_path, PEN).read_text())["episodes"] == 4
+    assert json.loads(description_path(tmp_path, PEN).read_text(encoding="utf-8"))["episodes"] == 4
     assert load(find_task(PEN), tmp_path).source == "downloaded"
     write(tmp_path, PEN)
     with pytest.raises(UserError, match="is not the file that"):
@@ -174,7 +174,7 @@ def test_the_command_line_replays(tmp_path, files, capsys):
     arguments = ["data", "replay", PEN, "--data", str(files), "--rows", "5", "--config-dir", str(ROOT / "config")]
     assert main([*arguments, "--out", str(tmp_path / "found.json")]) == 0
     assert "velocities" in capsys.readouterr().out
-    assert json.loads((tmp_path / "found.json").read_text())["rows"] == 5
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == 5
     assert main([*arguments[:2], "cube-single-play-singletask-task1-v0", *arguments[3:]]) == 2
 
 
@@ -195,7 +195,7 @@ def test_a_file_in_d4rls_layout_trains_offline_and_online(tmp_path, files, task)
     place.method("short", short + "  offline_steps: 20\n")
     for stage in ("offline", "online"):
         place.train("short", stage, [0], task=task)
-        result = json.loads((place.run("short", 0, stage, task=task) / "evaluation.json").read_text())
+        result = json.loads((place.run("short", 0, stage, task=task) / "evaluation.json").read_text(encoding="utf-8"))
         assert (result["metric"], result["score_rule"]) == ("normalized_return", "last")
         last = result["evaluations"][-1]
         assert result["score"] == last["normalized_return"]
@@ -205,7 +205,7 @@ def test_a_file_in_d4rls_layout_trains_offline_and_online(tmp_path, files, task)
             run = str(place.run("short", 0, stage, task=task))
             done = place.call(["evaluate", run, "--episodes", "1", "--workers", "0", "--out", str(anew)])
             assert done.returncode == 0, done.stderr
-            assert np.isfinite(json.loads(anew.read_text())["normalized_return"])
+            assert np.isfinite(json.loads(anew.read_text(encoding="utf-8"))["normalized_return"])
         if task == MAZE:
             assert last["normalized_return"] == last["success"]
             assert last["return"] == pytest.approx(last["success"] / 100 - last["length"])

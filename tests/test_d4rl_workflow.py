@@ -60,19 +60,19 @@ class Small:
         project = clone(folder / "mfql")
         write_rollouts(folder / "published", TASK, episodes=3, steps=25)
         for method, settings in ((METHOD, SETTINGS), (RELEASED, RELEASED_SETTINGS)):
-            (project.folder / f"config/methods/{method}.yaml").write_text(settings)
+            (project.folder / f"config/methods/{method}.yaml").write_text(settings, encoding="utf-8")
         one = {"methods": [METHOD], "tasks": [TASK]}
-        config = yaml.safe_load((ROOT / "tests/miniature.yaml").read_text())
+        config = yaml.safe_load((ROOT / "tests/miniature.yaml").read_text(encoding="utf-8"))
         config |= {
             "offline": one | {"methods": [METHOD, RELEASED]},
             "online": one,
             "seeds": [0, 1],
             "datasets_from": "../published",
         }
-        (project.folder / "small.yaml").write_text(yaml.safe_dump(config | {"datasets": {}}))
+        (project.folder / "small.yaml").write_text(yaml.safe_dump(config | {"datasets": {}}), encoding="utf-8")
         printed = project.snakemake("replay", "--configfile", "small.yaml")
         printed += project.snakemake("all", "--configfile", "small.yaml")
-        (project.folder / "printed.txt").write_text(printed)
+        (project.folder / "printed.txt").write_text(printed, encoding="utf-8")
         return cls(project)
 
     @property
@@ -92,27 +92,31 @@ def small(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Small:
 
 
 def test_a_file_from_a_folder_is_trained_offline_and_online_and_reported(small: Small) -> None:
-    assert re.search(r"data fetched +1\n", (small.project.folder / "printed.txt").read_text())
-    lock = json.loads((small.project.folder / "config/datasets.lock.json").read_text())
+    assert re.search(r"data fetched +1\n", (small.project.folder / "printed.txt").read_text(encoding="utf-8"))
+    lock = json.loads((small.project.folder / "config/datasets.lock.json").read_text(encoding="utf-8"))
     for stage in ("offline", "online"):
         run = small.results / f"runs/{METHOD}/{TASK}/seed1/{stage}"
-        dataset = json.loads((run / "run/manifest.json").read_text())["dataset"]
+        dataset = json.loads((run / "run/manifest.json").read_text(encoding="utf-8"))["dataset"]
         assert (dataset["source"], dataset["sha256"]) == ("downloaded", lock[f"{TASK}.hdf5"]["sha256"])
-        assert json.loads((run / "run/manifest.json").read_text())["physics"]["corrected"] == ["contact margins"]
-        assert json.loads((run / "evaluation.json").read_text())["metric"] == "normalized_return"
-    assert TASK in (small.results / "miniature/scores.csv").read_text()
-    assert TASK in (small.results / "miniature/report.html").read_text()
+        assert json.loads((run / "run/manifest.json").read_text(encoding="utf-8"))["physics"]["corrected"] == [
+            "contact margins"
+        ]
+        assert json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["metric"] == "normalized_return"
+    assert TASK in (small.results / "miniature/scores.csv").read_text(encoding="utf-8")
+    assert TASK in (small.results / "miniature/report.html").read_text(encoding="utf-8")
 
 
 def test_by_the_released_protocol_a_d4rl_run_never_stops_early(small: Small) -> None:
     for seed in (0, 1):
-        result = json.loads((small.results / f"runs/{RELEASED}/{TASK}/seed{seed}/offline/evaluation.json").read_text())
+        result = json.loads(
+            (small.results / f"runs/{RELEASED}/{TASK}/seed{seed}/offline/evaluation.json").read_text(encoding="utf-8")
+        )
         assert (result["metric"], result["status"], result["stopped_at"]) == ("normalized_return", "finished", None)
         assert [evaluation["step"] for evaluation in result["evaluations"]] == [0, 5, 10, 15, 20]
         # By the score's rule it had: no evaluation was better than the one before.
         returns = [evaluation["normalized_return"] for evaluation in result["evaluations"]]
         assert any(later <= earlier for earlier, later in pairwise(returns))
-        log = (small.results / f"runs/{RELEASED}/{TASK}/seed{seed}/offline/run/metrics.csv").read_text()
+        log = (small.results / f"runs/{RELEASED}/{TASK}/seed{seed}/offline/run/metrics.csv").read_text(encoding="utf-8")
         assert log.splitlines()[-1].startswith("20,")
 
 
@@ -122,10 +126,10 @@ def test_replays_that_do_not_say_of_which_physics_they_are_are_made_anew(small: 
     # As an earlier version left both: the result, and Snakemake's record of a rule without parameters.
     replay, record = project.folder / name, project.folder / ".snakemake/metadata" / b64encode(name.encode()).decode()
     for path, changed in ((replay, {"dataset": ..., "simulation_version": ...}), (record, {"params": []})):
-        known = json.loads(path.read_text()) | changed
-        path.write_text(json.dumps({key: value for key, value in known.items() if value is not ...}))
+        known = json.loads(path.read_text(encoding="utf-8")) | changed
+        path.write_text(json.dumps({key: value for key, value in known.items() if value is not ...}), encoding="utf-8")
     project.snakemake("replay", "--configfile", "small.yaml")
-    found = json.loads(replay.read_text())
+    found = json.loads(replay.read_text(encoding="utf-8"))
     assert (found["dataset"], found["simulation_version"]) == (TASK, 2)
     assert NOTHING_TO_DO in project.snakemake("-n", "replay", "--configfile", "small.yaml")
 
@@ -137,7 +141,7 @@ def test_replays_of_the_configurations_datasets_are_one_table_which_the_report_s
     # Recorded by this same simulator.
     assert all(float(row["median"]) < 5e-3 * float(row["moved"]) + 1e-6 for row in rows.values())
     assert {row["task"] for row in rows.values()} == {TASK}
-    page = (small.results / "miniature/report.html").read_text()
+    page = (small.results / "miniature/report.html").read_text(encoding="utf-8")
     section = page.partition("Recorded steps</h2>")[2].partition("</section>")[0]
     assert f"{float(rows['positions']['moved']):.1e}" in section
 

@@ -53,7 +53,7 @@ def test_statistics_are_those_of_the_training_rows(loaded):
 
 
 def test_a_dataset_carries_its_origin(made, loaded, tmp_path):
-    description = json.loads((made / f"{DATASET}.json").read_text())
+    description = json.loads((made / f"{DATASET}.json").read_text(encoding="utf-8"))
     assert (loaded.name, loaded.source, loaded.sha256) == (DATASET, "generated", description["sha256"]["train"])
     for path in made.glob("*.npz"):
         shutil.copy(path, tmp_path)
@@ -217,6 +217,6 @@ def test_puzzles_need_button_states(copied):
 
 
 def test_a_description_without_a_sha256_is_refused(copied):
-    (copied / f"{DATASET}.json").write_text('{"source": "generated"}')
+    (copied / f"{DATASET}.json").write_text('{"source": "generated"}', encoding="utf-8")
     with pytest.raises(UserError, match=r"\.json does not say"):
         load(TASK, copied)

@@ -25,7 +25,7 @@ def test_processes_take_different_gpus_and_free_them_when_killed(tmp_path, monke
 
         def start() -> tuple[subprocess.Popen, str]:
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-            process = processes.enter_context(started([sys.executable, "-c", HOLD], text=True, **pipes))
+            process = processes.enter_context(started([sys.executable, "-c", HOLD], encoding="utf-8", **pipes))
             return process, process.stdout.readline().strip()
 
         (one, first), (_, second) = start(), start()

@@ -19,7 +19,7 @@ NAMED = sorted(
     {
         found
         for page in PAGES
-        for found in re.findall(r"`([\w/]+\.py):([\w.]+)`", (ROOT / "docs" / f"{page}.md").read_text())
+        for found in re.findall(r"`([\w/]+\.py):([\w.]+)`", (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"))
     }
 )
 
@@ -42,11 +42,11 @@ def test_what_the_pages_name_exists(file, name):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_pages_name_code(page):
-    assert len(re.findall(r"\.py:\w", (ROOT / "docs" / f"{page}.md").read_text())) >= 10
+    assert len(re.findall(r"\.py:\w", (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"))) >= 10
 
 
 def test_every_page_is_in_the_reading_order():
-    index = (ROOT / "docs" / "README.md").read_text()
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     assert [page.name for page in ROOT.glob("docs/*.md") if f"({page.name})" not in index] == ["README.md"]
 
 
@@ -54,7 +54,7 @@ def test_every_page_is_in_the_reading_order():
     "page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/*.md")]), ids=str
 )
 def test_links_between_pages_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
         assert target.startswith("http") or (page.parent / target).exists(), target
 
 
@@ -63,7 +63,9 @@ ENVIRONMENTS = sorted(
     {
         found
         for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/*.md")]
-        for found in re.findall(r"(?<![\w:/-])(?!minari:)(?:\w+:[\w/-]+|[A-Z][a-z]\w*)-v\d+\b", page.read_text())
+        for found in re.findall(
+            r"(?<![\w:/-])(?!minari:)(?:\w+:[\w/-]+|[A-Z][a-z]\w*)-v\d+\b", page.read_text(encoding="utf-8")
+        )
     }
 )
 
@@ -82,4 +84,4 @@ def test_an_environment_that_a_page_names_works_as_a_task(name, lab, tmp_path):
 
 def test_no_test_is_imported_by_another():
     code = re.compile(r"^(?:from|import) (?:tests\.)?(?:site\.)?test_", re.MULTILINE)
-    assert not [path for path in ROOT.glob("tests/**/*.py") if code.search(path.read_text())]
+    assert not [path for path in ROOT.glob("tests/**/*.py") if code.search(path.read_text(encoding="utf-8"))]

@@ -75,7 +75,7 @@ class Place:
         for source in (ROOT / "config" / "methods").iterdir():
             (self.config / "methods" / source.name).symlink_to(source)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCHER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", LAUNCHER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
         )
 
     def write(self, base: str, values: dict[str, Any]) -> None:
@@ -85,7 +85,7 @@ class Place:
             **values,
             **{stage: {key: value for key, value in values.items() if key != "agent"} for stage in STAGES if values},
         }
-        (self.config / "methods" / "tried.yaml").write_text(yaml.safe_dump(document))
+        (self.config / "methods" / "tried.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
 
     def launcher_says(self, task: str, stage: str) -> str | None:
         """Why a dry run ends; None if it does not."""
@@ -115,7 +115,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("dry_run")
     for name, content in LAB.items():
         (folder / name).parent.mkdir(parents=True)
-        (folder / name).write_text(content)
+        (folder / name).write_text(content, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, os.pathsep.join([str(MINIATURE), str(folder / "mylab")]))
         made = Place(folder)
@@ -247,8 +247,8 @@ def test_what_a_task_or_a_stage_cannot_have_is_refused_by_both(
 def test_snakemake_and_plan_name_a_setting_that_is_refused(tmp_path: Path, change: str, said: str) -> None:
     project = clone(tmp_path / "mfql")
     run = {"methods": [f"mfql-quickstart+{change}"], "tasks": [TASKS[0]]}
-    configuration = yaml.safe_load((ROOT / "config" / "quickstart.yaml").read_text()) | {"offline": run}
-    (project.folder / "mine.yaml").write_text(yaml.safe_dump(configuration))
+    configuration = yaml.safe_load((ROOT / "config" / "quickstart.yaml").read_text(encoding="utf-8")) | {"offline": run}
+    (project.folder / "mine.yaml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
     for ask in (partial(project.snakemake, "-n"), partial(project.mfql, "plan")):
         printed = ask("--configfile", "mine.yaml", fails=True)
         assert said in printed

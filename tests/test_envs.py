@@ -302,7 +302,7 @@ def test_workers_import_no_torch_and_exit_when_the_parent_is_killed():
     )
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     parent = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, encoding="utf-8", env={**os.environ, "PYTHONPATH": path}
     )
     try:
         workers = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]

@@ -79,16 +79,20 @@ def test_the_commands_of_the_page_run(lab: Path, tmp_path: Path, monkeypatch: py
                 cwd=project.folder,
                 env=environment,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 check=True,
             )
-    evaluated = json.loads((project.folder / "results/rwr.json").read_text())
+    evaluated = json.loads((project.folder / "results/rwr.json").read_text(encoding="utf-8"))
     assert printed.stdout == f"{evaluated['success']:.0f} %\n"
     assert_policies_act_alone(project.folder / "results" / "runs", evaluated["each"], tmp_path)
     found = {
         (run["method"], run["task"], run["stage"], run["seed"]): run
         for run in map(
-            json.loads, (path.read_text() for path in project.folder.glob("results/runs/**/seed*/*/evaluation.json"))
+            json.loads,
+            (
+                path.read_text(encoding="utf-8")
+                for path in project.folder.glob("results/runs/**/seed*/*/evaluation.json")
+            ),
         )
     }
     assert {key[:3] for key in found} == {
@@ -100,10 +104,12 @@ def test_the_commands_of_the_page_run(lab: Path, tmp_path: Path, monkeypatch: py
     # What a controller of noise and direction did is not hard to imitate.
     assert min(found["rwr", "point", "offline", seed]["score"] for seed in (0, 1)) >= 60
     assert found["rwr", "pendulum", "offline", 0]["metric"] == "normalized_return"
-    page = (project.folder / "results/mylab/report.html").read_text()
+    page = (project.folder / "results/mylab/report.html").read_text(encoding="utf-8")
     assert "rwr" in page
-    assert "a colleague's controller" in (project.folder / "results/mylab/verdict/benchmark.md").read_text()
-    described = json.loads((project.folder / "data/point.json").read_text())
+    assert "a colleague's controller" in (project.folder / "results/mylab/verdict/benchmark.md").read_text(
+        encoding="utf-8"
+    )
+    described = json.loads((project.folder / "data/point.json").read_text(encoding="utf-8"))
     assert described["source"] == "own"
     assert described["environment"]["env_id"] == "point:mylab/Point-v0"
 
@@ -165,8 +171,8 @@ def test_what_is_known_of_the_project_is_known_beside_an_extension(extended: Pat
 def test_reports_are_made_anew_with_an_extensions_tables(lab: Path, tmp_path: Path) -> None:
     for name in ("mfql", "mylab"):
         shutil.copytree(lab / name, tmp_path / name)
-    (tmp_path / "mylab" / "methods" / "tabled.yaml").write_text("inherits: rwr\ntable: tabled.csv\n")
-    (tmp_path / "mylab" / "tabled.csv").write_text("task,stage,temperature,settings_source\n")
+    (tmp_path / "mylab" / "methods" / "tabled.yaml").write_text("inherits: rwr\ntable: tabled.csv\n", encoding="utf-8")
+    (tmp_path / "mylab" / "tabled.csv").write_text("task,stage,temperature,settings_source\n", encoding="utf-8")
     project = Project(tmp_path / "mfql")
     printed = project.snakemake("-n", "report", "--configfile", "../mylab/study.yaml")
     for rule in ("verdict", "report"):
@@ -199,7 +205,7 @@ def test_a_method_with_a_third_network_is_one_file_and_its_settings(tmp_path: Pa
     for folder in ("agents", "methods"):
         (tmp_path / "mylab" / folder).mkdir(parents=True)
     shutil.copy(ROOT / "tests/support/brac.py", tmp_path / "mylab/agents")
-    (tmp_path / "mylab/methods/brac.yaml").write_text(BRAC)
+    (tmp_path / "mylab/methods/brac.yaml").write_text(BRAC, encoding="utf-8")
     extend([tmp_path / "mylab"])
     for stage in ("offline", "online"):
         place.train_here("brac", stage, (0, 1))
@@ -213,7 +219,9 @@ def test_a_method_with_a_third_network_is_one_file_and_its_settings(tmp_path: Pa
     assert {name.partition(".")[0] for name in saved} == {"policy"}
     asked = ("brac", TASK, "online", str(place.folder / "config"))
     code = f"{BLOCK}\nfrom mfql.methods import settings_hash\nprint(settings_hash(*{asked!r}))"
-    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8", check=True
+    ).stdout
     assert said.strip() == settings_hash(*asked)
 
 
@@ -234,7 +242,7 @@ def write_return(folder: Path, task: str, seed: int, returns: list[float], diver
         **{"starts_from": None, "stopped_at": None, "evaluations": evaluations},
     }
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(result))
+    path.write_text(json.dumps(result), encoding="utf-8")
     return path
 
 
@@ -293,7 +301,7 @@ def test_a_folder_that_holds_nothing_is_no_extension(tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize("name", ["methods/mfql.yaml", "agents/mfql.py"])
 def test_a_method_of_the_project_is_not_replaced(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir()
-    (tmp_path / name).write_text("agent: mfql\n")
+    (tmp_path / name).write_text("agent: mfql\n", encoding="utf-8")
     extend([tmp_path])
     with pytest.raises(UserError, match="have the same name"):
         raw_settings("mfql", "pen-human-v1", "offline", ROOT / "config")
@@ -303,7 +311,7 @@ def test_freezing_leaves_the_table_of_an_extension_to_its_owner(tmp_path: Path) 
     table(tmp_path, "mine,Pendulum-v1,a.npz,return,,,\n")
     point = {"alpha": 10, "num_candidates": 4, "time_steps": 10}
     entry = {"chosen": point, "certainty": "clear", "carried_to": ["mine"], "method": "mfql", "points": [point]}
-    (tmp_path / "proposal.yaml").write_text(json.dumps({"mine": entry}))
+    (tmp_path / "proposal.yaml").write_text(json.dumps({"mine": entry}), encoding="utf-8")
     with pytest.raises(UserError, match="mine is a task of an extension"):
         freeze(tmp_path / "proposal.yaml", ROOT / "config")
 

@@ -334,7 +334,7 @@ def test_a_local_folder_without_the_file_is_named(site, out, lock, tmp_path):
 
 
 def test_generated_data_are_not_recorded_as_published(site, out, lock, local):
-    description_path(local, NAME).write_text(json.dumps({"source": "generated"}))
+    description_path(local, NAME).write_text(json.dumps({"source": "generated"}), encoding="utf-8")
     with pytest.raises(UserError, match="was generated, it is not the published dataset"):
         bring(site, out, lock, local=local)
     assert not lock.exists()
@@ -362,7 +362,7 @@ def test_d4rls_one_file_gets_our_name(site, out, lock, d4rl_file):
     path = suite_of(D4RL).fetch(D4RL, out, lock=lock, mirror=site.url, retries=QUICK, progress=False)
     assert path == out / f"{D4RL}.hdf5"
     assert path.read_bytes() == d4rl_file.read_bytes()
-    assert json.loads(description_path(out, D4RL).read_text())["episodes"] == 10
+    assert json.loads(description_path(out, D4RL).read_text(encoding="utf-8"))["episodes"] == 10
     suite_of(D4RL).fetch(D4RL, out / "linked", lock=lock, local=d4rl_file.parent)  # by D4RL's name
     suite_of(D4RL).fetch(D4RL, out / "again", lock=lock, local=out)  # by ours
     assert len(site.asked) == 1
@@ -443,7 +443,7 @@ def test_a_file_in_place_that_may_not_be_read_is_left_alone(site, out, lock, pub
 
 def test_a_second_fetch_compares_and_downloads_nothing(site, out, lock, published):
     bring(site, out, lock)
-    assert json.loads(lock.read_text()) == {
+    assert json.loads(lock.read_text(encoding="utf-8")) == {
         name: {"bytes": len(content), "sha256": sha256(out / name)} for name, content in sorted(published.items())
     }
     site.asked.clear()
@@ -463,10 +463,10 @@ def test_a_file_that_changed_in_place_is_put_aside(site, out, lock, published):
 @pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": {"bytes": "many", "sha256": ""}}'])
 def test_a_damaged_lock_file_is_named(site, out, lock, text):
     lock.parent.mkdir()
-    lock.write_text(text)
+    lock.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=str(lock)):
         bring(site, out, lock)
-    assert lock.read_text() == text
+    assert lock.read_text(encoding="utf-8") == text
 
 
 def test_records_of_fetches_at_once_are_all_kept(lock):

@@ -40,24 +40,27 @@ def test_the_same_table_draws_the_same_file(drawn: Path, tmp_path: Path) -> None
     table = pd.read_csv(drawn / "curves.csv")
     for name in ("0", "1"):
         drawing.save(figures.curves(table, bare=True), tmp_path, name)
-    first, second = (drawing.inlined((tmp_path / f"{name}.svg").read_text(), "figure", "label") for name in ("0", "1"))
+    first, second = (
+        drawing.inlined((tmp_path / f"{name}.svg").read_text(encoding="utf-8"), "figure", "label")
+        for name in ("0", "1")
+    )
     assert first == second
     assert drawing.INK not in first
     assert 'data-methods="1"' in first
 
 
 def test_tables_for_papers_hold_the_numbers(drawn: Path) -> None:
-    latex = (drawn / "tasks.tex").read_text()
+    latex = (drawn / "tasks.tex").read_text(encoding="utf-8")
     assert r"flow\_bc" in latex
     assert "94.0 [84.1, 100.0]" in latex
-    assert "| offline | score    |" in " ".join((drawn / "tasks.md").read_text().split("\n")).replace(
+    assert "| offline | score    |" in " ".join((drawn / "tasks.md").read_text(encoding="utf-8").split("\n")).replace(
         "  | score", " | score"
     )
-    assert "74.0 [64.9, 83.1] & apart" in (drawn / "comparisons.tex").read_text()
+    assert "74.0 [64.9, 83.1] & apart" in (drawn / "comparisons.tex").read_text(encoding="utf-8")
 
 
 def test_colours_stand_out_from_light_and_dark_pages() -> None:
-    style = (Path(drawing.__file__).parent / "page.css").read_text()
+    style = (Path(drawing.__file__).parent / "page.css").read_text(encoding="utf-8")
     pages = re.findall(r"--(?:page|card): (#\w{6})", style)
     assert len(pages) == 4
     assert min(contrast(colour, page) for colour in drawing.COLOURS for page in pages) >= 3
@@ -79,7 +82,7 @@ def luminance(colour: str) -> float:
 def test_found_scores_are_set_beside_those_to_expect(drawn: Path, tmp_path: Path) -> None:
     ranges = {"mfql": {TASK: {"offline": {"score": [95, 100]}, "online": {"rise": [20, 80]}}}}
     ranges |= {"iql": {TASK: {"offline": {"score": [0, 10]}}}}
-    (tmp_path / "expected.yaml").write_text(json.dumps(ranges))
+    (tmp_path / "expected.yaml").write_text(json.dumps(ranges), encoding="utf-8")
     table = compare(pd.read_csv(drawn / "tasks.csv"), read_expected(tmp_path / "expected.yaml"))
     verdicts = table.set_index(["method", "stage", "metric"])["verdict"].to_dict()
     assert verdicts == {
@@ -96,6 +99,6 @@ def test_found_scores_are_set_beside_those_to_expect(drawn: Path, tmp_path: Path
     "content", ["[", "[]", "mfql: 3", "mfql: {task: {later: {score: [0, 1]}}}", "mfql: {task: {offline: {score: [0]}}}"]
 )
 def test_a_malformed_expectation_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "expected.yaml").write_text(content)
+    (tmp_path / "expected.yaml").write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=r"expected\.yaml"):
         read_expected(tmp_path / "expected.yaml")

@@ -17,10 +17,10 @@ def _write_and_fail(file):
 
 def test_a_failing_writer_leaves_the_earlier_file_and_nothing_beside_it(tmp_path):
     path = tmp_path / "file"
-    path.write_text("before")
+    path.write_text("before", encoding="utf-8")
     with pytest.raises(RuntimeError), write_whole(path) as file:
         _write_and_fail(file)
-    assert path.read_text() == "before"
+    assert path.read_text(encoding="utf-8") == "before"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 

@@ -71,11 +71,11 @@ def test_workers_end_with_a_killed_parent_and_no_file_is_left(tmp_path):
         "from mfql.data.generate import generate\n"
         f"if __name__ == '__main__': generate({POINT!r}, {str(tmp_path / 'out')!r}, workers=2, progress=False)"
     )
-    (tmp_path / "script.py").write_text(script)
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     environment = {**os.environ, "PYTHONPATH": path}
     with started(
-        [sys.executable, tmp_path / "script.py"], env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, tmp_path / "script.py"], env=environment, stderr=subprocess.PIPE, encoding="utf-8"
     ) as parent:
         generator = psutil.Process(parent.pid)
 
@@ -129,7 +129,7 @@ def test_arrays_and_types_are_the_official_ones(dataset):
 
 def test_files_hold_the_official_arrays_and_a_true_description(made):
     paths = split_paths(made, POINT)
-    description = json.loads(description_path(made, POINT).read_text())
+    description = json.loads(description_path(made, POINT).read_text(encoding="utf-8"))
     with np.load(paths["train"]) as train, np.load(paths["val"]) as val:
         assert train.files == ["observations", "actions", "terminals", "qpos", "qvel"]
         assert np.flatnonzero(train["terminals"]).tolist() == [1000, 2001, 3002]

@@ -96,7 +96,7 @@ def begun(empty: Path) -> Path:
     for age, name in enumerate(reversed(made)):
         path = empty / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("{}")
+        path.write_text("{}", encoding="utf-8")
         os.utime(path, (path.stat().st_atime, path.stat().st_mtime - age))
     return empty
 
@@ -256,7 +256,7 @@ def test_a_profile_that_pools_is_named_with_the_remedy(
     folder = empty / "profiles/mine"
     folder.mkdir()
     scoped = {"set-resource-scopes": scopes} if scopes else {}
-    (folder / "config.yaml").write_text(yaml.safe_dump(PROFILE | scoped))
+    (folder / "config.yaml").write_text(yaml.safe_dump(PROFILE | scoped), encoding="utf-8")
     assert main(["plan", "ablation_alpha", *MINIATURE, "--workflow-profile", "profiles/mine"]) == 0
     printed = capsys.readouterr().out
     assert "at most 7 jobs in the queue at once" in printed

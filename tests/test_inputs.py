@@ -30,7 +30,7 @@ def a_lab(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """A copy of the page's `mylab`, with a method that learns nothing."""
     folder = tmp_path / "mylab"
     shutil.copytree(lab / "mylab", folder)
-    (folder / "methods" / "tiny.yaml").write_text(TINY)
+    (folder / "methods" / "tiny.yaml").write_text(TINY, encoding="utf-8")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     monkeypatch.chdir(ROOT)
     return Lab(folder)

@@ -39,10 +39,10 @@ sys.meta_path.insert(0, Hide())
 @pytest.fixture
 def launcher(tmp_path: Path) -> dict[str, str]:
     """An environment in which Python has the packages of requirements-launcher.lock alone."""
-    lock = (ROOT / "containers/requirements-launcher.lock").read_text()
+    lock = (ROOT / "containers/requirements-launcher.lock").read_text(encoding="utf-8")
     there = {"mfql", "pip", *re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE)}
     (tmp_path / "site").mkdir()
-    (tmp_path / "site/sitecustomize.py").write_text(_SITE.format(there=there))
+    (tmp_path / "site/sitecustomize.py").write_text(_SITE.format(there=there), encoding="utf-8")
     path = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
     # Compiling, in another test of this process, names a cache of its own, which the profile would keep. Extensions are
     # the configuration's to name.
@@ -58,7 +58,7 @@ def project(tmp_path: Path) -> Path:
 
 def call(environment: dict[str, str], project: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *command], cwd=project, env=environment, capture_output=True, text=True, timeout=600
+        [sys.executable, *command], cwd=project, env=environment, capture_output=True, encoding="utf-8", timeout=600
     )
 
 

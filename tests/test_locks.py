@@ -46,7 +46,7 @@ with locks.locked(*{[str(path) for path in paths]!r}):
 """
         command = [sys.executable, "-c", program]
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        process = subprocess.Popen(command, text=True, **pipes)
+        process = subprocess.Popen(command, encoding="utf-8", **pipes)
         processes.append(process)
         assert process.stdout.readline() == "holds\n"
         return process
@@ -98,8 +98,10 @@ def test_the_lock_of_a_process_that_was_killed_is_taken_over_at_once(tmp_path, h
 def test_a_reused_process_number_is_not_the_locks_holder(tmp_path):
     path = tmp_path / "lock"
     with locked(path):
-        text = path.read_text()
-    path.write_text("".join(line for line in text.splitlines(keepends=True) if "start=" not in line) + "start=1\n")
+        text = path.read_text(encoding="utf-8")
+    path.write_text(
+        "".join(line for line in text.splitlines(keepends=True) if "start=" not in line) + "start=1\n", encoding="utf-8"
+    )
     with locked(path):
         assert holder(path).pid == os.getpid()
 
@@ -114,7 +116,7 @@ def test_a_lock_from_elsewhere_is_respected_while_it_is_renewed_and_else_taken_o
     monkeypatch.setattr("mfql.locks._LEASE", 1.5)
     monkeypatch.setattr("mfql.locks._BEAT", 0.5)
     path = tmp_path / "lock"
-    path.write_text(marker(host, duration=1.5, start=start))
+    path.write_text(marker(host, duration=1.5, start=start), encoding="utf-8")
     renewal = Timer(0.3, os.utime, [path])
     renewal.start()
     said = f"in use by process 4194305 on {host.partition('?')[0]}"
@@ -131,7 +133,7 @@ def test_a_dead_jobs_locks_of_all_its_seeds_cost_one_wait(tmp_path, monkeypatch)
     monkeypatch.setattr("mfql.locks._BEAT", 0.5)
     paths = [tmp_path / str(seed) for seed in range(20)]
     for path in paths:
-        path.write_text(marker("elsewhere", duration=1.5))
+        path.write_text(marker("elsewhere", duration=1.5), encoding="utf-8")
     began = time.monotonic()
     with locked(*paths):  # One after the other they would take 30 seconds.
         assert 1.4 < time.monotonic() - began < 20
@@ -150,7 +152,7 @@ def test_a_lock_cut_off_in_the_middle_or_of_an_earlier_version_is_taken_over(tmp
     monkeypatch.setattr("mfql.locks._LEASE", 1.0)
     monkeypatch.setattr("mfql.locks._BEAT", 0.3)
     path = tmp_path / "lock"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with locked(path):
         assert holder(path).pid == os.getpid()
 
@@ -171,7 +173,7 @@ def test_a_process_that_stood_still_and_lost_its_lock_ends_without_writing_more(
         file.write(marker("elsewhere"))
     assert process.wait() == 75
     assert "another's now" in process.stderr.read()
-    assert path.read_text() == marker("elsewhere")
+    assert path.read_text(encoding="utf-8") == marker("elsewhere")
 
 
 def test_a_clock_that_was_set_makes_no_living_holder_dead(tmp_path, monkeypatch):
@@ -186,9 +188,9 @@ def test_a_clock_that_was_set_makes_no_living_holder_dead(tmp_path, monkeypatch)
 
 def test_a_holder_on_a_machine_of_this_ones_name_is_not_looked_for_here(tmp_path):
     path = tmp_path / "lock"
-    path.write_text(marker(this_host(tmp_path), start=ANOTHER_START))
+    path.write_text(marker(this_host(tmp_path), start=ANOTHER_START), encoding="utf-8")
     assert holder(path).pid == 4_194_305
-    path.write_text(marker(this_host(tmp_path)))
+    path.write_text(marker(this_host(tmp_path)), encoding="utf-8")
     assert holder(path) is None
 
 
@@ -200,7 +202,7 @@ def test_a_locks_holder_is_told_without_taking_it(tmp_path, held):
     process.kill()
     process.wait()
     assert holder(path) is None
-    path.write_text(marker("elsewhere", pid=7))
+    path.write_text(marker("elsewhere", pid=7), encoding="utf-8")
     assert (holder(path).pid, holder(path).hostname) == (7, "elsewhere")
     os.utime(path, (0, time.time() - 1000))
     assert holder(path) is None

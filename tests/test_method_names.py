@@ -30,7 +30,7 @@ def config(tmp_path: Path) -> Path:
 
 def test_a_name_with_values_is_a_file_that_inherits_and_sets_them(config: Path) -> None:
     (config / "methods" / "same.yaml").write_text(
-        "inherits: mfql\nalpha: 300\nq_agg: min\nnormalize_q: true\ntau: 1.0e-2\n"
+        "inherits: mfql\nalpha: 300\nq_agg: min\nnormalize_q: true\ntau: 1.0e-2\n", encoding="utf-8"
     )
     named = "mfql+alpha=300+q_agg=min+normalize_q=true+tau=1e-2"
     for stage in ("offline", "pretrain", "online"):
@@ -60,7 +60,9 @@ def test_a_name_with_an_unknown_setting_is_refused_by_key() -> None:
 
 
 def test_a_list_in_a_name_is_the_files_list(config: Path) -> None:
-    (config / "methods" / "same.yaml").write_text("inherits: mfql\ncritic_hidden: [64, 32]\nencoder_channels: [16]\n")
+    (config / "methods" / "same.yaml").write_text(
+        "inherits: mfql\ncritic_hidden: [64, 32]\nencoder_channels: [16]\n", encoding="utf-8"
+    )
     named = "mfql+critic_hidden=64x32+encoder_channels=16x"
     for stage in ("offline", "pretrain", "online"):
         assert raw_settings(named, SCENE, stage, config) == raw_settings("same", SCENE, stage, config)

@@ -49,7 +49,7 @@ def test_a_method_trains_and_acts_offline_and_online(data, method):
     for stage in STAGES[method]:
         data.train_here(short(method), stage, (0,))
         run = data.run(short(method), 0, stage)
-        result = json.loads((run / "evaluation.json").read_text())
+        result = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
         assert result["status"] == "finished"
         assert result["evaluations"][-1]["step"] == result["steps"] > 0
         action = mfql.load_policy(run)(np.zeros(2, np.float32))
@@ -77,7 +77,12 @@ def test_no_methods_name_is_in_the_loop_or_the_rules():
     code.remove(ROOT / "mfql/plan/footprints.py")
     names = re.compile(rf"[\"'/ ](?:{'|'.join(BASELINES | {'flow_bc'})})[\"'/ :.]")
     assert len(code) > 20
-    assert not [f"{path}: {line}" for path in code for line in path.read_text().splitlines() if names.search(line)]
+    assert not [
+        f"{path}: {line}"
+        for path in code
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if names.search(line)
+    ]
 
 
 @pytest.fixture
@@ -101,7 +106,9 @@ def test_one_launch_plans_every_method_and_a_method_without_an_offline_part_trai
 
 def test_the_plan_counts_no_run_before_a_method_without_an_offline_part(tmp_path):
     alone = next(method for method in METHODS if STAGES[method] == ["online"])
-    (tmp_path / "own.yaml").write_text(f"offline: {{methods: []}}\nonline: {{methods: [{alone}], tasks: [{TASK}]}}\n")
+    (tmp_path / "own.yaml").write_text(
+        f"offline: {{methods: []}}\nonline: {{methods: [{alone}], tasks: [{TASK}]}}\n", encoding="utf-8"
+    )
     config = read_configuration(tmp_path / "own.yaml", CONFIG)
     assert [run.stage for run in planned_runs(config, CONFIG)] == ["online"]
     assert find_run(config, CONFIG, alone, TASK, "online").start is None

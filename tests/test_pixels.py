@@ -198,9 +198,9 @@ def data(rendering, tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_described_images_are_counted_and_no_dimensions_of_theirs_are_named(data, capsys):
     path = description_path(data, DATASET)
-    before = path.read_text()
+    before = path.read_text(encoding="utf-8")
     assert main(["data", "describe", TASK, "--out", str(data), "--config-dir", str(ROOT / "config")]) == 0
-    assert path.read_text() == before
+    assert path.read_text(encoding="utf-8") == before
     out = capsys.readouterr().out
     assert "train: " in out
     assert "  observations [64, 64, 9], actions [5]" in out
@@ -227,7 +227,7 @@ def test_loaded_rows_are_ogbenchs_with_the_frames_before_them(data):
 def test_rendering_is_chosen_even_after_mujoco_was_imported(rendering):
     program = f"import mujoco; from mfql.suites import make_env; make_env({TASK!r}).close(); print('rendered')"
     without = {name: value for name, value in os.environ.items() if name not in ("MUJOCO_GL", "DISPLAY")}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=without, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", env=without, cwd=ROOT)
     assert done.stdout == "rendered\n", done.stderr
 
 
@@ -259,7 +259,7 @@ def test_a_pixel_task_trains_and_evaluates_end_to_end(data, tmp_path, monkeypatc
         "eval_episodes": 1,
         "log_interval": 2,
     }
-    (config / "methods" / "small.yaml").write_text(yaml.safe_dump(small))
+    (config / "methods" / "small.yaml").write_text(yaml.safe_dump(small), encoding="utf-8")
     job = Job("small", TASK, "offline", (0,), data, tmp_path / "results", config)
     train(job, Execution(torch.device("cpu"), workers=0, progress=False))
 

@@ -148,13 +148,13 @@ def project(tmp_path):
         (config / path.name).symlink_to(path)
     (config / "methods").unlink()
     (config / "methods").mkdir()
-    (config / "methods" / "mine.yaml").write_text(METHOD.format(agent=tmp_path / "mine.py"))
+    (config / "methods" / "mine.yaml").write_text(METHOD.format(agent=tmp_path / "mine.py"), encoding="utf-8")
     for path in (ROOT / "config" / "methods").iterdir():
         (config / "methods" / path.name).symlink_to(path)
 
     def write(default: str = "1.0", check: str = "", extra: str = "") -> Path:
         text = AGENT.replace("DEFAULT", default).replace("CHECK", check or "pass")
-        (tmp_path / "mine.py").write_text(text + extra)
+        (tmp_path / "mine.py").write_text(text + extra, encoding="utf-8")
         return tmp_path
 
     return write
@@ -245,8 +245,8 @@ def test_a_package_that_is_not_there_is_named(project):
 
 def test_a_module_that_an_agent_shares_is_kept_apart_as_well_and_others_stay(project):
     folder = project(extra="\nimport sys\nsys.path.insert(0, '.')\nimport shared, plain\n")
-    (folder / "shared.py").write_text("from torch import nn\n\nclass Layer(nn.Module):\n    pass\n")
-    (folder / "plain.py").write_text("import json\n")
+    (folder / "shared.py").write_text("from torch import nn\n\nclass Layer(nn.Module):\n    pass\n", encoding="utf-8")
+    (folder / "plain.py").write_text("import json\n", encoding="utf-8")
     code = 'said("mine"); print(json.dumps([name in sys.modules for name in ("shared", "plain", "mfql_agent_mine")]))'
     assert ask(folder, code, torch=True) == [False, True, False]
 

@@ -44,9 +44,9 @@ def project(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def config(project):
     def write(**changes) -> str:
-        content = yaml.safe_load((CONFIG / "quickstart.yaml").read_text())
+        content = yaml.safe_load((CONFIG / "quickstart.yaml").read_text(encoding="utf-8"))
         path = project / "changed.yaml"
-        path.write_text(yaml.safe_dump(content | changes))
+        path.write_text(yaml.safe_dump(content | changes), encoding="utf-8")
         return str(path)
 
     return write
@@ -110,7 +110,7 @@ def test_a_target_counts_what_it_needs_alone(plan, target, expected):
 
 def test_a_reader_that_has_seen_enough_is_no_error():
     command = f"{sys.executable} -u -m mfql.cli ablation list | head -n 1; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
     assert (len(done.stdout.splitlines()), done.stdout.splitlines()[-1], done.stderr) == (2, "0", "")
 
 
@@ -188,7 +188,7 @@ def speed_file(folder: Path, **changes) -> Path:
         "measurements": [one | {"stage": "offline", "seconds": 0.01}, one | {"stage": "online", "seconds": 0.02}],
     }
     path = folder / "speed"
-    path.write_text(json.dumps(content | changes))
+    path.write_text(json.dumps(content | changes), encoding="utf-8")
     return path
 
 
@@ -225,7 +225,7 @@ def test_speed_of_another_device_is_not_used(tmp_path):
 
 def test_recorded_sizes_are_used_and_files_in_place_are_no_download(plan, project):
     lock = {f"{DATASET}{split}.npz": {"bytes": size, "sha256": "0" * 64} for split, size in (("", 7e9), ("-val", 1e9))}
-    (project / "config" / "datasets.lock.json").write_text(json.dumps(lock))
+    (project / "config" / "datasets.lock.json").write_text(json.dumps(lock), encoding="utf-8")
     published = {"datasets": {DATASET: {"source": "fetch"}}}
     assert "8 GB to download" in plan("offline", **published)
     assert "8 GB to take from /some/folder" in plan("offline", **published, datasets_from="/some/folder")
@@ -253,7 +253,7 @@ class Folder:
         self.describe_data("a" * 64)
 
     def describe_data(self, sha256: str) -> None:
-        (self.data / f"{DATASET}.json").write_text(json.dumps({"sha256": {"train": sha256}}))
+        (self.data / f"{DATASET}.json").write_text(json.dumps({"sha256": {"train": sha256}}), encoding="utf-8")
 
     def leave(self, seed: int, finished: bool = True, steps: tuple[int, ...] = (), **changes) -> RunFolder:
         agent, declared = declared_settings(METHOD, TASK, "offline", CONFIG)
@@ -264,12 +264,12 @@ class Folder:
         if version is not None:
             manifest |= {"training_version": version, "identity": "earlier"}
         (folder.trained / "checkpoint").mkdir(parents=True)
-        (folder.trained / "manifest.json").write_text(json.dumps(manifest))
+        (folder.trained / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
         for step in steps:
             folder.checkpoints.path(step).touch()
         if finished:
-            (folder.trained / "evaluation.json").write_text("{}")
-            (folder.folder / "evaluation.json").write_text("{}")
+            (folder.trained / "evaluation.json").write_text("{}", encoding="utf-8")
+            (folder.folder / "evaluation.json").write_text("{}", encoding="utf-8")
         return folder
 
 
@@ -335,7 +335,7 @@ def test_changed_data_are_refused_and_hold_up_the_seeds_of_the_job(plan, runs):
 
 
 def test_a_damaged_manifest_is_named_and_does_not_stop_the_plan(plan, runs):
-    (runs.leave(0).trained / "manifest.json").write_text("{")
+    (runs.leave(0).trained / "manifest.json").write_text("{", encoding="utf-8")
     assert "manifest.json is not valid JSON" in plan("offline", **ONE_METHOD)
 
 
@@ -388,7 +388,7 @@ def test_other_data_are_on_purpose_where_they_were_generated_in_an_earlier_physi
     manifest = folder.manifest()
     data = manifest["dataset"] | {"source": source}
     del manifest["simulation_version"]  # As in a manifest from before there was one.
-    (folder.trained / "manifest.json").write_text(json.dumps(manifest | {"dataset": data}))
+    (folder.trained / "manifest.json").write_text(json.dumps(manifest | {"dataset": data}), encoding="utf-8")
     wanted = {"identity": "other", "dataset": data | {"sha256": "b" * 64}}
     assert folder.fate(manifest | wanted | {"simulation_version": 2}) is fate
     assert folder.fate(manifest | wanted | {"simulation_version": 1}) is Fate.REFUSED
@@ -403,7 +403,9 @@ ONE_CUBE = {
 
 
 def test_data_of_an_earlier_physics_are_generated_anew_beside_them(plan, runs):
-    (runs.data / f"{CUBE_DATA}.json").write_text(json.dumps({"source": "generated", "sha256": {"train": "a" * 64}}))
+    (runs.data / f"{CUBE_DATA}.json").write_text(
+        json.dumps({"source": "generated", "sha256": {"train": "a" * 64}}), encoding="utf-8"
+    )
     printed = plan("offline", **ONE_CUBE)
     assert jobs(printed) == {"jobs": 3, "data generated": 1, "offline": 1, "target": 1}
     assert f"generated anew: {CUBE_DATA}: simulation version 1 -> 2; earlier data stay in {runs.data}\n" in printed
@@ -413,7 +415,9 @@ def test_data_of_an_earlier_physics_are_generated_anew_beside_them(plan, runs):
 def test_data_of_another_physics_in_the_place_of_todays_are_refused_as_in_training(plan, runs):
     folder = runs.data.with_name(f"{runs.data.name}-simulation2")
     folder.mkdir()
-    (folder / f"{CUBE_DATA}.json").write_text(json.dumps({"source": "generated", "sha256": {"train": "a" * 64}}))
+    (folder / f"{CUBE_DATA}.json").write_text(
+        json.dumps({"source": "generated", "sha256": {"train": "a" * 64}}), encoding="utf-8"
+    )
     printed = plan("offline", **ONE_CUBE)
     assert f"3 refused: {CUBE_DATA} in {folder} was generated with simulation version 1, today's is 2" in printed
     assert "data generated" not in printed

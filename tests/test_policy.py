@@ -61,7 +61,7 @@ def test_a_plain_loop_gives_the_episodes_of_mfql_evaluate(
     arguments = ["--episodes", str(episodes), "--out", str(tmp_path / "found.json"), "--workers", "0"]
     assert main(["evaluate", str(tmp_path), *arguments]) == 0
     shutil.move(tmp_path / "run" / "policy", tmp_path / "elsewhere")
-    found = json.loads((tmp_path / "found.json").read_text())["each"]
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["each"]
     policy = load_policy(tmp_path / "elsewhere")
     assert played(policy, policy.make_env(), episodes) == found
 
@@ -77,7 +77,7 @@ def test_ogbenchs_own_environment_gives_the_same_where_all_that_it_draws_from_is
         env.action_space.seed(seed)
         return env.reset(seed=seed)
 
-    found = json.loads((tmp_path / "found.json").read_text())["each"]
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["each"]
     assert played(load_policy(tmp_path), env, 2, reset) == found
 
 
@@ -86,7 +86,7 @@ def point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The environment of docs/extend.md, whose actions are within 0.2, as an extension."""
     for name in ("point.py", "tasks.csv", "methods/mfql-point.yaml"):
         (tmp_path / "mylab" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "mylab" / name).write_text(FILES[f"mylab/{name}"])
+        (tmp_path / "mylab" / name).write_text(FILES[f"mylab/{name}"], encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path / "mylab"))
     monkeypatch.delitem(sys.modules, "point", raising=False)
     extend([MINIATURE, tmp_path / "mylab"])
@@ -100,7 +100,7 @@ def test_the_example_of_the_page_is_acted_in_in_its_own_units(point: Path) -> No
     assert actions.dtype == np.float32
     assert 0.15 < np.abs(actions).max() <= np.float32(0.2)
     evaluate(point / "policy", 5, point / "found.json", None, workers=0)
-    found = json.loads((point / "found.json").read_text())["each"]
+    found = json.loads((point / "found.json").read_text(encoding="utf-8"))["each"]
     assert played(policy, gymnasium.make("point:mylab/Point-v0"), 5) == found
 
 
@@ -108,15 +108,15 @@ def test_a_folder_copied_from_an_extension_needs_it_no_more(point: Path, monkeyp
     evaluate(write(point / "policy", "point"), 3, point / "found.json", None, workers=0)
     monkeypatch.setenv(VARIABLE, "")
     policy = load_policy(point / "policy")
-    found = json.loads((point / "found.json").read_text())["each"]
+    found = json.loads((point / "found.json").read_text(encoding="utf-8"))["each"]
     assert played(policy, policy.make_env(), 3) == found
     noted = policy.description["environment"]
     assert noted["env_id"] == "point:mylab/Point-v0"
     assert (noted["registered_by"], noted["folder"]) == ("point", "mylab")
-    assert str(point) not in (point / "policy" / "policy.json").read_text()
+    assert str(point) not in (point / "policy" / "policy.json").read_text(encoding="utf-8")
     for workers in (0, 2):
         evaluate(point / "policy", 3, point / "alone.json", None, workers=workers)
-        assert (point / "alone.json").read_text() == (point / "found.json").read_text()
+        assert (point / "alone.json").read_text(encoding="utf-8") == (point / "found.json").read_text(encoding="utf-8")
 
 
 def test_a_module_of_no_importable_package_is_found_in_an_extension_alone(
@@ -124,7 +124,7 @@ def test_a_module_of_no_importable_package_is_found_in_an_extension_alone(
 ) -> None:
     """Whatever path a description has: code of a folder that nobody named is not imported."""
     policy = write(point / "policy", "point")
-    environment = json.loads((policy / "policy.json").read_text())["environment"]
+    environment = json.loads((policy / "policy.json").read_text(encoding="utf-8"))["environment"]
     edited(policy, environment=environment | {"folder": str(point / "mylab")})
     # Other tests of this process import a module of that name from folders of theirs.
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if not Path(entry, "point.py").exists()])
@@ -306,14 +306,14 @@ def test_training_notes_what_a_policy_is_used_with(tmp_path: Path, metric: str) 
     job = Job(method, "mine", "offline", (0,), tmp_path / "data", tmp_path / "results", CONFIG)
     train(job, Execution(CPU, workers=0, progress=False))
     run = job.run(0)
-    noted, manifest = json.loads((run.trained / "policy" / "policy.json").read_text()), run.manifest()
+    noted, manifest = json.loads((run.trained / "policy" / "policy.json").read_text(encoding="utf-8")), run.manifest()
     for entry in ("method", "agent", "task", "seed", "stage", "identity", "settings", "code", "packages", "physics"):
         assert noted[entry] == manifest[entry]
     assert noted["dataset"] == {key: manifest["dataset"][key] for key in ("name", "source", "sha256")}
     assert (noted["action_low"], noted["action_high"]) == ([0.0, -2.0], [1.0, 4.0])
     assert noted["constant_dimensions"] == [1]
     assert (noted["environment"]["env_id"], noted["environment"]["time_limit"]) == ("Odd-v0", 10)
-    result = json.loads((run.trained / "evaluation.json").read_text())
+    result = json.loads((run.trained / "evaluation.json").read_text(encoding="utf-8"))
     score = noted["score"]
     assert (score["value"], score["metric"], score["steps"]) == (result["score"], metric, [2, 3, 4])
     assert score["episodes"] == SCORED_EVALUATIONS["last_three"] * 5

@@ -122,7 +122,7 @@ def test_a_description_that_does_not_fit_is_refused(tmp_path: Path, changes: dic
 
 @pytest.mark.parametrize("text", ["", "[]", "{"])
 def test_a_description_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
-    (write(tmp_path, POINTMAZE) / "policy.json").write_text(text)
+    (write(tmp_path, POINTMAZE) / "policy.json").write_text(text, encoding="utf-8")
     with pytest.raises(UserError):
         load_policy(tmp_path)
 
@@ -134,8 +134,8 @@ def as_before(folder: Path) -> Path:
     """The entries that a policy had before its units and its use were noted."""
     names = ("method", "agent", "task", "seed", "stage", "identity", "settings", "observation_shape", "action_dim")
     names += ("observation_mean", "observation_std")
-    description = json.loads((folder / "policy.json").read_text())
-    (folder / "policy.json").write_text(json.dumps({name: description[name] for name in names}))
+    description = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
+    (folder / "policy.json").write_text(json.dumps({name: description[name] for name in names}), encoding="utf-8")
     return folder
 
 

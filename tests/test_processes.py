@@ -31,7 +31,7 @@ def wait_for_the_end_of(*pids: int) -> None:
 
 def test_a_test_that_fails_leaves_no_process_and_no_child_of_one() -> None:
     def fail() -> None:
-        with started([sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True) as process:
+        with started([sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, encoding="utf-8") as process:
             found.extend([process.pid, int(process.stdout.readline())])
             assert all(map(psutil.pid_exists, found))
             raise AssertionError("planted")
@@ -47,7 +47,7 @@ def test_so_does_one_whose_process_ended_before_its_child() -> None:
     orphaning = FAMILY.replace("child.wait()", "")
     printed = run([sys.executable, "-c", orphaning], stdout=subprocess.DEVNULL)
     assert printed.returncode == 0
-    with started([sys.executable, "-c", orphaning], stdout=subprocess.PIPE, text=True) as process:
+    with started([sys.executable, "-c", orphaning], stdout=subprocess.PIPE, encoding="utf-8") as process:
         child = int(process.stdout.readline())
         process.wait()
         assert psutil.Process(child).is_running()
@@ -56,7 +56,7 @@ def test_so_does_one_whose_process_ended_before_its_child() -> None:
 
 def test_what_waits_for_a_process_that_ended_fails_with_what_it_said() -> None:
     with (
-        started([sys.executable, "-c", "print('gone')"], stdout=subprocess.PIPE, text=True) as process,
+        started([sys.executable, "-c", "print('gone')"], stdout=subprocess.PIPE, encoding="utf-8") as process,
         pytest.raises(AssertionError, match="gone"),
     ):
         until(lambda: False, process, process.stdout.read)

@@ -158,4 +158,4 @@ def test_the_command_line_replays_a_generated_file(tmp_path, cube, capsys):
     arguments = ["data", "replay", CUBE, "--data", str(tmp_path), "--rows", "7", "--config-dir", str(ROOT / "config")]
     assert main([*arguments, "--out", str(tmp_path / "found.json")]) == 0
     assert "positions" in capsys.readouterr().out
-    assert json.loads((tmp_path / "found.json").read_text())["rows"] == 7
+    assert json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["rows"] == 7

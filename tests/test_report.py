@@ -84,7 +84,9 @@ def test_every_link_within_the_page_leads_somewhere(quickstart: tuple[Path, str]
 
 def test_every_number_has_its_evidence(quickstart: tuple[Path, str]) -> None:
     results, text = quickstart
-    manifest = json.loads((results / "runs/mfql" / TASK / "seed1/offline/run/manifest.json").read_text())
+    manifest = json.loads(
+        (results / "runs/mfql" / TASK / "seed1/offline/run/manifest.json").read_text(encoding="utf-8")
+    )
     shown = Page(text).text
     for value in (
         manifest["identity"],
@@ -151,7 +153,7 @@ def test_an_average_over_runs_of_other_code_or_packages_is_said(tmp_path: Path) 
 def test_settings_and_simulations_that_are_a_tasks_own_are_no_mixed_origin(tmp_path: Path) -> None:
     config = tmp_path / "config"
     (config / "methods").mkdir(parents=True)
-    (config / "methods/m.yaml").write_text("agent: rebrac\nalpha_actor: task\ntau: 0.1\n")
+    (config / "methods/m.yaml").write_text("agent: rebrac\nalpha_actor: task\ntau: 0.1\n", encoding="utf-8")
 
     def differences(**changed: float) -> dict[str, list[str]]:
         other = "antmaze-large-navigate-singletask-task1-v0"
@@ -190,7 +192,7 @@ def test_a_partial_report_lists_what_is_missing(tmp_path: Path) -> None:
     files = write_quickstart(tmp_path)
     begun = tmp_path / "runs/mfql/slow/seed0/offline/run"
     begun.mkdir(parents=True)
-    (begun / "metrics.csv").write_text("step,metric,value\n1000,loss,2.0\n2000,loss,1.0\n2500,lo")
+    (begun / "metrics.csv").write_text("step,metric,value\n1000,loss,2.0\n2000,loss,1.0\n2500,lo", encoding="utf-8")
     absent = [tmp_path / "runs/mfql" / task / "seed0/offline/evaluation.json" for task in ("slow", "later")]
     with pytest.raises(UserError, match="1 runs have no score, the first of them runs/mfql/later"):
         page_from(tmp_path, files, targets=[*files, *absent])
@@ -203,8 +205,8 @@ def test_a_partial_report_lists_what_is_missing(tmp_path: Path) -> None:
 def test_a_manifest_that_is_absent_or_of_another_run_is_refused_unless_partial(tmp_path: Path) -> None:
     file = write_run(tmp_path, [50.0])
     manifest = file.parent / "run/manifest.json"
-    content = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(content | {"identity": "another"}))
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    manifest.write_text(json.dumps(content | {"identity": "another"}), encoding="utf-8")
     with pytest.raises(UserError, match="not of the run"):
         page_from(tmp_path, [file])
     assert "manifest of seed 0 is not at hand" in page_from(tmp_path, [file], partial=True)
@@ -212,7 +214,7 @@ def test_a_manifest_that_is_absent_or_of_another_run_is_refused_unless_partial(t
     with pytest.raises(UserError, match=r"manifest\.json"):
         page_from(tmp_path, [file])
     assert "manifest of seed 0 is not at hand" in page_from(tmp_path, [file], partial=True)
-    manifest.write_text(json.dumps({"settings": {}, "identity": content["identity"]}))
+    manifest.write_text(json.dumps({"settings": {}, "identity": content["identity"]}), encoding="utf-8")
     with pytest.raises(UserError, match="lacks code, dataset"):
         page_from(tmp_path, [file])
 
@@ -236,7 +238,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     files = write_study(results, [*CUBE, "scene-play-singletask-task2-v0"], [], ["bc", "iql", "fql", "mfql"], seeds=2)
     write_final(files[0], 40.0)
     write_final(files[1], 60.0)
-    (results / "outside.csv").write_text(OUTSIDE.format(task=CUBE[0], mean=12))
+    (results / "outside.csv").write_text(OUTSIDE.format(task=CUBE[0], mean=12), encoding="utf-8")
     scores, tasks = results / "scores.csv", ROOT / "config/tasks.csv"
     write_scores(collect(files), scores)
     mfql("aggregate", scores, "--out", results / "aggregate")
@@ -246,11 +248,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     write_panel(results / "ablations/alpha", None, pd.DataFrame({"alpha": [1.5], "success": [50.0]}), text)
     strip = results / f"runs/mfql/{CUBE[0]}/seed0/offline/strip.png"
     strip.write_bytes(b"\x89PNG")
-    (strip.parent / "video.json").write_text("{}")
+    (strip.parent / "video.json").write_text("{}", encoding="utf-8")
     about = ("--aggregates", results / "aggregate", "--results", results, "--panels", results, "--tasks", tasks)
     verdict = ("--verdict", results / "verdict/verdict.csv")
     mfql("report", "--scores", scores, *about, *verdict, "--out", results / "report.html")
-    return results, (results / "report.html").read_text()
+    return results, (results / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -280,12 +282,12 @@ def test_a_mean_over_tasks_needs_every_task_of_the_column(study: tuple[Path, str
 
 
 def test_tables_of_every_method_are_there_for_papers(study: tuple[Path, str]) -> None:
-    latex = (study[0] / "verdict/benchmark.tex").read_text()
+    latex = (study[0] / "verdict/benchmark.tex").read_text(encoding="utf-8")
     assert r"\toprule" in latex
     assert "& IDQL &" in latex
     fql = published.read_published(ROOT / "published")["fql", CUBE[0], "offline"]
     assert f"({fql.mean:.1f} ± {fql.std:.1f})" in latex
-    assert "mean of cube-double" in (study[0] / "verdict/benchmark.md").read_text()
+    assert "mean of cube-double" in (study[0] / "verdict/benchmark.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -300,7 +302,7 @@ def test_tables_of_every_method_are_there_for_papers(study: tuple[Path, str]) ->
     ],
 )
 def test_malformed_scores_from_outside_are_refused(tmp_path: Path, content: str, fault: str) -> None:
-    (tmp_path / "outside.csv").write_text(content)
+    (tmp_path / "outside.csv").write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=fault):
         published.read_outside([tmp_path / "outside.csv"])
 
@@ -318,7 +320,7 @@ def test_a_separate_evaluation_of_another_run_counts_for_nothing(tmp_path: Path)
     file = write_run(tmp_path, [50.0])
     write_final(file, 40.0)
     final = file.with_name("final.json")
-    final.write_text(final.read_text().replace('"identity": "', '"identity": "not'))
+    final.write_text(final.read_text(encoding="utf-8").replace('"identity": "', '"identity": "not'), encoding="utf-8")
     assert "final" not in set(collect([file])["metric"])
 
 
@@ -401,18 +403,20 @@ rule lengths:
 def test_a_new_figure_is_one_module_and_one_rule(tmp_path: Path) -> None:
     results = tmp_path / "results"
     chain.collect(write_quickstart(results), results / "study/scores.csv")
-    (tmp_path / "lengths.py").write_text(LENGTHS)
-    (tmp_path / "Snakefile").write_text(RULE.replace("PYTHON", sys.executable))
+    (tmp_path / "lengths.py").write_text(LENGTHS, encoding="utf-8")
+    (tmp_path / "Snakefile").write_text(RULE.replace("PYTHON", sys.executable), encoding="utf-8")
     snakemake = [sys.executable, "-m", "snakemake", "--cores", "1", "lengths"]
     subprocess.run(snakemake, cwd=tmp_path, check=True, capture_output=True)
     chain.aggregate(results / "study/scores.csv", results / "study/aggregate")
     options = Options(results, results / "study/aggregate", panels=results / "study")
     chain.page(results / "study/scores.csv", results / "study/report.html", options)
-    page = Page((results / "study/report.html").read_text())
+    page = Page((results / "study/report.html").read_text(encoding="utf-8"))
     assert "Lengths of episodes How long are they?" in page.text
     assert "Made by snakemake lengths" in page.text
     assert "lengths_of_episodes/all/figure.svg" in page.links
-    headings = re.findall(r'<li><a href="#section-1">([^<]*)</a>', (results / "study/report.html").read_text())
+    headings = re.findall(
+        r'<li><a href="#section-1">([^<]*)</a>', (results / "study/report.html").read_text(encoding="utf-8")
+    )
     assert headings == ["Lengths of episodes"]  # The scores' own figures stand in no second section.
 
 
@@ -434,8 +438,10 @@ def test_tables_without_the_scores_panels_make_the_same_page_and_stay_as_they_ar
     assert sorted(folder.rglob("*")) == before
     score_panels.write(read_tables(folder), folder)
     chain.page(tmp_path / "scores.csv", tmp_path / "again.html", Options(tmp_path, folder))
-    assert (tmp_path / "report.html").read_text() == (tmp_path / "again.html").read_text()
-    assert "Learning curves" in (tmp_path / "again.html").read_text()
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == (tmp_path / "again.html").read_text(
+        encoding="utf-8"
+    )
+    assert "Learning curves" in (tmp_path / "again.html").read_text(encoding="utf-8")
 
 
 def test_a_panel_without_its_description_or_with_a_part_missing_is_not_shown_or_refused(tmp_path: Path) -> None:
@@ -445,7 +451,7 @@ def test_a_panel_without_its_description_or_with_a_part_missing_is_not_shown_or_
     (panel,) = read_panels(tmp_path)
     assert (panel.section, panel.has_figure, panel.text) == ("toy", True, text)
     assert panel.table is not None
-    assert r"\toprule" in (folder / "table.tex").read_text()
+    assert r"\toprule" in (folder / "table.tex").read_text(encoding="utf-8")
     (folder / "figure.png").unlink()
     with pytest.raises(UserError, match=r"figure\.png"):
         read_panels(tmp_path)
@@ -465,7 +471,7 @@ MEASURED = {
 
 
 def test_what_makes_bench_measured_stands_beside_the_runs(tmp_path: Path) -> None:
-    (tmp_path / "cpu.json").write_text(json.dumps(MEASURED))
+    (tmp_path / "cpu.json").write_text(json.dumps(MEASURED), encoding="utf-8")
     shown = Page(page_from(tmp_path, [write_run(tmp_path, [50.0])], speed=[tmp_path / "cpu.json"])).text
     assert "on Bench CPU, 2026-01-01" in shown
     assert "3,828,232 12.5 0.8" in shown
@@ -481,8 +487,10 @@ def mfql(*arguments: object) -> None:
 @pytest.mark.slow
 def test_the_commands_lead_from_runs_to_the_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [*write_quickstart(tmp_path), tmp_path / "runs/mfql" / TASK / "seed9/offline/evaluation.json"]
-    (tmp_path / "runs.txt").write_text("".join(f"{file}\n" for file in files))
-    (tmp_path / "expected.yaml").write_text(json.dumps({"flow_bc": {TASK: {"offline": {"score": [30, 40]}}}}))
+    (tmp_path / "runs.txt").write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
+    (tmp_path / "expected.yaml").write_text(
+        json.dumps({"flow_bc": {TASK: {"offline": {"score": [30, 40]}}}}), encoding="utf-8"
+    )
     scores, out, page = tmp_path / "scores.csv", tmp_path / "aggregate", tmp_path / "report.html"
     with pytest.raises(UserError, match="seed9"):
         mfql("scores", "--from-file", tmp_path / "runs.txt", "--out", scores)
@@ -492,7 +500,7 @@ def test_the_commands_lead_from_runs_to_the_summary(tmp_path: Path, capsys: pyte
     about = ("--expected", tmp_path / "expected.yaml")
     asked = ("--targets", tmp_path / "runs.txt", "--partial")
     mfql("report", "--scores", scores, "--aggregates", out, "--results", tmp_path, "--out", page, *asked, *about)
-    assert "seed9" in page.read_text()
+    assert "seed9" in page.read_text(encoding="utf-8")
     capsys.readouterr()
     mfql("summary", "--aggregates", out, "--report", page, *about)
     printed = capsys.readouterr().out
@@ -507,16 +515,16 @@ def test_the_partial_page_of_a_finished_study_is_the_whole_page(tmp_path: Path) 
     """But for its note: what the commands make one by one and what `--partial` makes at once is the same."""
     results, tasks = tmp_path / "results", ROOT / "config/tasks.csv"
     files = write_quickstart(results)
-    (tmp_path / "outside.csv").write_text(OUTSIDE.format(task=TASK, mean=12))
+    (tmp_path / "outside.csv").write_text(OUTSIDE.format(task=TASK, mean=12), encoding="utf-8")
     ranges = {"mfql": {TASK: {"offline": {"score": [95, 100]}}}}
-    (tmp_path / "expected.yaml").write_text(json.dumps(ranges))
+    (tmp_path / "expected.yaml").write_text(json.dumps(ranges), encoding="utf-8")
     benchmark = {"methods": ["mfql", "flow_bc"], "tasks": [TASK]}
     asked = {"name": "study", "offline": benchmark, "online": benchmark | {"methods": ["mfql"]}, "seeds": [0, 1, 2]}
     asked |= {"expected": str(tmp_path / "expected.yaml"), "outside_scores": [str(tmp_path / "outside.csv")]}
-    (tmp_path / "study.yaml").write_text(json.dumps(asked))
+    (tmp_path / "study.yaml").write_text(json.dumps(asked), encoding="utf-8")
     text = Text("Alpha", "Which alpha?", "Success against alpha.", "snakemake ablation_alpha")
     write_panel(results / "study/ablations/alpha", None, pd.DataFrame({"alpha": [1.5]}), text)
-    (tmp_path / "speed.json").write_text(json.dumps(MEASURED))
+    (tmp_path / "speed.json").write_text(json.dumps(MEASURED), encoding="utf-8")
     speed = ("--speed", tmp_path / "speed.json")
     where = ("--results", results, "--config-dir", ROOT / "config")
     mfql("report", "--partial", "--configfile", tmp_path / "study.yaml", *where, *speed)
@@ -530,7 +538,7 @@ def test_the_partial_page_of_a_finished_study_is_the_whole_page(tmp_path: Path) 
     mfql("verdict", *about, *numbers, "--out", one / "verdict")
     made = ("--aggregates", one / "aggregate", "--verdict", one / "verdict/verdict.csv", "--panels", study)
     mfql("report", *about, *made, *speed, "--expected", tmp_path / "expected.yaml", "--out", one / "report.html")
-    whole, partial = ((study / name / "report.html").read_text() for name in ("whole", "partial"))
+    whole, partial = ((study / name / "report.html").read_text(encoding="utf-8") for name in ("whole", "partial"))
     note = r'<div class="note" role="note"><p><b>Partial report</b> of what is finished\. Nothing [^<]*</p>\s*</div>\n'
     assert len(re.findall(note, partial)) == 1
     assert re.sub(note, "", partial).replace("The answer so far", "The answer") == whole
@@ -544,12 +552,12 @@ def test_one_command_reports_what_a_configuration_has_finished(tmp_path: Path, c
     write_quickstart(results)
     benchmark = {"methods": ["mfql", "flow_bc"], "tasks": [TASK]}
     asked = {"name": "study", "offline": benchmark, "online": benchmark | {"methods": ["mfql"]}, "seeds": [0, 1, 2, 3]}
-    (tmp_path / "study.yaml").write_text(json.dumps(asked))
+    (tmp_path / "study.yaml").write_text(json.dumps(asked), encoding="utf-8")
     command = ["report", "--partial", "--configfile", str(tmp_path / "study.yaml"), "--results", str(results)]
     assert main([*command, "--config-dir", str(ROOT / "config")]) == 0
     folder = results / "study" / "partial"
     assert capsys.readouterr().out.strip() == str(folder / "report.html")
-    shown = Page((folder / "report.html").read_text()).text
+    shown = Page((folder / "report.html").read_text(encoding="utf-8")).text
     assert "The answer so far" in shown
     assert f"On {TASK} , mfql reaches 94.0 % success [84.1, 100.0] over 3 seeds" in shown
     not_begun = [

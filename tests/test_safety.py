@@ -333,7 +333,8 @@ def test_a_released_checkpoint_becomes_a_policy_that_acts(tmp_path: Path) -> Non
     for name in ("methods/mfql.yaml", "methods/mfql-released.yaml", "baselines/mfql-released.csv"):
         (tmp_path / "config" / name).write_bytes((ROOT / "config" / name).read_bytes())
     (method / "small.yaml").write_text(
-        "inherits: mfql-released\npolicy_hidden: 32\npolicy_blocks: 3\ncritic_hidden: [32, 32, 32, 32]\n"
+        "inherits: mfql-released\npolicy_hidden: 32\npolicy_blocks: 3\ncritic_hidden: [32, 32, 32, 32]\n",
+        encoding="utf-8",
     )
     asked = ["--method", "small", "--task", TASK, "--data", str(tmp_path / "data")]
     asked += ["--config-dir", str(tmp_path / "config"), "--out", str(tmp_path / "policy")]
@@ -369,7 +370,7 @@ def test_yaml_that_would_run_something_gives_a_message(kind: str, tmp_path: Path
     (tmp_path / "methods").mkdir()
     (tmp_path / "tasks.csv").write_bytes((ROOT / "config" / "tasks.csv").read_bytes())
     for file in (tmp_path / "methods" / "evil.yaml", tmp_path / "evil.yaml"):
-        file.write_text(yaml_that_touches(trap))
+        file.write_text(yaml_that_touches(trap), encoding="utf-8")
     read = {
         "method": lambda: raw_settings("evil", TASK, "offline", tmp_path),
         "configuration": lambda: read_configuration(tmp_path / "evil.yaml", ROOT / "config"),
@@ -411,7 +412,7 @@ def test_a_path_of_the_configuration_is_no_command(tmp_path: Path) -> None:
     strange = "$(touch touched); touch touched; `touch touched` 'a' &"
     (project.folder / strange).mkdir()
     configuration = {"data_dir": strange, "datasets_from": strange, "expected": None}
-    (project.folder / "strange.yaml").write_text(yaml.safe_dump(configuration))
+    (project.folder / "strange.yaml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
     target = f"{strange}/{DATASET}.json"
     said = project.snakemake(target, "--configfile", "strange.yaml", "--quiet", "host", fails=True)
     assert f"{DATASET}.npz does not exist" in said

@@ -95,7 +95,7 @@ def test_the_table_survives_its_file(tmp_path: Path) -> None:
 )
 def test_a_malformed_file_is_named_with_its_fault(tmp_path: Path, key: str, value: object, named: str) -> None:
     file = write_run(tmp_path, [10.0])
-    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | {key: value}), encoding="utf-8")
     with pytest.raises(UserError) as error:
         collect([file])
     assert str(file) in str(error.value)
@@ -105,7 +105,7 @@ def test_a_malformed_file_is_named_with_its_fault(tmp_path: Path, key: str, valu
 @pytest.mark.parametrize("content", ["", "{", "[]", '"text"', "\x00"])
 def test_a_file_that_is_no_result_is_named(tmp_path: Path, content: str) -> None:
     file = write_run(tmp_path, [10.0])
-    file.write_text(content)
+    file.write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=file.name):
         collect([file])
 
@@ -121,7 +121,7 @@ def test_an_absent_file_is_named_and_no_file_is_an_error(tmp_path: Path) -> None
     "content", ["", "a,b\n1,2\n", ",".join(COLUMNS) + "\n", ",".join(COLUMNS) + "\nm,t,x,o,1,score,1,r\n"]
 )
 def test_a_foreign_table_of_scores_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "scores.csv").write_text(content)
+    (tmp_path / "scores.csv").write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=r"scores\.csv"):
         read_scores(tmp_path / "scores.csv")
 

@@ -31,10 +31,10 @@ ROW = "a-task,ogbench,a,a-play-v0,state,success,last_three,0.995,120,5,50,1000,7
 @pytest.fixture
 def config(tmp_path):
     (tmp_path / "methods").mkdir()
-    (tmp_path / "tasks.csv").write_text(HEADER + ROW)
+    (tmp_path / "tasks.csv").write_text(HEADER + ROW, encoding="utf-8")
 
     def write(name: str, text: str) -> Path:
-        (tmp_path / "methods" / f"{name}.yaml").write_text(text)
+        (tmp_path / "methods" / f"{name}.yaml").write_text(text, encoding="utf-8")
         return tmp_path
 
     return write
@@ -95,7 +95,7 @@ def test_the_hash_follows_the_declared_version_of_the_method(config, tmp_path):
     folder = config("m", BASE.replace("agent: mfql", f"agent: {agent}"))
     hashes = set()
     for version in ("", "    training_version = 1\n", "    training_version: ClassVar[int] = 2\n"):
-        agent.write_text(f"{OWN_AGENT}{version}")
+        agent.write_text(f"{OWN_AGENT}{version}", encoding="utf-8")
         hashes.add(settings_hash("m", "a-task", "offline", folder))
     assert len(hashes) == 2
 
@@ -117,20 +117,20 @@ BY_MODULE = DERIVED_AGENT.replace("from mfql.agents.mfql import MFQL", "import m
 @pytest.mark.parametrize("derived", [DERIVED_AGENT, BY_MODULE], ids=["by-name", "by-module"])
 def test_the_version_of_a_derived_agent_follows_that_of_its_base(derived, tmp_path, monkeypatch):
     agent = tmp_path / "agent.py"
-    agent.write_text(derived)
+    agent.write_text(derived, encoding="utf-8")
     assert training_version(str(agent)) == training_version("mfql")
     monkeypatch.setattr(MFQL, "training_version", 3)
     raised = training_version(str(agent))
-    agent.write_text(f"{derived}    training_version = 2\n")
+    agent.write_text(f"{derived}    training_version = 2\n", encoding="utf-8")
     assert (raised, training_version(str(agent))) == ([TRAINING_VERSION, 3], [TRAINING_VERSION, 4])
 
 
 def test_of_classes_of_one_file_the_agents_own_version_counts(tmp_path):
     agent = tmp_path / "agent.py"
     mixin = "\n\nclass Base:\n    training_version = 5\n"
-    agent.write_text(OWN_AGENT + "    training_version = 2\n" + mixin)
+    agent.write_text(OWN_AGENT + "    training_version = 2\n" + mixin, encoding="utf-8")
     assert training_version(str(agent)) == [TRAINING_VERSION, 2]
-    agent.write_text(OWN_AGENT.replace("class Mine(", mixin.strip() + "\n\n\nclass Mine(Base, "))
+    agent.write_text(OWN_AGENT.replace("class Mine(", mixin.strip() + "\n\n\nclass Mine(Base, "), encoding="utf-8")
     assert training_version(str(agent)) == [TRAINING_VERSION, 5]
 
 
@@ -139,7 +139,7 @@ def test_the_hash_follows_a_default_in_the_methods_code(config, tmp_path):
     folder = config("m", BASE.replace("agent: mfql", f"agent: {agent}"))
     hashes = set()
     for width in (32, 64):
-        agent.write_text(OWN_AGENT.replace("= 32", f"= {width}"))
+        agent.write_text(OWN_AGENT.replace("= 32", f"= {width}"), encoding="utf-8")
         hashes.add(settings_hash("m", "a-task", "offline", folder))
     assert len(hashes) == 2
 
@@ -216,7 +216,7 @@ def test_a_circle_of_inheritance_is_named(config):
 
 @pytest.mark.parametrize("row", [ROW.replace("0.995", "x"), ROW + ROW, ROW.replace(",yes,", ",maybe,")])
 def test_a_bad_task_table_is_refused(tmp_path, row):
-    (tmp_path / "tasks.csv").write_text(HEADER + row)
+    (tmp_path / "tasks.csv").write_text(HEADER + row, encoding="utf-8")
     with pytest.raises(UserError, match="a-task"):
         load_tasks(tmp_path / "tasks.csv")
 
@@ -249,9 +249,9 @@ WITH_TABLE = BASE + "q_agg: task\ntable: own.csv\n"
 @pytest.fixture
 def with_table(config, tmp_path):
     def write(table: str = TABLE) -> Path:
-        (tmp_path / "own.csv").write_text(table)
+        (tmp_path / "own.csv").write_text(table, encoding="utf-8")
         (tmp_path / "tasks.csv").write_text(
-            HEADER + ROW + ROW.replace("a-task", "b-task") + ROW.replace("a-task", "c-task")
+            HEADER + ROW + ROW.replace("a-task", "b-task") + ROW.replace("a-task", "c-task"), encoding="utf-8"
         )
         return config("m", WITH_TABLE)
 
@@ -324,14 +324,18 @@ def test_the_hash_follows_the_cells_of_a_methods_table_that_it_uses(with_table, 
     folder = with_table()
     hashes = [settings_hash("m", "a-task", stage, folder) for stage in ("offline", "online")]
     config("n", WITH_TABLE.replace("own", "changed"))
-    (tmp_path / "changed.csv").write_text(TABLE.replace("100,mean", "200,mean").replace("a paper", "another"))
+    (tmp_path / "changed.csv").write_text(
+        TABLE.replace("100,mean", "200,mean").replace("a paper", "another"), encoding="utf-8"
+    )
     assert settings_hash("n", "a-task", "offline", folder) == hashes[0]
     assert settings_hash("n", "a-task", "online", folder) != hashes[1]
 
 
 def test_the_baselines_tables_are_what_the_published_settings_give():
     for name, text in tables(CONFIG).items():
-        assert (CONFIG / "baselines" / f"{name}.csv").read_text() == text, "python -m mfql.published_settings"
+        assert (CONFIG / "baselines" / f"{name}.csv").read_text(encoding="utf-8") == text, (
+            "python -m mfql.published_settings"
+        )
 
 
 CORRECTED = "arXiv 2502.02538, tables, read by OCR; corrected"
@@ -352,8 +356,8 @@ DIFFER = "untuned; as read by OCR, and its dataset's tasks differ"
 )
 def test_tasks_of_a_dataset_that_were_read_otherwise_are_corrected_or_doubted(tmp_path, read, exact, expected):
     (tmp_path / "baselines/published").mkdir(parents=True)
-    (tmp_path / "tasks.csv").write_text((CONFIG / "tasks.csv").read_text())
-    header, *lines = (CONFIG / PUBLISHED).read_text().splitlines()
+    (tmp_path / "tasks.csv").write_text((CONFIG / "tasks.csv").read_text(encoding="utf-8"), encoding="utf-8")
+    header, *lines = (CONFIG / PUBLISHED).read_text(encoding="utf-8").splitlines()
     names = [f"cube-double-play-singletask-task{number}-v0" for number in range(1, 1 + len(read))]
     others = [line for line in lines if not line.startswith("cube-double-play") or ",IQL,offline," not in line]
     confidences = ["exact" if number in exact else "ocr" for number in range(1, 1 + len(read))]
@@ -361,7 +365,7 @@ def test_tasks_of_a_dataset_that_were_read_otherwise_are_corrected_or_doubted(tm
         f"{name},IQL,offline,alpha={alpha},0.99,,,0,{confidence}"
         for name, alpha, confidence in zip(names, read, confidences, strict=True)
     ]
-    (tmp_path / PUBLISHED).write_text("\n".join([header, *others, *own]) + "\n")
+    (tmp_path / PUBLISHED).write_text("\n".join([header, *others, *own]) + "\n", encoding="utf-8")
     rows = {(row["task"], row["stage"]): row for row in csv.DictReader(tables(tmp_path)["iql"].splitlines())}
     for name, (alpha, source) in zip(names, expected, strict=True):
         row = rows[name, "offline"]
@@ -415,7 +419,7 @@ def test_the_released_protocols_settings_by_task_name_their_source():
 
 def test_a_method_without_an_offline_part_starts_from_nothing(config, tmp_path):
     agent = tmp_path / "agent.py"
-    agent.write_text(OWN_AGENT + '    stages = ("online",)\n')
+    agent.write_text(OWN_AGENT + '    stages = ("online",)\n', encoding="utf-8")
     folder = config("m", BASE.replace("agent: mfql", f"agent: {agent}"))
     assert checkpoint_stage("m", "a-task", folder) is None
     assert settings_hash("m", "a-task", "online", folder)

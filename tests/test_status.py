@@ -45,7 +45,8 @@ def going_on(place: Workplace, method: str) -> Iterator[subprocess.Popen]:
 
     def is_under_way() -> bool:
         return (
-            bool(list(folder.glob("checkpoint/step-*.pt"))) and (folder / "metrics.csv").read_text().count("\n") >= 100
+            bool(list(folder.glob("checkpoint/step-*.pt")))
+            and (folder / "metrics.csv").read_text(encoding="utf-8").count("\n") >= 100
         )
 
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -63,7 +64,7 @@ def place(tmp_path_factory) -> Workplace:
     place = Workplace.make(tmp_path_factory.mktemp("status"))
     for method, text in METHODS.items():
         place.method(method, text)
-    (place.folder / "configuration.yaml").write_text(yaml.safe_dump(CONFIGURATION))
+    (place.folder / "configuration.yaml").write_text(yaml.safe_dump(CONFIGURATION), encoding="utf-8")
     place.train_here("finishes", "offline", (0, 1))
     place.train_here("diverges", "offline", (0, 1))
     shutil.copytree(place.folder / "data", place.folder / "elsewhere")
@@ -130,7 +131,7 @@ def test_a_failed_run_that_trains_after_all_is_finished(place):
 def test_a_job_that_failed_before_it_had_a_folder_is_told_by_its_log(place):
     log = place.folder / "logs" / "offline" / "waits" / TASK / "seed0-1.log"
     log.parent.mkdir(parents=True)
-    log.write_text("a warning\nmfql: unknown setting 'alpa' in method waits\n  Did you mean alpha?\n")
+    log.write_text("a warning\nmfql: unknown setting 'alpa' in method waits\n  Did you mean alpha?\n", encoding="utf-8")
     (failed,) = status(place, "--configfile", "configuration.yaml")["failed"]
     name = f"waits {TASK} offline seeds 0-1"
     assert failed == f"{name}: mfql: unknown setting 'alpa' in method waits  {log.relative_to(place.folder)}"
@@ -139,7 +140,9 @@ def test_a_job_that_failed_before_it_had_a_folder_is_told_by_its_log(place):
 def test_a_run_on_another_host_runs_until_its_lock_is_no_longer_renewed(place):
     folder = place.folder / "results" / "runs" / "waits" / TASK / "seed1" / "offline"
     folder.mkdir(parents=True)
-    (folder / "lock").write_text("filelock/2\npid=1\nhost=elsewhere\nmode=lease\ntoken=0\nduration=120.0\n")
+    (folder / "lock").write_text(
+        "filelock/2\npid=1\nhost=elsewhere\nmode=lease\ntoken=0\nduration=120.0\n", encoding="utf-8"
+    )
     assert "by process 1 on elsewhere" in status(place, str(folder))["running"][0]
     os.utime(folder / "lock", (0, time.time() - 7200))
     assert "killed; the same command continues it" in status(place, str(folder))["interrupted"][0]

@@ -141,7 +141,7 @@ def test_a_suite_of_another_format_is_one_class_and_one_entry(tmp_path: Path, mo
     assert replayed([task, row]) == [row.name]
     assert not description_path(tmp_path, "demo-car").exists()
     assert suite_of("demo-car").describe(task, tmp_path).keys() == {"train"}
-    described = json.loads(description_path(tmp_path, "demo-car").read_text())
+    described = json.loads(description_path(tmp_path, "demo-car").read_text(encoding="utf-8"))
     assert (described["source"], described["episodes"], described["rows"]) == ("own", 3, {"train": 60})
     assert described["sha256"] == {"train": load(task, tmp_path).sha256}
 
@@ -158,12 +158,12 @@ def test_files_of_another_format_are_fetched_by_their_sha256_and_described_by_lo
     demonstrations(suite.paths(there, "demo-car")["train"])
     suite.fetch("demo-car", here, lock=tmp_path / "lock.json", local=there)
     path = description_path(here, "demo-car")
-    fetched = json.loads(path.read_text())
+    fetched = json.loads(path.read_text(encoding="utf-8"))
     assert fetched["source"] == "downloaded"
     assert "rows" not in fetched
     row = find_task("cube-single-play-singletask-task2-v0", CONFIG)
     suite.describe(replace(row, name="demo-car", dataset="demo-car", metric="return"), here)
-    described = json.loads(path.read_text())
+    described = json.loads(path.read_text(encoding="utf-8"))
     assert (described["rows"], described["constant_dimensions"]) == ({"train": 60}, [])
     assert described | fetched == described
     with h5py.File(suite.paths(here, "demo-car")["train"], "r+") as file:

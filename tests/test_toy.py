@@ -43,7 +43,7 @@ sizes:
 @pytest.fixture
 def tiny(tmp_path):
     path = tmp_path / "toy.yaml"
-    path.write_text(TINY)
+    path.write_text(TINY, encoding="utf-8")
     return path
 
 
@@ -115,12 +115,12 @@ def test_a_training_writes_tidy_metrics_that_depend_on_the_seed_alone(tiny, tmp_
     assert set(table["metric"]) == {"distance", "modes", "out_of_bounds", "map_error"}
     assert set(table["step"]) == {0, 10, 12}
     assert set(table["generation_steps"]) == {1, 3}
-    tiny.write_text(TINY.replace("seeds: [0, 1]", "seeds: [1]"))
+    tiny.write_text(TINY.replace("seeds: [0, 1]", "seeds: [1]"), encoding="utf-8")
     assert train(tiny, "flow_matching", tmp_path / "alone") == 0
     alone = pd.read_csv(tmp_path / "alone" / "metrics.csv").set_index(["generation_steps", "step", "metric"])["value"]
     among = table[table["seed"] == 1].set_index(["generation_steps", "step", "metric"])["value"]
     pd.testing.assert_series_equal(alone, among, rtol=1e-3, atol=1e-3)
-    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["settings"]["derivative"] == "none"
     assert manifest["parameters"] > 0
 
@@ -186,7 +186,7 @@ def test_what_is_wrong_is_said_and_nothing_is_written(tiny, tmp_path, capsys):
     assert "does not exist" in said(panels(tiny, "all", tmp_path / "runs", tmp_path / "x"))
     train(tiny, "residual", tmp_path / "runs" / "residual")
     assert "panel nonsense is unknown" in said(panels(tiny, "strange", tmp_path / "runs", tmp_path / "y"))
-    tiny.write_text(TINY.replace("batch_size: 16", "batch_size: 8"))
+    tiny.write_text(TINY.replace("batch_size: 16", "batch_size: 8"), encoding="utf-8")
     capsys.readouterr()
     refused = said(panels(tiny, "data", tmp_path / "runs", tmp_path / "x"))
     assert "other settings" in refused
@@ -197,10 +197,11 @@ def test_what_is_wrong_is_said_and_nothing_is_written(tiny, tmp_path, capsys):
 def test_samples_of_other_code_are_not_drawn(tiny, tmp_path, capsys):
     folder = tmp_path / "runs" / "residual"
     train(tiny, "residual", folder)
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     for other in ({"training_version": [0, 1]}, {}):
         (folder / "manifest.json").write_text(
-            json.dumps({key: value for key, value in manifest.items() if key != "training_version"} | other)
+            json.dumps({key: value for key, value in manifest.items() if key != "training_version"} | other),
+            encoding="utf-8",
         )
         assert panels(tiny, "data", tmp_path / "runs", tmp_path / "x") == 2
         assert "other training version" in capsys.readouterr().err
@@ -208,7 +209,7 @@ def test_samples_of_other_code_are_not_drawn(tiny, tmp_path, capsys):
 
 def test_a_training_is_another_with_other_seeds_or_versions(monkeypatch):
     path = ROOT / "config" / "toy.yaml"
-    document = yaml.safe_load(path.read_text())
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
 
     def identity():
         return studies.training_identity(document, "residual", "reduced", str(path))
@@ -224,7 +225,7 @@ def test_a_training_is_another_with_other_seeds_or_versions(monkeypatch):
 @pytest.mark.parametrize("size", ["reduced", "paper"])
 def test_the_configuration_that_is_shipped_is_sound(size):
     path = ROOT / "config" / "toy.yaml"
-    document = yaml.safe_load(path.read_text())
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
     for study in document["studies"]:
         trainings = [read_training(path, method, size) for method in read_study(path, study).methods]
         for panel in read_study(path, study).panels:

@@ -97,7 +97,7 @@ def released(place) -> Workplace:
 @pytest.mark.slow
 def test_updates_numbered_from_0_are_one_more_and_the_policy_is_evaluated_at_step_0(released):
     run = released.run("released", 0, "pretrain", "released")
-    result = json.loads((run / "evaluation.json").read_text())
+    result = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     assert [evaluation["step"] for evaluation in result["evaluations"]] == [0, 10, 20]
     # What came before training is none of those that the score is the mean of.
     assert result["score"] == np.mean([evaluation["success"] for evaluation in result["evaluations"][1:]])
@@ -128,7 +128,9 @@ def test_as_released_an_online_row_enters_before_the_update_and_a_continued_run_
         monkeypatch.setattr(owner, name, noted(events, getattr(owner, name)))
     released.train_here("released", "online", (0,), "whole")
     assert events == ["append", "__call__"] * 30
-    result = json.loads((released.run("released", 0, "online", "whole") / "evaluation.json").read_text())
+    result = json.loads(
+        (released.run("released", 0, "online", "whole") / "evaluation.json").read_text(encoding="utf-8")
+    )
     assert [evaluation["step"] for evaluation in result["evaluations"]] == [10, 20, 30]
     arguments = released.arguments("released", "online", [0], "asked-released")
     done = released.call(["ask", "14", *arguments], (str(ROOT / "tests" / "support" / "killed.py"),))
@@ -174,8 +176,8 @@ def test_a_seed_has_the_same_draws_alone_and_scores_for_any_number_of_workers(pl
     runs = [place.run(METHOD, 1, "pretrain", f"workers{workers}") for workers in ("1", "2", "5")]
     for name in RESULT_FILES:
         assert len({(run / name).read_bytes() for run in runs}) == 1
-    packed = json.loads((place.run(METHOD, 1, "pretrain") / "evaluation.json").read_text())
-    alone = json.loads((runs[0] / "evaluation.json").read_text())
+    packed = json.loads((place.run(METHOD, 1, "pretrain") / "evaluation.json").read_text(encoding="utf-8"))
+    alone = json.loads((runs[0] / "evaluation.json").read_text(encoding="utf-8"))
     assert packed["identity"] == alone["identity"]
 
 
@@ -185,7 +187,9 @@ def test_a_diverging_seed_ends_alone_and_the_job_succeeds(place):
     place.method("explodes", f"inherits: {METHOD}\ncritic_learning_rate: 1.0e+6\n")
     done = place.train("explodes", "offline", [0, 1], "diverged")
     assert done.returncode == 0
-    result = json.loads((place.run("explodes", 0, "offline", "diverged") / "evaluation.json").read_text())
+    result = json.loads(
+        (place.run("explodes", 0, "offline", "diverged") / "evaluation.json").read_text(encoding="utf-8")
+    )
     assert result["status"] == "diverged"
     assert 0 <= result["diverged_at"] < 60
 
@@ -204,7 +208,8 @@ def test_one_seed_of_three_diverges_and_the_others_are_scored(place):
     shutil.rmtree(place.folder / "broken" / "runs" / METHOD / TASK / "seed0" / "online")
     place.train(METHOD, "online", [0, 1, 2], "broken")
     results = [
-        json.loads((place.run(METHOD, seed, "online", "broken") / "evaluation.json").read_text()) for seed in range(3)
+        json.loads((place.run(METHOD, seed, "online", "broken") / "evaluation.json").read_text(encoding="utf-8"))
+        for seed in range(3)
     ]
     assert [result["status"] for result in results] == ["finished", "diverged", "finished"]
     assert results[1]["diverged_at"] == 0
@@ -229,7 +234,9 @@ def test_online_training_may_have_settings_that_its_start_had_not(place):
     assert (before["own/alpha"].item(), after["own/alpha"].item()) == (1.0, 0.25)
     assert ("own/time_errors" in before, "own/time_errors" in after) == (True, False)
     assert after["own/q_scale"].item() > 0
-    assert "training/q_scale" in (place.run("staged", 0, "online", "staged") / "metrics.csv").read_text()
+    assert "training/q_scale" in (place.run("staged", 0, "online", "staged") / "metrics.csv").read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize(
@@ -260,7 +267,7 @@ def report_of(place: Workplace, results: str, stage: str) -> str:
     ):
         done = place.call(command)
         assert done.returncode == 0, done.stderr
-    return page.read_text()
+    return page.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -269,7 +276,7 @@ def test_changed_settings_move_the_earlier_run_aside_and_settings_changed_back_p
     place.train("mine", "pretrain", [0], "aside")
     earlier = (place.run("mine", 0, "pretrain", "aside") / "evaluation.json").read_bytes()
     identity = json.loads(earlier)["identity"]
-    manifest = json.loads((place.run("mine", 0, "pretrain", "aside") / "manifest.json").read_text())
+    manifest = json.loads((place.run("mine", 0, "pretrain", "aside") / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["settings_hash"] == settings_hash("mine", TASK, "pretrain", place.folder / "config")
     place.method("mine", f"inherits: {METHOD}\n# a comment changes nothing\n")
     assert "restored" in place.train("mine", "pretrain", [0], "aside").stdout
@@ -278,7 +285,7 @@ def test_changed_settings_move_the_earlier_run_aside_and_settings_changed_back_p
     run = place.run("mine", 0, "pretrain", "aside")
     kept = run.with_name(f"run.{identity}")
     assert (kept / "evaluation.json").read_bytes() == earlier
-    other = json.loads((run / "evaluation.json").read_text())["identity"]
+    other = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))["identity"]
     before = files(kept)
     place.method("mine", f"inherits: {METHOD}\n")
     said = place.train("mine", "pretrain", [0], "aside").stdout
@@ -298,10 +305,10 @@ def test_a_dataset_that_changed_under_a_finished_run_is_refused(place):
     other = Workplace.make(place.folder / "other")
     shutil.copytree(place.folder / "results", other.folder / "results")
     path = other.run(METHOD, 0, "pretrain") / "manifest.json"
-    manifest = json.loads(path.read_text())
+    manifest = json.loads(path.read_text(encoding="utf-8"))
     manifest["dataset"]["sha256"] = "0" * 64
     manifest["identity"] = "0" * 16
-    path.write_text(json.dumps(manifest))
+    path.write_text(json.dumps(manifest), encoding="utf-8")
     done = other.call(other.arguments(METHOD, "pretrain", [0]))
     assert done.returncode == 2
     assert "changed under" in done.stderr
@@ -312,7 +319,7 @@ def test_a_dataset_that_changed_under_a_finished_run_is_refused(place):
 def test_data_generated_in_another_physics_are_refused_before_they_are_read(version, place, tmp_path):
     task, dataset = "cube-single-play-singletask-task2-v0", "cube-single-play-v0"
     described = {"source": "generated"} | ({"simulation_version": version} if version else {})
-    (tmp_path / f"{dataset}.json").write_text(json.dumps(described))
+    (tmp_path / f"{dataset}.json").write_text(json.dumps(described), encoding="utf-8")
     done = place.call([*place.arguments(METHOD, "offline", [0], task=task), "--data", str(tmp_path)])
     assert done.returncode == 2
     assert f"{dataset} in {tmp_path} was generated with simulation version {version or 1}, today's is 2" in done.stderr
@@ -331,7 +338,7 @@ def test_data_generated_in_another_physics_are_refused_before_they_are_read(vers
 )
 def test_data_are_refused_only_if_they_were_generated_in_another_physics(dataset, described, refused, tmp_path):
     if described is not None:
-        (tmp_path / f"{dataset}.json").write_text(json.dumps(described))
+        (tmp_path / f"{dataset}.json").write_text(json.dumps(described), encoding="utf-8")
     try:
         check_simulation(tmp_path, dataset)
     except UserError:
@@ -402,7 +409,7 @@ def test_evaluate_scores_a_run_anew_and_alike_each_time(place, tmp_path):
         done = place.call(["evaluate", run, "--episodes", "2", "--out", str(tmp_path / name), "--workers", workers])
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert json.loads((tmp_path / "a").read_text())["episodes"] == 2
+    assert json.loads((tmp_path / "a").read_text(encoding="utf-8"))["episodes"] == 2
 
 
 @pytest.mark.slow

@@ -75,7 +75,7 @@ def test_a_task_without_its_environments_default_is_tuned_on_itself() -> None:
 
 
 def test_the_default_configuration_tunes_every_task_of_the_paper_without_settings() -> None:
-    document = yaml.safe_load((CONFIG / "config.yaml").read_text())
+    document = yaml.safe_load((CONFIG / "config.yaml").read_text(encoding="utf-8"))
     runs = tuning_runs(document["tuning"], CONFIG)
     tasks = load_tasks(CONFIG / "tasks.csv")
     reached = {taker for task in runs for taker in carried_to(task, tasks)}
@@ -330,15 +330,15 @@ def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
 
 
 def test_a_frozen_choice_fills_the_cells_of_its_tasks_with_its_source(config: Path) -> None:
-    before = (config / "tasks.csv").read_text().splitlines()
+    before = (config / "tasks.csv").read_text(encoding="utf-8").splitlines()
     printed = frozen(config, proposal())
     for task in SCENES:
         assert cells(config, task) == ("300", "7", "70", f"tuned on {SCENE} with mfql-tuning (within noise)")
-    after = (config / "tasks.csv").read_text().splitlines()
+    after = (config / "tasks.csv").read_text(encoding="utf-8").splitlines()
     lost = [line for line in before if line not in after]
     assert [line.split(",")[0] for line in lost] == SCENES
     assert all(f"-{line}" in printed.splitlines() for line in lost)
-    evidence = yaml.safe_load((config / "tuned.yaml").read_text())
+    evidence = yaml.safe_load((config / "tuned.yaml").read_text(encoding="utf-8"))
     assert evidence[SCENE]["points"] == proposal()[SCENE]["points"]
 
 
@@ -383,7 +383,7 @@ def test_a_tuned_task_may_be_tuned_again_and_earlier_evidence_of_others_is_kept(
     second = proposal(chosen={"alpha": 30, "num_candidates": 7, "time_steps": 70})
     frozen(config, second)
     assert cells(config, SCENE) == ("30", "7", "70", f"tuned on {SCENE} with mfql-tuning (chosen by hand)")
-    evidence = yaml.safe_load((config / "tuned.yaml").read_text())
+    evidence = yaml.safe_load((config / "tuned.yaml").read_text(encoding="utf-8"))
     assert (evidence[SCENE]["chosen"]["alpha"], evidence["pen-human-v1"]["chosen"]["alpha"]) == (30, 300)
     assert "has these settings already" in frozen(config, second)
 
@@ -434,7 +434,7 @@ def test_a_faulty_proposal_is_refused_by_name_and_nothing_is_written(
 def test_what_is_no_proposal_is_refused(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = config.parent / "proposal.yaml"
     for text, named in [("a: [", "cannot read"), ("- 1", "is not of type 'object'"), ("scene: 3", "scene: 3")]:
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")
         assert main(["tune", "freeze", str(file), "--config-dir", str(config)]) == 2
         assert named in capsys.readouterr().err
     assert main(["tune", "freeze", str(config.parent / "absent.yaml"), "--config-dir", str(config)]) == 2
@@ -503,7 +503,9 @@ def verdict(folder: Path, config: Path) -> str:
     write_scores(collect(files), folder / "scores.csv")
     (folder / "published").mkdir(exist_ok=True)
     row = f"{SCENE},MFQL,offline,90,1,8,A paper"
-    (folder / "published" / "paper.csv").write_text("\n".join([",".join(PUBLISHED_COLUMNS), row]) + "\n")
+    (folder / "published" / "paper.csv").write_text(
+        "\n".join([",".join(PUBLISHED_COLUMNS), row]) + "\n", encoding="utf-8"
+    )
     places = ["--published", folder / "published", "--tasks", config / "tasks.csv", "--results", folder]
     arguments = ["verdict", "--scores", folder / "scores.csv", *places, "--out", folder / "verdict"]
     load_tasks.cache_clear()
@@ -532,10 +534,12 @@ def test_the_workflow_tunes_a_person_freezes_and_nothing_is_tuned_again(tmp_path
     (task,) = {task for task, _ in runs}
     assert {seed for _, seed in runs} == {"seed100", "seed101"}
     file = tmp_path / "results/miniature/tuning/proposal.yaml"
-    entry = yaml.safe_load(file.read_text())[task]
+    entry = yaml.safe_load(file.read_text(encoding="utf-8"))[task]
     assert (entry["certainty"], [point["alpha"] for point in entry["points"]]) == ("nothing learnt", [3])
-    reviewed = file.read_text().replace("chosen: null", "chosen: {alpha: 3, num_candidates: 2, time_steps: 10}")
-    (tmp_path / "reviewed.yaml").write_text(reviewed)
+    reviewed = file.read_text(encoding="utf-8").replace(
+        "chosen: null", "chosen: {alpha: 3, num_candidates: 2, time_steps: 10}"
+    )
+    (tmp_path / "reviewed.yaml").write_text(reviewed, encoding="utf-8")
     project.mfql(*command, "reviewed.yaml")
     assert cells(tmp_path / "config", task)[0] == "3"
     assert NOTHING_TO_DO in project.miniature("tune", "-n", config=one_point)

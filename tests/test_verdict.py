@@ -74,7 +74,7 @@ class Study:
 
 def write_published(folder: Path, *rows: str, name: str = "paper.csv", columns: tuple[str, ...] = COLUMNS) -> None:
     folder.mkdir(exist_ok=True, parents=True)
-    (folder / name).write_text("\n".join([",".join(columns), *rows]) + "\n")
+    (folder / name).write_text("\n".join([",".join(columns), *rows]) + "\n", encoding="utf-8")
 
 
 @pytest.fixture
@@ -114,16 +114,18 @@ def test_returns_are_compared_by_task_alone(study: Study) -> None:
     numbers = benchmark(table, read_published(study.folder / "published"), study.tasks)
     assert set(numbers["scope"]) == {"task"}
     write(table, study.folder / "out")
-    assert "| a" in (study.folder / "out" / "verdict.md").read_text()
+    assert "| a" in (study.folder / "out" / "verdict.md").read_text(encoding="utf-8")
 
 
 def test_the_settings_of_an_extensions_method_are_from_its_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "methods").mkdir()
-    (tmp_path / "methods" / "mine.yaml").write_text("inherits: ifql-small\ntable: own.csv\n")
-    rows = (ROOT / "config/baselines/small/ifql.csv").read_text().splitlines()
-    (tmp_path / "own.csv").write_text(f"{rows[0]}\n*,*,{','.join(rows[1].split(',')[2:-1])},my grid\n")
+    (tmp_path / "methods" / "mine.yaml").write_text("inherits: ifql-small\ntable: own.csv\n", encoding="utf-8")
+    rows = (ROOT / "config/baselines/small/ifql.csv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "own.csv").write_text(
+        f"{rows[0]}\n*,*,{','.join(rows[1].split(',')[2:-1])},my grid\n", encoding="utf-8"
+    )
     monkeypatch.setenv(VARIABLE, "")
     extend([tmp_path])
     references = References({}, [], {PAPER_TASK: task(PAPER_TASK, "untuned")}, ROOT / "config")
@@ -266,7 +268,7 @@ def test_a_claim_does_not_judge_by_a_number_of_unknown_scope(study: Study) -> No
     entry += ", target: none, minutes: 1, expect: less"
     claims = [f"  {name}: {{{entry}, checks: [{check.format(name)[2:]}]}}" for name in ("known", "unknown")]
     text = "\n".join(["configuration: mine", "tables: {t: verdict.csv}", "claims:", *claims])
-    (study.folder / "claims.yaml").write_text(text)
+    (study.folder / "claims.yaml").write_text(text, encoding="utf-8")
     found = judge_claims(read_claims(study.folder), study.folder / "verdict")
     assert [str(one.verdict) for one in found] == ["held", "undecided"]
 
@@ -417,7 +419,7 @@ def run_command(study: Study, published: Path) -> Path:
 def test_the_command_writes_the_table_and_the_page(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     study.add(PAPER_TASK, [94.0, 93.0, 95.0, 94.0], settings={"offline_steps": 1_000_000})
     written = run_command(study, ROOT / "published")
-    page = (written / "verdict.md").read_text()
+    page = (written / "verdict.md").read_text(encoding="utf-8")
     assert page in capsys.readouterr().out
     assert all(name in page for name in RULE)
     assert "94.0 ± 3.0" in page
@@ -467,7 +469,7 @@ def test_the_report_shows_the_rule_and_both_protocols_beside_third_parties(study
     assert '<td class="value" title="A paper">83.0 ± 1.0</td><td class="value"></td>' in section
     assert "83.0 ± 1.0, scope not known" in page
     for name in ("verdict.md", "benchmark.md"):
-        assert "scope not known" in (study.folder / "verdict" / name).read_text().split("## ", 1)[1]
+        assert "scope not known" in (study.folder / "verdict" / name).read_text(encoding="utf-8").split("## ", 1)[1]
     assert section.count("53.0 ± 1.0") == 2 + 2 * 2  # both protocols on the task, over its suite and over all
     assert section.count("58.7 (alpha 150)") == 2
     assert all(escape(text) in section for text in RULE.values())

@@ -115,7 +115,7 @@ def change_a_setting_in_the_manifest(place: Workplace) -> None:
 
 
 def break_the_manifest(place: Workplace) -> None:
-    (place.run("second", 0, "offline") / "manifest.json").write_text("{")
+    (place.run("second", 0, "offline") / "manifest.json").write_text("{", encoding="utf-8")
 
 
 def lose_the_method(place: Workplace) -> None:

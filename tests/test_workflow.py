@@ -69,15 +69,15 @@ def test_generated_data_of_an_earlier_physics_are_made_anew_and_others_are_not(p
         "online": {"methods": [], "tasks": []},
         "datasets": {"cube-single-play-v0": {"source": "generate", "episodes": 2, "seed": 0}},
     }
-    (project.folder / "cube.json").write_text(json.dumps(changes))
+    (project.folder / "cube.json").write_text(json.dumps(changes), encoding="utf-8")
     for name in ("pointmaze-medium-navigate-v0", "cube-single-play-v0"):
         path = project.folder / f"data/episodes2-seed0/{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text('{"source": "generated"}')
+        path.write_text('{"source": "generated"}', encoding="utf-8")
     for seed in range(4):  # Newer than the data, and so finished.
         path = project.folder / evaluation(seed)
         path.parent.mkdir(parents=True)
-        path.write_text("{}")
+        path.write_text("{}", encoding="utf-8")
     printed = project.snakemake("-n", "offline", "--configfile", "tests/miniature.yaml", "cube.json")
     assert jobs(printed) == {"generate": 1, "train_offline_0_3": 1, "offline": 1, "total": 3}
     assert "mfql data generate cube-single-play-v0 --out data/episodes2-seed0-simulation2 " in printed
@@ -113,7 +113,7 @@ def test_datasets_are_fetched_from_where_the_configuration_says(project: Project
 @pytest.mark.slow
 def test_faulty_task_table_is_named(project: Project) -> None:
     table = project.folder / "config/tasks.csv"
-    table.write_text(table.read_text().replace(",success,", ",succes,", 1))
+    table.write_text(table.read_text(encoding="utf-8").replace(",success,", ",succes,", 1), encoding="utf-8")
     printed = project.snakemake("-n", fails=True)
     assert re.search(
         r'Error: config/tasks\.csv: \S+-v0: metric: "succes" is none of success, normalized_return', printed
@@ -170,7 +170,7 @@ def test_no_target_looks_for_what_ships_in_the_working_directory(tmp_path: Path)
     here = Project(tmp_path / "here")
     for name in shipped:  # What has the same name here is of no use to anybody.
         (here.folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (here.folder / name).write_text("%")
+        (here.folder / name).write_text("%", encoding="utf-8")
     options = ("--snakefile", str(ROOT / "workflow/Snakefile"), "--configfile", str(ROOT / "config/reduced.yaml"))
     options += ("--config", "expected=<workflow>/config/quickstart-expected.yaml")
     targets = set(re.findall(r"^(\w+)$", here.snakemake("--list-target-rules", *options), re.MULTILINE))
@@ -198,7 +198,7 @@ def test_test_folder_of_the_catalog_ends_with_report_and_verdict(project: Projec
     assert sorted(project.folder.iterdir()) == before
     results = project.folder / ".test/results"
     assert (results / "test/report.html").stat().st_size > 10_000
-    assert f"task,offline,mfql-test,{TASK}," in (results / "test/verdict/verdict.csv").read_text()
+    assert f"task,offline,mfql-test,{TASK}," in (results / "test/verdict/verdict.csv").read_text(encoding="utf-8")
     assert NOTHING_TO_DO in project.snakemake(*command)
 
 
@@ -218,7 +218,7 @@ def importing(folder: Path, *statements: str) -> Project:
         "final_episodes": 0,
         "extensions": ["own"],
     }
-    (folder / "study.yaml").write_text(json.dumps({"mfql": configuration, "theirs": 1}))
+    (folder / "study.yaml").write_text(json.dumps({"mfql": configuration, "theirs": 1}), encoding="utf-8")
     lines = [
         'configfile: "study.yaml"',
         "module mfql:",
@@ -233,7 +233,7 @@ def importing(folder: Path, *statements: str) -> Project:
         '    shell: "wc -c {input} > {output}"',
         *(line for hook, call in HOOKS.items() for line in (f"{hook}:", f"    mfql.{call}()")),
     ]
-    (folder / "Snakefile").write_text("\n".join(lines) + "\n")
+    (folder / "Snakefile").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return Project(folder)
 
 
@@ -244,9 +244,11 @@ def test_module_of_another_workflow_ends_with_report_and_verdict(tmp_path: Path)
     printed = study.snakemake()
     assert "study, all: 1 runs, 0 of them finished" in printed
     assert "Report: results/study/report.html\n1 runs: 1 finished\n" in printed
-    assert "results/study/report.html" in (study.folder / "results/sizes.txt").read_text()
+    assert "results/study/report.html" in (study.folder / "results/sizes.txt").read_text(encoding="utf-8")
     assert (study.folder / "results/study/report.html").stat().st_size > 10_000
-    assert f"task,offline,mfql-test,{TASK}," in (study.folder / "results/study/verdict/verdict.csv").read_text()
+    assert f"task,offline,mfql-test,{TASK}," in (study.folder / "results/study/verdict/verdict.csv").read_text(
+        encoding="utf-8"
+    )
     assert list(study.trained()) == [f"mfql-test/{TASK}/seed3/offline/run"]
     assert {path.name for path in study.folder.iterdir()} - given == {".snakemake", "data", "logs", "results"}
     # No profile is at work here: a command that differs from one launch to the next would be a reason to run it again.
@@ -275,7 +277,9 @@ def test_python_may_lie_in_a_folder_with_blanks_and_home_may_take_nothing(
     for variable in ("XDG_CACHE_HOME", "MPLCONFIGDIR"):
         monkeypatch.delenv(variable, raising=False)
     project.miniature("results/miniature/runs.txt")
-    assert "seed0/offline/evaluation.json" in (project.folder / "results/miniature/runs.txt").read_text()
+    assert "seed0/offline/evaluation.json" in (project.folder / "results/miniature/runs.txt").read_text(
+        encoding="utf-8"
+    )
     assert (project.folder / ".cache/snakemake").is_dir()
 
 
@@ -297,7 +301,7 @@ def test_miniature_ends_with_its_report_and_nothing_left_to_do(finished: Project
     project = finished.copy(tmp_path / "mfql")
     results = project.folder / "results/miniature"
     assert (results / "report.html").stat().st_size > 10_000
-    assert "mfql-miniature" in (results / "scores.csv").read_text()
+    assert "mfql-miniature" in (results / "scores.csv").read_text(encoding="utf-8")
     stages = {name.split("/")[3] for name in project.trained()}
     assert stages == {"offline", "pretrain", "online"}
     printed = project.miniature()
@@ -306,7 +310,7 @@ def test_miniature_ends_with_its_report_and_nothing_left_to_do(finished: Project
     assert "\nReport: results/miniature/report.html\n16 runs: 16 finished\n" in printed
     assert "Scores: mean over seeds" not in project.miniature("-n")
     assert "Report created" in project.miniature("--report", "collected.html")
-    assert "benchmark.csv" in (project.folder / "collected.html").read_text()
+    assert "benchmark.csv" in (project.folder / "collected.html").read_text(encoding="utf-8")
 
 
 def change_a_plot(project: Project) -> Project:
@@ -317,15 +321,17 @@ def change_a_plot(project: Project) -> Project:
 
 def edit_the_training_rule(project: Project) -> Project:
     rules = project.folder / "workflow/rules/train.smk"
-    edited = rules.read_text().replace('"exec mfql{EXTENSIONS}', '"exec nice mfql{EXTENSIONS}')
-    assert edited != rules.read_text()
-    rules.write_text(edited)
+    edited = rules.read_text(encoding="utf-8").replace('"exec mfql{EXTENSIONS}', '"exec nice mfql{EXTENSIONS}')
+    assert edited != rules.read_text(encoding="utf-8")
+    rules.write_text(edited, encoding="utf-8")
     return project
 
 
 def pack_by_two(project: Project) -> Project:
     settings = project.folder / "tests/miniature.yaml"
-    settings.write_text(settings.read_text().replace("seeds_per_job: 4", "seeds_per_job: 2"))
+    settings.write_text(
+        settings.read_text(encoding="utf-8").replace("seeds_per_job: 4", "seeds_per_job: 2"), encoding="utf-8"
+    )
     return project
 
 
@@ -382,7 +388,7 @@ def test_nothing_trains_after(change: Callable[[Project], Project], finished: Pr
 def test_each_file_that_is_lost_is_made_again(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "mfql")
     results = project.folder / "results/miniature"
-    listed = set((results / "aggregate/panels.txt").read_text().splitlines())
+    listed = set((results / "aggregate/panels.txt").read_text(encoding="utf-8").splitlines())
     printed = project.miniature("-n", "--force")
     asked = files_of("input", printed[printed.rindex("rule all:") :]) | listed
     written = {path.relative_to(project.folder).as_posix() for path in results.rglob("*") if path.is_file()}
@@ -418,14 +424,16 @@ def test_launch_that_fails_ends_with_what_failed_and_why(finished: Project, tmp_
 def test_changed_setting_trains_its_stage_anew_and_keeps_the_old_run(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "mfql")
     settings = project.folder / "tests/miniature/methods/flow_bc-miniature.yaml"
-    settings.write_text(settings.read_text().replace("batch_size: 16", "batch_size: 8"))
+    settings.write_text(
+        settings.read_text(encoding="utf-8").replace("batch_size: 16", "batch_size: 8"), encoding="utf-8"
+    )
     before = project.trained()
     project.miniature("offline")
     after = project.trained()
     changed = {name for name in after if after[name] != before.get(name)}
     assert {name.split("/")[0] for name in changed} == {"flow_bc-miniature"}
     manifest = project.folder / f"results/runs/flow_bc-miniature/{TASK}/seed0/offline/run/manifest.json"
-    assert json.loads(manifest.read_text())["settings"]["batch_size"] == 8
+    assert json.loads(manifest.read_text(encoding="utf-8"))["settings"]["batch_size"] == 8
     assert set(before.values()) <= set(after.values())
 
 

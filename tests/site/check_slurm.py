@@ -34,7 +34,7 @@ def longer_miniature(folder: Path) -> Project:
     project = clone(folder)
     for method, (offline, online) in LENGTHS.items():
         path = folder / "tests" / "miniature" / "methods" / f"{method}.yaml"
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         for before, after in {
             "offline_steps: 60": f"offline_steps: {offline}",
             "online_steps: 40": f"online_steps: {online}",
@@ -42,8 +42,10 @@ def longer_miniature(folder: Path) -> Project:
         }.items():
             assert before in text
             text = text.replace(before, after, 1)
-        path.write_text(text)
-    (folder / "profiles/slurm/partitions.yaml").write_text("partitions: {cpu: {}, gpu: {max_gpu: 1}}\n")
+        path.write_text(text, encoding="utf-8")
+    (folder / "profiles/slurm/partitions.yaml").write_text(
+        "partitions: {cpu: {}, gpu: {max_gpu: 1}}\n", encoding="utf-8"
+    )
     return project
 
 
@@ -73,7 +75,7 @@ class Launch:
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
                 stderr=subprocess.STDOUT,
-                text=True,
+                encoding="utf-8",
             ) as process,
         ):
             try:
@@ -103,7 +105,7 @@ class Launch:
     def wait(self) -> None:
         """Wait until Snakemake ends, in good order."""
         status = self.process.wait(LONGEST)
-        assert status == 0, (self.project.folder / "printed.txt").read_text()
+        assert status == 0, (self.project.folder / "printed.txt").read_text(encoding="utf-8")
 
     def under_way(self, method: str, stage: str) -> Job:
         """The training job, once it has trained beyond its first checkpoint."""
@@ -113,7 +115,7 @@ class Launch:
             saved = sorted(folder.glob("checkpoint/step-*.pt"))
             if not saved:
                 return False
-            last = (folder / "metrics.csv").read_text().splitlines()[-1].split(",")[0]
+            last = (folder / "metrics.csv").read_text(encoding="utf-8").splitlines()[-1].split(",")[0]
             return last.isdigit() and int(last) > int(saved[-1].stem.split("-")[1])
 
         self.wait_for(trained, f"training of {method} {stage}")
@@ -133,7 +135,7 @@ class Disturbed:
 
     def sessions(self, method: str, stage: str) -> list[dict]:
         """What the manifest tells of each start of the run's training."""
-        return json.loads((own(self.project, method, stage) / "manifest.json").read_text())["sessions"]
+        return json.loads((own(self.project, method, stage) / "manifest.json").read_text(encoding="utf-8"))["sessions"]
 
 
 def own(project: Project, method: str, stage: str, seed: int = 0) -> Path:

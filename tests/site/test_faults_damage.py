@@ -111,11 +111,11 @@ def test_an_altered_manifest_is_refused_and_nothing_trains(runs: Runs, entry: st
     results = "manifest" + str(len(entry))
     shutil.copytree(runs.place.folder / "results", runs.place.folder / results)
     manifest = runs.trained("online", results) / "manifest.json"
-    whole = manifest.read_text()
+    whole = manifest.read_text(encoding="utf-8")
     at = whole.rindex(entry) + (1 if entry[0] == "{" else len(entry))
     flip(manifest, at)
     assert said in refused(runs.arguments("online", results))
-    manifest.write_text(whole)
+    manifest.write_text(whole, encoding="utf-8")
     runs.assert_continues(runs.arguments("online", results), results)
 
 

@@ -63,7 +63,7 @@ def test_a_worker_that_dies_ends_the_run_with_its_name_and_the_run_continues(mom
     assert "environments 0 to" in said
     assert "SIGKILL (out of memory?)" in said
     assert "Run the same command again" in said
-    failure = json.loads((runs.trained("online", results).parent / "failure.json").read_text())
+    failure = json.loads((runs.trained("online", results).parent / "failure.json").read_text(encoding="utf-8"))
     assert "the worker process" in failure["error"]
     runs.assert_continues(arguments, results)
 
@@ -89,15 +89,18 @@ def little_memory(megabytes: int) -> Iterator[Callable[[], None]]:
     group = (hierarchy / "memory" if old else hierarchy) / f"mfql-faults-{os.getpid()}"
     group.mkdir()
     try:
-        (group / ("memory.limit_in_bytes" if old else "memory.max")).write_text(str(megabytes << 20))
+        (group / ("memory.limit_in_bytes" if old else "memory.max")).write_text(str(megabytes << 20), encoding="utf-8")
         yield lambda: _move_to(group)
     finally:
-        wait_for(lambda: not (group / "cgroup.procs").read_text(), "the end of the processes with little memory")
+        wait_for(
+            lambda: not (group / "cgroup.procs").read_text(encoding="utf-8"),
+            "the end of the processes with little memory",
+        )
         group.rmdir()
 
 
 def _move_to(group: Path) -> None:
-    (group / "cgroup.procs").write_text(str(os.getpid()))
+    (group / "cgroup.procs").write_text(str(os.getpid()), encoding="utf-8")
 
 
 def test_a_trainer_that_the_system_kills_for_its_memory_continues(runs: Runs) -> None:
@@ -215,7 +218,7 @@ def test_a_stale_lock_delays_a_run_and_no_more(host: str | None, pid: int, hours
     lock = runs.trained("pretrain", "stale").parent / "lock"
     # As filelock writes it.
     lease = f"filelock/2\npid={pid}\nhost={host}\nmode=lease\ntoken={'0' * 32}\nduration=1.5\nstart=1\n"
-    lock.write_text(lease if host else "")
+    lock.write_text(lease if host else "", encoding="utf-8")
     date = time.time() + 3600 * hours
     os.utime(lock, (date, date))
     try:

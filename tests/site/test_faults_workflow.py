@@ -32,7 +32,7 @@ def own(project: Project) -> Path:
 def log_of(project: Project) -> str:
     """What the training job prints; Snakemake removes it before the next attempt."""
     log = project.folder / f"logs/offline/{METHOD}/{TASK}/seed0.log"
-    return log.read_text() if log.exists() else ""
+    return log.read_text(encoding="utf-8") if log.exists() else ""
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Launch:
 
     def said(self) -> str:
         """All that it has printed."""
-        return self.output.read_text()
+        return self.output.read_text(encoding="utf-8")
 
     def trainer(self) -> psutil.Process:
         """The training job, once it has saved its first checkpoint and before it ends."""
@@ -88,7 +88,7 @@ class Place:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                text=True,
+                encoding="utf-8",
                 start_new_session=True,
                 preexec_fn=hear_signals,
             )

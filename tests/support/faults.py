@@ -79,7 +79,7 @@ class Running:
 
     def said(self) -> str:
         """All that it has printed."""
-        return self.output.read_text()
+        return self.output.read_text(encoding="utf-8")
 
     def wait(self) -> int:
         """Its exit status; negative for a signal."""
@@ -207,7 +207,9 @@ def half_written(folder: Path) -> list[Path]:
 
 def sessions(run: Path) -> list[int]:
     """The steps from which the attempts at a run began."""
-    return [session["from_step"] for session in json.loads((run / "manifest.json").read_text())["sessions"]]
+    return [
+        session["from_step"] for session in json.loads((run / "manifest.json").read_text(encoding="utf-8"))["sessions"]
+    ]
 
 
 @contextmanager

@@ -16,7 +16,7 @@ HEADER = "task,env_id,data,metric,max_episode_steps,score_low,score_high\n"
 
 def table(folder: Path, rows: str, header: str = HEADER) -> None:
     """Make the folder an extension, with this task table."""
-    (folder / "tasks.csv").write_text(header + rows)
+    (folder / "tasks.csv").write_text(header + rows, encoding="utf-8")
     extend([MINIATURE, folder])
 
 

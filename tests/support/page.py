@@ -6,7 +6,7 @@ import re
 
 from tests.support.training_runs import ROOT
 
-PAGE = (ROOT / "docs" / "extend.md").read_text()
+PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
 # `mylab/NAME`, an empty line, and its content in a fence.
 FILES = dict(re.findall(r"^`(mylab/[\w./-]+)`\n\n```\w+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 COMMANDS = re.findall(r"^    ((?:MFQL_EXTENSIONS=\S+ )?(?:snakemake|mfql|python) .*)$", PAGE, re.MULTILINE)

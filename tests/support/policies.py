@@ -47,5 +47,7 @@ def write(folder: Path, task: str, method: str = "mfql-miniature", seed: int = 3
 def edited(folder: Path, **changes: Any) -> None:
     """Change entries of a policy's description; `...` takes one away."""
     path = folder / "policy.json"
-    description = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({key: value for key, value in description.items() if value is not ...}))
+    description = json.loads(path.read_text(encoding="utf-8")) | changes
+    path.write_text(
+        json.dumps({key: value for key, value in description.items() if value is not ...}), encoding="utf-8"
+    )

@@ -39,7 +39,7 @@ def run(command: Sequence[Any], **options: Any) -> subprocess.CompletedProcess:
         options: of `subprocess.Popen`; without `stdout` both streams are captured as text.
     """
     streams = {} if "stdout" in options else {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with started(command, text=True, **{"stdin": subprocess.DEVNULL, **streams, **options}) as process:
+    with started(command, encoding="utf-8", **{"stdin": subprocess.DEVNULL, **streams, **options}) as process:
         printed, errors = process.communicate()
     return subprocess.CompletedProcess(command, process.returncode, printed, errors)
 

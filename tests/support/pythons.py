@@ -44,7 +44,7 @@ def _places(release: str, prefix: Path, path: str) -> Iterator[Path]:
 
 def _release(place: Path) -> str | None:
     try:
-        done = subprocess.run([place, "-c", _PROBE], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([place, "-c", _PROBE], capture_output=True, encoding="utf-8", timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

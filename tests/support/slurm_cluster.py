@@ -103,12 +103,14 @@ class Cluster:
             for name, port in zip(NODES, ports[1:], strict=True)
         )
         text = _CONFIGURATION.format(controller=ports[0], folder=self.folder, nodes=nodes)
-        (self.folder / "slurm.conf").write_text(text)
+        (self.folder / "slurm.conf").write_text(text, encoding="utf-8")
         gpus = "".join(f"NodeName={','.join(NODES)} Name=gpu File={device}\n" for device in ("/dev/null", "/dev/zero"))
-        (self.folder / "gres.conf").write_text(gpus)
+        (self.folder / "gres.conf").write_text(gpus, encoding="utf-8")
         # The plugin takes SLURM's variables, the name of this file among them, from what it starts in a job.
         srun = self.folder / "bin" / "srun"
-        srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')
+        srun.write_text(
+            f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which("srun")} "$@"\n', encoding="utf-8"
+        )
         srun.chmod(0o755)
         key = self.folder / "munge" / "key"
         key.write_bytes(secrets.token_bytes(1024))
@@ -133,11 +135,11 @@ class Cluster:
         pids = [self.folder / f"slurmd-{name}.pid" for name in NODES]
         for path in (*pids, self.folder / "slurmctld.pid", self.folder / "munge" / "pid"):
             if path.exists():
-                os.kill(int(path.read_text()), signal.SIGTERM)
+                os.kill(int(path.read_text(encoding="utf-8")), signal.SIGTERM)
 
     def call(self, *command: str) -> str:
         """Run a command against this cluster; returns what it prints."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=self.environment, capture_output=True, encoding="utf-8", timeout=60)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 

@@ -46,7 +46,7 @@ class Workplace:
 
     def method(self, name: str, text: str) -> None:
         """Add a method file."""
-        (self.folder / "config" / "methods" / f"{name}.yaml").write_text(text)
+        (self.folder / "config" / "methods" / f"{name}.yaml").write_text(text, encoding="utf-8")
 
     def arguments(
         self, method: str, stage: str, seeds: list[int], results: str = "results", *more: str, task: str = TASK

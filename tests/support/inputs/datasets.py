@@ -212,7 +212,7 @@ def _(lab: Lab) -> Said:
     largest = "Box(float(np.finfo(np.float32).min), float(np.finfo(np.float32).max), (2,), np.float32)"
     text = (lab.folder / "point.py").read_text(encoding="utf-8").replace("Box(-0.2, 0.2, (2,), np.float32)", largest)
     (lab.folder / "endless.py").write_text(
-        text.replace("mylab/Point-v0", "mylab/Endless-v0").replace("point:", "endless:")
+        text.replace("mylab/Point-v0", "mylab/Endless-v0").replace("point:", "endless:"), encoding="utf-8"
     )
     lab.row("case,endless:mylab/Endless-v0,data/point.npz,success")
     return lab.mfql("data", "describe", "case", "--out", lab.folder / "described")
@@ -258,7 +258,9 @@ def _(lab: Lab) -> Said:
     rows = _with_next(lab)
     order = np.random.default_rng(0).permutation(len(rows["rewards"]))
     lab.describe_hdf5({name: values[order] for name, values in rows.items()})
-    (lab.folder / "methods" / "small.yaml").write_text("inherits: rebrac\noffline_steps: 10\nbatch_size: 8\n")
+    (lab.folder / "methods" / "small.yaml").write_text(
+        "inherits: rebrac\noffline_steps: 10\nbatch_size: 8\n", encoding="utf-8"
+    )
     folders = ("--data", lab.folder / "described", "--results", lab.folder / "results")
     said = lab.mfql("train", "--method", "small", "--task", "case", "--seeds", "0", "--stage", "offline", *folders)
     return Said(said.status, said.text[said.text.index("small learns") :])  # After the note of the case before.

@@ -46,7 +46,7 @@ def described(lab: Lab, name: str, body: str, metric: str = "success") -> Said:
 
 def odd(lab: Lab, name: str, body: str, metric: str = "success") -> None:
     """Make `case` a task of the point's dataset and such an environment, in a module of that name."""
-    (lab.folder / f"{name}.py").write_text(ODD.format(name=name, body=indent(body, "    ")))
+    (lab.folder / f"{name}.py").write_text(ODD.format(name=name, body=indent(body, "    ")), encoding="utf-8")
     lab.row(f"case,{name}:odd/{name}-v0,data/point.npz,{metric}")
 
 

@@ -93,7 +93,7 @@ class Lab:
 
     def row(self, row: str, header: str = HEADER) -> None:
         """Make this the one row of the task table."""
-        (self.folder / "tasks.csv").write_text(f"{header}\n{row}\n")
+        (self.folder / "tasks.csv").write_text(f"{header}\n{row}\n", encoding="utf-8")
 
     def point(self) -> dict[str, np.ndarray]:
         """The arrays of `data/point.npz`."""

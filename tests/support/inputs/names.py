@@ -16,8 +16,8 @@ SCENE = "scene-play-singletask-task2-v0"
 def configured(lab: Lab, change: str) -> Said:
     """What the check of every launch says of a configuration with this change."""
     file = lab.folder / "study.yaml"
-    file.write_text(change)
-    default = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    file.write_text(change, encoding="utf-8")
+    default = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
     changed = yaml.safe_load(change)
     merged = default | {
         key: default[key] | value if isinstance(value, dict) else value for key, value in changed.items()
