@@ -154,6 +154,18 @@ def _(lab: Lab) -> Said:
     return lab.describe("data/case.npz")
 
 
+@given("next_observations that are not those of the row that follows, in some rows that terminals do not mark")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    last = np.flatnonzero(arrays["terminals"])
+    after = np.roll(arrays["observations"], -1, axis=0)
+    after[last] = arrays["observations"][last]
+    arrays["terminals"][last[:-1:2]] = 0
+    said = lab.describe_npz(arrays | {"next_observations": after})
+    assert np.flatnonzero(load(find_task("case"), lab.folder / "described").terminals).tolist() == last.tolist()
+    return said
+
+
 @given("numbers that float32 has not")
 def _(lab: Lab) -> Said:
     arrays = lab.point()
