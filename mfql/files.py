@@ -348,7 +348,10 @@ def sha256(path: str | Path) -> str:
         CannotRead: the system does not let it be read.
     """
     if Path(path).is_dir():
-        files = [file for file in sorted(Path(path).rglob("*")) if file.is_file() and file.name != "metadata.json"]
+        found, hidden = files_below(path)
+        if hidden:
+            raise hidden[0]
+        files = [file for file in found if file.is_file() and file.name != "metadata.json"]
         return hash_of([[str(file.relative_to(path)), sha256(file)] for file in files])
     with reading(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

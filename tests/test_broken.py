@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,7 @@ from tests.support.policies import write
 from tests.support.training_runs import MINIATURE, ROOT
 
 CPU = torch.device("cpu")
-HOW = ("nothing", "observation", "large", "reward", "raises", "first", "sleeps", "busy", "locked")
+HOW = ("nothing", "observation", "large", "reward", "raises", "first", "sleeps", "busy", "locked", "memory", "files")
 LIMIT = 8
 POINT = "pointmaze-medium-navigate-singletask-task1-v0"
 # What a step costs, and when episodes of odd seeds break; of even seeds none does.
@@ -90,6 +91,12 @@ class Brittle(gymnasium.Env):
 
     def locked(self):
         ctypes.PyDLL(None).sleep(600)
+
+    def memory(self):
+        raise MemoryError
+
+    def files(self):
+        raise OSError(24, "Too many open files")
 """
 
 
@@ -145,6 +152,13 @@ def test_an_episode_ends_before_the_step_that_breaks_it_and_no_other_changes(how
         assert (found["rewards"][index], found["success"][index], found["broken"][index]) == (0.0, False, True)
         assert (found["terminated"][index], found["truncated"][index]) == (False, True)
         assert not any(shown[step]["broken"][index] for step in range(breaks - 1))
+
+
+@pytest.mark.parametrize(("how", "workers"), [("memory", 0), ("memory", 2), ("files", 2)])
+def test_what_the_system_refuses_breaks_no_episode(how: str, workers: int, brittle) -> None:
+    """It follows from no seed: the same command would count other episodes as failed."""
+    with pytest.raises(UserError, match=rf"{how}: environment 1: step 3 of the episode of seed 1 has an error .*\.py:"):
+        played(how, workers)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -330,6 +344,20 @@ def test_what_broke_an_online_episode_has_no_row(how: str, brittle, capsys: pyte
         np.testing.assert_array_equal(again[name], values)
 
 
+@pytest.mark.parametrize("how", ["observation", "raises"])
+def test_an_episode_that_breaks_as_it_is_replayed_is_over(how: str, brittle, capsys) -> None:
+    """Its environment does not follow from its seeds: what goes on after that step is no part of the episode."""
+    with EnvPool(how, 2, 0) as pool:
+        found = environments(pool, 20)
+        found.episodes[0].actions = [np.zeros(1, np.float32)] * (LIMIT - 1)
+        found._seed_of = lambda row: 1 if (row, found.episodes[row].number) == (0, 0) else 2 * row
+        found.start()
+        assert found.broken == [1, 0]
+        assert [(episode.number, episode.first_row) for episode in found.episodes] == [(1, LIMIT - 1), (0, 0)]
+    cause = "the simulator is unstable" if how == "raises" else "not finite (seed 1, step 3)"
+    assert cause in capsys.readouterr().err
+
+
 def test_an_environment_that_breaks_whatever_is_done_ends_the_run(monkeypatch: pytest.MonkeyPatch, brittle) -> None:
     with EnvPool("first", 2, 0) as pool:
         found = environments(pool, 4)
@@ -378,6 +406,24 @@ def test_who_waits_long_for_several_environments_waits_for_each(brittle, monkeyp
     with Limited(lambda: "this", slowly):
         time.sleep(1.0)
     assert done[0] > 3
+
+
+def test_a_timer_of_somebody_elses_is_left_alone() -> None:
+    limited, before = Limited(lambda: "this"), signal.getsignal(signal.SIGALRM)
+    with limited:
+        assert signal.getsignal(signal.SIGALRM) == limited._part
+    assert signal.getsignal(signal.SIGALRM) == before
+    try:
+        signal.signal(signal.SIGALRM, lambda *_: None)
+        signal.setitimer(signal.ITIMER_REAL, 3600.0)
+        theirs = signal.getsignal(signal.SIGALRM)
+        with limited:
+            pass
+        assert signal.getsignal(signal.SIGALRM) == theirs
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0.0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize(("said", "seconds"), [("", 600.0), ("20", 20.0), ("0.5", 0.5), ("inf", 30 * 86400.0)])

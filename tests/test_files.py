@@ -7,7 +7,8 @@ import os
 import pytest
 
 from mfql.errors import UserError
-from mfql.files import read_json, write_json, write_whole
+from mfql.files import CannotRead, read_json, sha256, write_json, write_whole
+from tests.support.forbidden import forbidden
 
 
 def _write_and_fail(file):
@@ -43,3 +44,12 @@ def test_absent_and_broken_json_is_named(tmp_path, text):
         path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(UserError, match=r"a\.json"):
         read_json(path)
+
+
+def test_a_folder_of_which_a_part_cannot_be_seen_has_no_hash(tmp_path):
+    (tmp_path / "episode").mkdir()
+    (tmp_path / "episode" / "steps").write_text("1", encoding="utf-8")
+    before = sha256(tmp_path)
+    with forbidden(tmp_path / "episode"), pytest.raises(CannotRead, match="episode"):
+        sha256(tmp_path)
+    assert sha256(tmp_path) == before

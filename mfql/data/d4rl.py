@@ -11,7 +11,7 @@ from mfql.data.description import REPLACE, verify
 from mfql.data.opening import content_of, open_hdf5
 from mfql.data.paths import d4rl_paths
 from mfql.data.transitions import ACTION_LIMIT, Dataset, Transitions, observation_statistics
-from mfql.data.values import as_float32, flags
+from mfql.data.values import as_float32, flags, require_real
 from mfql.envs.d4rl import D4RLTask, find_d4rl_task
 from mfql.errors import UserError
 from mfql.tasks import Task
@@ -113,8 +113,7 @@ def _check_shapes(path: Path, file: h5py.File, shapes: dict[str, tuple[int, ...]
                 f"{path}: {name} has the shape {list(found.shape)}, and the task's environment needs {expected}",
                 f"It is the dataset of another environment. {remedy}",
             )
-        if found.dtype.kind not in "biuf":
-            raise UserError(f"{path}: {name} has the type {found.dtype}, which is no number", remedy)
+        require_real(found.dtype, f"{path}: {name}", remedy)
 
 
 def transitions(steps: dict[str, np.ndarray], reward_shift: float) -> Transitions:

@@ -9,6 +9,7 @@ from pathlib import Path
 from mfql.data.constant import array_header
 from mfql.data.description import REPLACE
 from mfql.data.opening import content_of
+from mfql.data.values import require_real
 from mfql.errors import UserError
 
 
@@ -37,5 +38,4 @@ def check_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]], lacking: str
                 f"{path}: {name} has the shape {list(shape)}, and the task's environment needs {expected}",
                 f"It is the dataset of another environment. {REPLACE}",
             )
-        if dtype.kind not in "biuf":
-            raise UserError(f"{path}: {name} has the type {dtype}, which is no number", REPLACE)
+        require_real(dtype, f"{path}: {name}", REPLACE)

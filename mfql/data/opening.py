@@ -10,10 +10,9 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import h5py
 import psutil
@@ -105,15 +104,23 @@ def opened_by_a_library(path: Path) -> Iterator[None]:
         HeldElsewhere: as of `open_hdf5`.
         UserError: the block's own. A file that is absent or damaged is for the library to say.
     """
-    with ExitStack() as unlocked:
-        if path.suffix == ".hdf5" and there(path):
-            with suppress(Damaged), content_of(path, "is damaged", ""), open_hdf5(path) as file:
-                if not _is_locked(file):
-                    unlocked.enter_context(patch.object(h5py, "File", _Unlocked))
+    locked = True
+    if path.suffix == ".hdf5" and there(path):
+        with suppress(Damaged), content_of(path, "is damaged", ""), open_hdf5(path) as file:
+            locked = _is_locked(file)
+    before = h5py.File
+    if not locked:
+        # Minari has no parameter for it, and HDF5 reads its variable once, when h5py is imported; for all files then.
+        h5py.File = _Unlocked
+    try:
         yield
+    finally:
+        h5py.File = before
 
 
 class _Unlocked(h5py.File):
+    """As `h5py.File`, without locks unless they are asked for."""
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **{"locking": False} | options)
 

@@ -223,8 +223,6 @@ def _steps(path: Path, env: Any, ends: tuple[str, ...], own_next: bool = False) 
         **({"next_observations": seen} if own_next else {}),
     }
     steps = read_arrays(path, shapes, _REMEDY)
-    for name, values in steps.items():
-        real_numbers(values, f"{path}: {name}", "Write numbers.")
     if len(steps["rewards"]) == 0:
         raise UserError(f"{path} has no rows", f"Write some. {LAYOUT}")
     return steps | {name: flags(steps[name], f"{path}: {name}", _FLAG) for name in ends}

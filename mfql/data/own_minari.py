@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from mfql.data.opening import content_of
+from mfql.data.opening import Damaged, content_of
 from mfql.data.own_rows import ROWS
 from mfql.data.transitions import Transitions
 from mfql.data.values import listed, real_numbers
@@ -39,33 +39,37 @@ def read_minari(data: str, env: Any) -> Transitions:
     told = read_json(minari_folder(data) / "data" / "metadata.json").get("observation_space")
     recorded = _in_order(dataset.observation_space, json.loads(told) if told else None)
     space = _flattened(data, recorded, env)
+    fault = "cannot be read as a dataset of the task's environment"
+    try:
+        with content_of(data, fault, _OF_ANOTHER):
+            return _transitions(data, dataset, space)
+    except (TypeError, AttributeError) as error:  # Of arrays of another kind, or of none.
+        raise Damaged(data, f"{fault}: {error}", _OF_ANOTHER) from error
+
+
+def _transitions(data: str, dataset: Any, space: spaces.Space) -> Transitions:
     steps = [int(of["total_steps"]) for of in dataset.storage.get_episode_metadata(dataset.episode_indices)]
     parts: dict[str, list[np.ndarray]] = {name: [] for name in (*ROWS, "next_observations")}
     short = []
-    try:
-        for number, episode in enumerate(dataset.iterate_episodes()):
-            seen = real_numbers(flat_observations(episode.observations, space), f"{data}: observations", _OF_ANOTHER)
-            # In Arrow's format the last step of an episode without its last observation is not even read.
-            count = steps[number]
-            if len(seen) == count and count:
-                short.append(number)
-                continue
-            _refuse_counts(data, number, count, seen, episode)
-            parts["observations"].append(seen[:-1])
-            parts["next_observations"].append(seen[1:])
-            parts["actions"].append(np.asarray(episode.actions).reshape(count, -1))
-            parts["rewards"].append(np.asarray(episode.rewards).reshape(-1))
-            parts["masks"].append(1.0 - np.asarray(episode.terminations, np.float32).reshape(-1))
-            parts["terminals"].append(np.arange(count) == count - 1)
-        _refuse_short(data, short, len(steps))
-        kept = [i for i, rewards in enumerate(parts["rewards"]) if len(rewards)]
-        if not kept:
-            raise UserError(f"{data} has no transition", "Record some episodes.")
-        return Transitions(**{name: np.concatenate([values[i] for i in kept]) for name, values in parts.items()})
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise UserError(
-            f"{data} cannot be read as a dataset of the task's environment: {error!r}", _OF_ANOTHER
-        ) from error
+    for number, episode in enumerate(dataset.iterate_episodes()):
+        seen = real_numbers(flat_observations(episode.observations, space), f"{data}: observations", _OF_ANOTHER)
+        # In Arrow's format the last step of an episode without its last observation is not even read.
+        count = steps[number]
+        if len(seen) == count and count:
+            short.append(number)
+            continue
+        _refuse_counts(data, number, count, seen, episode)
+        parts["observations"].append(seen[:-1])
+        parts["next_observations"].append(seen[1:])
+        parts["actions"].append(np.asarray(episode.actions).reshape(count, -1))
+        parts["rewards"].append(np.asarray(episode.rewards).reshape(-1))
+        parts["masks"].append(1.0 - np.asarray(episode.terminations, np.float32).reshape(-1))
+        parts["terminals"].append(np.arange(count) == count - 1)
+    _refuse_short(data, short, len(steps))
+    kept = [i for i, rewards in enumerate(parts["rewards"]) if len(rewards)]
+    if not kept:
+        raise UserError(f"{data} has no transition", "Record some episodes.")
+    return Transitions(**{name: np.concatenate([values[i] for i in kept]) for name, values in parts.items()})
 
 
 def _opened(data: str) -> Any:

@@ -44,7 +44,14 @@ def read_npz(path: Path, limit: int) -> Transitions:
     refuse((arrays["masks"] < 0) | (arrays["masks"] > 1), f"{path}: masks", "not between 0 and 1", MASKS, "row")
     if "next_observations" in arrays:
         given = Transitions(**{name: arrays[name] for name in (*ROWS, "next_observations")} | {"terminals": last})
-        return with_next_observations(given, str(path))
+        found = with_next_observations(given, str(path))
+        unmarked = int((found.terminals & ~last).sum())
+        if unmarked and not found.fragmented():
+            note(
+                f"{path}: next_observations of {unmarked} rows are not those of the row that follows: trajectories end"
+                " there, too, though terminals do not say so"
+            )
+        return found
     kept = np.flatnonzero(~last)
     if len(kept) == 0:
         raise UserError(

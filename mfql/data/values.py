@@ -71,16 +71,25 @@ def as_float32(values: np.ndarray, what: str, remedy: str, one: str = "transitio
     return cast
 
 
-def real_numbers(values: np.ndarray, what: str, remedy: str) -> np.ndarray:
-    """The same values.
+def require_real(dtype: np.dtype, what: str, remedy: str) -> None:
+    """Refuse an array by its type.
+
+    Args:
+        dtype: of its values.
+        what: the file and its array.
+        remedy: what to do about it.
 
     Raises:
         UserError: they are complex, text or Python's objects.
     """
-    kind = values.dtype.kind
-    if kind not in "biuf":
-        told = "which is complex" if kind == "c" else "which is no number"
-        raise UserError(f"{what} has the type {values.dtype}, {told}", remedy)
+    if dtype.kind not in "biuf":
+        told = "which is complex" if dtype.kind == "c" else "which is no number"
+        raise UserError(f"{what} has the type {dtype}, {told}", remedy)
+
+
+def real_numbers(values: np.ndarray, what: str, remedy: str) -> np.ndarray:
+    """The same values, whose type `require_real` has seen."""
+    require_real(values.dtype, what, remedy)
     return values
 
 

@@ -87,6 +87,7 @@ class Limited:
         if self._before is not None:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
             signal.signal(signal.SIGALRM, self._before)
+            self._before = None  # The next block may be in another thread, or SIGALRM somebody else's by then.
 
     def _part(self, _: int, frame: FrameType | None) -> None:
         now = self._progress()

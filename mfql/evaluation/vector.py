@@ -39,6 +39,7 @@ from mfql.envs.registered import RegisteredEnv, has_float32
 from mfql.envs.trial import named
 from mfql.errors import UserError
 from mfql.evaluation.usage import make_all_used
+from mfql.files import is_refusal
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 _ALIGNMENT = 64  # bytes; a cache line
@@ -305,8 +306,20 @@ class _Slice:
         return int(self.arrays["turns"][self.indices.start : self.indices.stop].sum())
 
     def _raised(self, row: int, error: Exception, command: bytes) -> None:
-        """An environment of one's own that raised an error is made anew: nobody knows what state it is in."""
+        """An environment of one's own that raised an error is made anew: nobody knows what state it is in.
+
+        Raises:
+            UserError: the error is the system's, such as one of memory or files, which says nothing of the episode.
+            WorkerError: the environment is one of the project's suites.
+        """
         index = self.indices[row]
+        if isinstance(error, MemoryError) or is_refusal(error):
+            where = _present(self.arrays, self.indices, self.task_name)
+            raise UserError(
+                f"{where} has an error of the system's: {named(error)}",
+                "The same command goes on from the last checkpoint; if memory ran out, use fewer workers (--workers;"
+                " threads in a configuration).",
+            ) from error
         if not self._own:
             message = f"environment {index} of {self.task_name} failed in {command.decode()}"
             raise WorkerError(f"{message}:\n{traceback.format_exc()}") from error

@@ -80,7 +80,8 @@ class Environments:
         self.pool.reset({row: self._seed_of(row) for row in range(len(self.seeds))})
         longest = max(len(episode.actions) for episode in self.episodes)
         for step in range(longest):
-            mask = np.array([step < len(episode.actions) for episode in self.episodes])
+            # One that breaks, as it did not before, is over: an environment is not stepped beyond its episode's end.
+            mask = np.array([step < len(episode.actions) for episode in self.episodes]) & ~self.pool.broken
             actions = np.stack(
                 [
                     episode.actions[step] if going else np.zeros(self.pool.action_dim, np.float32)

@@ -329,7 +329,7 @@ def conclude():
 
 def explain():
     """Print what of this launch failed, why, and what to do."""
-    print(failure_of(graph_of(workflow, config, CONFIG, None), failed_jobs(workflow)), flush=True)
+    print(for_people(failure_of, graph_of(workflow, config, CONFIG, None), failed_jobs(workflow)), flush=True)
 
 
 # `mfql plan` asks for the jobs once Snakemake has found them.

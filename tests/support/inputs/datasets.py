@@ -154,6 +154,18 @@ def _(lab: Lab) -> Said:
     return lab.describe("data/case.npz")
 
 
+@given("next_observations that are not those of the row that follows, in some rows that terminals do not mark")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    last = np.flatnonzero(arrays["terminals"])
+    after = np.roll(arrays["observations"], -1, axis=0)
+    after[last] = arrays["observations"][last]
+    arrays["terminals"][last[:-1:2]] = 0
+    said = lab.describe_npz(arrays | {"next_observations": after})
+    assert np.flatnonzero(load(find_task("case"), lab.folder / "described").terminals).tolist() == last.tolist()
+    return said
+
+
 @given("numbers that float32 has not")
 def _(lab: Lab) -> Said:
     arrays = lab.point()
@@ -460,7 +472,7 @@ def _(lab: Lab) -> Said:
     return _untouched(lab, said)
 
 
-def _minari(lab: Lab) -> Path:
+def _minari(lab: Lab, steps: int = 6) -> Path:
     """A Minari dataset of the lab's environment; its file of steps."""
     import gymnasium
     import minari
@@ -470,11 +482,11 @@ def _minari(lab: Lab) -> Path:
         env = gymnasium.make("point:mylab/Point-v0")
     rng = np.random.default_rng(0)
     episode = EpisodeBuffer(
-        observations=list(rng.uniform(-1.0, 1.0, (7, 4))),
-        actions=list(rng.uniform(-0.2, 0.2, (6, 2)).astype(np.float32)),
-        rewards=[-1.0] * 6,
-        terminations=[False] * 6,
-        truncations=[False] * 5 + [True],
+        observations=list(rng.uniform(-1.0, 1.0, (steps + 1, 4))),
+        actions=list(rng.uniform(-0.2, 0.2, (steps, 2)).astype(np.float32)),
+        rewards=[-1.0] * steps,
+        terminations=[False] * steps,
+        truncations=[False] * (steps - 1) + [True],
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Of what a dataset may say of itself and this one does not.
@@ -498,3 +510,11 @@ def _(lab: Lab) -> Said:
 def _(lab: Lab) -> Said:
     with forbidden(_minari(lab)):
         return lab.describe("minari:held/point-v0")
+
+
+@given("a Minari dataset in HDF5 on a disk that fails")
+def _(lab: Lab) -> Said:
+    _minari(lab, steps=400)
+    said = lab.describe("minari:held/point-v0", lab.apart, **preloaded(lab.folder, FAILING_DISK))
+    assert "env_id" not in said.text, said.text
+    return said

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from mfql.cli import main
 from mfql.errors import UserError
 from mfql.extensions import extend
+from tests.support.processes import run
 
 HEADER = "task,env_id,data,metric"
 TINY = """
@@ -88,7 +88,7 @@ class Lab:
     def apart(self, *arguments: str | Path, **variables: str) -> Said:
         """The same in a process of its own, with these variables in its environment."""
         command = [sys.executable, "-m", "mfql.cli", "--extension", str(self.folder), *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", env=os.environ | variables, timeout=120)
+        done = run(command, env=os.environ | variables)
         return Said(done.returncode, done.stdout + done.stderr)
 
     def row(self, row: str, header: str = HEADER) -> None:
