@@ -11,21 +11,23 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mfql.errors import UserError, print_in_any_locale, unknown
 from mfql.experiment.cli import CONFIG_DIR
-from mfql.extensions import extend
-from mfql.files import CannotRead, expanded
 
 # What a job that was asked to end exits with: the same command continues it (sysexits' EX_TEMPFAIL).
 EXIT_CONTINUE = 75
+# The options of `mfql` itself.
+_BEFORE_COMMAND = ("--version", "--extension", "--print-completion")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit status: 0, or 2 after an error that the user can mend."""
     print_in_any_locale()
     options = _parser().parse_args(arguments)
+    from mfql.extensions import extend  # Here and below, since `mfql --help` does without what reads files.
+
     try:
         _expand_paths(options)
         extend(options.extension)
@@ -36,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"mfql: {error}", file=sys.stderr)
         return 2
     except PermissionError as error:  # Of a file that nobody expected to be another user's.
+        from mfql.files import CannotRead
+
         print(f"mfql: {CannotRead(error.filename or 'a file', error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -48,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _expand_paths(options: argparse.Namespace) -> None:
     """`--out=~/data` reaches a command as it is written: no shell expands it."""
+    from mfql.files import expanded
+
     for name, value in vars(options).items():
         where = f"--{name.replace('_', '-')}"
         if isinstance(value, Path):
@@ -102,14 +108,21 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         given = self._mistyped(sys.argv[1:] if args is None else list(args))
         if given is not None:  # Before anything else is found missing.
-            self.error(str(unknown("option", given, self._option_string_actions)))
+            self._unknown_option(given)
         found, rest = super().parse_known_args(args, namespace)
         if rest:
             given = next((word for word in rest if word.startswith("-")), None)
             if given is None:
                 self.error(f"{rest[0]!r} is an argument too many")
-            self.error(str(unknown("option", given.partition("=")[0], self._option_string_actions)))
+            self._unknown_option(given.partition("=")[0])
         return found, rest
+
+    def _unknown_option(self, given: str) -> NoReturn:
+        if given in _BEFORE_COMMAND:
+            self.error(
+                f"{given} comes before the command\n  Write mfql {given} ... {self.prog.removeprefix('mfql ')} ..."
+            )
+        self.error(str(unknown("option", given, self._option_string_actions)))
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -257,12 +270,14 @@ def _fetch(options: argparse.Namespace) -> None:
     from mfql.data.recipes import recipes
     from mfql.experiment.configuration import LOCK
     from mfql.suites import suite_of
-    from mfql.tasks import known_tasks
+    from mfql.tasks import default_task, known_tasks
 
     # OGBench has more datasets than tables have tasks; all have a version.
     known = recipes().keys() | {task.dataset for task in known_tasks().values()}
-    if options.dataset not in known and (options.dataset in known_tasks() or not re.search(r"-v\d+$", options.dataset)):
-        raise unknown("dataset", options.dataset, known, others={"task": known_tasks()})
+    tasks = known_tasks()
+    is_task = options.dataset in tasks or default_task(options.dataset) is not None
+    if options.dataset not in known and (is_task or not re.search(r"-v\d+$", options.dataset)):
+        raise unknown("dataset", options.dataset, known, others={"task": [options.dataset] if is_task else []})
     source = {"lock": options.lock or LOCK, "mirror": options.mirror, "local": options.local}
     suite = suite_of(options.dataset)
     suite.fetch(options.dataset, options.out, **source)
@@ -331,7 +346,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train.add_argument(
         "--compile", choices=["auto", "on", "off"], default="auto", help="the update; auto: where that repays itself"
     )
-    train.add_argument("--checkpoint-seconds", type=float, default=300.0, help="between two checkpoints")
+    train.add_argument("--checkpoint-seconds", type=_amount(zero=True), default=300.0, help="between two checkpoints")
     train.add_argument(
         "--wait", action="store_true", help="for another process that trains one of these runs, and take its result"
     )
@@ -535,7 +550,10 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
     plan.add_argument("--speed", type=Path, metavar="FILE", help="measured speed; default: results/speed.json")
     plan.add_argument("--gpus", type=_count(0), help="to plan for; default: those of this machine")
     plan.add_argument(
-        "--gpu-memory", type=float, metavar="GB", help="of one GPU, such as 24; default: that of this machine's"
+        "--gpu-memory",
+        type=_amount(zero=False),
+        metavar="GB",
+        help="of one GPU, such as 24; default: that of this machine's",
     )
     plan.add_argument("--allow-cpu", action="store_true", help="go on without a GPU however long it takes")
     plan.add_argument("--verbose", action="store_true", help="name each run, and what becomes of it")
@@ -569,6 +587,21 @@ def _count(least: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{text!r} is written {value}")
         if value < least:
             raise argparse.ArgumentTypeError(f"{value} is below {least}")
+        return value
+
+    return parse
+
+
+def _amount(zero: bool) -> Callable[[str], float]:
+    """An argument type: a number above zero, or that too; not NaN, with which each comparison is false."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        if not (0 <= value < float("inf") and (zero or value)):
+            raise argparse.ArgumentTypeError(f"{text} is not a number {'from 0 on' if zero else 'above 0'}")
         return value
 
     return parse

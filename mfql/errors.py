@@ -62,10 +62,12 @@ def unknown(
         where: what named it, or has those names.
         others: names of other kinds by kind, for one that is meant for another place.
     """
-    said = f"unknown {kind} {name!r}{f' in {where}' if where else ''}"
     taken = [other for other, names in (others or {}).items() if name in names]
+    said = f"unknown {kind} {name!r}"
     if taken:
-        said += f", which is {' and '.join(map(_a, taken))}"
+        said += f", which is {' and '.join(map(_a, taken))}{',' if where else ''}"
+    if where:
+        said += f" in {where}"
     near = nearest(name, known)
     hint = f"Did you mean {' or '.join(near)}?" if near else _listed(known)
     return UserError(said, hint)

@@ -18,6 +18,8 @@ from mfql.files import expanded, read_yaml, there
 
 VARIABLE = "MFQL_EXTENSIONS"
 TASKS, METHODS, AGENTS = "tasks.csv", "methods", "agents"
+# What is said of a name that is nowhere, where nothing extends the project.
+NONE_NAMED = ", and no extension is named (--extension DIR)"
 _AGENTS = Path(__file__).parent / AGENTS
 
 

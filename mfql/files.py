@@ -36,6 +36,8 @@ class CannotRead(UserError):
             super().__init__(f"{said}{_owner(path)}", "Its owner can let you: chmod -R g+rX or a+rX.")
         elif error.errno in _FAILED:
             super().__init__(said, "The disk failed, or the network behind it: the same command again when it answers.")
+        elif error.errno == errno.EISDIR:
+            super().__init__(said, "Name the file.")
         else:
             super().__init__(said, "Nothing was changed: the same command again when it can be read.")
 
@@ -156,9 +158,10 @@ def writing(path: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}", "Check the folder's permissions and free space."
-        ) from error
+        remedy = "Check the folder's permissions and free space."
+        if error.errno == errno.EISDIR:
+            remedy = "Name a file in it."
+        raise UserError(f"cannot write {path}: {error.strerror or error}", remedy) from error
 
 
 @contextmanager

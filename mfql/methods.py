@@ -16,7 +16,7 @@ from typing import Any
 
 from mfql.declared import agent_stages, checked_settings, training_version
 from mfql.errors import UserError, note, unknown
-from mfql.extensions import METHODS, find, method_names
+from mfql.extensions import METHODS, NONE_NAMED, extensions, find, method_names
 from mfql.files import expanded, hash_of, read_yaml
 from mfql.settings import STAGES, Settings, identified
 from mfql.tables import as_value, find_row, own_columns, value_text
@@ -250,7 +250,8 @@ def method_file(method: str, config_dir: str | Path = "config") -> Path:
     name, _ = split_method(method)
     path = find(config_dir, f"{METHODS}/{name}.yaml")
     if not path.is_file():
-        raise unknown("method", name, method_names(config_dir), str(path.parent), {"task": known_tasks(config_dir)})
+        where = f"{path.parent}{'' if extensions() else NONE_NAMED}"
+        raise unknown("method", name, method_names(config_dir), where, {"task": known_tasks(config_dir)})
     return path
 
 

@@ -58,6 +58,13 @@ def test_every_option_is_explained_with_its_default(command: argparse.ArgumentPa
         (["train", "--devise=cpu"], "unknown option '--devise'\n  Did you mean --device?"),
         (["train", "--stage", "ofline"], "unknown stage 'ofline'\n  Did you mean offline?"),
         (["plan", "--configfil"], "expected one argument"),
+        (
+            ["list", "tasks", "--extension", "x"],
+            "--extension comes before the command\n  Write mfql --extension ... list",
+        ),
+        (["train", "--checkpoint-seconds", "nan"], "nan is not a number from 0 on"),
+        (["plan", "--gpu-memory", "0"], "0 is not a number above 0"),
+        (["plan", "--gpu-memory", "24GB"], "'24GB' is not a number"),
         (["plan", "--verbos", "all", "--unti=x", "--confg", "y"], "unknown option '--confg'\n  Did you mean --config?"),
         (["list", "method"], "unknown value of kind 'method'\n  Did you mean methods?"),
         (["verify", "a", "b"], "'b' is an argument too many"),
@@ -133,7 +140,8 @@ def test_every_setting_of_every_method_has_an_explanation() -> None:
 
 
 def test_help_waits_for_nothing_heavy() -> None:
-    heavy = "{'numpy', 'torch', 'pandas', 'matplotlib', 'jsonschema', 'snakemake', 'shtab', 'importlib.metadata'}"
+    heavy = {"numpy", "torch", "pandas", "matplotlib", "jsonschema", "snakemake", "shtab", "yaml", "json"}
+    heavy |= {"importlib.metadata"}
     code = f"import sys, mfql.cli; mfql.cli._parser().format_help(); sys.exit(sorted({heavy} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
@@ -145,6 +153,7 @@ MISTYPED = [
     ["data", "describe", "scne", "--out", "data"],
     ["data", "fetch", "scene-play-v0", "--out", "data", "--from", "nowhere"],
     ["data", "fetch", "scene-play", "--out", "data"],
+    ["data", "fetch", "scene-play-singletask-v0", "--out", "data"],
     ["data", "generate", "scene-play", "--out", "data"],
     ["data", "replay", SCENE, "--data", "nowhere", "--out", "made/replay.json"],
     ["data", "replay-table", "nowhere.json", "--out", "made/replay.csv"],
@@ -163,6 +172,7 @@ MISTYPED = [
     ["claims", "judge", "nowhere", "--out", "made"],
     ["claims", "parity", "nowhere.npz", "--out", "made/parity.csv"],
     ["ship", "nowhere", "--out", "made"],
+    ["list", "methods", "--config-dir", "nowhere"],
     ["status", "nowhere"],
     ["verify", "nowhere"],
     ["clean", "nowhere"],

@@ -69,6 +69,8 @@ def test_of_a_name_without_one_of_its_words_the_others_are_found(name: str, data
 def test_a_name_of_another_kind_is_told() -> None:
     said = str(unknown("task", "mfql", TASKS, others={"method": ["mfql"], "suite": ["ogbench"]}))
     assert "unknown task 'mfql', which is a method\n" in said
+    said = str(unknown("task", "mfql", TASKS, "tasks.csv", {"method": ["mfql"]}))
+    assert "unknown task 'mfql', which is a method, in tasks.csv\n" in said
 
 
 # Pixel tasks are the same with images, which not every machine renders.

@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mfql.declared import agent_stages
 from mfql.errors import UserError, unknown
-from mfql.extensions import agent_file, extensions, method_names
+from mfql.extensions import METHODS, agent_file, extensions, method_names
+from mfql.files import listed
 from mfql.methods import canonical_method, declared_settings, method_file, raw_settings, settings_source
 from mfql.placeholder import without_torch
 from mfql.settings import Settings
@@ -26,6 +27,10 @@ _TRIED: tuple[float, ...] = (-1, 0, 1.5, 2)
 def methods(config_dir: str | Path) -> str:
     """Every method: its agent, its stages and where its file is."""
     rows = []
+    if not listed(Path(config_dir) / METHODS):
+        raise UserError(
+            f"{Path(config_dir) / METHODS} has no methods", "Run from the project's folder, or give --config-dir."
+        )
     for name in sorted(method_names(config_dir)):
         agent = _agent(name, config_dir)
         rows.append((name, agent, " ".join(agent_stages(agent)), _said_first(method_file(name, config_dir))))

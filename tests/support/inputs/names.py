@@ -75,6 +75,11 @@ def _(lab: Lab) -> Said:
     return lab.mfql("data", "fetch", SCENE, "--out", lab.folder / "fetched")
 
 
+@given("a task by OGBench's name without a number, for `mfql data fetch`")
+def _(lab: Lab) -> Said:
+    return lab.mfql("data", "fetch", "scene-play-singletask-v0", "--out", lab.folder / "fetched")
+
+
 @given("a task twice, by its own name and OGBench's")
 def _(lab: Lab) -> Said:
     return configured(lab, f"offline: {{tasks: [scene-play-singletask-v0, {SCENE}]}}")
