@@ -52,7 +52,12 @@ def _say(kind: str, message: str, remedy: str = "") -> None:
 
 
 def unknown(
-    kind: str, name: str, known: Collection[str], where: str = "", others: Mapping[str, Collection[str]] | None = None
+    kind: str,
+    name: str,
+    known: Collection[str],
+    where: str = "",
+    others: Mapping[str, Collection[str]] | None = None,
+    unseen: str = "",
 ) -> UserError:
     """The error for a name that is not in a list, with the nearest names that are.
 
@@ -61,14 +66,15 @@ def unknown(
         known: the names of that kind.
         where: what named it, or has those names.
         others: names of other kinds by kind, for one that is meant for another place.
+        unseen: where else such names could be that are not seen, which is said of one that is near to none.
     """
     taken = [other for other, names in (others or {}).items() if name in names]
     said = f"unknown {kind} {name!r}"
     if taken:
         said += f", which is {' and '.join(map(_a, taken))}{',' if where else ''}"
-    if where:
-        said += f" in {where}"
     near = nearest(name, known)
+    if where:
+        said += f" in {where}{'' if near or taken else unseen}"
     hint = f"Did you mean {' or '.join(near)}?" if near else _listed(known)
     return UserError(said, hint)
 

@@ -250,8 +250,9 @@ def method_file(method: str, config_dir: str | Path = "config") -> Path:
     name, _ = split_method(method)
     path = find(config_dir, f"{METHODS}/{name}.yaml")
     if not path.is_file():
-        where = f"{path.parent}{'' if extensions() else NONE_NAMED}"
-        raise unknown("method", name, method_names(config_dir), where, {"task": known_tasks(config_dir)})
+        unseen = "" if extensions() else NONE_NAMED
+        others = {"task": known_tasks(config_dir)}
+        raise unknown("method", name, method_names(config_dir), str(path.parent), others, unseen)
     return path
 
 

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mfql.errors import UserError, nearest, note, unknown
+from mfql.errors import UserError, note, unknown
 from mfql.extensions import NONE_NAMED, TASKS, files, method_names
 from mfql.files import expanded, read_json, there
 from mfql.tables import read_rows
@@ -425,9 +425,7 @@ def _unknown_task(kind: str, name: str, known: Collection[str], config_dir: str 
     }
     own = {other: names for other, names in others.items() if other not in kind}
     tables = ", ".join(map(str, [Path(config_dir) / TASKS, *files(TASKS)]))
-    misspelled = nearest(name, known) or any(name in names for names in own.values())
-    where = tables if files(TASKS) or misspelled else f"{tables}{NONE_NAMED}"
-    return unknown(kind, default_task(name) or name, known, where, own)
+    return unknown(kind, default_task(name) or name, known, tables, own, "" if files(TASKS) else NONE_NAMED)
 
 
 def _task(row: dict[str, str], path: Path, registered: Registered | None = None) -> Task:
