@@ -15,6 +15,7 @@ from mfql.cli import main
 from mfql.data.own import describe as describe_own
 from mfql.data.plausible import refuse_unmarked_ends
 from mfql.errors import UserError
+from mfql.files import read_json, write_json
 from mfql.suites import load
 from mfql.tasks import find_task
 from tests.support.own_tasks import BOUNDED, VECTOR, arrays, registered, table
@@ -74,6 +75,20 @@ def test_rows_in_no_order_have_their_own_next_observations_and_no_returns(
     np.testing.assert_array_equal(found.next_observations, after[order].astype(np.float32))
     assert found.fragmented()
     assert "the rows are in no order of time" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "before"), [("rows", {"train": 5}), ("episodes", 3)])
+def test_a_file_of_which_others_were_read_before_is_no_dataset_of_earlier_runs(
+    mine: Path, name: str, before: object
+) -> None:
+    describe_own(find_task("mine"), mine)
+    load(find_task("mine"), mine)
+    path = mine / "mine.json"
+    write_json(path, read_json(path) | {name: before})
+    for again in (load, describe_own):
+        with pytest.raises(UserError, match=f"says {name} .*an earlier version read them otherwise"):
+            again(find_task("mine"), mine)
+    assert read_json(path)[name] == before
 
 
 def test_a_validation_file_is_used(mine: Path) -> None:
