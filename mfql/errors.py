@@ -96,7 +96,8 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 
 
 def _words(name: str) -> tuple[str, ...]:
-    return tuple(re.split(r"[-_+.\s]+", name.lower()))
+    # An option's dashes make no word, which would be alike in all options.
+    return tuple(word for word in re.split(r"[-_+.\s]+", name.lower()) if word) or ("",)
 
 
 def _nearness(given: tuple[str, ...], known: tuple[str, ...]) -> float:

@@ -56,6 +56,7 @@ def test_every_option_is_explained_with_its_default(command: argparse.ArgumentPa
         (["data", "fetch", "x", "--mirrror", "y"], "unknown option '--mirrror'\n  Did you mean --mirror?"),
         (["train", "--sede", "1"], "unknown option '--sede'\n  Did you mean --seeds?"),
         (["train", "--devise=cpu"], "unknown option '--devise'\n  Did you mean --device?"),
+        (["plan", "--foo"], "unknown option '--foo'\n  Known: --allow-cpu, "),
         (["train", "--stage", "ofline"], "unknown stage 'ofline'\n  Did you mean offline?"),
         (["plan", "--configfil"], "expected one argument"),
         (

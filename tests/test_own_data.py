@@ -15,6 +15,7 @@ from mfql.cli import main
 from mfql.data.own import describe as describe_own
 from mfql.data.plausible import refuse_unmarked_ends
 from mfql.errors import UserError
+from mfql.files import read_json, write_json
 from mfql.suites import load
 from mfql.tasks import find_task
 from tests.support.own_tasks import BOUNDED, VECTOR, arrays, registered, table
@@ -74,6 +75,20 @@ def test_rows_in_no_order_have_their_own_next_observations_and_no_returns(
     np.testing.assert_array_equal(found.next_observations, after[order].astype(np.float32))
     assert found.fragmented()
     assert "the rows are in no order of time" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "before"), [("rows", {"train": 5}), ("episodes", 3)])
+def test_a_file_of_which_others_were_read_before_is_no_dataset_of_earlier_runs(
+    mine: Path, name: str, before: object
+) -> None:
+    describe_own(find_task("mine"), mine)
+    load(find_task("mine"), mine)
+    path = mine / "mine.json"
+    write_json(path, read_json(path) | {name: before})
+    for again in (load, describe_own):
+        with pytest.raises(UserError, match=f"says {name} .*an earlier version read them otherwise"):
+            again(find_task("mine"), mine)
+    assert read_json(path)[name] == before
 
 
 def test_a_validation_file_is_used(mine: Path) -> None:
@@ -184,14 +199,21 @@ def random_episodes(name: str, count: int) -> list[np.ndarray]:
     return found
 
 
-def refused(episodes: list[np.ndarray], limit: int, marked: slice | np.ndarray = slice(None)) -> list[int]:
-    """The rows that are named as unmarked ends where only these episodes' ends are marked; none where none is."""
+def refused(
+    episodes: list[np.ndarray], limit: int, marked: slice | np.ndarray = slice(None), over: bool = False
+) -> list[int]:
+    """The rows that are named as unmarked ends where only these episodes' ends are marked; none where none is.
+
+    Args:
+        over: whether the task ends with each episode.
+    """
     last = np.cumsum([len(episode) for episode in episodes]) - 1
-    ends = np.zeros(last[-1] + 1, bool)
+    ends, told = np.zeros(last[-1] + 1, bool), np.zeros(last[-1] + 1, bool)
+    told[last] = over
     ends[last[marked]] = True
     ends[-1] = True
     try:
-        refuse_unmarked_ends(np.concatenate(episodes), ends, np.zeros(len(ends), bool), limit, "here")
+        refuse_unmarked_ends(np.concatenate(episodes), ends, told, limit, "here")
     except UserError as error:
         named = [int(row) for row in re.findall(r"\d+", str(error).split("at the rows")[1].split("\n")[0])]
         assert set(named) <= set(last.tolist())
@@ -200,12 +222,21 @@ def refused(episodes: list[np.ndarray], limit: int, marked: slice | np.ndarray =
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "limit"), [("Pendulum-v1", 24, 200), ("Reacher-v5", 60, 50), ("Hopper-v5", 150, 1000)]
+    ("name", "count", "limit", "over"),
+    [("Pendulum-v1", 24, 200, False), ("Reacher-v5", 60, 50, False), ("Hopper-v5", 150, 1000, True)],
 )
-def test_unmarked_ends_of_real_episodes_are_found_and_marked_ones_are_not(name: str, count: int, limit: int) -> None:
+def test_unmarked_ends_of_real_episodes_are_found_and_marked_ones_are_not(
+    name: str, count: int, limit: int, over: bool
+) -> None:
     episodes = random_episodes(name, count)
-    assert refused(episodes, limit) == []
-    assert refused(episodes, limit, np.random.default_rng(0).random(count) < 0.5) != []
+    assert refused(episodes, limit, over=over) == []
+    assert refused(episodes, limit, np.random.default_rng(0).random(count) < 0.5, over) != []
+
+
+def test_unmarked_ends_are_found_by_the_length_of_other_episodes_where_no_limit_is_known() -> None:
+    rng = np.random.default_rng(0)
+    episodes = [drives(rng, int(steps)) for steps in rng.integers(30, 70, 150)]
+    assert refused(episodes, 1000, rng.random(150) < 0.7) != []
 
 
 def test_time_outs_none_of_which_is_marked_are_found_at_the_limit() -> None:
@@ -219,6 +250,18 @@ def test_leaps_within_episodes_are_no_ends(odd: dict[str, float], limit: int) ->
     rng = np.random.default_rng(0)
     assert refused([drives(rng, 51, **odd) for _ in range(100)], limit) == []
     assert refused([drives(rng, int(steps), **odd) for steps in rng.integers(20, 80, 100)], limit) == []
+
+
+@pytest.mark.parametrize(("teleport", "ending"), [(0.003, 0.02), (0.01, 0.02), (0.02, 0.005)])
+def test_leaps_within_episodes_that_end_by_chance_are_no_ends(
+    teleport: float, ending: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Long episodes are those in which leaps are, too: that their lengths tell of unmarked ends is said, not sure."""
+    rng = np.random.default_rng(0)
+    lengths = np.minimum(rng.geometric(ending, 150) + 1, 200)
+    episodes = [drives(rng, int(steps), teleport=teleport)[:, :2] for steps in lengths]  # Without the goal.
+    assert refused(episodes, 1000) == []
+    assert "unmarked ends, or leaps within episodes" in capsys.readouterr().err
 
 
 def test_unmarked_ends_are_found_among_teleports() -> None:

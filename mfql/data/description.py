@@ -85,10 +85,46 @@ def describe_rows(
         UserError: the files are not those described before.
     """
     source = verify(folder, dataset, paths)[0]
-    lengths = {split: np.diff(np.flatnonzero(part.terminals > 0), prepend=-1) for split, part in rows.items()}
+    lengths = _lengths(rows)
     observations = rows["train"].observations
     constant = constant_dimensions(observations) if isinstance(observations, np.ndarray) else []
     _write_rows(folder, dataset, paths, "own" if source == "unknown" else source, None, lengths, constant, **more)
+
+
+def refuse_other_rows(folder: str | Path, dataset: str, rows: Mapping[str, Transitions]) -> None:
+    """Refuse transitions of files of which others were read when they were described, as an earlier version may have.
+
+    The files are the same, and so would be the identity of runs that learn from something else.
+
+    Args:
+        folder, dataset, rows: as of `describe_rows`.
+
+    Raises:
+        UserError: there are more or fewer of them, or they are of other trajectories.
+    """
+    path = description_path(folder, dataset)
+    described = read_json(path) if there(path) else {}
+    for name, found in _counts(_lengths(rows)).items():
+        if described.get(name, found) != found:
+            raise UserError(
+                f"{path} says {name} {described[name]}, and of the same files {found} are read now: an earlier version"
+                " read them otherwise",
+                "Give the task another name, since runs on the two do not compare. Or, to start over, remove"
+                f" {path} and the task's runs.",
+            )
+
+
+def _lengths(rows: Mapping[str, Transitions]) -> dict[str, np.ndarray]:
+    """The rows of each trajectory by split."""
+    return {split: np.diff(np.flatnonzero(part.terminals > 0), prepend=-1) for split, part in rows.items()}
+
+
+def _counts(lengths: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return {
+        "episodes": len(lengths["train"]),
+        "val_episodes": len(lengths.get("val", ())),
+        "rows": {split: int(lengths[split].sum()) for split in lengths},
+    }
 
 
 def _describe_files(
@@ -117,11 +153,8 @@ def _write_rows(
 ) -> None:
     """`lengths` are the rows of each episode by split; `more` are further entries, or others than today's versions."""
     found = np.unique(np.concatenate(list(lengths.values())))
-    counts = {
-        "episodes": len(lengths["train"]),
-        "val_episodes": len(lengths.get("val", ())),
+    counts = _counts(lengths) | {
         "steps": int(found[0]) if len(found) == 1 else None,
-        "rows": {split: int(lengths[split].sum()) for split in lengths},
         "constant_dimensions": constant,
     }
     _write(folder, dataset, paths, source, seed, **counts, **more)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mfql.data.d4rl import last_trajectories
-from mfql.data.description import describe_rows, verify
+from mfql.data.description import describe_rows, refuse_other_rows, verify
 from mfql.data.opening import opened_by_a_library
 from mfql.data.own_hdf5 import read_hdf5
 from mfql.data.own_minari import read_minari
@@ -48,11 +48,13 @@ def load(task: Task, folder: str | Path) -> Dataset:
             and with the row.
 
     Raises:
-        UserError: a file is absent, damaged or changed, or does not fit the environment.
+        UserError: a file is absent, damaged, changed or read otherwise than when it was described, or does not fit the
+            environment.
     """
     refuse_changed_row(task, folder)
     splits = read_own(task)
     source, digest = verify(folder, task.dataset, own_paths(task))
+    refuse_other_rows(folder, task.dataset, splits)
     train = splits["train"]
     mean, std = observation_statistics(train.observations)
     return Dataset(
@@ -81,6 +83,8 @@ def describe(task: Task, folder: str | Path) -> dict[str, Transitions]:
     """
     refuse_changed_row(task, folder)
     splits = read_own(task, tried=True)
+    verify(folder, task.dataset, own_paths(task))
+    refuse_other_rows(folder, task.dataset, splits)
     describe_rows(folder, task.dataset, own_paths(task), splits, environment=_environment(task))
     return splits
 

@@ -22,6 +22,9 @@ _MOST_JUMPS = 0.1
 _ALIKE = 0.75
 # Two episodes in one trajectory make it so many times as long as others.
 _LONGER = 1.3
+# Lengths that vary by more than this share of their mean may be of ends by chance: leaps cut such episodes into parts
+# as long as episodes without one, and others into shorter parts.
+_SPREAD, _AS_LONG = 0.65, 0.85
 # How many starts of episodes a step is compared with.
 _STARTS = 300
 # A step at the limit stands out if it is so many times as large as the largest hundredth of the others.
@@ -49,8 +52,9 @@ _MARK = (
 def refuse_unmarked_ends(observations: np.ndarray, ends: np.ndarray, over: np.ndarray, limit: int, where: str) -> None:
     """Refuse a file some of whose episodes run into the next, so that their last step ends where the next began.
 
-    Such a step is as large as the steps across the ends that are marked, and ends where episodes begin; the episode is
-    often longer than its environment lets it be.
+    Such a step is as large as the steps across the ends that are marked, and ends where episodes begin; and the task
+    was over there, or the lengths of episodes tell. Where they but hint at it, a warning says so: the longer an episode
+    is, the likelier is a leap of the environment's own in it.
 
     Args:
         observations: [N, D], in consecutive rows.
@@ -68,13 +72,16 @@ def refuse_unmarked_ends(observations: np.ndarray, ends: np.ndarray, over: np.nd
     steps = _steps(observations, across)
     if steps is None:
         return
-    found = _like_ends(observations, ends, over, steps, limit)
+    found = _like_ends(observations, ends, steps)
     if len(found) >= _FEWEST_JUMPS:
-        raise UserError(
+        said = (
             f"{where}: at least {len(found)} steps are as large as those across the {int(across.sum())} marked ends of"
-            f" episodes, and end where episodes begin: unmarked ends, at the rows {listed(found)}",
-            _MARK,
+            " episodes, and end where episodes begin: unmarked ends"
         )
+        if _ended(found, ends, over, limit):
+            raise UserError(f"{said}, at the rows {listed(found)}", _MARK)
+        if _in_longer_ones(found, ends):
+            warn(f"{said}, or leaps within episodes, at the rows {listed(found)}", _MARK)
     found = _at_the_limit(ends, steps.size, limit)
     if len(found):
         raise UserError(
@@ -206,11 +213,10 @@ def _differences(observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.abs(observations[rows + 1].astype(np.float64) - observations[rows])
 
 
-def _like_ends(observations: np.ndarray, ends: np.ndarray, over: np.ndarray, steps: _Steps, limit: int) -> np.ndarray:
+def _like_ends(observations: np.ndarray, ends: np.ndarray, steps: _Steps) -> np.ndarray:
     """The rows whose step is like one across an end; none where something else may be what makes them large.
 
-    That is so where steps between those and usual ones are as many, so that the large ones are but the largest; and
-    where nothing else says that an episode ended there: a teleport within one makes it no longer.
+    That is so where steps between those and usual ones are as many, so that the large ones are but the largest.
     """
     none, across, size = np.empty(0, np.int64), ends[:-1], steps.size
     if across.sum() < _FEWEST_ENDS:
@@ -223,26 +229,39 @@ def _like_ends(observations: np.ndarray, ends: np.ndarray, over: np.ndarray, ste
         return none
     begins = _Begins(observations, np.flatnonzero(across) + 1)
     found = large[begins.near(large + 1)]
-    if int(begins.near(between + 1).sum()) > len(found):
-        return none
-    return found if len(found) and _ended(found, ends, over, limit) else none
+    return none if int(begins.near(between + 1).sum()) > len(found) else found
 
 
 def _ended(found: np.ndarray, ends: np.ndarray, over: np.ndarray, limit: int) -> bool:
-    """Whether an episode ended at most of these rows.
+    """Whether an episode ended at most of these rows, and no environment leapt within one.
 
-    The task was over there; or their trajectories are longer than an episode may be, but for these ends; or longer than
-    others, as two in one are.
+    The task was over there; or their trajectories are longer than an episode may be, but for these ends; or these cut
+    them into parts as long as other episodes, whose lengths are no matter of chance: leaps cut them shorter.
     """
-    last = np.flatnonzero(ends)
+    last, have = np.flatnonzero(ends), _having(found, ends)
     lengths = np.diff(last, prepend=-1)
-    have = np.isin(np.arange(len(last)), np.searchsorted(last, found))
     cut = np.union1d(last, found)
-    pieces = np.maximum.reduceat(np.diff(cut, prepend=-1), np.searchsorted(cut, np.append(-1, last[:-1]) + 1))
-    mended = (lengths[have] > limit + 1) & (pieces[have] <= limit + 1)
+    pieces = np.diff(cut, prepend=-1)
+    longest = np.maximum.reduceat(pieces, np.searchsorted(cut, np.append(-1, last[:-1]) + 1))
+    mended = (lengths[have] > limit + 1) & (longest[have] <= limit + 1)
     if over[found].mean() > 0.5 or mended.mean() > 0.5:
         return True
+    whole, parts = lengths[~have], pieces[have[np.searchsorted(last, cut)]]
+    if min(len(whole), len(found)) < _FEWEST_ENDS:
+        return False
+    return bool(whole.std() <= _SPREAD * whole.mean() and np.median(parts) >= _AS_LONG * np.median(whole))
+
+
+def _in_longer_ones(found: np.ndarray, ends: np.ndarray) -> bool:
+    """Whether the trajectories that have these rows are longer than others, as two in one are."""
+    lengths, have = np.diff(np.flatnonzero(ends), prepend=-1), _having(found, ends)
     return not have.all() and bool(np.median(lengths[have]) >= _LONGER * np.median(lengths[~have]))
+
+
+def _having(found: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Which trajectories have some of these rows, a flag a trajectory."""
+    last = np.flatnonzero(ends)
+    return np.isin(np.arange(len(last)), np.searchsorted(last, found))
 
 
 class _Begins:

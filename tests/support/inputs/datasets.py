@@ -219,6 +219,26 @@ def _(lab: Lab) -> Said:
     return lab.describe_npz(arrays)
 
 
+@given("leaps within episodes whose ends are all marked, and come by chance")
+def _(lab: Lab) -> Said:
+    rng, rows = np.random.default_rng(0), []
+    for steps in np.minimum(rng.geometric(0.05, 150) + 1, 40):
+        place = rng.uniform(-1.0, 1.0, 4)
+        for step in range(steps):
+            rows.append((place, step == steps - 1))
+            leaps = rng.random() < 0.03
+            place = rng.uniform(-1.0, 1.0, 4) if leaps else np.clip(place + rng.uniform(-0.02, 0.02, 4), -1.0, 1.0)
+    return lab.describe_npz(
+        {
+            "observations": np.array([place for place, _ in rows]),
+            "actions": rng.uniform(-0.2, 0.2, (len(rows), 2)),
+            "rewards": np.full(len(rows), -1.0),
+            "masks": np.ones(len(rows)),
+            "terminals": np.array([last for _, last in rows]),
+        }
+    )
+
+
 @given("actions whose bounds are those of a type of numbers")
 def _(lab: Lab) -> Said:
     largest = "Box(float(np.finfo(np.float32).min), float(np.finfo(np.float32).max), (2,), np.float32)"
