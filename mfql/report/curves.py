@@ -40,7 +40,8 @@ def curves(scores: pd.DataFrame) -> pd.DataFrame:
             if stage == "online":
                 shifted = points["step"] + (0 if pd.isna(switch) else int(switch))
                 frames.append(points.assign(curve=ONLINE_CURVE, switch=switch, step=shifted))
-    table = pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+    frames = [frame for frame in frames if len(frame)]  # Of runs that diverged before their first evaluation: none.
+    table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
     return table[COLUMNS].sort_values(["curve", "task", "method", "step"], ignore_index=True)
 
 

@@ -43,6 +43,8 @@ Styles = Mapping[str, Style]
 
 def curves(table: pd.DataFrame, style: Styles | None = None, bare: bool = False) -> Figure:
     """Learning curves with intervals, one panel a task and curve; a dotted line marks where online training begins."""
+    if table.empty:
+        return _nothing("no run came to an evaluation")
     style = style or styles(table["method"])
 
     def draw(axes: Axes, part: pd.DataFrame) -> None:
