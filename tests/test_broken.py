@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +37,7 @@ from mfql.training.online import Environments
 from mfql.training.rewards import OnlineRewards
 from tests.support.inputs.lab import TINY
 from tests.support.policies import write
+from tests.support.processes import started
 from tests.support.training_runs import MINIATURE, ROOT
 
 CPU = torch.device("cpu")
@@ -424,6 +429,34 @@ def test_a_timer_of_somebody_elses_is_left_alone() -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_what_catches_its_end_is_late_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of which nobody knows what it is worth is none."""
+    monkeypatch.setenv(VARIABLE, "0.3")
+    late = pytest.raises(UserError, match=r"this has not ended after 0\.3 seconds")
+    with late, Limited(lambda: "this"), suppress(BaseException):
+        time.sleep(600)
+    with Limited(lambda: "this"):
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("how", ["busy", "locked"])
+def test_an_environment_that_hangs_ends_with_its_killed_parent(how: str, brittle, tmp_path: Path) -> None:
+    script = (
+        "import numpy as np; from mfql.evaluation.vector import EnvPool\n"
+        f"pool = EnvPool({how!r}, 1, 1); pool.reset({{0: 1}})\n"
+        "for step in range(3):\n"
+        "    print(pool._workers[0].process.pid, flush=True); pool.step(np.zeros((1, 1), np.float32), np.ones(1, bool))"
+    )
+    environment = os.environ | {"MFQL_EXTENSIONS": os.pathsep.join(map(str, (MINIATURE, tmp_path)))}
+    with started([sys.executable, "-c", script], stdout=subprocess.PIPE, encoding="utf-8", env=environment) as parent:
+        said = [parent.stdout.readline() for _ in range(3)]
+        worker = psutil.Process(int(said[-1]))
+        time.sleep(0.5)
+        assert worker.is_running()
+        parent.kill()
+        assert psutil.wait_procs([worker], timeout=30)[1] == []
 
 
 @pytest.mark.parametrize(("said", "seconds"), [("", 600.0), ("20", 20.0), ("0.5", 0.5), ("inf", 30 * 86400.0)])

@@ -227,7 +227,8 @@ def _refuse_lost_variation(observations: np.ndarray, where: str) -> None:
         return
     low, high = (ends(axis=0).astype(np.float64) for ends in (observations.min, observations.max))
     largest = np.maximum(np.abs(low), np.abs(high))
-    steps = (high - low) / np.spacing(largest.astype(np.float32))
+    with np.errstate(invalid="ignore", divide="ignore"):  # torch may have the spacing next to 0 count as 0.
+        steps = (high - low) / np.spacing(largest.astype(np.float32))
     exact = (observations.astype(np.float32) == observations).all(axis=0)
     lost = ~exact & (steps < _FEWEST_STEPS) & (high - low > _ROUNDINGS * np.spacing(largest))
     if lost.any():

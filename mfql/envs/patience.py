@@ -57,11 +57,16 @@ def hanging(what: str, seconds: float, stack: str) -> tuple[str, str]:
     )
 
 
+class _Late(BaseException):
+    """Breaks off a block that is late; what asks a server again and again catches each `Exception`."""
+
+
 class Limited:
     """Within the block, this process's main thread is waited for as long as a reset or a step may take.
 
-    It raises a `UserError` in the block, which may be entered again afterwards. In another thread, and where somebody
-    else uses SIGALRM, nothing is limited; nor is what never returns from a library's own code.
+    The block, which may be entered again afterwards, ends with a `UserError`, also where its code caught what broke it
+    off: nobody knows what such a step is worth. In another thread, and where somebody else uses SIGALRM, nothing is
+    limited; nor is what never returns from a library's own code.
 
     Args:
         what: says what hangs, asked when it does.
@@ -71,8 +76,10 @@ class Limited:
     def __init__(self, what: Callable[[], str], progress: Callable[[], int] = int) -> None:
         self._what, self._progress, self._seconds = what, progress, env_timeout()
         self._before: Any = None
+        self._late: UserError | None = None
 
     def __enter__(self) -> None:
+        self._late = None
         free = signal.getsignal(signal.SIGALRM) in (signal.SIG_DFL, signal.SIG_IGN)
         if not free or threading.current_thread() is not threading.main_thread():
             return
@@ -88,10 +95,14 @@ class Limited:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
             signal.signal(signal.SIGALRM, self._before)
             self._before = None  # The next block may be in another thread, or SIGALRM somebody else's by then.
+        if self._late is not None and (kind is None or issubclass(kind, Exception | _Late)):
+            raise self._late from None
 
     def _part(self, _: int, frame: FrameType | None) -> None:
         now = self._progress()
         self._parts = self._parts + 1 if now == self._seen else 0
         self._seen = now
         if self._parts >= PARTS:
-            raise UserError(*hanging(self._what(), self._seconds, "".join(traceback.format_stack(frame, _FRAMES))))
+            stack = "".join(traceback.format_stack(frame, _FRAMES))
+            self._late = self._late or UserError(*hanging(self._what(), self._seconds, stack))
+            raise _Late

@@ -2,7 +2,7 @@
 
 Workers are plain child processes: they import neither the caller's main script nor torch. Arrays lie in memory that
 parent and workers share; a socket for each worker carries only whose turn it is. When the parent dies, however that
-happens, a worker reads its socket's end and exits.
+happens, the system ends its workers, also one whose environment hangs.
 
 An episode breaks where an observation or a reward is not finite, or where an environment of one's own raises an error:
 there it ends, and what broke it is not shown. Episodes follow from their seeds and actions, so that one that raised an
@@ -13,6 +13,7 @@ error would raise it again whenever the same command goes on: a run would never 
 from __future__ import annotations
 
 import faulthandler
+import fcntl
 import json
 import mmap
 import os
@@ -400,8 +401,9 @@ class _Worker:
         self._timeout = env_timeout()
         self._stack = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         ours, theirs = socket.socketpair()
+        lives, self._lives = os.pipe()  # The worker's end, and that which closes when this process ends.
         with theirs:
-            passed = theirs.fileno(), shared, self._stack.fileno()
+            passed = theirs.fileno(), shared, self._stack.fileno(), lives
             arguments = [json.dumps(used), *map(str, (first, last, *passed))]
             path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
             # A scheduler sends SIGTERM to every process of a job. It is for the parent, which saves and ends its
@@ -417,6 +419,7 @@ class _Worker:
                 )
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+                os.close(lives)
         self.connection = Connection(ours.detach())
         self._answers = select.poll()
         self._answers.register(self.connection.fileno(), select.POLLIN)
@@ -489,6 +492,7 @@ class _Worker:
         self.process.kill()
         self.process.wait()
         self._stack.close()
+        os.close(self._lives)
 
 
 def _serve(used: dict[str, Any], first: int, last: int, connection: Connection, shared: int, stack: int) -> None:
@@ -511,6 +515,19 @@ def _serve(used: dict[str, Any], first: int, last: int, connection: Connection, 
         connection.send_bytes(b"!" + json.dumps(failure).encode())
 
 
+def _end_with_parent(lives: int) -> None:
+    """Have the system end this process, whatever it does, when a pipe's last writer is gone: by default SIGIO does.
+
+    Args:
+        lives: the end for reading; nothing is ever written.
+    """
+    fcntl.fcntl(lives, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lives, fcntl.F_SETFL, fcntl.fcntl(lives, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([lives], [], [], 0.0)[0]:  # The parent was gone before.
+        sys.exit(1)
+
+
 if __name__ == "__main__":
-    _used_by, _first, _last, _socket, _shared, _stack = sys.argv[1:]
+    _used_by, _first, _last, _socket, _shared, _stack, _lives = sys.argv[1:]
+    _end_with_parent(int(_lives))
     _serve(json.loads(_used_by), int(_first), int(_last), Connection(int(_socket)), int(_shared), int(_stack))

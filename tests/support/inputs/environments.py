@@ -226,6 +226,19 @@ def _(lab: Lab) -> Said:
     return in_time(lab, "odd_hangs", "2", resetting("") + stepping("self.taken += 1; self.taken < 5 or time.sleep(60)"))
 
 
+@given("an environment that hangs and catches every error")
+def _(lab: Lab) -> Said:
+    line = """
+self.taken += 1
+    while self.taken == 5:
+        try:
+            time.sleep(60)
+        except Exception:
+            pass
+"""
+    return in_time(lab, "odd_hangs_on", "2", resetting("") + stepping(line.strip()))
+
+
 @given(f"a `{VARIABLE}` that is no number above 0")
 def _(lab: Lab) -> Said:
     return in_time(lab, "odd_timeout", "ten", stepping(""))
