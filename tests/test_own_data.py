@@ -10,8 +10,10 @@ import gymnasium
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from mfql.cli import main
+from mfql.data.own import _refuse_lost_variation
 from mfql.data.own import describe as describe_own
 from mfql.data.plausible import refuse_unmarked_ends
 from mfql.errors import UserError
@@ -268,3 +270,14 @@ def test_unmarked_ends_are_found_among_teleports() -> None:
     rng = np.random.default_rng(0)
     episodes = [drives(rng, 51) if i % 2 else drives(rng, 51, teleport=0.001) for i in range(100)]
     assert refused(episodes, 50, slice(0, None, 2)) != []
+
+
+def test_a_dimension_that_is_always_0_is_no_warning_of_numpys(recwarn: pytest.WarningsRecorder) -> None:
+    """In training the processor counts the spacing of numbers next to 0 as 0."""
+    observations = np.random.default_rng(0).uniform(-1.0, 1.0, (9, 2)) * (0.0, 1.0)
+    assert torch.set_flush_denormal(True)
+    try:
+        _refuse_lost_variation(observations, "data")
+    finally:
+        torch.set_flush_denormal(False)
+    assert not recwarn.list

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from mfql.data.paths import own_paths
+from mfql.data.paths import description_path, own_paths
 from mfql.envs.scores import ScoreRange
+from mfql.files import there
 from mfql.suites.ogbench import UNKNOWN_ROW
 from mfql.suites.suite import Row, Suite
 from mfql.tasks import Registered, Task
@@ -49,9 +50,13 @@ class Own(Suite):
         return Isolated(make_registered(self.tasks[task], render))
 
     @override
-    def try_out(self, task: str) -> None:
+    def try_out(self, task: str, folder: str | Path) -> None:
+        from mfql.data.own import read_own
         from mfql.envs.trial import try_out
 
+        if not there(description_path(folder, task)):
+            read_own(self.tasks[task], tried=True)
+            return
         env = self.make(task)
         try:
             try_out(env)

@@ -78,8 +78,12 @@ class Suite(ABC):
         """
         return [self.make(task) for _ in range(count)]
 
-    def try_out(self, task: str) -> None:
+    def try_out(self, task: str, folder: str | Path) -> None:
         """Try the environment of a task before anything rests on it. A suite's own have nothing to be tried.
+
+        Args:
+            task: its name.
+            folder: of its dataset's description; data without one are held against what the environment does.
 
         Raises:
             UserError: it is not what training and evaluation need; see `mfql.envs.trial`.

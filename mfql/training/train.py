@@ -94,7 +94,7 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wai
         manifests = {seed: _manifest(job, seed, kind, settings, dataset, task) for seed in job.seeds}
         fates = [job.run(seed).fate(manifests[seed]) for seed in job.seeds]
         if {Fate.NEW, Fate.RETRAINED} & set(fates):
-            suite_of(task.name).try_out(task.name)
+            suite_of(task.name).try_out(task.name, job.data)
         for seed in job.seeds:
             job.run(seed).claim(manifests[seed])
         missing = [seed for seed in job.seeds if not job.run(seed).finished()]

@@ -15,7 +15,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from mfql.suites import load
+from mfql.suites import load, suite_of
 from mfql.tasks import find_task
 from tests.support.forbidden import FAILING_DISK, NO_LOCKS, forbidden, open_for_writing, preloaded
 from tests.support.inputs.lab import Lab, Said, given
@@ -69,6 +69,15 @@ def _(lab: Lab) -> Said:
     arrays = lab.point()
     arrays["observations"][:, 3] = 0.5
     return lab.describe_npz(arrays)
+
+
+@given("the same for `mfql train`, without `mfql data describe` before it")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    arrays["observations"][:, 3] = 0.5
+    np.savez(lab.folder / "data" / "case.npz", **arrays)
+    lab.row("case,point:mylab/Point-v0,data/case.npz,success")
+    return lab.called(lambda: suite_of("case").try_out("case", lab.folder / "described"))
 
 
 @given("a file without its last row")
