@@ -6,6 +6,7 @@ import pytest
 from rliable import metrics
 from scipy import stats
 
+from mfql.operations.verify import _same
 from mfql.report import aggregate, figures
 from mfql.report.curves import COLUMNS, OFFLINE_CURVE, ONLINE_CURVE, curves
 from mfql.report.scores import collect
@@ -108,6 +109,10 @@ def test_a_return_of_which_there_is_no_evaluation_is_the_worst_of_the_tasks_othe
     files.append(write_run(tmp_path, [], metric="return", seed=2, diverged_at=10))
     curve = curves(collect([*files, *lost])).set_index("step")
     assert curve["seeds"].iloc[0] == 3
+    held = collect([*files, *lost])
+    held = held[(held["method"] == "bc") & (held["seed"] == 0)]
+    assert _same(held, collect(lost[:1]))  # `mfql verify` reads each run alone.
+    assert not _same(held.assign(step=held["step"] + 1), collect(lost[:1]))
 
 
 def test_a_seed_stopped_early_stays_in_the_curve_with_its_last_evaluation(tmp_path: Path) -> None:
