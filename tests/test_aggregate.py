@@ -6,8 +6,9 @@ import pytest
 from rliable import metrics
 from scipy import stats
 
-from mfql.report import aggregate
-from mfql.report.curves import OFFLINE_CURVE, ONLINE_CURVE, curves
+from mfql.operations.verify import _same
+from mfql.report import aggregate, figures
+from mfql.report.curves import COLUMNS, OFFLINE_CURVE, ONLINE_CURVE, curves
 from mfql.report.scores import collect
 from mfql.report.tasks import between_methods, by_task
 from tests.support.fake_results import EPISODES, TASK, write_quickstart, write_run
@@ -87,6 +88,31 @@ def test_all_seeds_diverging_before_any_evaluation_is_a_score_of_zero(tmp_path: 
     row = only(tables["tasks"], method="mfql")
     assert (row["value"], row["diverged"]) == (0, 3)
     assert set(tables["curves"]["method"]) == {"bc"}
+
+
+def test_where_every_run_diverges_before_any_evaluation_tables_and_figures_are_made(tmp_path: Path) -> None:
+    scores = collect([write_run(tmp_path, [], seed=seed, diverged_at=10) for seed in range(3)])
+    tables = aggregate.write(scores, tmp_path / "aggregate")
+    assert list(tables["curves"].columns) == COLUMNS
+    assert tables["curves"].empty
+    figures.write(tables, tmp_path / "aggregate")
+
+
+def test_a_return_of_which_there_is_no_evaluation_is_the_worst_of_the_tasks_other_runs(tmp_path: Path) -> None:
+    files = [
+        write_run(tmp_path, [-30.0, -20.0], metric="return"),
+        write_run(tmp_path, [-15.0], metric="return", seed=1),
+    ]
+    lost = [write_run(tmp_path, [], metric="return", method="bc", seed=seed, diverged_at=10) for seed in range(2)]
+    row = only(by_task(collect([*files, *lost])), method="bc")
+    assert (row["value"], row["diverged"]) == (-130, 2)  # The return of a fake run is its score below 100.
+    files.append(write_run(tmp_path, [], metric="return", seed=2, diverged_at=10))
+    curve = curves(collect([*files, *lost])).set_index("step")
+    assert curve["seeds"].iloc[0] == 3
+    held = collect([*files, *lost])
+    held = held[(held["method"] == "bc") & (held["seed"] == 0)]
+    assert _same(held, collect(lost[:1]))  # `mfql verify` reads each run alone.
+    assert not _same(held.assign(step=held["step"] + 1), collect(lost[:1]))
 
 
 def test_a_seed_stopped_early_stays_in_the_curve_with_its_last_evaluation(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from PIL import Image
 
 from mfql.cli import _parser, main
 from mfql.errors import UserError
+from mfql.evaluation.evaluate import _render, evaluate
 from mfql.evaluation.film import require_format, write_film
 from mfql.experiment.listing import _declared, _said_of
 from mfql.extensions import method_names
@@ -191,6 +193,37 @@ def test_a_mistyped_path_or_name_leaves_nothing_behind(
     assert main(arguments) == 2
     assert "Traceback" not in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["config"]
+
+
+def test_a_score_is_not_computed_for_a_file_that_is_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is a folder\n  Name the file, such as .*evaluation.json"):
+        evaluate(tmp_path / "run", 1, tmp_path, None, 0)
+
+
+class Rendered:
+    """An environment that renders this."""
+
+    def __init__(self, frame: object) -> None:
+        self.frame = frame
+
+    def render(self) -> object:
+        if self.frame is NotImplementedError:
+            raise NotImplementedError
+        return self.frame
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (NotImplementedError, "the environment has no render()"),
+        (None, "gives no frame [height, width, 3] of uint8, but object []"),
+        (np.zeros((4, 4, 3)), "gives no frame [height, width, 3] of uint8, but float64 [4, 4, 3]"),
+    ],
+)
+def test_an_environment_without_frames_is_not_taken_for_a_machine_that_cannot_render(frame: object, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        _render(Rendered(frame))
+    assert "render_mode='rgb_array'" in str(caught.value)
 
 
 FRAMES = np.zeros((6, 32, 48, 3), np.uint8)

@@ -169,7 +169,8 @@ def test_a_dataset_that_is_not_at_hand_is_no_fault(place):
 
 
 def test_a_start_that_would_be_trained_anew_makes_the_online_run_stale(place):
-    place.method("first", SHORT.replace("pretrain: {", "pretrain: {batch_size: 8, ") + "offline: {batch_size: 8}\n")
+    changed = SHORT.replace("pretrain: {", "pretrain: {batch_size: 8, ")
+    place.method("first", changed + "offline: {batch_size: 8}\n")
     stale = {one.where: one.what for one in findings(place)}
     assert stale == {
         name("first", 0): "batch_size 16 -> 8",

@@ -260,6 +260,7 @@ def _make(own: Registered, where: str, render: bool) -> gymnasium.Env:
     sys.path += [str(folder) for folder in beside if str(folder) not in sys.path]
     _refuse_shadowed(own.env_id, beside, where)
     options: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
+    said = [f"{name}={value!r}" for name, value in options.items()]
     try:
         return gymnasium.make(own.env_id, max_episode_steps=own.max_episode_steps, disable_env_checker=True, **options)
     except ModuleNotFoundError as error:
@@ -278,7 +279,7 @@ def _make(own: Registered, where: str, render: bool) -> gymnasium.Env:
     except Exception as error:  # Whatever the environment's own code raises.
         raise UserError(
             f"{where} cannot be made: {type(error).__name__}: {error}",
-            f"Make gymnasium.make({own.env_id!r}) work first.",
+            f"Make gymnasium.make({', '.join([repr(own.env_id), *said])}) work first.",
         ) from error
 
 

@@ -53,9 +53,11 @@ def evaluate(
         progress: show a bar of the episodes' steps, and one of the film's frames, on a terminal.
 
     Raises:
-        UserError: the video's name says no format of films, the folder has no policy, or there is no off-screen
-            rendering for the video or the strip.
+        UserError: `out` is a folder, the video's name says no format of films, the folder has no policy, or neither
+            this machine nor the environment renders what the video or the strip shows.
     """
+    if out.is_dir():
+        raise UserError(f"{out} is a folder", f"Name the file, such as {out / 'evaluation.json'}.")
     if video is not None:
         require_format(video)
     if video is not None or strip is not None:
@@ -156,7 +158,23 @@ def _frames(policy: Policy, bar: tqdm) -> np.ndarray:
 
 
 def _render(env: Any) -> np.ndarray:
+    """A frame `[H, W, 3]`.
+
+    Raises:
+        UserError: this machine cannot render off-screen, or the environment has no frames.
+    """
     try:
-        return np.asarray(env.render())
+        frame = np.asarray(env.render())
+    except NotImplementedError as error:
+        raise UserError("the environment has no render()", _NO_FRAMES) from error
     except Exception as error:  # Each GL backend raises errors of its own.
         raise UserError(f"cannot render off-screen: {error}", f"{NO_RENDERER} Or leave out the video.") from error
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+        found = f"{frame.dtype} {list(frame.shape)}"
+        raise UserError(
+            f"the environment's render() gives no frame [height, width, 3] of uint8, but {found}", _NO_FRAMES
+        )
+    return frame
+
+
+_NO_FRAMES = "Have its render() give one with render_mode='rgb_array', or leave out the video."

@@ -258,14 +258,18 @@ def _of_table(table: Path, results: Path, config_dir: Path, faulty: set[str]) ->
 def _same(held: pd.DataFrame, now: pd.DataFrame) -> bool:
     """Whether two tables of one run hold the same values.
 
-    What another run says of it is no part of it, nor a separate evaluation, which may come later.
+    What another run says of it is no part of it, nor a separate evaluation, which may come later, nor the score of one
+    that diverged before its first evaluation, for which the task's other runs may stand in.
     """
     from mfql.report.tasks import FINAL
 
     keys = ["stage", "step", "metric"]
+    metrics = set(now["metric"])
+    borrowed = ["score", "rise"] if {"plain_return", "diverged"} <= metrics and "return" not in metrics else []
     stage = str(held["run"].iloc[0]).rpartition("/")[2]
+    left_out = [*FINAL, *borrowed]
     one, other = (
-        table[(table["stage"] == stage) & ~table["metric"].isin(FINAL)].sort_values(keys) for table in (held, now)
+        table[(table["stage"] == stage) & ~table["metric"].isin(left_out)].sort_values(keys) for table in (held, now)
     )
     texts = [*keys, "origin"]
     if not np.array_equal(one[texts].to_numpy(str), other[texts].to_numpy(str)):

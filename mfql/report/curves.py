@@ -62,7 +62,7 @@ def _mean_at_steps(scores: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
         values[seed] = values[seed].ffill()
     ended = rows[rows["metric"] == "diverged"].set_index("seed")["step"]
     for seed, step in ended.items():
-        lost = values[seed].min() if unit == PLAIN_RETURN else DIVERGED_SCORE
+        lost = float(own.loc[own["seed"] == seed, "score"].iloc[0]) if unit == PLAIN_RETURN else DIVERGED_SCORE
         values.loc[values.index >= step, seed] = lost
     points = []
     for step in values.index:

@@ -24,7 +24,8 @@ What a run cost is from its manifest, and absent where that does not say it.
 **Diverged runs are never dropped: from the step at which it diverged on, a run scores 0.** Its `score` is 0 whatever
 its last evaluations were, since whoever trains has no policy in hand at the end; counting the evaluations before would
 be the choice of a best checkpoint, which the protocol excludes, and dropping the run would reward a method for failing.
-Where the score is a plain return, 0 may be better than all others, and the worst of its evaluations stands in.
+Where the score is a plain return, 0 may be better than all others, and the worst of its evaluations stands in; where it
+came to none, the worst of all runs of the task that are counted.
 """
 
 from __future__ import annotations
@@ -114,11 +115,13 @@ def collect(files: Iterable[str | Path], partial: bool = False) -> pd.DataFrame:
     manifests = {path: _manifest(path, run) for path, run in runs.items()}
     for earlier in _incomparable(manifests, partial):
         del runs[earlier]
+    worst = worst_returns(runs.values())
     rows = []
     for path, run in runs.items():
         manifest = manifests[path]
         known = (origin(manifest), device(manifest))
-        rows += [(*row, *known) for row in [*_rows(path, run, runs), *_final(path, run), *_cost(path, run, manifest)]]
+        own = [*_rows(path, run, runs, worst), *_final(path, run, worst), *_cost(path, run, manifest)]
+        rows += [(*row, *known) for row in own]
     frame = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": int, "step": int, "value": float})
     return frame.sort_values(["method", "task", "seed", "stage", "metric", "step"], ignore_index=True)
 
@@ -242,15 +245,30 @@ def _folder(path: Path) -> Path:
     return path.parent.parent if path.parent.name == "run" else path.parent
 
 
-def _score(run: dict[str, Any]) -> float:
+def _score(run: dict[str, Any], worst: Mapping[str, float]) -> float:
     """The run's score, by the rule for diverged runs where it diverged."""
-    return diverged_score(run) if run["status"] == "diverged" else float(run["score"])
+    return diverged_score(run, worst) if run["status"] == "diverged" else float(run["score"])
 
 
-def diverged_score(run: Mapping[str, Any]) -> float:
-    """What a run scores that diverged, from its evaluation.json."""
-    values = [evaluation["return"] for evaluation in run["evaluations"] if evaluation.get("return") is not None]
-    return float(min(values)) if run["metric"] == "return" and values else DIVERGED_SCORE
+def diverged_score(run: Mapping[str, Any], worst: Mapping[str, float]) -> float:
+    """What a run scores that diverged, from its evaluation.json.
+
+    Args:
+        worst: by task, what stands in for a return where the run came to no evaluation; `worst_returns`.
+    """
+    if run["metric"] != "return":
+        return DIVERGED_SCORE
+    return worst_returns([run]).get(run["task"], worst.get(run["task"], DIVERGED_SCORE))
+
+
+def worst_returns(runs: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """By task, the lowest mean return of all evaluations of these runs; without a task that has none."""
+    found: dict[str, float] = {}
+    for run in runs:
+        values = [float(one["return"]) for one in run["evaluations"] if one.get("return") is not None]
+        if values:
+            found[run["task"]] = min(*values, found.get(run["task"], math.inf))
+    return found
 
 
 def _score_episodes(run: dict[str, Any]) -> int:
@@ -260,7 +278,9 @@ def _score_episodes(run: dict[str, Any]) -> int:
     return sum(int(evaluation["episodes"]) for evaluation in scored(run["evaluations"], run["score_rule"]))
 
 
-def _rows(path: Path, run: dict[str, Any], runs: dict[Path, dict[str, Any]]) -> list[tuple[Any, ...]]:
+def _rows(
+    path: Path, run: dict[str, Any], runs: dict[Path, dict[str, Any]], worst: Mapping[str, float]
+) -> list[tuple[Any, ...]]:
     """The run's rows, in the order of `COLUMNS` but for origin and device."""
     rows: list[tuple[Any, ...]] = []
 
@@ -271,7 +291,7 @@ def _rows(path: Path, run: dict[str, Any], runs: dict[Path, dict[str, Any]]) -> 
         for metric, value in evaluation.items():
             if metric not in ("step", "broken") and value is not None:
                 add(evaluation["step"], metric, value)
-    add(run["steps"], "score", _score(run))
+    add(run["steps"], "score", _score(run, worst))
     if run["metric"] == "success":
         add(run["steps"], "score_episodes", _score_episodes(run))
     if run["metric"] == "return":
@@ -285,14 +305,14 @@ def _rows(path: Path, run: dict[str, Any], runs: dict[Path, dict[str, Any]]) -> 
     start = _start_of(path, run)
     if start is not None and start in runs:
         before = runs[start]
-        add(before["steps"], "start", _score(before), start)
+        add(before["steps"], "start", _score(before, worst), start)
         if before["metric"] == "success":
             add(before["steps"], "start_episodes", _score_episodes(before), start)
-        add(run["steps"], "rise", _score(run) - _score(before))
+        add(run["steps"], "rise", _score(run, worst) - _score(before, worst))
     return rows
 
 
-def _final(path: Path, run: dict[str, Any]) -> list[tuple[Any, ...]]:
+def _final(path: Path, run: dict[str, Any], worst: Mapping[str, float]) -> list[tuple[Any, ...]]:
     """The rows of the separate evaluation of the run's policy; none where there is none of this very run."""
     file = _folder(path) / "final.json"
     found = read_json(file) if there(file) else {}
@@ -300,7 +320,7 @@ def _final(path: Path, run: dict[str, Any]) -> list[tuple[Any, ...]]:
         return []
     if not _is_finite(found.get(run["metric"])) or "episodes" not in found:
         raise UserError(f"{file} lacks a finite {run['metric']} or episodes", "Write it anew with `mfql evaluate`.")
-    score = diverged_score(run) if run["status"] == "diverged" else float(found[run["metric"]])
+    score = diverged_score(run, worst) if run["status"] == "diverged" else float(found[run["metric"]])
     return _at_the_end(path, run, {"final": score, "final_episodes": found["episodes"]})
 
 

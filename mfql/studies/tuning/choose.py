@@ -10,7 +10,7 @@ nothing was learnt and nothing is chosen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from math import isnan
@@ -23,7 +23,7 @@ from mfql.errors import UserError
 from mfql.experiment.tuning import COLUMNS, FIRST_SEED, Point, carried_to, plain_number
 from mfql.files import read_json, write_whole
 from mfql.report.intervals import Group, Interval, weighted
-from mfql.report.scores import collect, diverged_score
+from mfql.report.scores import collect, diverged_score, worst_returns
 from mfql.report.tasks import PLAIN_RETURN, SUCCESS, bounded
 from mfql.tasks import SCORED_EVALUATIONS, Task, known_tasks, scored
 
@@ -219,10 +219,11 @@ def _candidates(runs: Sequence[_Run]) -> list[Candidate]:
         UserError: not every point has every seed.
     """
     found: dict[tuple[float, ...], Candidate] = {}
+    worst = worst_returns(run.evaluation for run in runs)
     for run in runs:
         candidate = found.setdefault(tuple(run.point.values()), Candidate(run.point))
         seed = run.evaluation["seed"]
-        candidate.scores[seed], candidate.episodes[seed] = tuning_score(run.evaluation)
+        candidate.scores[seed], candidate.episodes[seed] = tuning_score(run.evaluation, worst)
         candidate.diverged += run.evaluation["status"] == "diverged"
     seeds = {seed for candidate in found.values() for seed in candidate.scores}
     for candidate in found.values():
@@ -235,11 +236,15 @@ def _candidates(runs: Sequence[_Run]) -> list[Candidate]:
     return list(found.values())
 
 
-def tuning_score(evaluation: dict[str, Any]) -> tuple[float, int]:
-    """A run's score for tuning, and the episodes behind it (0 for normalised returns), from its evaluation.json."""
+def tuning_score(evaluation: dict[str, Any], worst: Mapping[str, float]) -> tuple[float, int]:
+    """A run's score for tuning, and the episodes behind it (0 for normalised returns), from its evaluation.json.
+
+    Args:
+        worst: as of `mfql.report.scores.diverged_score`.
+    """
     metric = evaluation["metric"]
     if evaluation["status"] == "diverged":
-        score, episodes = diverged_score(evaluation), SCORED_EVALUATIONS[_RULE] * evaluation["episodes"]
+        score, episodes = diverged_score(evaluation, worst), SCORED_EVALUATIONS[_RULE] * evaluation["episodes"]
     else:
         counted = scored(evaluation["evaluations"], _RULE)
         score = sum(one[metric] for one in counted) / len(counted)
