@@ -14,13 +14,16 @@ from tests.support.pythons import pythons
 ROOT = Path(__file__).parents[1]
 
 
+def outside_make() -> dict[str, str]:
+    """The environment without what a `make` that runs these tests hands on, which is not meant for another."""
+    given = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PIP", "PYTHON", "TORCH", "TORCH_INDEX", "VENV")
+    return {name: value for name, value in os.environ.items() if name not in given}
+
+
 def planned(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """What `make install` would run for an environment that is not there yet."""
     command = ["make", "--dry-run", "install", f"VENV={folder / 'venv'}", *options]
-    # The tests may be run by `make`, whose options are not meant for this one.
-    given = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PIP", "PYTHON", "TORCH", "TORCH_INDEX", "VENV")
-    outer = {name: value for name, value in os.environ.items() if name not in given}
-    return subprocess.run(command, cwd=ROOT, env=outer, capture_output=True, encoding="utf-8")
+    return subprocess.run(command, cwd=ROOT, env=outside_make(), capture_output=True, encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +64,7 @@ def test_a_folder_that_installed_programs_cannot_start_from_is_refused(
     shutil.copytree(ROOT / "containers", folder / "containers")
     shutil.copy(ROOT / "Makefile", folder)
     command = ["make", ".venv/bin/python", f"PYTHON={interpreter(tmp_path / 'python')}"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8")
+    done = subprocess.run(command, cwd=folder, env=outside_make(), capture_output=True, encoding="utf-8")
     assert (done.returncode != 0) == refused, done.stderr
     assert ("Move the project" in done.stderr) == refused
 
