@@ -10,7 +10,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "${PYTHON:-python3}" -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --disable-pip-version-check 'minari[hdf5,arrow]==0.5.4' gymnasium==1.3.0 pillow==12.0.0
+"$folder/venv/bin/pip" install --quiet --disable-pip-version-check 'minari[hdf5,arrow]==0.5.4' gymnasium==1.3.0 pillow==12.0.0 h5py==3.16.0 pyarrow==26.0.1
 cat > "$folder/recorded.py" <<'END'
 import gymnasium
 from gymnasium.spaces import Box
