@@ -27,6 +27,7 @@ from mfql.report.tasks import (
     by_task,
     group_of,
     in_order,
+    method_means,
     parts,
     ranked_pairs,
     runs,
@@ -122,15 +123,15 @@ def improvement(scores: pd.DataFrame) -> pd.DataFrame:
         probability, probability_low, probability_high (that on a task drawn at random a run of `method` scores above
         one of `baseline`; ties count half).
     """
-    rows = []
+    rows, ranks = [], method_means(scores)
     for compared in comparable(scores, "score"):
-        for method, baseline in ranked_pairs(scores, compared.stage, compared.groups):
+        for method, baseline in ranked_pairs(ranks, compared.stage, compared.groups):
             groups = compared.groups[method] + compared.groups[baseline]
             shares = np.repeat([1, -1], len(compared.tasks)) / len(compared.tasks)
             difference = bounded(weighted(groups, shares.tolist()), compared.unit, "difference")
             pairs = _packed(compared.groups[method], compared.groups[baseline])
             seeds = [len(group.values) for group in groups]
-            probability = bootstrap(pairs, probability_of_improvement, extent=max(seeds))[:, 0]
+            probability = bootstrap(pairs, probability_of_improvement)[:, 0]
             ends = (difference.value, difference.low, difference.high)
             rows.append(
                 (compared.stage, compared.unit, method, baseline, len(compared.tasks), min(seeds), *ends, *probability)

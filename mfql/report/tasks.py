@@ -6,7 +6,7 @@ diverged are in every number, with the scores that `mfql.report.scores` gives th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from math import nan
 
@@ -62,7 +62,7 @@ def by_task(scores: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (stage, task, method), part in parts(table, ["stage", "task", "method"]):
         for metric in ("score", "rise"):
-            own = part.dropna(subset=[metric])
+            own = part[part[metric].notna()]
             if own.empty:
                 continue
             interval = mean_of(own, metric)
@@ -80,7 +80,9 @@ def by_task(scores: pd.DataFrame) -> pd.DataFrame:
                 "diverged": int(own["diverged"].sum()),
                 "origins": own["origin"].nunique(),
                 "episodes": int(own["score_episodes"].fillna(0).sum()),
-                "by_seed": " ".join(f"{run.seed}:{getattr(run, metric):.6g}" for run in own.itertuples()),
+                "by_seed": " ".join(
+                    f"{seed}:{value:.6g}" for seed, value in zip(own["seed"], own[metric], strict=True)
+                ),
             }
             rows.append(row | _final(own if metric == "score" else own.iloc[:0]))
     return in_order(pd.DataFrame(rows))
@@ -94,12 +96,12 @@ def between_methods(scores: pd.DataFrame) -> pd.DataFrame:
         methods' own 95 % intervals do not overlap, which asks for more than a difference whose interval excludes 0.
         `method` is the one of the two with the higher mean over its tasks in that stage.
     """
-    rows = []
+    rows, ranks = [], method_means(scores)
     for (stage, task, unit), part in parts(runs(scores), ["stage", "task", "unit"]):
         of = split(part, "method")
         groups = {method: group_of(own, "score") for method, own in of.items()}
         means = {method: mean_of(own, "score") for method, own in of.items()}
-        for method, baseline in ranked_pairs(scores, stage, of):
+        for method, baseline in ranked_pairs(ranks, stage, of):
             difference = weighted([groups[method], groups[baseline]], [1, -1])
             difference = bounded(difference, unit, "difference")
             row = {
@@ -121,7 +123,7 @@ def between_methods(scores: pd.DataFrame) -> pd.DataFrame:
 
 def _final(own: pd.DataFrame) -> dict[str, float]:
     """The mean of the separate evaluations of some runs of one method, task and stage."""
-    scored = own.dropna(subset=["final"])
+    scored = own[own["final"].notna()]
     if scored.empty:
         return {"final": nan, "final_low": nan, "final_high": nan, "final_seeds": 0}
     unit = scored["unit"].iloc[0]
@@ -178,8 +180,16 @@ def bounded(interval: Interval, unit: str, quantity: str) -> Interval:
     return interval.clipped(0, 100) if quantity == "score" else interval.clipped(-100, 100)
 
 
-def ranked_pairs(scores: pd.DataFrame, stage: str, methods: Iterable[str]) -> list[tuple[str, str]]:
-    """Each two of the methods once, the one with the higher mean score in this stage first."""
-    final = scores[(scores["metric"] == "score") & (scores["stage"] == stage)]
-    means = final.groupby("method")["value"].mean()
-    return list(combinations(sorted(methods, key=lambda method: (-means[method], method)), 2))
+def method_means(scores: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """The mean score over all runs of each (stage, method)."""
+    final = scores[scores["metric"] == "score"]
+    return {(stage, method): float(own["value"].mean()) for (stage, method), own in parts(final, ["stage", "method"])}
+
+
+def ranked_pairs(means: Mapping[tuple[str, str], float], stage: str, methods: Iterable[str]) -> list[tuple[str, str]]:
+    """Each two of the methods once, the one with the higher mean score in this stage first.
+
+    Args:
+        means: of `method_means`.
+    """
+    return list(combinations(sorted(methods, key=lambda method: (-means[stage, method], method)), 2))
