@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mfql.errors import UserError, unknown
-from mfql.files import expanded, read_yaml, there
+from mfql.files import expanded, read_text, read_yaml, there
 
 VARIABLE = "MFQL_EXTENSIONS"
 TASKS, METHODS, AGENTS = "tasks.csv", "methods", "agents"
@@ -73,9 +73,18 @@ def agent_file(agent: str) -> Path:
     )
     found = _only([place for place in places if place.is_file()])
     if found is None:
-        known = [file.stem for file in _AGENTS.glob("*.py") if "settings_type = " in file.read_text(encoding="utf-8")]
+        known = [file.stem for file in _AGENTS.glob("*.py") if "settings_type = " in agent_code(file)]
         raise unknown("agent", agent, [*known, "a path to a .py file"])
     return found
+
+
+def agent_code(path: Path) -> str:
+    """What an agent's file says.
+
+    Raises:
+        UserError: it cannot be read, or is in another encoding than UTF-8.
+    """
+    return read_text(path, "An agent is a text of Python.")
 
 
 def files(kind: str) -> list[Path]:

@@ -23,7 +23,7 @@ from mfql.agents.balance import Weighting
 from mfql.agents.encoders import ImpalaEncoder
 from mfql.agents.parameters import Layout, Views
 from mfql.errors import UserError
-from mfql.extensions import agent_file
+from mfql.extensions import agent_code, agent_file
 from mfql.settings import STAGES, Settings
 
 Batch = Mapping[str, Tensor]
@@ -230,11 +230,7 @@ def load_agent(name: str) -> type[Agent]:
     path = agent_file(name)
     is_ours = path.parent == Path(__file__).parent
     try:
-        module = (
-            importlib.import_module(f"mfql.agents.{path.stem}")
-            if is_ours
-            else _module_of(path, path.read_text(encoding="utf-8"))
-        )
+        module = importlib.import_module(f"mfql.agents.{path.stem}") if is_ours else _module_of(path, agent_code(path))
     except ModuleNotFoundError as error:
         raise UserError(
             f"{path} imports {error.name}, which is not installed here",
