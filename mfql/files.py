@@ -100,7 +100,7 @@ def is_refusal(error: Exception) -> bool:
 
 
 # Bytes of a file that are read, by kind: a multiple of what any here has had, and what is parsed within a minute.
-MOST_JSON, MOST_YAML, MOST_TEXT = 64 << 20, 1 << 20, 32 << 20
+MOST_JSON, MOST_YAML, MOST_TEXT, MOST_PICTURE = 64 << 20, 1 << 20, 32 << 20, 64 << 20
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -311,6 +311,19 @@ def read_json(path: str | Path) -> Any:
 
 
 _TOO_DEEP = f"it has lists or objects more than {_MOST_LEVELS} deep in one another"
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """Read JSON that is an object.
+
+    Raises:
+        UserError: as of `read_json`, or it is something else.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        kind = "a list" if isinstance(found, list) else repr(found)[:40]
+        raise UserError(f"{path} holds {kind}, no object", "Put the right file in its place.")
+    return found
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

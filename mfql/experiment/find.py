@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from mfql.errors import UserError, note, unknown, warn
 from mfql.experiment.configuration import Run, asked_runs, planned_runs
 from mfql.experiment.run import RunFolder
-from mfql.files import CannotRead, listed
+from mfql.files import CannotRead, files_below, listed
 from mfql.methods import canonical_method, same_settings
 from mfql.settings import STAGES
 from mfql.tasks import task_name
@@ -173,6 +173,16 @@ def panel_files(folder: Path) -> list[Path]:
     """The descriptions of the panels below a folder such as `results/NAME`.
 
     Panels in a folder `aggregate` are of its scores, and shown only on the page of these: they are found from there.
+    Of folders that cannot be looked into a warning says that their panels are not among them.
+
+    Raises:
+        CannotRead: that is the folder itself.
     """
-    found = sorted(folder.glob(f"*/**/{PANEL}"), key=str)
-    return [path for path in found if AGGREGATE not in path.relative_to(folder).parts]
+    found: list[Path] = []
+    for place in listed(folder):
+        files, hidden = files_below(place) if place.name != AGGREGATE else ([], [])
+        found += [path for path in files if path.name == PANEL]
+        for error in hidden:
+            said, _, remedy = str(error).partition("\n  ")
+            warn(f"{said}: its panels are not shown", remedy)
+    return sorted((path for path in found if AGGREGATE not in path.relative_to(folder).parts), key=str)

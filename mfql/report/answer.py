@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from mfql.report.scores import STAGES
 from mfql.report.tasks import RETURN, SUCCESS
+from mfql.settings import STAGES
 
 FEW_TASKS = 3  # up to here each task has its sentences; above, the answer is over tasks and the table has each
 _REACHES = {"offline": "reaches", "pretrain": "reaches before going online", "online": "ends online at"}

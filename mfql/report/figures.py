@@ -35,8 +35,8 @@ from mfql.report.drawing import (
     styles,
     unit_label,
 )
-from mfql.report.scores import STAGES
 from mfql.report.tasks import RETURN, SUCCESS, split
+from mfql.settings import STAGES
 
 Styles = Mapping[str, Style]
 

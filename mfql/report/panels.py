@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 
 from mfql.errors import UserError
 from mfql.experiment.find import PANEL, panel_files
-from mfql.files import read_json, reading, write_json, write_whole
+from mfql.files import read_json, write_json, write_whole
 from mfql.report import formats
 from mfql.report.drawing import save
+from mfql.report.frames import read_frame
 
 DATA = "data.csv"
 TABLE = "table"
@@ -137,9 +138,6 @@ def _read(folder: Path, root: Path) -> Panel:
     table = folder / f"{TABLE}.csv"
     if not table.is_file():
         table = folder / DATA
-    try:
-        with reading(table):
-            shown = None if drawn and table.name == DATA else pd.read_csv(table, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {table}: {error}", remedy) from error
+    figure_alone = drawn and table.name == DATA
+    shown = None if figure_alone else read_frame(table, remedy, dtype=str, keep_default_na=False)
     return Panel(folder, folder.relative_to(root).parts[0], text, shown)

@@ -16,7 +16,7 @@ from mfql.errors import UserError
 from mfql.files import read_json, there
 from mfql.methods import keys_by_task
 from mfql.report.origin import COMPARED, described, mixed
-from mfql.report.scores import STAGES
+from mfql.settings import STAGES
 from mfql.tasks import SETTINGS
 
 SECTIONS = ("settings", "code", "dataset", "physics", "hardware", "packages")

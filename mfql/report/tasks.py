@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mfql.report.intervals import Group, Interval, weighted
-from mfql.report.scores import STAGES
+from mfql.settings import STAGES
 
 SUCCESS, RETURN, PLAIN_RETURN = "success", "normalized_return", "return"
 FINAL = ["final", "final_episodes"]
