@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from itertools import groupby
@@ -92,6 +94,7 @@ def look_for_runs(path: Path) -> Found:
         inner: list[Path] = []
         for folder in folders:
             try:
+                _require_folder(folder)
                 inner += [inside for inside in listed(folder) if is_under(inside, path) or is_under(path, inside)]
             except CannotRead as error:
                 hidden.append(error)
@@ -100,6 +103,12 @@ def look_for_runs(path: Path) -> Found:
     if not runs and not hidden:
         raise UserError(f"{path} holds no run", "Give a folder such as results or results/runs/METHOD/TASK.")
     return Found(sorted(runs, key=lambda run: (run.method, run.task, STAGES.index(run.stage), run.seed)), hidden)
+
+
+def _require_folder(place: Path) -> None:
+    """Refuse what has a seed's name and is no folder: its runs would pass for none."""
+    if re.fullmatch(r"seed\d+", place.name) and not place.is_dir():
+        raise CannotRead(place, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
 
 
 def is_under(path: Path, folder: Path) -> bool:

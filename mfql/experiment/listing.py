@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mfql.declared import agent_stages
-from mfql.errors import UserError, unknown
+from mfql.errors import UserError, unknown, warn
 from mfql.extensions import METHODS, agent_code, agent_file, extensions, method_names
 from mfql.files import listed, read_text
 from mfql.methods import canonical_method, declared_settings, method_file, raw_settings, settings_source
@@ -26,14 +26,20 @@ _TRIED: tuple[float, ...] = (-1, 0, 1.5, 2)
 
 def methods(config_dir: str | Path) -> str:
     """Every method: its agent, its stages and where its file is."""
-    rows = []
+    rows, faults = [], []
     if not listed(Path(config_dir) / METHODS):
         raise UserError(
             f"{Path(config_dir) / METHODS} has no methods", "Run from the project's folder, or give --config-dir."
         )
     for name in sorted(method_names(config_dir)):
-        agent = _agent(name, config_dir)
-        rows.append((name, agent, " ".join(agent_stages(agent)), _said_first(method_file(name, config_dir))))
+        try:
+            agent = _agent(name, config_dir)
+            rows.append((name, agent, " ".join(agent_stages(agent)), _said_first(method_file(name, config_dir))))
+        except UserError as error:
+            faults.append(error)
+    for fault in faults:
+        said, _, remedy = str(fault).partition("\n  ")
+        warn(f"{said}: the method is not listed", remedy)
     return _table(("method", "agent", "stages", ""), rows)
 
 

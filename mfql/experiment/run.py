@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from typing import Any
 from mfql.declared import training_version
 from mfql.errors import UserError
 from mfql.experiment.records import IDENTIFYING, if_there, read_evaluation, read_failure, read_manifest, require
-from mfql.files import hash_of, listed, sha256, there, write_json
+from mfql.files import CannotRead, hash_of, listed, sha256, there, write_json
 from mfql.settings import LATER, identified, later_facts
 from mfql.tasks import simulation_version
 
@@ -83,6 +84,8 @@ class RunFolder:
         Raises:
             UserError: it cannot be read, is no manifest, or another run's; so of the others below.
         """
+        if there(self.folder) and not self.folder.is_dir():
+            raise CannotRead(self.folder, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
         return if_there(read_manifest, self.trained / "manifest.json")
 
     def result(self) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from mfql.data.description import identifying, recorded_facts
 from mfql.data.paths import description_path
 from mfql.errors import UserError
 from mfql.experiment.find import look_for_runs, name_of
+from mfql.experiment.records import IDENTIFYING, unreadable
 from mfql.experiment.run import RunFolder, changes, describe_run, identity_in
 from mfql.files import CannotRead, files_below, listed, sha256, there
 from mfql.methods import checkpoint_stage, declared_settings
@@ -92,17 +93,16 @@ def verify(path: Path, config_dir: Path, data: Path) -> Verification:
         data: the folder below which datasets lie, each known by the sha256 written beside it.
 
     Raises:
-        UserError: there is no run, or a table of scores is damaged. What cannot be read is a finding.
+        UserError: there is no run. What cannot be read, or is damaged, is a finding.
     """
     looked = look_for_runs(path)
     found = Verification([_unreadable("runs", error) for error in looked.hidden])
     current = Current(config_dir, data)
     for run in looked.runs:
         try:
-            if run.finished():
-                found.runs += 1
-                found.findings += list(_of_run(run, current))
-        except CannotRead as error:
+            found.findings += list(_of_run(run, current))
+            found.runs += run.finished()
+        except UserError as error:
             found.findings.append(_unreadable(name_of(run), error))
     known = {finding.where for finding in found.findings if finding.kind in (Kind.ALTERED, Kind.UNREADABLE)}
     for table in (path / "scores.csv" for path in _studies(path, found)):
@@ -110,13 +110,14 @@ def verify(path: Path, config_dir: Path, data: Path) -> Verification:
             if there(table):
                 found.tables += 1
                 found.findings += list(_of_table(table, path, config_dir, known))
-        except CannotRead as error:
+        except UserError as error:
             found.findings.append(_unreadable(table.relative_to(path).as_posix(), error))
     return found
 
 
-def _unreadable(where: str, error: CannotRead) -> Finding:
-    return Finding(Kind.UNREADABLE, where, str(error).splitlines()[0])
+def _unreadable(where: str, error: UserError) -> Finding:
+    """What the system refuses says nothing of what was written; what was read and is no result of ours was altered."""
+    return Finding(Kind.UNREADABLE if isinstance(error, CannotRead) else Kind.ALTERED, where, unreadable(error))
 
 
 def _studies(path: Path, found: Verification) -> list[Path]:
@@ -128,20 +129,17 @@ def _studies(path: Path, found: Verification) -> list[Path]:
 
 
 def _of_run(run: RunFolder, current: Current) -> Iterator[Finding]:
-    name = name_of(run)
-    try:
-        manifest = run.manifest() or {}
-    except CannotRead:
-        raise
-    except UserError as error:
-        yield Finding(Kind.ALTERED, name, str(error).splitlines()[0])
+    name, manifest = name_of(run), run.manifest() or {}
+    if not run.finished():
+        if "outputs" in manifest:
+            yield Finding(Kind.ALTERED, name, "run/evaluation.json is gone")
         return
     lacking = [entry for entry in PROVENANCE if entry not in manifest]
     if lacking:
         yield Finding(Kind.INCOMPLETE, name, f"lacks {', '.join(lacking)}")
     for fault in _alterations(run, manifest):
         yield Finding(Kind.ALTERED, name, fault)
-    if not {"identity", "settings", "dataset", "training_version", "agent", "starts_from"} - manifest.keys():
+    if not set(IDENTIFYING) - manifest.keys():
         reasons = current.reasons(run, manifest)
         if reasons:
             yield Finding(Kind.STALE, name, ", ".join(reasons))
@@ -183,7 +181,7 @@ class Current:
         except CannotRead:
             raise
         except UserError as error:
-            return [str(error).splitlines()[0]]
+            return [unreadable(error)]
 
     def wanted(self, run: RunFolder, manifest: dict[str, Any] | None) -> dict[str, Any]:
         """The run that training would make now, as `describe_run` describes it."""
