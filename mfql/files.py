@@ -101,6 +101,7 @@ def is_refusal(error: Exception) -> bool:
 
 # Bytes of a file that are read, by kind: a multiple of what any here has had, and what is parsed within a minute.
 MOST_JSON, MOST_YAML, MOST_TEXT, MOST_PICTURE = 64 << 20, 1 << 20, 32 << 20, 64 << 20
+MOST_WEIGHTS = 16 << 30  # Of a policy, and of a training log: hashed within a minute.
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -160,10 +161,14 @@ def read_bytes(path: str | Path, most: int) -> bytes:
         if len(content) > size:  # It grows, or is one of /proc, whose size is 0.
             content += file.read(most)
     if max(size, len(content)) > most:
-        raise UserError(
-            f"{path} has more than {most >> 20} MiB, more than any file of its kind", "Put the right file in its place."
-        )
+        raise _too_large(path, most)
     return content
+
+
+def _too_large(path: str | Path, most: int) -> UserError:
+    return UserError(
+        f"{path} has more than {most >> 20} MiB, more than any file of its kind", "Put the right file in its place."
+    )
 
 
 def there(path: str | Path) -> bool:
@@ -566,14 +571,18 @@ def _parsed(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)  # noqa: S506
 
 
-def sha256(path: str | Path) -> str:
+def sha256(path: str | Path, most: int | None = None) -> str:
     """Hexadecimal sha256 of a file's content; of a folder, of the names and contents of the files below it.
 
     What a folder's `metadata.json` files say does not count: they tell of the data, and may be written anew.
 
+    Args:
+        most: bytes that a file may have; more would be hashed for hours.
+
     Raises:
         FileNotFoundError: it is absent.
         CannotRead: the system does not let it be read.
+        UserError: it has more bytes.
     """
     if Path(path).is_dir():
         found, hidden = files_below(path)
@@ -582,6 +591,8 @@ def sha256(path: str | Path) -> str:
         files = [file for file in found if file.is_file() and file.name != "metadata.json"]
         return hash_of([[str(file.relative_to(path)), sha256(file)] for file in files])
     with open_file(path) as file, reading(path):
+        if most is not None and os.fstat(file.fileno()).st_size > most:
+            raise _too_large(path, most)
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

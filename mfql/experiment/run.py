@@ -9,6 +9,7 @@ import re
 import shutil
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 from mfql.declared import training_version
 from mfql.errors import UserError
 from mfql.experiment.records import IDENTIFYING, if_there, read_evaluation, read_failure, read_manifest, require
-from mfql.files import CannotRead, hash_of, listed, sha256, there, write_json
+from mfql.files import MOST_JSON, CannotRead, hash_of, listed, sha256, there, write_json
 from mfql.settings import LATER, identified, later_facts
 from mfql.tasks import simulation_version
 
@@ -135,13 +136,15 @@ class RunFolder:
         """
         source, target = self.trained / "evaluation.json", self.folder / "evaluation.json"
         expected = (self.manifest() or {}).get("outputs", {}).get(source.name)
-        if expected not in (None, sha256(source)):
+        if expected not in (None, sha256(source, MOST_JSON)):
             raise UserError(
                 f"{source} is altered: it is not the file that the manifest beside it knows",
                 "Put the right file back; or delete it, and the same command makes it again from the last checkpoint.",
             )
-        if not there(target) or sha256(target) != sha256(source):
-            write_json(target, read_evaluation(source))
+        with suppress(UserError):  # Whatever lies there instead is replaced.
+            if there(target) and sha256(target, MOST_JSON) == sha256(source, MOST_JSON):
+                return
+        write_json(target, read_evaluation(source))
 
     def fate(self, wanted: dict[str, Any]) -> Fate:
         """What training the run that `describe_run` describes makes of the folder as it is."""

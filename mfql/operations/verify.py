@@ -16,7 +16,7 @@ from mfql.errors import UserError
 from mfql.experiment.find import look_for_runs, name_of
 from mfql.experiment.records import IDENTIFYING, unreadable
 from mfql.experiment.run import RunFolder, changes, describe_run, identity_in
-from mfql.files import CannotRead, files_below, listed, sha256, there
+from mfql.files import MOST_JSON, MOST_WEIGHTS, CannotRead, files_below, listed, sha256, there
 from mfql.methods import checkpoint_stage, declared_settings
 from mfql.settings import Settings
 from mfql.tasks import find_task
@@ -151,10 +151,10 @@ def _alterations(run: RunFolder, manifest: dict[str, Any]) -> Iterator[str]:
         path = run.trained / name
         if not there(path):
             yield f"run/{name} is gone"
-        elif sha256(path) != expected:
+        elif sha256(path, _most(name)) != expected:
             yield f"run/{name} is not the file that the manifest knows"
     delivered = run.folder / "evaluation.json"
-    if there(delivered) and sha256(delivered) != sha256(run.trained / "evaluation.json"):
+    if there(delivered) and sha256(delivered, MOST_JSON) != sha256(run.trained / "evaluation.json", MOST_JSON):
         yield "evaluation.json is not a copy of run/evaluation.json"
     try:
         same = identity_in(manifest) == manifest["identity"]
@@ -162,6 +162,10 @@ def _alterations(run: RunFolder, manifest: dict[str, Any]) -> Iterator[str]:
         return  # Incomplete, which is said apart.
     if not same:
         yield "run/manifest.json has other settings, versions or data than its identity is of"
+
+
+def _most(output: str) -> int:
+    return MOST_JSON if output.endswith(".json") else MOST_WEIGHTS
 
 
 @dataclass
