@@ -12,7 +12,7 @@ import numpy as np
 
 from mfql.data.description import identifying, recorded_facts
 from mfql.data.paths import description_path
-from mfql.errors import UserError
+from mfql.errors import UserError, counted
 from mfql.experiment.find import look_for_runs, name_of
 from mfql.experiment.records import IDENTIFYING, unreadable
 from mfql.experiment.run import RunFolder, changes, describe_run, identity_in
@@ -80,8 +80,9 @@ class Verification:
             found = [finding for finding in self.findings if finding.kind is kind]
             if found:
                 lines += [f"{kind}: {MEANING[kind]}", *(f"  {one.where}: {one.what}" for one in found), ""]
-        verdict = f"{len(self.findings)} findings" if self.findings else "nothing is wrong"
-        return "\n".join([*lines, f"{self.runs} finished runs and {self.tables} tables of scores: {verdict}"])
+        verdict = counted(len(self.findings), "finding") if self.findings else "nothing is wrong"
+        looked = f"{counted(self.runs, 'finished run')} and {counted(self.tables, 'table')} of scores"
+        return "\n".join([*lines, f"{looked}: {verdict}"])
 
 
 def verify(path: Path, config_dir: Path, data: Path) -> Verification:

@@ -21,7 +21,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from mfql.errors import UserError
+from mfql.errors import UserError, counted
 from mfql.files import MOST_PICTURE, read_bytes, read_json, read_text, write_whole
 from mfql.report import benchmark, provenance, verdict_tables
 from mfql.report.aggregate import COLUMNS, FEW_SEEDS, TABLES, TEXTS
@@ -109,7 +109,7 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
     missing = provenance.missing(run_table, options.results, options.targets)
     if missing.targets and not options.partial:
         raise UserError(
-            f"{len(missing.targets)} runs have no score, the first of them {missing.targets[0]}",
+            f"{counted(len(missing.targets), 'run')} without a score, the first of them {missing.targets[0]}",
             "Let them finish, or use --partial for a report of what is.",
         )
     evidence = provenance.evidence(run_table, options.results, options.partial)

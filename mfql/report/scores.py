@@ -12,6 +12,7 @@ The table has one row per run, step and metric, with the columns `COLUMNS`. Metr
 | diverged | the step of divergence | 1; absent for runs that did not |
 | stopped | the step of early stopping | 1; absent for runs that went on to the end |
 | broken | the last step | how many of its episodes broke, online ones among them; absent where none did |
+| all_broken | the last step | 1 for a run of whose evaluations every episode broke; absent for others |
 | start, start_episodes | the last step of the run that an online run starts from | its score; `run` names that run |
 | rise | the last step | an online run's score minus `start` |
 | final, final_episodes | the last step | the separate evaluation's score, `final.json`, and its episodes |
@@ -277,6 +278,8 @@ def _rows(
         add(run["stopped_at"], "stopped", 1)
     if broken := run.get("broken_online", 0) + sum(one.get("broken") or 0 for one in run["evaluations"]):
         add(run["steps"], "broken", broken)
+    if run["evaluations"] and all(one.get("broken") == one["episodes"] for one in run["evaluations"]):
+        add(run["steps"], "all_broken", 1)
     start = _start_of(path, run)
     if start is not None and start in runs:
         before = runs[start]
