@@ -170,6 +170,32 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
 }
 
 
+COLUMNS = {
+    "tasks": (
+        "stage", "task", "method", "metric", "unit", "value", "low", "high", "std", "seeds", "diverged", "origins",
+        "episodes", "by_seed", "final", "final_low", "final_high", "final_seeds",
+    ),
+    "comparisons": (
+        "stage", "task", "method", "baseline", "unit", "difference", "low", "high", "apart", "seeds", "baseline_seeds",
+    ),
+    "aggregate": (
+        "stage", "unit", "metric", "method", "statistic", "value", "low", "high", "tasks", "seeds", "runs", "diverged",
+        "origins",
+    ),
+    "improvement": tuple(IMPROVEMENT_COLUMNS),
+    "profiles": ("stage", "unit", "method", "threshold", "value", "low", "high", "tasks"),
+    "curves": (
+        "curve", "task", "method", "stage", "step", "switch", "unit", "value", "low", "high", "seeds", "diverged",
+    ),
+    "cost": (
+        "stage", "method", "device", "runs", "tasks", "parameters", "seeds_in_job", "step_ms", "acting_ms",
+        "acting_ms_low", "acting_ms_high", "device_hours", "hours_a_run", "success", "normalized_return",
+    ),
+}  # fmt: skip
+# Of these the ones that hold texts.
+TEXTS = frozenset({"stage", "task", "method", "metric", "unit", "by_seed", "baseline", "statistic", "curve", "device"})
+
+
 def write(scores: pd.DataFrame, folder: str | Path) -> dict[str, pd.DataFrame]:
     """Compute every table of `TABLES`, write each to `folder/NAME.csv`, and return them by name."""
     tables = {name: table(scores) for name, table in TABLES.items()}

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mfql.report.intervals import Group, Interval, weighted
-from mfql.report.scores import STAGES
+from mfql.settings import STAGES
 
 SUCCESS, RETURN, PLAIN_RETURN = "success", "normalized_return", "return"
 FINAL = ["final", "final_episodes"]
@@ -28,14 +28,14 @@ def runs(scores: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         method, task, seed, stage, run, steps, unit (success | normalized_return | return), score, score_episodes,
-        diverged, stopped (early), broken (how many episodes), origin, device, and what is known of final,
-        final_episodes, parameters, seeds_in_job, step_ms, acting_ms, device_hours (as `mfql.report.scores` has them,
-        else NaN); and of an online run rise, start, start_episodes, start_run, start_steps (of the run it starts from),
-        NaN elsewhere.
+        diverged, stopped (early), broken (how many episodes), all_broken (every episode of its evaluations), origin,
+        device, and what is known of final, final_episodes, parameters, seeds_in_job, step_ms, acting_ms, device_hours
+        (as `mfql.report.scores` has them, else NaN); and of an online run rise, start, start_episodes, start_run,
+        start_steps (of the run it starts from), NaN elsewhere.
     """
     keys = ["method", "task", "seed", "stage"]
     wanted = ["score", "score_episodes", "plain_return", "diverged", "stopped", "rise", "start", "start_episodes"]
-    wanted += ["broken", *FINAL, *COST]
+    wanted += ["broken", "all_broken", *FINAL, *COST]
     final = scores[scores["metric"].isin(wanted)]
     wide = final.pivot_table(index=keys, columns="metric", values="value", aggfunc="last").reindex(columns=wanted)
     own = final[final["metric"] == "score"].set_index(keys)[["run", "origin", "device", "step"]]
@@ -44,7 +44,8 @@ def runs(scores: pd.DataFrame) -> pd.DataFrame:
     wide = wide.join(start.rename(columns={"run": "start_run", "step": "start_steps"}))
     kinds = [wide["score_episodes"].notna(), wide.pop("plain_return").notna()]
     wide["unit"] = np.select(kinds, [SUCCESS, PLAIN_RETURN], RETURN)
-    wide[["diverged", "stopped"]] = wide[["diverged", "stopped"]].notna()
+    marks = ["diverged", "stopped", "all_broken"]
+    wide[marks] = wide[marks].notna()
     wide["broken"] = wide["broken"].fillna(0).astype(int)
     return wide.reset_index()
 
@@ -54,9 +55,10 @@ def by_task(scores: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         stage, task, method, metric (score | rise), unit, value, low, high, std (over seeds), seeds, diverged, origins
-        (how many kinds of code and packages the runs are of), episodes (all seeds together), by_seed ("seed:value
-        ..."), and of scores the mean of the separate evaluation final, final_low, final_high, final_seeds (NaN and 0
-        where no run has one). `low` and `high` are NaN for a single seed.
+        (how many kinds of code and packages the runs are of), episodes (all seeds together), broken (how many episodes
+        of all seeds), all_broken (of how many seeds every episode of the evaluations), by_seed ("seed:value ..."), and
+        of scores the mean of the separate evaluation final, final_low, final_high, final_seeds (NaN and 0 where no run
+        has one). `low` and `high` are NaN for a single seed.
     """
     table = runs(scores)
     rows = []
@@ -80,6 +82,8 @@ def by_task(scores: pd.DataFrame) -> pd.DataFrame:
                 "diverged": int(own["diverged"].sum()),
                 "origins": own["origin"].nunique(),
                 "episodes": int(own["score_episodes"].fillna(0).sum()),
+                "broken": int(own["broken"].sum()),
+                "all_broken": int(own["all_broken"].sum()),
                 "by_seed": " ".join(
                     f"{seed}:{value:.6g}" for seed, value in zip(own["seed"], own[metric], strict=True)
                 ),
