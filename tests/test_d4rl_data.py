@@ -130,6 +130,32 @@ def test_wrong_files_are_refused_by_name(tmp_path, files):
             load(task, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("rewards", np.nan, "no finite numbers"),
+        ("observations", np.inf, "no finite numbers"),
+        ("observations", 1e300, "beyond 3.4e[+]38, the largest number of float32"),
+        ("actions", np.nan, "no finite numbers"),
+        ("actions", -1e6, "beyond 1000 times their bounds of -1 and 1"),
+        ("terminals", 0.5, "neither 0 nor 1"),
+        ("timeouts", np.nan, "no finite numbers"),
+    ],
+)
+def test_rows_that_mean_nothing_are_refused(tmp_path, name, value, message):
+    arrays = write(tmp_path, PEN)
+    spoilt = arrays[name].astype(np.float64)
+    spoilt[4] = value
+    write(tmp_path, PEN, **{name: spoilt})
+    with pytest.raises(UserError, match=rf"{name} of 1 of 10 rows are {message}.* first of row 4"):
+        load(find_task(PEN), tmp_path)
+
+
+def test_actions_somewhat_out_of_their_bounds_are_clipped(tmp_path):
+    write(tmp_path, PEN, actions=np.full((10, 24), 3.5, np.float32))
+    assert load(find_task(PEN), tmp_path).actions.max() == np.float32(ACTION_LIMIT)
+
+
 def test_a_described_file_is_known_by_its_sha256(tmp_path, files):
     shutil.copy(files / f"{PEN}.hdf5", tmp_path)
     describe(
