@@ -13,6 +13,7 @@ from mfql.cli import main
 from mfql.data.description import describe
 from mfql.data.layouts import D4RL
 from mfql.data.paths import description_path
+from mfql.data.transitions import ACTION_LIMIT
 from mfql.envs.d4rl import TASKS
 from mfql.errors import UserError
 from mfql.suites import load, split_paths, suite_of

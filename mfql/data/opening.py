@@ -203,8 +203,9 @@ class NpzArrays:
     """
 
     def __init__(self, path: str | Path, archive: np.lib.npyio.NpzFile) -> None:
-        self._path, self._archive = path, archive
-        self.names = frozenset(_array_name(member) for member in archive.zip.namelist())
+        assert archive.zip is not None  # It is open.
+        self._path, self._archive, self._zip = path, archive, archive.zip
+        self.names = frozenset(_array_name(member) for member in self._zip.namelist())
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
@@ -228,8 +229,8 @@ class NpzArrays:
             KeyError: there is no such array.
             ValueError: it has fewer bytes than its header says.
         """
-        shape, dtype = array_header(self._archive.zip, f"{name}.npy")
-        held, said = self._archive.zip.getinfo(f"{name}.npy").file_size, math.prod(shape) * dtype.itemsize
+        shape, dtype = array_header(self._zip, f"{name}.npy")
+        held, said = self._zip.getinfo(f"{name}.npy").file_size, math.prod(shape) * dtype.itemsize
         if said > held and not dtype.hasobject:
             raise ValueError(f"{name} has {held:,} bytes, and its header says {list(shape)} of {dtype}, {said:,} bytes")
         return shape, dtype

@@ -17,7 +17,7 @@ from mfql.declared import training_version
 from mfql.errors import UserError
 from mfql.files import hash_of, listed, read_json, sha256, there, write_json
 from mfql.settings import LATER, identified, later_facts
-from mfql.tasks import simulation_version
+from mfql.tasks import code_of_environment, simulation_version
 
 
 class Fate(Enum):
@@ -94,6 +94,11 @@ class RunFolder:
         if (here or {}).get("identity") != identity and there(aside / "manifest.json"):
             return aside
         return self.trained
+
+    def has(self, identity: str) -> bool:
+        """Whether the run of an identity lies there, be it moved aside for other settings."""
+        manifest = self.place_of(identity) / "manifest.json"
+        return there(manifest) and read_json(manifest).get("identity") == identity
 
     def finished(self) -> bool:
         """Whether the result is there."""
@@ -211,6 +216,16 @@ def describe_run(
         "dataset": dataset,
         "simulation_version": simulation_version(run.task),
     }
+    manifest = run.manifest()
+    before = _with_identity(described)
+    if manifest is not None and "environment" not in manifest and run.has(before["identity"]):
+        return before  # From before an environment's code was part of a run: it stays what it was.
+    # Where the code is not to be found, that of the run that lies there.
+    environment = code_of_environment(run.task) or (manifest or {}).get("environment")
+    return before if environment is None else _with_identity(described | {"environment": environment})
+
+
+def _with_identity(described: dict[str, Any]) -> dict[str, Any]:
     return described | {"identity": identity_in(described)}
 
 
@@ -252,7 +267,9 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
             found.append(f"{key} {was.get(key, 'unset')} -> {wanted.get(key, 'unset')}")
     earlier, later = later_facts(before), later_facts(now)
     found += [
-        f"{name.replace('_', ' ')} {earlier[name] or 'as before'} -> {later[name] or 'as before'}"
+        environment_changes(earlier[name], later[name])
+        if name == "environment"
+        else f"{name.replace('_', ' ')} {earlier[name] or 'as before'} -> {later[name] or 'as before'}"
         for name in later
         if earlier[name] != later[name]
     ]
@@ -261,6 +278,14 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     if (before["starts_from"] or {}).get("identity") != (now["starts_from"] or {}).get("identity"):
         found.append("starts from another run")
     return found
+
+
+def environment_changes(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:
+    """The files and packages in which two environments differ."""
+    parts = [{**(one or {}).get("files", {}), **(one or {}).get("packages", {})} for one in (before, now)]
+    names = sorted(name for name in parts[0].keys() | parts[1].keys() if parts[0].get(name) != parts[1].get(name))
+    said = [f"{name} {parts[0].get(name, 'none')[:16]} -> {parts[1].get(name, 'none')[:16]}" for name in names]
+    return f"environment: {', '.join(said) or 'not known of the earlier run'}"
 
 
 def go_on_together(checkpoints: Mapping[int, Collection[int]]) -> list[dict[int, int | None]]:
