@@ -343,7 +343,7 @@ def test_generated_data_are_not_recorded_as_published(site, out, lock, local):
 # --- D4RL ------------------------------------------------------------------------------------------------------------
 
 
-D4RL = "antmaze-umaze-v2"
+D4RL = "antmaze-large-diverse-v2"  # Nothing ships of it that these files could contradict.
 
 
 @pytest.fixture
