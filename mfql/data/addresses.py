@@ -23,11 +23,17 @@ def is_private(address: str) -> bool:
 
 def within(folder: str, name: str) -> str:
     """The address of a file in a folder; what the folder's asks for beside its path is asked for of the file."""
-    try:
-        parts = urlsplit(folder)
-    except ValueError:  # No address, as the request will say.
-        return f"{folder.rstrip('/')}/{name}"
+    parts = urlsplit(folder)
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}", fragment=""))
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is the address of something that can be asked for over http or https."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme.lower() in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False
 
 
 def host_of(address: str) -> str:

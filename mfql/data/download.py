@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urljoin
 
 import requests
 from requests.exceptions import RequestException, Timeout
@@ -142,17 +143,27 @@ class Part:
 class _Session(requests.Session):
     """Follows a server's redirects, and says to where; never from an encrypted address to an unencrypted one."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         target = super().get_redirect_target(resp)
         if target is None:
             return None
-        here, there = resp.url, requests.compat.urljoin(resp.url, target)
+        here = resp.url
+        try:
+            there = urljoin(here, target)
+            other = host_of(here) != host_of(there)
+        except ValueError as error:
+            raise UserError(f"{shown(here)} sends on to {shown(target)!r}, which is no address", REMEDY) from error
         if not is_plain(here) and is_plain(there):
             raise UserError(
                 f"{shown(here)} sends on to {shown(there)}, which is not encrypted: nothing was fetched",
                 "Whoever is on the way could alter what comes. Name that address yourself (--mirror) if you trust it.",
             )
-        if host_of(here) != host_of(there):
+        if other and host_of(there) not in self._said:  # Requests asks several times of each.
+            self._said.add(host_of(there))
             note(f"{shown(here)} sends on to another host: {shown(there)}")
         return target
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from urllib3.util import Retry
 
-from mfql.data.addresses import is_plain, shown, within
+from mfql.data.addresses import is_address, is_plain, shown, within
 from mfql.data.checksums import Checksum, Known, contradicted, known, record, recorded
 from mfql.data.description import describe
 from mfql.data.download import REMEDY, RETRIES, Part, download, require_space
@@ -98,10 +98,11 @@ def fetch(
 def _address(mirror: str) -> str:
     """A mirror's address, which may be that of a variable, so that neither commands nor their logs show it."""
     address = expanded(mirror, "--mirror") if mirror.startswith("$") else mirror
-    if not address.lower().startswith(("http://", "https://")):
+    if not is_address(address):
         raise UserError(
-            f"cannot download from {shown(address)}: an address begins with https:// or http://",
-            "A folder of this machine is named by --from.",
+            f"cannot download from {shown(address)}: it is no address such as https://host/folder",
+            "In a user's name and password other characters than letters and digits are escaped (/ as %2F). A folder of"
+            " this machine is named by --from.",
         )
     return address
 
