@@ -321,6 +321,16 @@ def test_a_server_that_sends_nothing_or_hardly_anything_ends_with_a_message(site
     assert len(site.asked) == QUICK.total + 1
 
 
+def test_what_a_server_says_moves_no_cursor(site, out, lock, capfd):
+    site.faults, site.reason = ["503", "403"], "\x1b[2J\x9b1A gone"
+    with pytest.raises(UserError) as refused:
+        bring(site, out, lock)
+    assert "403 \N{REPLACEMENT CHARACTER}[2J" in str(refused.value)
+    said = f"{refused.value}{capfd.readouterr().err}"
+    assert "503" in said
+    assert not {"\x1b", "\x9b"} & set(said)
+
+
 def test_no_network_is_said_after_the_last_try(site, out, lock, capfd):
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as unused:
         closed = f"http://127.0.0.1:{unused.server_port}"

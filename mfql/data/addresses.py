@@ -9,11 +9,15 @@ from urllib.parse import urlsplit, urlunsplit
 # escaped), and what is asked for beside the path (?token=...).
 _WHO = re.compile(r"(?:^|(?<=://))(?:[^/\s]*@|[^/:\s]*:(?!\d*(?:/|$))\S*@)")
 _ASKED = re.compile(r"\?\S+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def shown(text: str) -> str:
-    """An address, or a text that may hold some, without credentials: what stands before `@`, and what after `?`."""
-    return _ASKED.sub("?...", _WHO.sub("", text))
+    """An address, or a text that may hold some, without credentials: what stands before `@`, and what after `?`.
+
+    Nor does it have what a terminal would obey: a server words some of the messages.
+    """
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", _ASKED.sub("?...", _WHO.sub("", text)))
 
 
 def is_private(address: str) -> bool:

@@ -279,7 +279,7 @@ def _check_answer(
     answer: requests.Response, url: str, part: Part, version: _Version | None, known: Known | None
 ) -> _Version:
     """The version that the answer's body belongs to; an answer that continues nothing starts the part from zero."""
-    status = f"{answer.status_code} {answer.reason}"
+    status = shown(f"{answer.status_code} {answer.reason}")
     if answer.status_code in _TRANSIENT:
         raise _Fault(f"the server answers {status}", answer)
     if answer.status_code == 206 and version is not None and _continues(answer, part.size, version):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Any
 
-# An absolute path in a text; of an address, a closing tag or a fraction it is no part.
-_PATH = re.compile(r"(?<![\w.~:/<+=%$&;@*-])/(?:[\w.~@+=,%-]+/)+[\w.~@+=,%-]*")
-_ALIAS = re.compile(r"host-[0-9a-f]{8}")
+# An absolute path in a text; an address, a fraction, a closing tag and an image in base64 have none.
+_PATH = re.compile(r"(?<![\w.~:/<+%$&;@*-])(?<!base64,)/(?:[\w.~@+=,%-]+/)+[\w.~@+=,%-]*")
 _HOST = "host"
+_ALIAS = re.compile(r"host-[0-9a-f]{8}")
 
 
 def alias(host: str) -> str:
@@ -21,13 +22,13 @@ def alias(host: str) -> str:
 
 
 def without_places(text: str) -> str:
-    """A text with each absolute path cut to its last name, and paths below the current folder to what follows it."""
-    here = f"{Path.cwd()}/"
-    home = str(Path.home())
-    if here != "//":
-        text = text.replace(here, "")
-    if home != "/":  # Also where its name has blanks, which no pattern could tell from the text around.
-        text = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text)
+    """A text with each absolute path cut to its last name, and one below the current folder to what follows that."""
+    here, home = os.getcwd(), str(Path.home())
+    # These two also where their names have blanks, which no pattern tells from the text around.
+    if here != "/":
+        text = re.sub(rf"(?<![\w.-]){re.escape(here)}/", "", text)
+    if home != "/":
+        text = re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])", "~", text)
     return _PATH.sub(lambda found: found[0].rstrip("/").rpartition("/")[2], text)
 
 
@@ -41,3 +42,9 @@ def without_machine(value: Any) -> Any:
     if isinstance(value, list):
         return [without_machine(item) for item in value]
     return without_places(value) if isinstance(value, str) else value
+
+
+def tells_of_home(path: Path, start: Path) -> bool:
+    """Whether the way from the folder `start` to a file leads through a folder above the user's home."""
+    common = Path(os.path.commonpath([path.absolute(), start.absolute()]))
+    return common in Path.home().absolute().parents

@@ -16,6 +16,7 @@ from mfql.errors import UserError
 from mfql.files import read_json, there
 from mfql.methods import keys_by_task
 from mfql.report.origin import COMPARED, described, mixed
+from mfql.report.places import without_machine, without_places
 from mfql.report.scores import STAGES
 from mfql.tasks import SETTINGS
 
@@ -128,7 +129,9 @@ def mixtures(runs: pd.DataFrame, results: str | Path, config_dir: str | Path = "
         return frozenset(SETTINGS)
 
     found = mixed({run: manifest for run, manifest in manifests.items() if manifest.keys() >= COMPARED}, by_task)
-    return {average: described(differences) for average, differences in found.items()}
+    return {
+        average: [without_places(line) for line in described(differences)] for average, differences in found.items()
+    }
 
 
 def _evidence(anchor: str, part: pd.DataFrame, results: Path, partial: bool) -> Evidence:
@@ -169,7 +172,7 @@ def _manifest(folder: Path, partial: bool) -> dict[str, Any] | None:
     scored = folder / "evaluation.json"
     if partial and not (there(path) and there(scored)):
         return None
-    manifest = read_json(path)
+    manifest = without_machine(read_json(path))
     lacking = [entry for entry in _REQUIRED if entry not in manifest]
     if lacking:
         raise UserError(f"{path} lacks {', '.join(lacking)}", "Give the folder whose runs the scores were read from.")

@@ -24,6 +24,7 @@ class Site:
         tags: whether it sends ETags.
         asked: (path, Range, bytes sent) of each request.
         headers: of answers that are an HTTP status.
+        reason: the server's words beside an HTTP status.
         authorized: the Authorization of each request.
     """
 
@@ -34,6 +35,7 @@ class Site:
     asked: list[tuple[str, str | None, int]] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
     url: str = ""
+    reason: str | None = None
     authorized: list[str | None] = field(default_factory=list)
     queries: list[str] = field(default_factory=list)
 
@@ -50,7 +52,7 @@ class Site:
             return
         if fault.isdigit() or name not in self.files:
             self.asked.append((name, wanted, 0))
-            request.send_response(int(fault or 404))
+            request.send_response(int(fault or 404), self.reason)
             for key, value in self.headers.items():
                 request.send_header(key, value)
             request.end_headers()
