@@ -10,7 +10,7 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import isnan
@@ -23,7 +23,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from mfql.errors import UserError, counted
-from mfql.files import MOST_PICTURE, read_bytes, read_json, read_text, write_whole
+from mfql.files import MOST_PICTURE, read_bytes, read_object, read_text, write_whole
 from mfql.report import benchmark, provenance, verdict_tables
 from mfql.report.aggregate import COLUMNS, FEW_SEEDS, TABLES, TEXTS
 from mfql.report.answer import answer, ends, number
@@ -271,18 +271,26 @@ def _strip(row: dict[Any, Any]) -> dict[str, Any] | None:
 
 def _speed(files: Sequence[Path]) -> list[dict[str, Any]]:
     """What `python -m benchmarks` measured of each method, one entry a machine."""
-    found = []
+    found: list[dict[str, Any]] = []
     for path in files:
-        measured = read_json(path)
-        by_method: dict[str, dict[str, float]] = {}
-        for one in measured["measurements"]:
-            if one["part"] == "methods":
-                by_method.setdefault(one["case"]["method"], {})[one["quantity"]] = one["value"]
-        if by_method and not measured["quick"]:
-            machine = measured["machine"]
-            name = machine["gpu"] if machine["device"] == "cuda" else machine["cpu"]
-            found.append({"machine": name, "date": measured["date"], "methods": by_method})
+        try:
+            found += _measured(read_object(path))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path} is no result of `python -m benchmarks`: {type(error).__name__} {error}", "Measure anew."
+            ) from error
     return found
+
+
+def _measured(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    by_method: dict[str, dict[str, float]] = {}
+    for one in content["measurements"]:
+        if one["part"] == "methods":
+            by_method.setdefault(str(one["case"]["method"]), {})[str(one["quantity"])] = float(one["value"])
+    if by_method and not content["quick"]:
+        machine = content["machine"]
+        name = machine["gpu"] if machine["device"] == "cuda" else machine["cpu"]
+        yield {"machine": str(name), "date": str(content["date"]), "methods": by_method}
 
 
 def _sections(options: Options, methods: Collection[str], out: Path) -> dict[str, list[dict[str, Any]]]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from mfql.errors import UserError
 from mfql.experiment.run import RunFolder
-from mfql.files import read_json
+from mfql.files import read_object
 from mfql.report.frames import read_frame
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.scores import collect
@@ -127,10 +127,19 @@ def read_plan(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is absent or holds none.
     """
-    plan = read_json(path)
-    if not isinstance(plan, dict) or not {"title", "asks", "shows", "measures", "command", "points"} <= plan.keys():
+    plan = read_object(path)
+    texts = all(isinstance(plan.get(key), str) for key in ("title", "asks", "shows", "command"))
+    points = plan.get("points")
+    if not (texts and "measures" in plan and isinstance(points, list) and all(map(_is_point, points))):
         raise UserError(f"{path} is no plan of an ablation", "`snakemake ablation_NAME` writes it.")
     return plan
+
+
+def _is_point(point: Any) -> bool:
+    if not isinstance(point, dict) or not all(isinstance(point.get(key), str) for key in ("method", "task")):
+        return False
+    seeds = point.get("seeds")
+    return isinstance(seeds, list) and all(isinstance(seed, int) for seed in seeds)
 
 
 def by_point(found: Runs, updates: Mapping[str, list[float]]) -> pd.DataFrame:
