@@ -10,6 +10,7 @@ import yaml
 
 from mfql import load_policy
 from mfql.cli import main
+from mfql.files import read_json, write_json
 from mfql.locks import locked
 from tests.support.training_runs import DATASET, SHORT, TASK, Workplace
 
@@ -23,8 +24,10 @@ def place(finished_runs, tmp_path, monkeypatch) -> Workplace:
     shutil.copytree(finished_runs.folder, place.folder)
     for method in ("second", "third"):
         shutil.rmtree(place.folder / "results" / "runs" / method)
-    for name in (f".{DATASET}.npz.part", f".{DATASET}.npz.part.json", ".x-v0.npz.refused", ".y-v0.npz.part"):
+    for name in (f".{DATASET}.npz.part", f".{DATASET}.npz.refused", ".x-v0.npz.refused", ".y-v0.npz.part"):
         (place.folder / "data" / name).write_bytes(b"0" * 1000)
+    note = {"url": f"https://example.org/{DATASET}.npz", "size": 2000, "validator": None}
+    write_json(place.folder / "data" / f".{DATASET}.npz.part.json", note)
     monkeypatch.chdir(place.folder)
     return place
 
@@ -32,6 +35,12 @@ def place(finished_runs, tmp_path, monkeypatch) -> Workplace:
 def contents(folder: Path) -> set[str]:
     """The files below a folder."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def earlier_run(place: Workplace) -> Path:
+    """The run of earlier settings that lies beside that of `first`, seed 0."""
+    (found,) = place.run("first", 0, "offline").parent.glob("run.*")
+    return found
 
 
 def asked_online(place: Workplace, *seeds: int) -> str:
@@ -49,7 +58,10 @@ def test_nothing_goes_unless_one_says_so(place, capsys):
     assert main(["clean", "--list"]) == 0
     said = capsys.readouterr().out
     assert "Nothing was removed; --yes removes it." in said
-    assert f"first/{TASK}/seed0/offline/run." in said
+    assert f"first/{TASK}/seed0/offline: run/manifest.json" not in said
+    identity = read_json(earlier_run(place) / "manifest.json")["identity"]
+    assert f"first/{TASK}/seed0/offline: run.{identity}/checkpoint/step-000000005.pt, run.{identity}/" in said
+    assert f"first/{TASK}/seed1/offline: checkpoint/step-000000005.pt\n" in said
     assert "kept: 1 final states from which an online run still has to start" in said
     assert contents(place.folder) == before
 
@@ -66,8 +78,8 @@ def test_what_finished_runs_need_no_more_goes_and_their_results_stay(place, caps
     assert not list(place.run("first", 0, "online").glob("checkpoint/*"))
     # The other seed has not been online: the last of its two checkpoints stays.
     assert [path.name for path in place.run("first", 1, "offline").glob("checkpoint/*")] == ["step-000000010.pt"]
-    # A part that a fetch would continue stays; the other parts' file has come whole.
-    assert {path for path in after if path.startswith("data/.")} == {"data/.y-v0.npz.part"}
+    # A part that a fetch would continue stays, and a refused file without another in its place.
+    assert {path for path in after if path.startswith("data/.")} == {"data/.x-v0.npz.refused", "data/.y-v0.npz.part"}
     assert load_policy(place.run("first", 0, "online"))([0.0, 0.0]).shape == (2,)
     assert main(["clean", "--yes"]) == 0
     assert "0 B that finished runs" in capsys.readouterr().out
@@ -119,7 +131,7 @@ def test_a_dataset_that_is_being_fetched_is_left_alone(place):
         f".{DATASET}.npz.part",
         f".{DATASET}.npz.part.json",
     }
-    assert not (place.folder / "data" / ".x-v0.npz.refused").exists()
+    assert (place.folder / "data" / f".{DATASET}.npz.refused").exists()
 
 
 def test_one_kind_goes_alone(place):

@@ -176,6 +176,13 @@ def _write(
     )
 
 
+def source_of(description: Path) -> str | None:
+    """Where a description says that its dataset's files are from; None where there is none, or it does not say it."""
+    said = read_json(description) if there(description) else None
+    source = said.get("source") if isinstance(said, dict) else None
+    return source if isinstance(source, str) else None
+
+
 def recorded_facts(path: Path) -> dict[str, Any]:
     """What a description says of the training data: `sha256`, and `constant_dimensions` unless it is an older one."""
     described = read_json(path)

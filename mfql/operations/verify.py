@@ -14,7 +14,7 @@ from mfql.data.description import identifying, recorded_facts
 from mfql.data.paths import description_path
 from mfql.errors import UserError
 from mfql.experiment.find import look_for_runs, name_of
-from mfql.experiment.run import RunFolder, changes, describe_run, identity_in
+from mfql.experiment.run import RunFolder, alterations, changes, describe_run
 from mfql.files import CannotRead, files_below, listed, sha256, there
 from mfql.methods import checkpoint_stage, declared_settings
 from mfql.settings import Settings
@@ -148,22 +148,11 @@ def _of_run(run: RunFolder, current: Current) -> Iterator[Finding]:
 
 
 def _alterations(run: RunFolder, manifest: dict[str, Any]) -> Iterator[str]:
-    """What of a run is not as it was when it ended."""
-    for name, expected in manifest.get("outputs", {}).items():
-        path = run.trained / name
-        if not there(path):
-            yield f"run/{name} is gone"
-        elif sha256(path) != expected:
-            yield f"run/{name} is not the file that the manifest knows"
+    """What of a run is not as it was when it ended, the copy of its result among it."""
+    yield from alterations(run, manifest)
     delivered = run.folder / "evaluation.json"
     if there(delivered) and sha256(delivered) != sha256(run.trained / "evaluation.json"):
         yield "evaluation.json is not a copy of run/evaluation.json"
-    try:
-        same = identity_in(manifest) == manifest["identity"]
-    except KeyError:
-        return  # Incomplete, which is said apart.
-    if not same:
-        yield "run/manifest.json has other settings, versions or data than its identity is of"
 
 
 @dataclass
