@@ -23,6 +23,8 @@ from mfql.tasks import find_task
 if TYPE_CHECKING:
     import pandas as pd
 
+# The folder, in that of a study, of what is made of the runs that are finished.
+PARTIAL = "partial"
 # What every result has to say of where it came from; an entry may say "none", as `image` does outside a container.
 PROVENANCE = (
     "method", "agent", "task", "seed", "stage", "identity", "settings", "training_version", "starts_from", "dataset",
@@ -124,7 +126,7 @@ def _studies(path: Path, found: Verification) -> list[Path]:
     if path.name == "runs" or "runs" in path.absolute().parts:
         return []
     studies = [folder for folder in listed(path) if folder.name != "runs"]
-    return [place for folder in studies for place in (folder, folder / "partial")]
+    return [place for folder in studies for place in (folder, folder / PARTIAL)]
 
 
 def _of_run(run: RunFolder, current: Current) -> Iterator[Finding]:
@@ -222,14 +224,20 @@ class Current:
 
 def _of_table(table: Path, results: Path, config_dir: Path, faulty: set[str]) -> Iterator[Finding]:
     """A table of scores: whether its runs still say what it holds, and whether its averages are of one origin."""
+    from mfql.report.absent import absent_seeds, planned_beside, said
     from mfql.report.provenance import mixtures
-    from mfql.report.scores import collect, read_scores
+    from mfql.report.scores import gather, read_scores
     from mfql.report.tasks import runs
 
     where = table.relative_to(results).as_posix()
     held = read_scores(table)
     for average, differences in mixtures(runs(held), results, config_dir).items():
         yield from (Finding(Kind.MIXED, f"{where}, {average}", line) for line in differences)
+    if table.parent.name != PARTIAL:
+        for (method, task, stage), seeds in absent_seeds(held, planned_beside(table)).items():
+            lost = [RunFolder(results, method, task, seed, stage).trained / "evaluation.json" for seed in seeds]
+            kind = Kind.ALTERED if any(_is_after(table, result) for result in lost) else Kind.STALE
+            yield Finding(kind, where, f"has no score of {said((method, task, stage), seeds)}")
     for name, rows in held.groupby("run"):
         run = str(name).removeprefix("runs/")
         file = results / str(name) / "run" / "evaluation.json"
@@ -238,10 +246,16 @@ def _of_table(table: Path, results: Path, config_dir: Path, faulty: set[str]) ->
         if not there(file):
             yield Finding(Kind.STALE, where, f"{run} has no result any more")
             continue
-        now = collect([file])
-        if not _same(rows, now[now["run"] == name]):
-            is_older = table.stat().st_mtime < file.stat().st_mtime
-            yield Finding(Kind.STALE if is_older else Kind.ALTERED, where, f"does not hold what {run} says")
+        now, altered = gather([file])
+        of_start = ["rise"] if altered else []  # Which is found apart.
+        if not _same(rows[~rows["metric"].isin(of_start)], now[now["run"] == name]):
+            kind = Kind.ALTERED if _is_after(table, file) else Kind.STALE
+            yield Finding(kind, where, f"does not hold what {run} says")
+
+
+def _is_after(table: Path, result: Path) -> bool:
+    """Whether a result is there, and was when a table was made."""
+    return there(result) and result.stat().st_mtime <= table.stat().st_mtime
 
 
 def _same(held: pd.DataFrame, now: pd.DataFrame) -> bool:

@@ -31,15 +31,17 @@ came to none, the worst of all runs of the task that are counted.
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jsonschema
 import pandas as pd
 
 from mfql.errors import UserError
+from mfql.experiment.run import has_own_identity, is_vouched_for
 from mfql.files import read_json, reading, there, write_whole
 from mfql.report.origin import COMPARED, described, device, incomparable, origin
 from mfql.tasks import SCORED_EVALUATIONS, scored
@@ -81,13 +83,39 @@ _SCHEMA: dict[str, Any] = {
     "then": {"required": ["diverged_at"], "properties": {"diverged_at": _COUNT}},
     "else": {"properties": {"evaluations": {"minItems": 1}}},
 }
+_IDENTITY = re.compile(r"[0-9a-f]{16}")
 _VALIDATOR = jsonschema.Draft202012Validator(_SCHEMA)
 
 
+class Collected(NamedTuple):
+    """A table of scores, and the runs that are not in it since they are not what their manifests say.
+
+    Attributes:
+        table: the columns `COLUMNS`.
+        altered: what is wrong with each, by the run's folder from `runs` on.
+    """
+
+    table: pd.DataFrame
+    altered: dict[str, str]
+
+
 def collect(files: Iterable[str | Path], partial: bool = False) -> pd.DataFrame:
+    """The table of `gather`, where every run is what its manifest says.
+
+    Raises:
+        UserError: one is not; or as of `gather`.
+    """
+    found = gather(files, partial)
+    for run, fault in found.altered.items():
+        raise UserError(f"{run} is altered: {fault}", "Restore it, or remove it and make it anew; see mfql verify.")
+    return found.table
+
+
+def gather(files: Iterable[str | Path], partial: bool = False) -> Collected:
     """Read the `evaluation.json` of runs into one tidy table.
 
-    The run that an online run starts from is read too, whether listed or not.
+    The run that an online run starts from is read too, whether listed or not. Runs whose manifest is at hand and does
+    not vouch for what is read are left out.
 
     Args:
         files: `.../runs/METHOD/TASK/seedN/STAGE/evaluation.json`; an order or a repetition changes nothing.
@@ -95,11 +123,12 @@ def collect(files: Iterable[str | Path], partial: bool = False) -> pd.DataFrame:
 
     Returns:
         The columns `COLUMNS`, sorted; `run` is the run's folder from `runs` on, `origin` that of `mfql.report.origin`,
-        `device` what the run trained on.
+        `device` what the run trained on; and what is left out as altered.
 
     Raises:
         UserError: no file is given; one is absent, is no JSON, lacks a value, or says another run than its folder; or
-            runs of one method, task and stage cannot be averaged, or one has no finite score, unless partial.
+            runs of one method, task and stage cannot be averaged, or one has no finite score, unless partial; or none
+            is what its manifest says.
     """
     runs: dict[Path, dict[str, Any]] = {}
     for file in files:
@@ -108,11 +137,15 @@ def collect(files: Iterable[str | Path], partial: bool = False) -> pd.DataFrame:
         start = _start_of(path, runs[path])
         if start is not None and start not in runs:
             runs[start] = _read(start)
-    for lost in _without_score(runs, partial):
-        del runs[lost]
+    manifests = {path: _manifest(path, run) for path, run in runs.items()}
+    altered = _altered(manifests)
+    for path in (*altered, *_without_score({path: runs[path] for path in runs if path not in altered}, partial)):
+        del runs[path], manifests[path]
+    if not runs and altered:
+        name, fault = next((_run_name(path), fault) for path, fault in altered.items())
+        raise UserError(f"no run is what its manifest says; {name}: {fault}", "mfql verify names all faults.")
     if not runs:
         raise UserError("no evaluation.json was given", "Train a run first, or give the files that exist.")
-    manifests = {path: _manifest(path, run) for path, run in runs.items()}
     for earlier in _incomparable(manifests, partial):
         del runs[earlier]
     worst = worst_returns(runs.values())
@@ -123,7 +156,8 @@ def collect(files: Iterable[str | Path], partial: bool = False) -> pd.DataFrame:
         own = [*_rows(path, run, runs, worst), *_final(path, run, worst), *_cost(path, run, manifest)]
         rows += [(*row, *known) for row in own]
     frame = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": int, "step": int, "value": float})
-    return frame.sort_values(["method", "task", "seed", "stage", "metric", "step"], ignore_index=True)
+    table = frame.sort_values(["method", "task", "seed", "stage", "metric", "step"], ignore_index=True)
+    return Collected(table, {_run_name(path): fault for path, fault in altered.items()})
 
 
 def write_scores(scores: pd.DataFrame, path: str | Path) -> None:
@@ -193,10 +227,27 @@ def _is_finite(score: float | None) -> bool:
 
 
 def _manifest(path: Path, run: dict[str, Any]) -> dict[str, Any] | None:
-    """The manifest of the run that an evaluation.json scores; None where it is not at hand, or of another run."""
-    file = _folder(path) / "run" / "manifest.json"
-    manifest = read_json(file) if there(file) else {}
-    return manifest if manifest.keys() >= COMPARED and manifest.get("identity") == run["identity"] else None
+    """The manifest of the run that an evaluation.json scores; None where it is not at hand, or of another run.
+
+    While a run is trained anew, its earlier result and manifest are moved aside, and the copy of the result stays.
+    """
+    for trained in ("run", f"run.{run['identity']}" if _IDENTITY.fullmatch(run["identity"]) else "run"):
+        file = _folder(path) / trained / "manifest.json"
+        manifest = read_json(file) if there(file) else {}
+        if manifest.keys() >= COMPARED and manifest.get("identity") == run["identity"]:
+            return manifest
+    return None
+
+
+def _altered(manifests: Mapping[Path, dict[str, Any] | None]) -> dict[Path, str]:
+    """The evaluations that the manifest of their run does not vouch for, each with what is wrong."""
+    found = {}
+    for path, manifest in manifests.items():
+        if manifest is not None and not is_vouched_for(path, manifest):
+            found[path] = f"{path.name} is not the file that its manifest knows"
+        elif manifest is not None and not has_own_identity(manifest):
+            found[path] = "its manifest has other settings, versions or data than its identity is of"
+    return found
 
 
 def _incomparable(manifests: dict[Path, dict[str, Any] | None], partial: bool) -> list[Path]:
