@@ -94,7 +94,7 @@ def verify(path: Path, config_dir: Path, data: Path) -> Verification:
         data: the folder below which datasets lie, each known by the sha256 written beside it.
 
     Raises:
-        UserError: there is no run, or a table of scores is damaged. What cannot be read is a finding.
+        UserError: there is no run. What cannot be read, or is damaged, is a finding.
     """
     looked = look_for_runs(path)
     found = Verification([_unreadable("runs", error) for error in looked.hidden])
@@ -114,6 +114,9 @@ def verify(path: Path, config_dir: Path, data: Path) -> Verification:
                 found.findings += list(_of_table(table, path, config_dir, known))
         except CannotRead as error:
             found.findings.append(_unreadable(table.relative_to(path).as_posix(), error))
+        except UserError as error:  # It is no table of scores, or not a whole one.
+            said = str(error).splitlines()[0]
+            found.findings.append(Finding(Kind.ALTERED, table.relative_to(path).as_posix(), said))
     return found
 
 

@@ -40,25 +40,22 @@ def absent_seeds(
 ) -> dict[Average, list[int]]:
     """The seeds without a score, by what they would be averaged in.
 
-    Where nobody says what was planned, these are seeds between others, and those of which the table has other rows.
+    Where nobody says what was planned, these are the seeds between others.
 
     Args:
         scores: a table of `mfql.report.scores`.
         planned: as of `planned_beside`.
         as_others: count the seeds of other methods on the same task and stage, too, where nothing was planned.
     """
-    keys = ["method", "task", "stage"]
-    present = scores[~scores["metric"].isin(["start", "start_episodes"])]
-    seeds = {_average(key): set(own["seed"]) for key, own in present.groupby(keys)}
-    scored = {_average(key): set(own["seed"]) for key, own in scores[scores["metric"] == "score"].groupby(keys)}
-    of_others = {key: set(own["seed"]) for key, own in present.groupby(["task", "stage"])} if as_others else {}
+    scored = scores[scores["metric"] == "score"]
+    seeds = {_average(key): set(own["seed"]) for key, own in scored.groupby(["method", "task", "stage"])}
+    of_others = {key: set(own["seed"]) for key, own in scored.groupby(["task", "stage"])} if as_others else {}
     found = {}
     for average in sorted(seeds | planned):
-        own = seeds.get(average, set())
-        expected = planned.get(average)
+        own, expected = seeds.get(average, set()), planned.get(average)
         if expected is None:
             expected = set(range(min(own), max(own))) | of_others.get(average[1:], set())
-        if lacking := (expected | own) - scored.get(average, set()):
+        if lacking := expected - own:
             found[average] = sorted(map(int, lacking))
     return found
 

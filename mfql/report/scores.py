@@ -170,7 +170,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     """Read a table that `write_scores` wrote.
 
     Raises:
-        UserError: the file is absent, has other columns, or holds no score.
+        UserError: the file is absent, has other columns, holds no score, or lacks that of a run.
     """
     remedy = "Write it anew with `mfql scores`."
     try:
@@ -184,7 +184,22 @@ def read_scores(path: str | Path) -> pd.DataFrame:
         raise UserError(f"{path} has the columns {list(scores.columns)}, not {COLUMNS}", remedy)
     if not (scores["metric"] == "score").any():
         raise UserError(f"{path} holds no score", "Train a run to its end first.")
+    for metric, demanded in (("", "score"), ("success", "score_episodes")):
+        runs = _runs_with(scores[~scores["metric"].isin(_OF_ANOTHER)], metric)
+        if lacking := sorted(runs - _runs_with(scores, demanded)):
+            method, task, seed, stage = lacking[0]
+            raise UserError(f"{path} has rows of {method} {task} seed {seed} {stage}, and no {demanded} of it", remedy)
     return scores
+
+
+# The rows that an online run has of the run that it starts from.
+_OF_ANOTHER = ("start", "start_episodes")
+
+
+def _runs_with(scores: pd.DataFrame, metric: str) -> set[tuple[str, str, int, str]]:
+    """Method, task, seed and stage of the runs that have a metric; of all for an empty one."""
+    own = scores[scores["metric"] == metric] if metric else scores
+    return set(own[["method", "task", "seed", "stage"]].drop_duplicates().itertuples(index=False, name=None))
 
 
 def _read(path: Path) -> dict[str, Any]:
