@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from mfql.errors import UserError
 from mfql.experiment.find import PANEL, panel_files
+from mfql.experiment.owned import link_on_the_way, remove_files
 from mfql.files import read_json, reading, write_json, write_whole
 from mfql.report import formats
 from mfql.report.drawing import save
@@ -27,6 +28,7 @@ from mfql.report.drawing import save
 DATA = "data.csv"
 TABLE = "table"
 FIGURE = "figure"
+_FILES = (DATA, *(f"{TABLE}.{kind}" for kind in ("csv", "md", "tex")), *(f"{FIGURE}.{kind}" for kind in ("svg", "png")))
 # The page's sections by folder, in their order; the template has prose and tables of the first three.
 SECTIONS = {"curves": "Learning curves", "over_tasks": "Over tasks", "cost": "Cost beside score"}
 SECTIONS |= {"toy": "Toy", "ablations": "Ablations", "claims": "Claims of the paper", "replay": "Recorded steps"}
@@ -102,6 +104,20 @@ def write_panel(
         plt.close(figure)
     said = {one.name for one in fields(Text) if one.default_factory is MISSING and one.default is MISSING}
     write_json(folder / PANEL, {name: value for name, value in asdict(text).items() if value or name in said})
+
+
+def remove_panels(root: Path, command: str) -> None:
+    """Remove the panels below a folder that a command made, each file by its name; what else lies there stays.
+
+    Args:
+        root: such as `results/NAME/aggregate`.
+        command: as their descriptions have it.
+    """
+    for panel in panel_files(root):
+        said = read_json(panel)
+        if link_on_the_way(panel, root) is None and isinstance(said, dict) and said.get("command") == command:
+            files = [panel.with_name(name) for name in (PANEL, *_FILES)]
+            remove_files([path for path in files if path.is_file() and not path.is_symlink()], root)
 
 
 def read_panels(root: str | Path) -> list[Panel]:
