@@ -233,20 +233,22 @@ def put_back(place: Workplace) -> tuple[Path, dict[str, bytes]]:
     return earlier, contents(earlier)
 
 
-@pytest.mark.parametrize("left", [None, ".manifest.json.1.part", "metrics.csv", "evaluation.json"])
+@pytest.mark.parametrize("left", ["no folder", "nothing", ".manifest.json.1.part", "metrics.csv", "evaluation.json"])
 def test_a_run_without_a_manifest_hides_no_finished_one(left, place, capsys):
     earlier, before = put_back(place)
     run = place.run("first", 0, "offline")
     kept = (run / "evaluation.json").read_bytes()
     shutil.rmtree(run)
-    run.mkdir()
-    if left is not None:
+    if left != "no folder":  # As a claim leaves it that was killed.
+        run.mkdir()
+    if left not in ("no folder", "nothing"):
         (run / left).write_bytes(kept)
     place.train_here("first", "offline", (0,))
     assert f"{earlier.name} is the run of these settings, and is put back" in capsys.readouterr().out
     assert contents(run) == before
-    found = contents(run.with_name("run.unknown"))
-    assert found == ({} if left is None else {left: kept})
+    unknown = run.with_name("run.unknown")
+    assert unknown.exists() == (left != "no folder")
+    assert contents(unknown) == ({left: kept} if left not in ("no folder", "nothing") else {})
 
 
 def test_a_result_without_a_manifest_is_delivered_as_nobodys(place):
