@@ -28,6 +28,8 @@ def place(finished_runs, tmp_path, monkeypatch) -> Workplace:
         (place.folder / "data" / name).write_bytes(b"0" * 1000)
     note = {"url": f"https://example.org/{DATASET}.npz", "size": 2000, "validator": None}
     write_json(place.folder / "data" / f".{DATASET}.npz.part.json", note)
+    for name in (f".{DATASET}.npz.refused", ".x-v0.npz.refused"):
+        write_json(place.folder / "data" / f"{name}.json", {"file": name})
     monkeypatch.chdir(place.folder)
     return place
 
@@ -79,7 +81,8 @@ def test_what_finished_runs_need_no_more_goes_and_their_results_stay(place, caps
     # The other seed has not been online: the last of its two checkpoints stays.
     assert [path.name for path in place.run("first", 1, "offline").glob("checkpoint/*")] == ["step-000000010.pt"]
     # A part that a fetch would continue stays, and a refused file without another in its place.
-    assert {path for path in after if path.startswith("data/.")} == {"data/.x-v0.npz.refused", "data/.y-v0.npz.part"}
+    left = {f"data/{name}" for name in (".x-v0.npz.refused", ".x-v0.npz.refused.json", ".y-v0.npz.part")}
+    assert {path for path in after if path.startswith("data/.")} == left
     assert load_policy(place.run("first", 0, "online"))([0.0, 0.0]).shape == (2,)
     assert main(["clean", "--yes"]) == 0
     assert "0 B that finished runs" in capsys.readouterr().out
@@ -161,7 +164,6 @@ def test_what_the_project_did_not_write_is_left_and_named(place, capsys):
         path.parent.mkdir(exist_ok=True)
         path.write_text("{}", encoding="utf-8")
     (place.folder / "data" / "z-v0.npz").touch()
-    shutil.rmtree(place.run("third", 0, "offline").parent, ignore_errors=True)
     linked = place.run("first", 1, "offline") / "checkpoint"
     for path in linked.iterdir():
         path.rename(elsewhere / f"moved-{path.name}")
@@ -251,9 +253,13 @@ def test_data_that_runs_were_trained_on_stay_whatever_they_are_called(place, cap
     assert (data / f".{DATASET}.npz.refused").exists()
 
 
-def test_a_folder_of_runs_that_is_given_is_all_that_is_cleaned(place):
+def test_nothing_goes_outside_the_folder_that_is_given(place):
+    """An earlier run lies beside `run`, and its name would be found from there."""
+    given = place.run("first", 0, "offline")
     before = contents(place.folder)
-    assert main(["clean", "--yes", "--only", "checkpoints", "earlier-runs", "--", "results/runs/first"]) == 0
+    assert main(["clean", "--yes", "--only", "checkpoints", "earlier-runs", "--", str(given)]) == 0
     gone = before - contents(place.folder)
-    assert gone
-    assert all(path.startswith("results/runs/first/") for path in gone)
+    assert {path.removeprefix(f"{given.relative_to(place.folder)}/") for path in gone} == {
+        "checkpoint/step-000000005.pt",
+        "checkpoint/step-000000010.pt",
+    }

@@ -36,11 +36,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def scores_of(place: Workplace, *runs: Path) -> tuple[int, pd.DataFrame]:
-    """The exit status of `mfql scores` on these runs, and the table that it wrote."""
+def scores_of(place: Workplace, *runs: Path, partial: bool = False) -> int:
+    """The exit status of `mfql scores` on these runs."""
     files = [str(run.parent / "evaluation.json") for run in runs]
-    status = main(["scores", *files, "--out", "study/scores.csv"])
-    return status, pd.read_csv(place.folder / "study" / "scores.csv")
+    return main(["scores", *files, "--out", "study/scores.csv", *(["--partial"] if partial else [])])
+
+
+def table(place: Workplace) -> pd.DataFrame:
+    return pd.read_csv(place.folder / "study" / "scores.csv")
 
 
 def an_altered_result(run: Path) -> None:
@@ -55,37 +58,31 @@ def an_altered_setting(run: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (an_altered_result, "evaluation.json is not the file that its manifest knows"),
-        (an_altered_setting, f"its manifest has {ALTERED_MANIFEST}"),
+        (an_altered_result, "evaluation.json is altered: it is not the file that its manifest knows"),
+        (an_altered_setting, f"run/manifest.json is altered: it has {ALTERED_MANIFEST}"),
     ],
 )
 def test_a_table_has_no_run_that_its_manifest_does_not_vouch_for(change, said, place, capsys):
     runs = [place.run("third", seed, "offline") for seed in (0, 1)]
     change(runs[1])
-    status, table = scores_of(place, *runs)
-    assert status == 1
-    assert set(table["seed"]) == {0}
-    assert f"runs/third/{TASK}/seed1/offline is altered, and left out: {said}\n" in capsys.readouterr().err
+    assert scores_of(place, *runs) == 2
+    assert f"{runs[1].parent}/{said}" in capsys.readouterr().err
+    assert not (place.folder / "study").exists()
+    assert scores_of(place, *runs, partial=True) == 1
+    assert f"Left out, since a file of theirs cannot be used: {runs[1].parent}/{said}" in capsys.readouterr().err
+    assert set(table(place)["seed"]) == {0}
 
 
 def test_a_rise_is_none_from_a_start_that_is_altered(place, capsys):
     an_altered_result(place.run("first", 0, "offline"))
-    status, table = scores_of(place, place.run("first", 0, "online"))
-    assert status == 1
-    assert {"score"} <= set(table["metric"])
-    assert not {"start", "rise"} & set(table["metric"])
-    assert f"runs/first/{TASK}/seed0/offline is altered" in capsys.readouterr().err
+    assert scores_of(place, place.run("first", 0, "online")) == 2
+    assert scores_of(place, place.run("first", 0, "online"), partial=True) == 1
+    assert "score" in set(table(place)["metric"])
+    assert not {"start", "rise"} & set(table(place)["metric"])
+    assert f"{TASK}/seed0/offline/evaluation.json is altered" in capsys.readouterr().err
 
 
-def test_where_none_is_vouched_for_there_is_no_table(place, capsys):
-    run = place.run("second", 0, "offline")
-    an_altered_result(run)
-    assert main(["scores", str(run.parent / "evaluation.json"), "--out", "study/scores.csv"]) == 2
-    assert "no run is what its manifest says" in capsys.readouterr().err
-    assert not (place.folder / "study").exists()
-
-
-def test_an_earlier_result_is_held_against_the_manifest_that_was_moved_aside(place, capsys):
+def test_an_earlier_result_is_held_against_the_manifest_that_was_moved_aside(place):
     """While the run of other settings trains, the copy of the earlier one's result stays, and may be altered too."""
     run = place.run("second", 0, "offline")
     aside = run.with_name(f"run.{read_json(run / 'manifest.json')['identity']}")
@@ -93,16 +90,25 @@ def test_an_earlier_result_is_held_against_the_manifest_that_was_moved_aside(pla
     shutil.copytree(aside, run)
     alter(run / "manifest.json", identity="0123456789abcdef")
     (run / "evaluation.json").unlink()
-    status, table = scores_of(place, run)
-    assert (status, "unknown" in set(table["origin"])) == (0, False)
+    assert scores_of(place, run) == 0
+    assert "unknown" not in set(table(place)["origin"])
     an_altered_result(run)
-    assert main(["scores", str(run.parent / "evaluation.json"), "--out", "study/scores.csv"]) == 2
+    assert scores_of(place, run) == 2
+
+
+def test_a_partial_report_ends_as_verify_does_where_a_run_is_altered(place, few_repetitions, capsys):
+    configuration = {"name": "study", "offline": {"methods": ["third"], "tasks": [TASK]}, "seeds": [0, 1]}
+    write_json(place.folder / "study.yaml", configuration | {"online": {"methods": [], "tasks": [TASK]}})
+    an_altered_result(place.run("third", 1, "offline"))
+    assert main(["report", "--partial", "--configfile", "study.yaml"]) == 1
+    assert "seed1/offline/evaluation.json is altered" in capsys.readouterr().err
+    assert (place.folder / "results" / "study" / "partial" / "report.html").exists()
 
 
 # --- a seed without a score -------------------------------------------------------------------------------------------
 
 
-def without(table: Path, **cells: object) -> None:
+def cut(table: Path, **cells: object) -> None:
     """Cut a table's rows that have these values."""
     scores = pd.read_csv(table)
     scores[~(scores[list(cells)] == pd.Series(cells)).all(axis=1)].to_csv(table, index=False)
@@ -118,15 +124,15 @@ def test_a_seed_whose_rows_are_missing_is_named_wherever_a_mean_is_made(place, f
     assert main(["scores", *files, "--out", str(study / "scores.csv")]) == 0
     (study / "runs.txt").write_text("\n".join(files), encoding="utf-8")
     assert main(["verify", "results"]) == 0
-    without(study / "scores.csv", method="third", seed=1)
+    cut(study / "scores.csv", method="third", seed=1)
     assert main(["aggregate", str(study / "scores.csv"), "--out", str(study / "aggregate")]) == 0
     assert f"no score of seed 1 of third {TASK} offline: means are of the other seeds" in capsys.readouterr().err
     assert main(["verify", "results"]) == 1
     assert f"study/scores.csv: has no score of seed 1 of third {TASK} offline" in capsys.readouterr().out
     report = ["--scores", str(study / "scores.csv"), "--aggregates", str(study / "aggregate")]
     assert main(["report", *report, "--targets", str(study / "runs.txt"), "--out", "report.html"]) == 2
-    assert f"1 runs have no score, the first of them runs/third/{TASK}/seed1" in capsys.readouterr().err
-    without(study / "scores.csv", method="first", seed=1, metric="score")
+    assert f"1 run without a score, the first of them runs/third/{TASK}/seed1" in capsys.readouterr().err
+    cut(study / "scores.csv", method="first", seed=1, metric="score")
     assert main(["aggregate", str(study / "scores.csv"), "--out", str(study / "aggregate")]) == 2
     assert f"has rows of first {TASK} seed 1 offline, and no score of it" in capsys.readouterr().err
     assert main(["verify", "results"]) == 1

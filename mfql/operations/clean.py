@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from mfql.data.description import source_of
+from mfql.data.passing import KINDS, is_recorded, record_of
 from mfql.data.paths import description_path
 from mfql.errors import UserError
 from mfql.experiment.configuration import LOCK, find_run, planned_runs
 from mfql.experiment.find import is_under, look_for_runs, name_of
 from mfql.experiment.owned import is_checkpoint, link_on_the_way, own_files, remove_files
+from mfql.experiment.records import IDENTIFYING, read_manifest
 from mfql.experiment.run import Fate, RunFolder, has_own_identity, is_vouched_for
-from mfql.files import CannotRead, files_below, listed, read_json, sha256, there
+from mfql.files import CannotRead, files_below, listed, sha256, there
 from mfql.locks import InUse, holder, locked
 from mfql.operations.verify import Current
 from mfql.plan.outlook import Outlooks
@@ -48,8 +50,8 @@ _UNREADABLE = "that cannot be read, of which nobody knows what they need"
 _ALTERED = "runs that are not what their manifests say, which their last state can make again"
 _STARTS = "final states from which an online run still has to start"
 _ASKED_FOR = "earlier runs of the settings of now, which training puts back"
-# Without these a manifest does not say what it is of.
-_OF_A_RUN = {"identity", "settings", "dataset", "training_version", "agent", "starts_from"}
+# By these a manifest is held against its folder.
+_OF_A_RUN = ("method", "task", "seed", "stage")
 _NOT_OURS = "not of this project, by its name or its records"
 
 
@@ -273,15 +275,10 @@ def _is_intact(run: RunFolder) -> bool:
 
 def _look_aside(run: RunFolder, name: str, aside: Path, starts: Starts, found: Survey) -> None:
     """Add an earlier run that was moved aside, if it is one."""
-    manifest = aside / "manifest.json"
-    known = read_json(manifest) if not aside.is_symlink() and there(manifest) else None
-    keys = ("method", "task", "seed", "stage")
-    if (
-        not isinstance(known, dict)
-        or not known.keys() >= _OF_A_RUN
-        or not re.fullmatch(rf"run\.{re.escape(str(known.get('identity')))}(\.\d+)?", aside.name)
-        or any(known.get(key) != getattr(run, key) for key in keys)
-    ):
+    known: dict[str, Any] = {}
+    with suppress(UserError):
+        known = {} if aside.is_symlink() else read_manifest(aside / "manifest.json", (*IDENTIFYING, *_OF_A_RUN))
+    if not re.fullmatch(rf"run\.{re.escape(known.get('identity', ''))}(\.\d+)?", aside.name):
         found.left[aside] = _NOT_OURS
         return
     if starts.asked_for(run, known):
@@ -309,7 +306,7 @@ def _downloads(data: Path, runs: Iterable[RunFolder], found: Survey) -> Iterator
     for error in hidden:
         found.keep(_UNREADABLE, str(error.path))
     for path in files:
-        match = re.fullmatch(r"\.(.+\.(?:npz|hdf5))\.(refused|copy|part|part\.json)", path.name)
+        match = re.fullmatch(rf"\.(.+\.(?:npz|hdf5))\.({'|'.join(KINDS)})", path.name)
         if match is None:
             continue
         whole, kind = path.with_name(match[1]), match[2]
@@ -322,28 +319,23 @@ def _downloads(data: Path, runs: Iterable[RunFolder], found: Survey) -> Iterator
         if (why := _why_left(path, kind, whole, dataset, runs)) is not None:
             found.left[path] = why
             continue
-        yield Removable(Kind.DOWNLOADS, str(path.parent), path.parent, (path,), _bytes([path]), lock, path.exists)
+        own = (path, record_of(path))
+        yield Removable(Kind.DOWNLOADS, str(path.parent), path.parent, own, _bytes(own), lock, path.exists)
 
 
 def _why_left(path: Path, kind: str, whole: Path, dataset: str, runs: Iterable[RunFolder]) -> str | None:
     """Why a file beside a dataset is not removed; None where it can be."""
-    if path.is_symlink() or not path.is_file():
+    if path.is_symlink() or not path.is_file() or not is_recorded(path):
         return _NOT_OURS
-    if source_of(description_path(path.parent, dataset)) not in ("downloaded", "generated") or not there(whole):
+    try:
+        source = source_of(description_path(path.parent, dataset))
+    except UserError:
+        source = None
+    if source not in ("downloaded", "generated") or not there(whole):
         return f"no fetched or generated {whole.name} lies there in its place"
-    if kind.startswith("part") and not _is_part(path.with_name(f".{whole.name}.part.json")):
-        return _NOT_OURS
     if kind == "refused" and sha256(path) in {_dataset_of(run) for run in runs}:
         return "runs were trained on it"
     return None
-
-
-def _is_part(note: Path) -> bool:
-    """Whether a download's note says what a part is of."""
-    with suppress(UserError):
-        said = read_json(note)
-        return isinstance(said, dict) and "url" in said
-    return False
 
 
 def _dataset_of(run: RunFolder) -> str | None:

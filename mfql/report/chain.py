@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from mfql.errors import UserError, warn
+from mfql.errors import UserError
 from mfql.experiment.find import DRAWN, asked_files, panel_files
 from mfql.files import there, write_whole
 from mfql.report import aggregate as aggregates
@@ -37,7 +37,7 @@ class Written(NamedTuple):
 
 
 def collect(files: Iterable[Path], out: Path, partial: bool = False) -> Written:
-    """Write the scores of these `evaluation.json` to a CSV; says on stderr which are left out as altered.
+    """Write the scores of these `evaluation.json` to a CSV.
 
     Args:
         files: those that do not exist are refused, or left out of a partial collection.
@@ -46,9 +46,7 @@ def collect(files: Iterable[Path], out: Path, partial: bool = False) -> Written:
     """
     table, altered = scores.gather([file for file in files if not partial or there(file)], partial)
     scores.write_scores(table, out)
-    for run, fault in altered.items():
-        warn(f"{run} is altered, and left out: {fault}", "Restore it, or remove it and make it anew; see mfql verify.")
-    return Written(int((table["metric"] == "score").sum()), list(altered))
+    return Written(int((table["metric"] == "score").sum()), altered)
 
 
 def aggregate(scores_file: Path, folder: Path) -> None:

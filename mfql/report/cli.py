@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mfql.errors import UserError
+from mfql.errors import UserError, counted
 from mfql.experiment.cli import CONFIG_DIR
 
 # The modules that do the work load pandas and matplotlib, seconds that `mfql --help` should not cost: the functions
@@ -113,7 +113,7 @@ def run_scores(arguments: argparse.Namespace) -> int:
 
     files = [*arguments.files, *(_listed(arguments.from_file) if arguments.from_file else [])]
     written = chain.collect(files, arguments.out, arguments.partial)
-    print(f"{arguments.out}: {written.runs} runs")
+    print(f"{arguments.out}: {counted(written.runs, 'run')}")
     return 1 if written.altered else 0
 
 

@@ -16,7 +16,8 @@ from typing import NamedTuple
 from mfql.errors import UserError
 from mfql.experiment.find import AGGREGATE, PANEL, is_under, run_of
 from mfql.experiment.owned import link_on_the_way, remove_files
-from mfql.files import files_below, listed, read_json, sha256, there, write_json
+from mfql.files import files_below, listed, read_json, read_object, sha256, there, write_json
+from mfql.report.places import without_machine, without_places
 from mfql.report.scores import read_scores
 
 # Of a configuration's folder: tables, and the figures of panels, which cannot be drawn anew without their runs.
@@ -29,6 +30,9 @@ _POLICY = ("run/policy/policy.json", "run/policy/policy.safetensors")
 SHIPPED = "shipped.json"
 # The parts of runs/METHOD/TASK/seedN/STAGE.
 _DEPTH = 5
+# What a run's identity rests on in its manifest, and the files whose sha256 stand there.
+_MANIFEST, _IDENTIFYING = "manifest.json", ("agent", "settings", "dataset")
+_VOUCHED_FOR, _TEXTS = ("evaluation.json", "policy.json"), (*_KINDS, ".svg")
 # Bytes of a panel's data that are still small: densities of samples are not. Scores are shipped however many.
 _LARGEST = 200_000
 
@@ -46,7 +50,7 @@ class Shipment(NamedTuple):
 
 
 def ship(folder: Path, out: Path) -> Shipment:
-    """Copy what is small of a configuration's results.
+    """Copy what is small of a configuration's results, without what it says of the machine (`mfql.report.places`).
 
     Of every run in its `scores.csv` and of every ablation's that is drawn the result and the manifest are copied, and
     of each method, task and stage of the scores the policy of the first seed. `shipped.json` lists what was copied, so
@@ -61,8 +65,8 @@ def ship(folder: Path, out: Path) -> Shipment:
         Bytes of `out`, and the files there that are of no shipment.
 
     Raises:
-        UserError: there are no scores, a row of them names no run, a file of a run is absent, `out` is the folder of
-            the results themselves, or a link in it leads elsewhere.
+        UserError: there are no scores, a row of them names no run, a file of a run is absent or must name a folder of
+            the machine, `out` is the folder of the results themselves, or a link in it leads elsewhere.
     """
     folder = Path(os.path.normpath(folder.absolute()))
     if out.resolve() == folder.parent.resolve():
@@ -80,7 +84,7 @@ def ship(folder: Path, out: Path) -> Shipment:
         made = Path(beside)
         for source, target in files.items():
             _made((made / target).parent)
-            shutil.copyfile(source, made / target)
+            _copy(source, made / target)
         now = {target.as_posix(): sha256(made / target) for target in files.values()}
         # What is there from now on is recorded before it is: a kill leaves nothing that no record names.
         write_json(out / record, {"files": before | now})
@@ -96,8 +100,9 @@ def ship(folder: Path, out: Path) -> Shipment:
 
 def _recorded(record: Path) -> dict[str, str]:
     """The sha256 of each file of an earlier shipment, by its path in the folder of shipments."""
-    said = read_json(record) if there(record) else {}
-    files = said.get("files", {}) if isinstance(said, dict) else {}
+    files = read_object(record).get("files") if there(record) else {}
+    if not isinstance(files, dict):
+        raise UserError(f"{record} lists no files", "Put the right file in its place, or move it away.")
     return {str(name): str(digest) for name, digest in files.items()}
 
 
@@ -164,6 +169,31 @@ def _runs_of_ablations(folder: Path) -> Iterable[str]:
     for panel in sorted(folder.glob(f"ablations/*/{PANEL}")):
         for point in read_json(panel.with_name("plan.json"))["points"]:
             yield from (f"runs/{point['method']}/{point['task']}/seed{seed}/offline" for seed in point["seeds"])
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file without what it says of the machine; what a manifest vouches for is copied byte for byte.
+
+    Raises:
+        UserError: what must stay as it is names a folder of the machine.
+    """
+    if source.name == _MANIFEST:
+        manifest = read_json(source)
+        given = without_machine(manifest)
+        for key in _IDENTIFYING:
+            if given.get(key) != manifest.get(key):
+                raise UserError(
+                    f"{source} names a folder of this machine in its {key}, on which the run's identity rests",
+                    "An agent in agents/ of an extension is named without a path: its runs can be shipped.",
+                )
+        write_json(target, given)
+    elif source.suffix in _TEXTS and source.name not in _VOUCHED_FOR:
+        content = source.read_bytes()
+        target.write_bytes(without_places(content.decode()).encode())
+    else:
+        shutil.copyfile(source, target)
+    if Path.home() != Path("/") and os.fsencode(Path.home()) in target.read_bytes():
+        raise UserError(f"{source} names {Path.home()}, and what it says is vouched for", "It cannot be shipped.")
 
 
 def _require(files: Iterable[Path]) -> None:
