@@ -111,9 +111,10 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
     """The page as text; see `write_report`."""
     run_table = runs(scores)
     missing = provenance.missing(run_table, options.results, options.targets)
-    if missing.targets and not options.partial:
+    lacking = [*missing.targets, *(missing.running if options.targets else ())]
+    if lacking and not options.partial:
         raise UserError(
-            f"{counted(len(missing.targets), 'run')} without a score, the first of them {missing.targets[0]}",
+            f"{counted(len(lacking), 'run')} without a score, the first of them {lacking[0]}",
             "Let them finish, or use --partial for a report of what is.",
         )
     evidence = provenance.evidence(run_table, options.results, options.partial)
