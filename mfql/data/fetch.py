@@ -20,7 +20,8 @@ from mfql.data.opening import Damaged, content_of, open_hdf5
 from mfql.data.passing import claim, passing, release
 from mfql.data.paths import SPLITS, description_path
 from mfql.errors import UserError, note, warn
-from mfql.files import expanded, read_json, there
+from mfql.experiment.records import if_there, read_dataset
+from mfql.files import expanded, there
 from mfql.locks import locked
 
 
@@ -133,7 +134,7 @@ def _find(folder: Path, name: str, url: str) -> Path:
 def _refuse_generated(local: Path, dataset: str) -> None:
     """A generated dataset has the name of the published one: it must not become what the lock file records."""
     description = description_path(local, dataset)
-    if there(description) and read_json(description).get("source") == "generated":
+    if (if_there(read_dataset, description) or {}).get("source") == "generated":
         raise UserError(
             f"{dataset} in {local} was generated, it is not the published dataset",
             "Use it where it lies, or generate it again (mfql data generate; datasets in a configuration).",
