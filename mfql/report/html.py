@@ -102,7 +102,7 @@ def write_report(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: str
     Raises:
         UserError: a manifest or a run that was asked for is not at hand, and the report is not partial.
     """
-    page = re.sub(rf'<a href="{_NOWHERE}[^"]*">(.*?)</a>', r"\1", page_of(scores, tables, Path(out), options))
+    page = page_of(scores, tables, Path(out), options)
     with write_whole(out) as file:
         file.write(page)
 
@@ -124,7 +124,7 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
     suites = {task: _suite(task, options.tasks) for task in sorted(run_table["task"].unique())}
     few = tables["aggregate"]["seeds"].min() < FEW_SEEDS
     script = _file("page.js")
-    return (
+    page = (
         _environment()
         .get_template("template.html.j2")
         .render(
@@ -163,6 +163,7 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
             benchmark_data=_link(options.verdict.parent, out) if options.verdict else None,
         )
     )
+    return re.sub(rf'<a href="{_NOWHERE}[^"]*">(.*?)</a>', r"\1", page)
 
 
 def _environment() -> Environment:
