@@ -14,7 +14,7 @@ from mfql.data.layouts import Layout
 from mfql.data.opening import content_of
 from mfql.data.paths import description_path
 from mfql.data.transitions import Transitions
-from mfql.errors import UserError
+from mfql.errors import UserError, warn
 from mfql.experiment.records import if_there, read_dataset
 from mfql.files import sha256, there, write_json
 from mfql.tasks import simulation_version
@@ -113,6 +113,21 @@ def refuse_other_rows(folder: str | Path, dataset: str, rows: Mapping[str, Trans
                 "Give the task another name, since runs on the two do not compare. Or, to start over, remove"
                 f" {path} and the task's runs.",
             )
+
+
+def warn_of_other_dimensions(folder: str | Path, dataset: str, constant: list[int]) -> None:
+    """Say where a description has other dimensions that do not vary than its files; plans and checks go by it.
+
+    Args:
+        constant: the dimensions of the training rows.
+    """
+    path = description_path(folder, dataset)
+    described = (if_there(read_dataset, path) or {}).get("constant_dimensions", constant)
+    if described != constant:
+        warn(
+            f"{path} says constant_dimensions {described}, and those of the files are {constant}, which count",
+            "`mfql plan` and `mfql verify` go by what it says: write it anew with `mfql data describe`.",
+        )
 
 
 def _lengths(rows: Mapping[str, Transitions]) -> dict[str, np.ndarray]:

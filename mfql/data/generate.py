@@ -32,7 +32,10 @@ from mfql.data.paths import SPLITS, description_path, ogbench_paths
 from mfql.data.recipes import VAL_SHARE, Recipe, find_recipe
 from mfql.errors import UserError
 from mfql.files import read_json, sha256, there, write_whole
+from mfql.footprint import require_memory
 
+# Beside OGBench's own numbers, a few thousand.
+_MOST_EPISODES = 1_000_000
 KEY_ORDER = ("observations", "actions", "terminals", "qpos", "qvel", "button_states")
 
 
@@ -75,6 +78,8 @@ def generate(
     for name, value, least in (("episodes", episodes, 1), ("workers", workers, 1), ("seed", seed, 0)):
         if value < least:
             raise UserError(f"{name} is {value}", f"It must be {least} or more.")
+    if episodes > _MOST_EPISODES:
+        raise UserError(f"episodes is {episodes}", f"It must be {_MOST_EPISODES:,} or fewer.")
     folder = Path(folder)
     _check_writable(folder)
     paths = ogbench_paths(folder, dataset)
@@ -152,6 +157,9 @@ def _collect(
         bar = tqdm(results, total=len(jobs), desc=recipe.dataset, unit="episode", disable=not progress)
         for (split, number), episode in zip(jobs, bar, strict=True):
             if number == 0:
+                needed = sum(counts.values()) * sum(episode[name].nbytes for name in KEY_ORDER if name in episode)
+                if split == SPLITS[0]:
+                    require_memory(f"{recipe.dataset} of {counts[split]:,} episodes", needed, "Generate fewer.")
                 arrays[split] = {
                     name: np.empty((counts[split] * recipe.steps, *episode[name].shape[1:]), episode[name].dtype)
                     for name in KEY_ORDER

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from mfql.errors import UserError
 from mfql.experiment.owned import is_passing
 from mfql.experiment.run import CheckpointFolder
 from mfql.files import CannotRead, listed, open_file, reading, write_whole
+from mfql.footprint import free_memory
 
 _DIGEST = 64
 # The last two are kept: a seed of a job may be one checkpoint ahead of the others when the job is killed.
@@ -41,6 +44,10 @@ def load_tensors(path: Path, expected: str | None = None) -> Any:
     """
     try:
         with open_file(path) as file, reading(path):
+            size, free = os.fstat(file.fileno()).st_size, free_memory()
+            if size > free:
+                said = f"it asks for {size:,} bytes of memory, and {free:,} are free here"
+                raise CannotRead(path, OSError(errno.ENOMEM, said))
             content = file.read()
     except OSError as error:
         raise UserError(

@@ -34,6 +34,7 @@ from mfql.tasks import Task, find_task, scored
 from mfql.training.checkpoint import Checkpoints
 from mfql.training.device import memory_errors_for_people, repays_compiling, set_precision
 from mfql.training.loop import Execution, Trainer
+from mfql.training.memory import require_memory_for
 from mfql.training.provenance import machine, provenance
 
 # Offline lengths from which a run is the paper's size.
@@ -216,6 +217,8 @@ def _train_group(
     usage = usage_of(task.name)
     agent = kind(settings, dataset.observations.shape[1:], dataset.actions.shape[-1])
     require_trainable(agent, settings, task, job.stage)
+    if execution.device.type == "cpu":
+        require_memory_for(agent, dataset, [seed for seed, _ in group], job.stage)
     execution = replace(execution, compiled=execution.compiled and agent.compilable)
     seeds = [seed for seed, _ in group]
     saved = [one for _, one in group if one is not None]
