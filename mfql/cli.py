@@ -356,10 +356,11 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from mfql.extensions import running_code
     from mfql.training.interruption import Interrupted, asked_to_end
 
     try:
-        with asked_to_end():
+        with asked_to_end(), running_code():
             return _train_job(options)
     except Interrupted:
         print("mfql: asked to end; the state is saved, the same command continues", file=sys.stderr)

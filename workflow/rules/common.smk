@@ -18,6 +18,7 @@ from mfql.experiment.configuration import (
     check_configuration,
     checksum_file,
     named_packs,
+    note_unrun,
     pack_name,
     path_from_here,
 )
@@ -84,6 +85,10 @@ def command_of(target):
 
 PACKS = named_packs(config)
 WANTED = {stage: for_people(asked_runs, config, CONFIG, stage) for stage in ("offline", "online")}
+
+# Once a launch or dry run, not by each of its jobs.
+if IS_MAIN and workflow.is_main_process:
+    for_people(note_unrun, [run for runs in WANTED.values() for run in runs])
 
 
 CONFIGURED_METHODS = {run.method for runs in WANTED.values() for run in runs}
