@@ -77,8 +77,10 @@ online_steps: 0
 discount: 0.9
 actor_hidden: [8, 8]
 """
-TASKS = f"task,env_id,data,metric\ntheirs,theirs_point:Theirs-v0,theirs.npz,success\n"
-STUDY = "name: theirs\nextensions: [{folder}]\noffline:\n  methods: [theirs]\n  tasks: [theirs]\nonline:\n  methods: []\n"
+TASKS = "task,env_id,data,metric\ntheirs,theirs_point:Theirs-v0,theirs.npz,success\n"
+STUDY = (
+    "name: theirs\nextensions: [{folder}]\noffline:\n  methods: [theirs]\n  tasks: [theirs]\nonline:\n  methods: []\n"
+)
 
 
 @pytest.fixture
@@ -110,9 +112,7 @@ def ran(folder: Path) -> bool:
 @pytest.mark.parametrize("path", [*AGENTS, *OUTSIDE], ids=lambda path: path.stem)
 def test_what_is_read_of_an_agent_is_what_running_it_makes(path: Path) -> None:
     read, made = read_agent(path, path.read_text(encoding="utf-8")), load_agent(str(path))
-    fields = [
-        [(one.name, one.default) for one in dataclasses.fields(kind.settings_type)] for kind in (read, made)
-    ]
+    fields = [[(one.name, one.default) for one in dataclasses.fields(kind.settings_type)] for kind in (read, made)]
     assert fields[0] == fields[1]
     assert get_type_hints(read.settings_type) == get_type_hints(made.settings_type)
     for name in ("stages", "training_version", "extra_fields", "online_share"):
@@ -139,7 +139,7 @@ def test_the_checks_of_the_projects_classes_hold_and_its_own_are_made_where_it_r
     with pytest.raises(UserError, match="setting rule is 'max'"):
         declared_settings("theirs+rule=max", TASK, "offline", ROOT / "config")
     declared_settings("theirs+beta=2", TASK, "offline", ROOT / "config")
-    with running_code(), pytest.raises(UserError, match="setting beta is 2.0"):
+    with running_code(), pytest.raises(UserError, match=r"setting beta is 2\.0"):
         declared_settings("theirs+beta=2", TASK, "offline", ROOT / "config")
 
 

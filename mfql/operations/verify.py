@@ -12,7 +12,7 @@ import numpy as np
 
 from mfql.data.description import identifying, recorded_facts
 from mfql.data.paths import description_path
-from mfql.errors import UserError
+from mfql.errors import UserError, in_one_line
 from mfql.experiment.find import look_for_runs, name_of
 from mfql.experiment.run import RunFolder, changes, describe_run, identity_in
 from mfql.files import CannotRead, files_below, listed, sha256, there
@@ -78,7 +78,7 @@ class Verification:
         for kind in Kind:
             found = [finding for finding in self.findings if finding.kind is kind]
             if found:
-                lines += [f"{kind}: {MEANING[kind]}", *(f"  {one.where}: {one.what}" for one in found), ""]
+                lines += [f"{kind}: {MEANING[kind]}", *(in_one_line(f"  {one.where}: {one.what}") for one in found), ""]
         verdict = f"{len(self.findings)} findings" if self.findings else "nothing is wrong"
         return "\n".join([*lines, f"{self.runs} finished runs and {self.tables} tables of scores: {verdict}"])
 
