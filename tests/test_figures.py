@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from mfql.errors import UserError
-from mfql.report import chain, drawing, figures
+from mfql.report import chain, drawing, figures, svg
 from mfql.report.expected import compare, read_expected
 from tests.support.fake_results import TASK, write_quickstart
 

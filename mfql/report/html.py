@@ -26,12 +26,13 @@ from mfql.files import read_json, reading, write_whole
 from mfql.report import benchmark, provenance, verdict_tables
 from mfql.report.aggregate import FEW_SEEDS, TABLES
 from mfql.report.answer import answer, ends, number
-from mfql.report.drawing import Style, inlined, styles
+from mfql.report.drawing import Style, styles
 from mfql.report.expected import Expected, compare
 from mfql.report.figures import of_leaders
 from mfql.report.intervals import CONFIDENCE
 from mfql.report.panels import DATA, FIGURE, SECTIONS, Panel, read_panels
 from mfql.report.scores import STAGES
+from mfql.report.svg import inlined
 from mfql.report.tasks import SUCCESS, runs, split
 from mfql.tasks import Task
 
@@ -309,12 +310,8 @@ def _panel(panel: Panel, home: Path, name: str, methods: Collection[str], out: P
         of = f" Of {', '.join(panel.text.methods)}." if panel.text.methods else ""
         label = str(escape(f"{panel.text.title}. {panel.text.question}{of}"))
         small = drawn.stat().st_size <= LARGE_FIGURE
-        picture = (
-            inlined(drawn.read_text(encoding="utf-8"), name, label)
-            if small
-            else _image(drawn.with_suffix(".png"), label)
-        )
-        shown = Markup(picture)
+        picture = inlined(drawn.read_text(encoding="utf-8", errors="replace"), name, label) if small else None
+        shown = Markup(picture or _image(drawn.with_suffix(".png"), label))
     whole = home / panel.text.whole if panel.text.whole else None
     files = {"csv": Path(f"{whole}.csv") if whole else panel.folder / DATA}
     if panel.has_figure:
