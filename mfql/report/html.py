@@ -21,7 +21,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from mfql.errors import UserError
+from mfql.errors import UserError, shown
 from mfql.files import read_json, reading, write_whole
 from mfql.report import benchmark, provenance, verdict_tables
 from mfql.report.aggregate import FEW_SEEDS, TABLES
@@ -169,6 +169,7 @@ def _environment() -> Environment:
         loader=PackageLoader("mfql.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -180,6 +181,11 @@ def _environment() -> Environment:
         "heading": _heading,
     }
     return environment
+
+
+def _visible(value: Any) -> Any:
+    """What the page prints of a value: names may be anybody's, and turn no line round; what is made here stays."""
+    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 @cache

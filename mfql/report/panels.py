@@ -124,6 +124,17 @@ def read_panels(root: str | Path) -> list[Panel]:
     )
 
 
+def _require_texts(text: Text, path: Path, remedy: str) -> None:
+    """Refuse a description whose entries are no texts, or whose whole picture would lie elsewhere."""
+    said = {name: value for name, value in asdict(text).items() if name != "methods"}
+    methods = text.methods.items() if isinstance(text.methods, dict) else [("methods", text.methods)]
+    for name, value in [*said.items(), *methods]:
+        if not isinstance(value, str):
+            raise UserError(f"{path}: {name} is {value!r}, no text", remedy)
+    if (text.whole and Path(text.whole).parts != (text.whole,)) or text.whole == "..":
+        raise UserError(f"{path}: whole is {text.whole!r}, no file's name", remedy)
+
+
 def _read(folder: Path, root: Path) -> Panel:
     remedy = "Remove the folder, or write it anew with the command that its panel.json names."
     path = folder / PANEL
@@ -131,6 +142,7 @@ def _read(folder: Path, root: Path) -> Panel:
         text = Text(**read_json(path))
     except TypeError as error:
         raise UserError(f"{path} is no panel's description: {error}", remedy) from error
+    _require_texts(text, path, remedy)
     drawn = [name for name in (f"{FIGURE}.svg", f"{FIGURE}.png") if (folder / name).is_file()]
     if len(drawn) == 1 or not (folder / DATA).is_file():
         raise UserError(f"{folder} lacks one of {FIGURE}.svg, {FIGURE}.png and {DATA}", remedy)

@@ -42,6 +42,7 @@ import pandas as pd
 from mfql.errors import UserError
 from mfql.files import read_json, reading, there, write_whole
 from mfql.report.origin import COMPARED, described, device, incomparable, origin
+from mfql.tables import require_no_formula
 from mfql.tasks import SCORED_EVALUATIONS, scored
 
 COLUMNS = ["method", "task", "seed", "stage", "step", "metric", "value", "run", "origin", "device"]
@@ -123,6 +124,7 @@ def collect(files: Iterable[str | Path], partial: bool = False) -> pd.DataFrame:
         own = [*_rows(path, run, runs, worst), *_final(path, run, worst), *_cost(path, run, manifest)]
         rows += [(*row, *known) for row in own]
     frame = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": int, "step": int, "value": float})
+    _require_no_formulas(frame, "a run")
     return frame.sort_values(["method", "task", "seed", "stage", "metric", "step"], ignore_index=True)
 
 
@@ -148,9 +150,16 @@ def read_scores(path: str | Path) -> pd.DataFrame:
         raise UserError(f"{path} is not a table of scores: {error}", remedy) from error
     if list(scores.columns) != COLUMNS:
         raise UserError(f"{path} has the columns {list(scores.columns)}, not {COLUMNS}", remedy)
+    _require_no_formulas(scores, str(path))
     if not (scores["metric"] == "score").any():
         raise UserError(f"{path} holds no score", "Train a run to its end first.")
     return scores
+
+
+def _require_no_formulas(scores: pd.DataFrame, where: str) -> None:
+    for column in ("method", "task", "device"):
+        for text in scores[column].unique():
+            require_no_formula(str(text), f"the {column} of {where}")
 
 
 def _read(path: Path) -> dict[str, Any]:

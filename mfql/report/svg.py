@@ -24,14 +24,14 @@ _DROPPED_WHOLE = {"metadata", "style", "script", "title", "desc"}
 _PLACED = {"x", "y", "width", "height", "cx", "cy", "r", "x1", "y1", "x2", "y2"}
 _ANYWHERE = {"id", "style", "transform", "clip-path"}
 _HREF = {"href", "xlink:href"}
-_ATTRIBUTES = {tag: _ANYWHERE for tag in _TAGS} | {
+_ATTRIBUTES = dict.fromkeys(_TAGS, _ANYWHERE) | {
     "svg": {"viewBox"},
     "path": {*_ANYWHERE, "d"},
     "use": {*_ANYWHERE, *_PLACED, *_HREF},
     "image": {*_ANYWHERE, *_PLACED, *_HREF},
     **{tag: {*_ANYWHERE, *_PLACED} for tag in ("rect", "circle", "line", "text", "tspan")},
 }
-# What a style may set: how something is painted and set in type, never where it is; the family of letters is the page's.
+# What a style may set: how something is painted and set in type, never where it is; the letters' family is the page's.
 _PROPERTIES = {
     *("fill", "fill-opacity", "fill-rule", "opacity", "stroke", "stroke-dasharray", "stroke-dashoffset"),
     *("stroke-linecap", "stroke-linejoin", "stroke-miterlimit", "stroke-opacity", "stroke-width"),
@@ -80,15 +80,15 @@ def inlined(svg: str, name: str, label: str) -> str | None:
     box = re.match(r'<svg viewBox="([^"]*)">', clean)
     if box is None or not _fits(box[1]) or clean.count("<svg") > 1 or not clean.endswith("</svg>"):
         return None
-    clean = _to_markers(_NOTHING_INSIDE.sub("/>", re.sub(r">\n\s*<", "><", clean)))
-    if clean is None:
+    drawn = _to_markers(_NOTHING_INSIDE.sub("/>", re.sub(r">\n\s*<", "><", clean)))
+    if drawn is None:
         return None
-    clean = re.sub(rf'<(\w+) id="{name}-method(\d+)-', rf'<\1 data-methods="\2" id="{name}-method\2-', clean)
-    return shown(clean).replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    drawn = re.sub(rf'<(\w+) id="{name}-method(\d+)-', rf'<\1 data-methods="\2" id="{name}-method\2-', drawn)
+    return shown(drawn).replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 
 
 def _allowed(name: str, tag: str, attribute: str, value: str) -> str | None:
-    """An attribute's value for the page; None leaves the attribute out. It is asked of those that are not allowed, too."""
+    """An attribute's value for the page; None leaves it out. Attributes that are not allowed are asked for, too."""
     attribute = attribute.removeprefix("xlink:")
     if attribute == "style":
         return _style(value)
@@ -139,4 +139,6 @@ def _to_markers(clean: str) -> str | None:
     used = Counter(re.findall(r'href="#([^"]+)"', clean))
     if sum(count * sizes.get(target, 0) for target, count in used.items()) > _MOST_MARKED:
         return None
-    return re.sub(r'<use (?:[^>]*? )?(?:xlink:)?href="#([^"]+)"[^>]*>', lambda one: one[0] if one[1] in sizes else "", clean)
+    return re.sub(
+        r'<use (?:[^>]*? )?(?:xlink:)?href="#([^"]+)"[^>]*>', lambda one: one[0] if one[1] in sizes else "", clean
+    )

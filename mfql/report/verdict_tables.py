@@ -16,6 +16,7 @@ from mfql.errors import UserError, unknown
 from mfql.extensions import METHODS, find
 from mfql.files import read_json, reading, write_whole
 from mfql.methods import settings_source
+from mfql.report.formats import markdown
 from mfql.report.intervals import Interval, weighted
 from mfql.report.published import Numbers, Published, ThirdPartyRun, plain, reproduced_name
 from mfql.report.tasks import PLAIN_RETURN, RETURN, SUCCESS, bounded, in_order, mean_of, parts, runs
@@ -328,7 +329,7 @@ def _markdown(table: pd.DataFrame) -> str:
         shown = printable(own)
         if heading == "Over tasks":
             shown = shown.drop(columns="third party").assign(tasks=own["tasks"], **{"left out": own["left_out"]})
-        page += f"\n## {heading}\n\n{shown.to_markdown(index=False, disable_numparse=True)}\n"
+        page += f"\n## {heading}\n\n{markdown(shown)}\n"
     return page
 
 
