@@ -41,8 +41,7 @@ def test_the_same_table_draws_the_same_file(drawn: Path, tmp_path: Path) -> None
     for name in ("0", "1"):
         drawing.save(figures.curves(table, bare=True), tmp_path, name)
     first, second = (
-        svg.inlined((tmp_path / f"{name}.svg").read_text(encoding="utf-8"), "figure", "label")
-        for name in ("0", "1")
+        svg.inlined((tmp_path / f"{name}.svg").read_text(encoding="utf-8"), "figure", "label") for name in ("0", "1")
     )
     assert first == second
     assert drawing.INK not in first

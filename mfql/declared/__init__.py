@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfql.declared.unrun import has_own_checks, read_agent
 from mfql.errors import UserError, unknown
-from mfql.extensions import TRUSTED, agent_file, is_own, is_trusted, may_run
-from mfql.files import read_text
+from mfql.extensions import TRUSTED, agent_code, agent_file, is_own, is_trusted, may_run
 from mfql.placeholder import NeedsTorch, Placeholder, without_torch
 from mfql.settings import Settings, build_settings, require
 from mfql.tasks import Task
@@ -144,7 +143,7 @@ def unrun_checks(agent: str) -> Path | None:
 
 def _read(agent: str) -> type[Agent]:
     path = agent_file(agent)
-    code = read_text(path, "Correct the file.")
+    code = agent_code(path)
     # Its bases are the project's, which import torch.
     return without_torch(lambda: _read_once(path, code, isinstance(sys.modules["torch"], Placeholder)))
 
@@ -161,9 +160,7 @@ def agent_class(agent: str) -> type[Agent]:
         UserError: there is no such agent, or its file cannot be run here.
     """
     path = agent_file(agent)
-    return without_torch(
-        lambda: _loaded(agent, path, path.read_text(encoding="utf-8"), isinstance(sys.modules["torch"], Placeholder))
-    )
+    return without_torch(lambda: _loaded(agent, path, agent_code(path), isinstance(sys.modules["torch"], Placeholder)))
 
 
 @cache
