@@ -14,7 +14,7 @@ import numpy as np
 from mfql.data.description import identifying, recorded_facts
 from mfql.data.paths import description_path
 from mfql.data.unpacked import altered_copy
-from mfql.errors import UserError, counted
+from mfql.errors import UserError, counted, in_one_line
 from mfql.experiment.find import look_for_runs, name_of
 from mfql.experiment.records import IDENTIFYING, unreadable
 from mfql.experiment.run import RunFolder, alterations, changes, describe_run
@@ -84,7 +84,7 @@ class Verification:
         for kind in Kind:
             found = [finding for finding in self.findings if finding.kind is kind]
             if found:
-                lines += [f"{kind}: {MEANING[kind]}", *(f"  {one.where}: {one.what}" for one in found), ""]
+                lines += [f"{kind}: {MEANING[kind]}", *(in_one_line(f"  {one.where}: {one.what}") for one in found), ""]
         verdict = counted(len(self.findings), "finding") if self.findings else "nothing is wrong"
         looked = f"{counted(self.runs, 'finished run')} and {counted(self.tables, 'table')} of scores"
         return "\n".join([*lines, f"{looked}: {verdict}"])

@@ -22,18 +22,19 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from mfql.errors import UserError, counted
+from mfql.errors import UserError, counted, shown
 from mfql.files import MOST_PICTURE, read_bytes, read_json, read_text, write_whole
 from mfql.report import benchmark, provenance, verdict_tables
 from mfql.report.aggregate import COLUMNS, FEW_SEEDS, TABLES, TEXTS
 from mfql.report.answer import answer, ends, number
-from mfql.report.drawing import Style, inlined, styles
+from mfql.report.drawing import Style, styles
 from mfql.report.expected import Expected, compare
 from mfql.report.figures import of_leaders
 from mfql.report.frames import read_frame
 from mfql.report.intervals import CONFIDENCE
 from mfql.report.panels import DATA, FIGURE, SECTIONS, Panel, read_panels
 from mfql.report.places import tells_of_home, without_places
+from mfql.report.svg import inlined
 from mfql.report.tasks import SUCCESS, runs, split
 from mfql.settings import STAGES
 from mfql.tasks import Task
@@ -171,6 +172,7 @@ def _environment() -> Environment:
         loader=PackageLoader("mfql.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -182,6 +184,11 @@ def _environment() -> Environment:
         "heading": _heading,
     }
     return environment
+
+
+def _visible(value: Any) -> Any:
+    """What the page prints of a value: names may be anybody's, and turn no line round; what is made here stays."""
+    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 @cache
@@ -312,12 +319,8 @@ def _panel(panel: Panel, home: Path, name: str, methods: Collection[str], out: P
         of = f" Of {', '.join(panel.text.methods)}." if panel.text.methods else ""
         label = str(escape(f"{panel.text.title}. {panel.text.question}{of}"))
         small = drawn.stat().st_size <= LARGE_FIGURE
-        picture = (
-            inlined(read_text(drawn, "Draw the panel anew."), name, label)
-            if small
-            else _image(drawn.with_suffix(".png"), label)
-        )
-        shown = Markup(picture)
+        picture = inlined(read_text(drawn, "Draw the panel anew."), name, label) if small else None
+        shown = Markup(picture or _image(drawn.with_suffix(".png"), label))
     whole = home / panel.text.whole if panel.text.whole else None
     files = {"csv": Path(f"{whole}.csv") if whole else panel.folder / DATA}
     if panel.has_figure:

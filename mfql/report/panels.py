@@ -145,6 +145,8 @@ _WRITTEN = {one.name for one in fields(Text) if one.default_factory is MISSING a
 
 
 def _fits(name: str, value: Any) -> bool:
+    if name == "whole":  # A file's name: the page links no file elsewhere.
+        return isinstance(value, str) and value != ".." and "/" not in value
     if name == "methods":
         return isinstance(value, dict) and all(isinstance(stage, str) for stage in value.values())
     return isinstance(value, str)

@@ -45,6 +45,7 @@ from mfql.experiment.run import has_own_identity, is_vouched_for
 from mfql.files import there, write_whole
 from mfql.report.frames import read_frame
 from mfql.report.origin import COMPARED, described, device, incomparable, origin
+from mfql.tables import require_no_formula
 from mfql.tasks import SCORED_EVALUATIONS, scored
 
 COLUMNS = ["method", "task", "seed", "stage", "step", "metric", "value", "run", "origin", "device"]
@@ -109,6 +110,7 @@ def gather(files: Iterable[str | Path], partial: bool = False) -> Collected:
         rows += [(*row, *known) for row in own]
     frame = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": int, "step": int, "value": float})
     table = frame.sort_values(["method", "task", "seed", "stage", "metric", "step"], ignore_index=True)
+    _require_no_formulas(table, "a run")
     return Collected(table, altered)
 
 
@@ -129,6 +131,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     scores = read_frame(path, remedy, texts=_TEXTS, dtype=kinds)
     if list(scores.columns) != COLUMNS:
         raise UserError(f"{path} has the columns {list(scores.columns)}, not {COLUMNS}", remedy)
+    _require_no_formulas(scores, str(path))
     if not (scores["metric"] == "score").any():
         raise UserError(f"{path} holds no score", "Train a run to its end first.")
     for metric, demanded in (("", "score"), ("success", "score_episodes")):
@@ -147,6 +150,12 @@ def _runs_with(scores: pd.DataFrame, metric: str) -> set[tuple[str, str, int, st
     """Method, task, seed and stage of the runs that have a metric; of all for an empty one."""
     own = scores[scores["metric"] == metric] if metric else scores
     return set(own[["method", "task", "seed", "stage"]].drop_duplicates().itertuples(index=False, name=None))
+
+
+def _require_no_formulas(scores: pd.DataFrame, where: str) -> None:
+    for column in ("method", "task", "device"):
+        for text in scores[column].unique():
+            require_no_formula(str(text), f"the {column} of {where}")
 
 
 def _readable(

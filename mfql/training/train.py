@@ -24,7 +24,7 @@ from mfql.evaluation.usage import usage_of
 from mfql.experiment.owned import own_files, remove_files
 from mfql.experiment.records import IDENTIFYING, read_evaluation, require
 from mfql.experiment.run import Fate, RunFolder, alterations, describe_run, go_on_together, has_own_identity
-from mfql.extensions import agent_file
+from mfql.extensions import agent_file, running_code
 from mfql.files import json_text, sha256, there, write_json, write_whole
 from mfql.locks import locked
 from mfql.methods import checkpoint_stage, declared_settings, raw_settings, settings_hash, settings_source
@@ -65,6 +65,7 @@ class Job:
         return RunFolder(self.results, self.method, self.task, seed, stage or self.stage)
 
 
+@running_code()
 def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wait: bool = False) -> None:
     """Train what is missing of a job and deliver every seed's `evaluation.json`.
 
