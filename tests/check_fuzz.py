@@ -4,9 +4,10 @@
     python tests/check_fuzz.py --kind manifest --case 17    # one again, and what is said of it
     python tests/check_fuzz.py --kinds                      # the table of docs/faults.md
 
-A case follows from its kind and number alone: which of the kind's files is changed, and how (`tests/support/fuzz/`). Each command
-that reads the file must end within 60 seconds of the processor's time, with a documented exit status and no traceback, change no
-file that it only reads, print no control characters, and use nothing without a word that a hash vouches for and that is another.
+A case follows from its kind and number alone: which of the kind's files is changed, and how (`tests/support/fuzz/`).
+Each command that reads the file must end within 60 seconds of the processor's time, with a documented exit status and
+no traceback, change no file that it only reads, print no control characters, and use nothing without a word that a hash
+vouches for and that is another.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -81,32 +83,41 @@ class Bench:
             self._renew()
             ended = self._run(command)
             if ended.status:
-                raise RuntimeError(
-                    f"{self.kind.name}: mfql {command.words} ends with {ended.status} without any mutation:\n{ended.text[-3000:]}"
-                )
+                said = f"mfql {command.words} ends with {ended.status} without any mutation:\n{ended.text[-3000:]}"
+                raise RuntimeError(f"{self.kind.name}: {said}")
             self.known[command.words] = ended
             self._renew()
         return self.known[command.words]
 
     def case(self, number: int, every: bool = False) -> list[dict[str, Any]]:
         """Try one case; what each command made of it."""
-        commands = [one for one in self.kind.commands if every or number % one.every == 0]
+        name = Random(f"{self.kind.name} {number}").choice(self.files)
+        reads = [one for one in self.kind.commands if fnmatch(name, one.of)]
+        commands = [one for one in reads if every or number % one.every == 0]
         ends = [self.healthy_end(command) for command in commands]
         found = []
         for command, healthy in zip(commands, ends, strict=True):
             if judge.differences(self.before, judge.seen(self.folder)):
                 self._renew()
-            rng = Random(f"{self.kind.name} {number}")
-            name = self.files[rng.randrange(len(self.files))]
+            rng = Random(f"{self.kind.name} {number} {name}")
             path = self.folder / name
             content = path.read_bytes()
             how = mutate(path, self.kind.form, rng)
-            same = says_the_same(path, content, self.kind.form)
+            same = says_the_same(path, content, self.kind.form, self.kind.keys)
             ended = self._run(command)
             found.append(
-                {"kind": self.kind.name, "case": number, "file": name, "how": how, "words": command.words, "status": ended.status,
-                 "seconds": round(ended.seconds, 2), "faults": judge.faults(command, ended, healthy, name, same), "text": ended.text[-6000:]}
-            )  # fmt: skip
+                {
+                    "kind": self.kind.name,
+                    "case": number,
+                    "file": name,
+                    "how": how,
+                    "words": command.words,
+                    "status": ended.status,
+                    "seconds": round(ended.seconds, 2),
+                    "faults": judge.faults(command, ended, healthy, name, same),
+                    "text": ended.text[-6000:],
+                }
+            )
         return found
 
 
@@ -120,7 +131,6 @@ def warm() -> None:
     import mfql.evaluation.evaluate  # noqa: F401
     import mfql.operations.clean  # noqa: F401
     import mfql.operations.verify  # noqa: F401
-    import mfql.report.chain
     import mfql.report.panels  # noqa: F401
     import mfql.studies.claims.page  # noqa: F401
     import mfql.studies.toy.panels  # noqa: F401
@@ -186,6 +196,7 @@ def main() -> int:
         print(table(), end="")
         return 0
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # What was forked ends with this process.
     warm()
     kinds = [BY_NAME[name] for name in options.kind]
     cases = options.case or list(range(options.first, options.first + options.cases))
@@ -270,17 +281,17 @@ def _told(found: list[dict[str, Any]], in_full: bool) -> int:
     counted = Counter(line["kind"] for line in found)
     faulty = [line for line in found if line["faults"]]
     for line in faulty if not in_full else found:
-        print(
-            f"{line['kind']} {line['case']}: {line['how']} in {line['file']}: mfql {line['words']} -> {line['status']}: {'; '.join(line['faults']) or 'right'}"
-        )
+        wrong = "; ".join(line["faults"]) or "right"
+        print(f"{line['kind']} {line['case']}: {line['how']} in {line['file']}: mfql {line['words']}")
+        print(f"  -> {line['status']}: {wrong}")
         if in_full:
             print(f"{line['text']}\n")
     seconds: Counter[str] = Counter()
     for line in found:
         seconds[line["kind"]] += line["seconds"]
-    wrong = Counter(line["kind"] for line in faulty)
+    of_kinds = Counter(line["kind"] for line in faulty)
     for kind, count in counted.items():
-        print(f"{kind:<24}{count:>6} calls {seconds[kind]:>8.1f} s {wrong[kind]:>5} wrong")
+        print(f"{kind:<24}{count:>6} calls {seconds[kind]:>8.1f} s {of_kinds[kind]:>5} wrong")
     print(f"{sum(counted.values())} calls, {len(faulty)} wrong")
     return 1 if faulty else 0
 

@@ -40,6 +40,7 @@ class Command:
     Args:
         words: the arguments; the folder `out` is its own.
         every: it is called in each so many cases alone, since it is dear.
+        of: a pattern of the files for which it is called, where it does not read all of a kind.
         exits: the documented statuses.
         vouched: a hash vouches for the file, so that a status of 0 is right only where the file is named.
         writes: patterns of files that it may change beside those that it changes in the healthy place.
@@ -48,6 +49,7 @@ class Command:
 
     words: str
     every: int = 1
+    of: str = "*"
     exits: tuple[int, ...] = (0, 2)
     vouched: bool = False
     writes: tuple[str, ...] = ()
@@ -113,7 +115,8 @@ def _be(words: list[str], folder: Path, output: int) -> None:
             os.dup2(output, stream)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115 - for the life of the process
-        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         has = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (has + MEMORY, has + MEMORY))
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
@@ -85,14 +84,16 @@ def _study(folder: Path) -> None:
 
 def _interrupted(folder: Path) -> None:
     """A run offline and one online, both ended on the way, with two checkpoints each and an episode in a segment."""
-    from tests.support.faults import before, call, receive
     from mfql.training import online, step
+    from tests.support.faults import before, call, receive
 
     place = Workplace.make(folder)
     _project(folder)
     place.method("small", TINY)
     place.method("long", "inherits: small\nonline_steps: 1010\neval_interval: 1010\n")
+    place.method("next", "inherits: small\n")
     place.train_here("long", "offline", (0,))
+    place.train_here("next", "offline", (0,))
     arguments = place.arguments("long", "online", [0], "results", "--checkpoint-seconds", "0", "--workers", "0")
     status, said = call(arguments, before((online.Environments, "finish", 1004), receive(signal.SIGTERM)))
     if status != 75:
@@ -115,10 +116,11 @@ def _tables(folder: Path) -> None:
     write_final(files[0], 91.0)
     _called("scores", *files, "--out", "results/quickstart/scores.csv")
     _called("aggregate", "results/quickstart/scores.csv", "--out", "results/quickstart/aggregate")
-    outside = f"task,method,stage,mean,std,seeds,source\n{TASK},ours,offline,88,3,5,a notebook\n{TASK},theirs,online,70,,,a page\n"
-    Path("outside.csv").write_text(outside, encoding="utf-8")
-    _called("verdict", "--scores", "results/quickstart/scores.csv", "--published", "published", "--tasks", "config/tasks.csv",
-            "--results", "results", "--out", "results/quickstart/verdict")  # fmt: skip
+    rows = [f"{TASK},ours,offline,88,3,5,a notebook", f"{TASK},theirs,online,70,,,a page"]
+    Path("outside.csv").write_text("\n".join(["task,method,stage,mean,std,seeds,source", *rows, ""]), encoding="utf-8")
+    scores, out = "results/quickstart/scores.csv", "results/quickstart/verdict"
+    of = ("--published", "published", "--tasks", "config/tasks.csv", "--results", "results")
+    _called("verdict", "--scores", scores, *of, "--out", out)
     Path("expected.yaml").write_text(
         yaml.safe_dump({"mfql": {TASK: {"offline": {"score": [70, 100]}, "online": {"rise": [0, 90.0]}}}}),
         encoding="utf-8",
@@ -198,13 +200,19 @@ def _tuning(folder: Path) -> None:
     from mfql.studies.tuning.choose import choose, write_proposal
 
     task = "scene-play-singletask-task2-v0"
+    settings = {"num_candidates": 5, "time_steps": 50, "discount": 0.99, "offline_steps": 200_000}
     files = [
         write_run(
-            Path("results"), [value] * 3, method=f"mfql-tuning+alpha={alpha}+num_candidates=5+time_steps=50", task=task, seed=seed,
-            settings={"alpha": alpha, "num_candidates": 5, "time_steps": 50, "discount": 0.99, "offline_steps": 200_000},
+            Path("results"),
+            [value] * 3,
+            method=f"mfql-tuning+alpha={alpha}+num_candidates=5+time_steps=50",
+            task=task,
+            seed=seed,
+            settings=settings | {"alpha": alpha},
         )
-        for alpha, value in ((10, 40.0), (100, 60.0)) for seed in (100, 101)
-    ]  # fmt: skip
+        for alpha, value in ((10, 40.0), (100, 60.0))
+        for seed in (100, 101)
+    ]
     write_proposal(choose(files, Path("config")), Path("proposal.yaml"))
 
 
@@ -228,7 +236,8 @@ def _lab(folder: Path) -> None:
         "import minari; from pathlib import Path; d = minari.load_dataset('mylab/point-v0');"
         "from minari.data_collector import EpisodeBuffer as B;"
         "e = [B(observations=list(x.observations), actions=list(x.actions), rewards=list(x.rewards),"
-        " terminations=list(x.terminations), truncations=list(x.truncations)) for x in list(d.iterate_episodes())[:12]];"
+        " terminations=list(x.terminations), truncations=list(x.truncations))"
+        " for x in list(d.iterate_episodes())[:12]];"
         "minari.create_dataset_from_buffers('mylab/arrow-v0', e, env=d.recover_environment(), data_format='arrow')"
     )
     variables["PYTHONPATH"] += f"{os.pathsep}{folder / 'mylab'}"
