@@ -189,7 +189,7 @@ def load_tasks(path: str | Path) -> dict[str, Task]:
             f"{path} lacks the columns {', '.join(sorted(missing))}", "See config/README.md for the columns."
         )
     tasks: dict[str, Task] = {}
-    for row, where in rows:
+    for row, _ in rows:
         if row["task"] in tasks:
             raise UserError(f"{path} names the task {row['task']} twice", "Keep one of the rows.")
         tasks[row["task"]] = _task(row, path)

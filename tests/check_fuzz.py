@@ -24,6 +24,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from contextlib import suppress
 from fnmatch import fnmatch
@@ -144,26 +145,22 @@ def warm() -> None:
     make_env(TASK).close()
 
 
-def work(
-    kinds: list[Kind], cases: list[int], healthy: Path, folder: Path, out: Path, every: bool, share: tuple[int, int]
-) -> None:
-    """Try this process's share of the cases; a line of JSON each."""
+def work(kinds: list[Kind], cases: list[int], healthy: Path, folder: Path, out: Path, every: bool) -> None:
+    """Try the cases of each kind that no other process has taken; a line of JSON each."""
     with open(out, "w", encoding="utf-8") as file:
         for kind in kinds:
             try:
+                (out.parent / f"{kind.name}.taken").touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            try:
                 bench = Bench(kind, healthy / kind.place, folder / kind.place)
                 for number in cases:
-                    if number % share[1] == share[0] or len(cases) == 1:
-                        for line in bench.case(number, every):
-                            print(json.dumps(line), file=file, flush=True)
-            except Exception as error:
-                if not isinstance(error, RuntimeError):
-                    import traceback
-
-                    traceback.print_exc()
-                line = {"kind": kind.name, "case": -1, "file": "", "how": "", "words": "", "status": 0, "seconds": 0,
-                        "faults": [f"the check itself fails: {error}"], "text": ""}  # fmt: skip
-                print(json.dumps(line), file=file, flush=True)
+                    for line in bench.case(number, every):
+                        print(json.dumps(line), file=file, flush=True)
+            except Exception:
+                line = {"kind": kind.name, "case": -1, "file": "", "how": "", "words": "", "status": 0, "seconds": 0}
+                print(json.dumps(line | {"faults": ["the check fails"], "text": traceback.format_exc()}), file=file)
 
 
 def table() -> str:
@@ -220,15 +217,8 @@ def _tried(kinds: list[Kind], cases: list[int], options: argparse.Namespace, scr
             status = 1
             try:
                 os.setsid()
-                work(
-                    kinds,
-                    cases,
-                    healthy,
-                    scratch / f"worker{worker}",
-                    scratch / f"{worker}.jsonl",
-                    bool(options.case),
-                    (worker, workers),
-                )
+                folder, out = scratch / f"worker{worker}", scratch / f"{worker}.jsonl"
+                work(kinds, cases, healthy, folder, out, bool(options.case))
                 status = 0
             finally:
                 os._exit(status)
@@ -265,8 +255,6 @@ def _made(name: str, healthy: Path) -> None:
             (healthy / f"{name}.begun").rename(healthy / name)
             status = 0
         except BaseException:
-            import traceback
-
             traceback.print_exc()
         finally:
             os._exit(status)
@@ -284,7 +272,7 @@ def _told(found: list[dict[str, Any]], in_full: bool) -> int:
         wrong = "; ".join(line["faults"]) or "right"
         print(f"{line['kind']} {line['case']}: {line['how']} in {line['file']}: mfql {line['words']}")
         print(f"  -> {line['status']}: {wrong}")
-        if in_full:
+        if in_full or line["case"] < 0:
             print(f"{line['text']}\n")
     seconds: Counter[str] = Counter()
     for line in found:

@@ -71,8 +71,8 @@ _VERDICT = (
 )
 _REPORT = (
     f"report --scores {_QUICKSTART}/scores.csv --aggregates {_QUICKSTART}/aggregate --results results {_CONFIG}"
-    f" --verdict {_QUICKSTART}/verdict/verdict.csv --tasks config/tasks.csv --panels {_QUICKSTART} --expected expected.yaml"
-    " --targets targets.txt --out out/report.html"
+    f" --verdict {_QUICKSTART}/verdict/verdict.csv --tasks config/tasks.csv --panels {_QUICKSTART}"
+    " --expected expected.yaml --targets targets.txt --out out/report.html"
 )
 _SUMMARY = f"summary --aggregates {_QUICKSTART}/aggregate --report report.html --expected expected.yaml"
 _JUDGE = Command(f"claims judge results/reduced {_CONFIG} --out out/claims")

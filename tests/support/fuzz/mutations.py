@@ -20,8 +20,9 @@ import yaml
 # What stands in place of a value; the absurd ones are as large as a text can say them, not as a machine can hold.
 ODD_VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2**31, -(2**63), 10**30, 1e308, -1e-320, float("nan"), float("inf"), float("-inf"),
-    "", " ", "x", "None", "nan", "-1", "1e400", "../../elsewhere", "/", "~", "~nobody", "$UNSET", "{name}", "%s", "\u202e",
-    "\x1b[31mred",     "ü" * 20, "a\nb", "\x07", "x" * 20_000, [], {}, [None], [[]], {"": None}, {"x": 1}, [1, "x", None],
+    "", " ", "x", "None", "nan", "-1", "1e400", "../../elsewhere", "/", "~", "~nobody", "$UNSET", "{name}",
+    "%s", "\u202e", "\x1b[31mred", "ü" * 20, "a\nb", "\x07", "x" * 20_000, [], {}, [None], [[]], {"": None}, {"x": 1},
+    [1, "x", None],
 )  # fmt: skip
 # What stands in place of a cell or a word.
 ODD_TEXTS = (
