@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mfql.errors import UserError, unknown
-from mfql.files import expanded, read_yaml, there
+from mfql.files import expanded, listed, read_text, read_yaml, there
 
 VARIABLE = "MFQL_EXTENSIONS"
 TASKS, METHODS, AGENTS = "tasks.csv", "methods", "agents"
@@ -73,29 +73,55 @@ def agent_file(agent: str) -> Path:
     )
     found = _only([place for place in places if place.is_file()])
     if found is None:
-        known = [file.stem for file in _AGENTS.glob("*.py") if "settings_type = " in file.read_text(encoding="utf-8")]
+        known = [file.stem for file in _AGENTS.glob("*.py") if "settings_type = " in agent_code(file)]
         raise unknown("agent", agent, [*known, "a path to a .py file"])
     return found
 
 
-def files(kind: str) -> list[Path]:
-    """The files of all extensions that match a pattern, such as `methods/*.yaml`."""
-    return sorted(file for folder in extensions() for file in folder.glob(kind))
+def agent_code(path: Path) -> str:
+    """What an agent's file says.
+
+    Raises:
+        UserError: it cannot be read, or is in another encoding than UTF-8.
+    """
+    return read_text(path, "An agent is a text of Python.")
+
+
+def task_tables() -> list[Path]:
+    """The task tables of all extensions.
+
+    Raises:
+        CannotRead: an extension does not let that be seen.
+    """
+    return sorted(folder / TASKS for folder in extensions() if there(folder / TASKS))
+
+
+def method_files(*folders: str | Path) -> list[Path]:
+    """The files of methods of folders that are laid out as an extension, of each by name.
+
+    Raises:
+        CannotRead: a folder does not let that be seen.
+    """
+    return [file for folder in folders for file in listed(Path(folder) / METHODS) if file.suffix == ".yaml"]
 
 
 def method_names(config_dir: str | Path) -> list[str]:
-    """The names of all files of methods, in the configuration's folder and the extensions."""
-    return [file.stem for file in [*(Path(config_dir) / METHODS).glob("*.yaml"), *files(f"{METHODS}/*.yaml")]]
+    """The names of all files of methods, in the configuration's folder and the extensions.
+
+    Raises:
+        CannotRead: as of `method_files`.
+    """
+    return [file.stem for file in method_files(config_dir, *extensions())]
 
 
 def tables() -> list[Path]:
     """The tables of all extensions that reports read: of tasks, and those that methods name for their settings."""
     named = [folder / table for folder in extensions() for table in _settings_tables(folder)]
-    return sorted({*files(TASKS), *(path for path in named if path.is_file())})
+    return sorted({*task_tables(), *(path for path in named if path.is_file())})
 
 
 def _settings_tables(folder: Path) -> Iterable[str]:
-    for path in folder.glob(f"{METHODS}/*.yaml"):
+    for path in method_files(folder):
         try:
             document = read_yaml(path, "")
         except UserError:

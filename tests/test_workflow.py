@@ -242,8 +242,8 @@ def test_module_of_another_workflow_ends_with_report_and_verdict(tmp_path: Path)
     study = importing(tmp_path / "study")
     given = {path.name for path in study.folder.iterdir()}
     printed = study.snakemake()
-    assert "study, all: 1 runs, 0 of them finished" in printed
-    assert "Report: results/study/report.html\n1 runs: 1 finished\n" in printed
+    assert "study, all: 1 run, 0 of them finished" in printed
+    assert "Report: results/study/report.html\n1 run: 1 finished\n" in printed
     assert "results/study/report.html" in (study.folder / "results/sizes.txt").read_text(encoding="utf-8")
     assert (study.folder / "results/study/report.html").stat().st_size > 10_000
     assert f"task,offline,mfql-test,{TASK}," in (study.folder / "results/study/verdict/verdict.csv").read_text(

@@ -19,7 +19,8 @@ from mfql.data.layouts import Layout
 from mfql.data.opening import Damaged, content_of, open_hdf5
 from mfql.data.paths import SPLITS, description_path
 from mfql.errors import UserError
-from mfql.files import expanded, read_json, there
+from mfql.experiment.records import if_there, read_dataset
+from mfql.files import expanded, there
 from mfql.locks import locked
 
 
@@ -117,7 +118,7 @@ def _find(folder: Path, name: str, url: str) -> Path:
 def _refuse_generated(local: Path, dataset: str) -> None:
     """A generated dataset has the name of the published one: it must not become what the lock file records."""
     description = description_path(local, dataset)
-    if there(description) and read_json(description).get("source") == "generated":
+    if (if_there(read_dataset, description) or {}).get("source") == "generated":
         raise UserError(
             f"{dataset} in {local} was generated, it is not the published dataset",
             "Use it where it lies, or generate it again (mfql data generate; datasets in a configuration).",
@@ -143,7 +144,7 @@ def _require_open(source: Path) -> None:
 
 
 def _is_ours(description: Path) -> bool:
-    return there(description) and read_json(description).get("source") in ("downloaded", "generated")
+    return (if_there(read_dataset, description) or {}).get("source") in ("downloaded", "generated")
 
 
 def _refuse_foreign(target: _Target, found: Path) -> None:

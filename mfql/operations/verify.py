@@ -12,10 +12,11 @@ import numpy as np
 
 from mfql.data.description import identifying, recorded_facts
 from mfql.data.paths import description_path
-from mfql.errors import UserError
+from mfql.errors import UserError, counted
 from mfql.experiment.find import look_for_runs, name_of
+from mfql.experiment.records import IDENTIFYING, unreadable
 from mfql.experiment.run import RunFolder, changes, describe_run, identity_in
-from mfql.files import CannotRead, files_below, listed, sha256, there
+from mfql.files import MOST_JSON, MOST_WEIGHTS, CannotRead, files_below, listed, sha256, there
 from mfql.methods import checkpoint_stage, declared_settings
 from mfql.settings import Settings
 from mfql.tasks import find_task
@@ -79,8 +80,9 @@ class Verification:
             found = [finding for finding in self.findings if finding.kind is kind]
             if found:
                 lines += [f"{kind}: {MEANING[kind]}", *(f"  {one.where}: {one.what}" for one in found), ""]
-        verdict = f"{len(self.findings)} findings" if self.findings else "nothing is wrong"
-        return "\n".join([*lines, f"{self.runs} finished runs and {self.tables} tables of scores: {verdict}"])
+        verdict = counted(len(self.findings), "finding") if self.findings else "nothing is wrong"
+        looked = f"{counted(self.runs, 'finished run')} and {counted(self.tables, 'table')} of scores"
+        return "\n".join([*lines, f"{looked}: {verdict}"])
 
 
 def verify(path: Path, config_dir: Path, data: Path) -> Verification:
@@ -92,17 +94,16 @@ def verify(path: Path, config_dir: Path, data: Path) -> Verification:
         data: the folder below which datasets lie, each known by the sha256 written beside it.
 
     Raises:
-        UserError: there is no run, or a table of scores is damaged. What cannot be read is a finding.
+        UserError: there is no run. What cannot be read, or is damaged, is a finding.
     """
     looked = look_for_runs(path)
     found = Verification([_unreadable("runs", error) for error in looked.hidden])
     current = Current(config_dir, data)
     for run in looked.runs:
         try:
-            if run.finished():
-                found.runs += 1
-                found.findings += list(_of_run(run, current))
-        except CannotRead as error:
+            found.findings += list(_of_run(run, current))
+            found.runs += run.finished()
+        except UserError as error:
             found.findings.append(_unreadable(name_of(run), error))
     known = {finding.where for finding in found.findings if finding.kind in (Kind.ALTERED, Kind.UNREADABLE)}
     for table in (path / "scores.csv" for path in _studies(path, found)):
@@ -110,13 +111,14 @@ def verify(path: Path, config_dir: Path, data: Path) -> Verification:
             if there(table):
                 found.tables += 1
                 found.findings += list(_of_table(table, path, config_dir, known))
-        except CannotRead as error:
+        except UserError as error:
             found.findings.append(_unreadable(table.relative_to(path).as_posix(), error))
     return found
 
 
-def _unreadable(where: str, error: CannotRead) -> Finding:
-    return Finding(Kind.UNREADABLE, where, str(error).splitlines()[0])
+def _unreadable(where: str, error: UserError) -> Finding:
+    """What the system refuses says nothing of what was written; what was read and is no result of ours was altered."""
+    return Finding(Kind.UNREADABLE if isinstance(error, CannotRead) else Kind.ALTERED, where, unreadable(error))
 
 
 def _studies(path: Path, found: Verification) -> list[Path]:
@@ -128,20 +130,17 @@ def _studies(path: Path, found: Verification) -> list[Path]:
 
 
 def _of_run(run: RunFolder, current: Current) -> Iterator[Finding]:
-    name = name_of(run)
-    try:
-        manifest = run.manifest() or {}
-    except CannotRead:
-        raise
-    except UserError as error:
-        yield Finding(Kind.ALTERED, name, str(error).splitlines()[0])
+    name, manifest = name_of(run), run.manifest() or {}
+    if not run.finished():
+        if "outputs" in manifest:
+            yield Finding(Kind.ALTERED, name, "run/evaluation.json is gone")
         return
     lacking = [entry for entry in PROVENANCE if entry not in manifest]
     if lacking:
         yield Finding(Kind.INCOMPLETE, name, f"lacks {', '.join(lacking)}")
     for fault in _alterations(run, manifest):
         yield Finding(Kind.ALTERED, name, fault)
-    if not {"identity", "settings", "dataset", "training_version", "agent", "starts_from"} - manifest.keys():
+    if not set(IDENTIFYING) - manifest.keys():
         reasons = current.reasons(run, manifest)
         if reasons:
             yield Finding(Kind.STALE, name, ", ".join(reasons))
@@ -153,10 +152,10 @@ def _alterations(run: RunFolder, manifest: dict[str, Any]) -> Iterator[str]:
         path = run.trained / name
         if not there(path):
             yield f"run/{name} is gone"
-        elif sha256(path) != expected:
+        elif sha256(path, _most(name)) != expected:
             yield f"run/{name} is not the file that the manifest knows"
     delivered = run.folder / "evaluation.json"
-    if there(delivered) and sha256(delivered) != sha256(run.trained / "evaluation.json"):
+    if there(delivered) and sha256(delivered, MOST_JSON) != sha256(run.trained / "evaluation.json", MOST_JSON):
         yield "evaluation.json is not a copy of run/evaluation.json"
     try:
         same = identity_in(manifest) == manifest["identity"]
@@ -164,6 +163,10 @@ def _alterations(run: RunFolder, manifest: dict[str, Any]) -> Iterator[str]:
         return  # Incomplete, which is said apart.
     if not same:
         yield "run/manifest.json has other settings, versions or data than its identity is of"
+
+
+def _most(output: str) -> int:
+    return MOST_JSON if output.endswith(".json") else MOST_WEIGHTS
 
 
 @dataclass
@@ -183,7 +186,7 @@ class Current:
         except CannotRead:
             raise
         except UserError as error:
-            return [str(error).splitlines()[0]]
+            return [unreadable(error)]
 
     def wanted(self, run: RunFolder, manifest: dict[str, Any] | None) -> dict[str, Any]:
         """The run that training would make now, as `describe_run` describes it."""

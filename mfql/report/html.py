@@ -21,18 +21,19 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from mfql.errors import UserError
-from mfql.files import read_json, reading, write_whole
+from mfql.errors import UserError, counted
+from mfql.files import MOST_PICTURE, read_bytes, read_json, read_text, write_whole
 from mfql.report import benchmark, provenance, verdict_tables
-from mfql.report.aggregate import FEW_SEEDS, TABLES
+from mfql.report.aggregate import COLUMNS, FEW_SEEDS, TABLES, TEXTS
 from mfql.report.answer import answer, ends, number
 from mfql.report.drawing import Style, inlined, styles
 from mfql.report.expected import Expected, compare
 from mfql.report.figures import of_leaders
+from mfql.report.frames import read_frame
 from mfql.report.intervals import CONFIDENCE
 from mfql.report.panels import DATA, FIGURE, SECTIONS, Panel, read_panels
-from mfql.report.scores import STAGES
 from mfql.report.tasks import SUCCESS, runs, split
+from mfql.settings import STAGES
 from mfql.tasks import Task
 
 FEW_METHODS = 3  # up to here every two methods are compared on the page; above, each with the leading one
@@ -81,11 +82,7 @@ def read_tables(folder: str | Path) -> dict[str, pd.DataFrame]:
     tables = {}
     for name in TABLES:
         path = Path(folder) / f"{name}.csv"
-        try:
-            with reading(path):
-                tables[name] = pd.read_csv(path)
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {path}: {error}", "Write it anew with `mfql aggregate`.") from error
+        tables[name] = read_frame(path, "Write it anew with `mfql aggregate`.", COLUMNS[name], TEXTS)
     return tables
 
 
@@ -112,7 +109,7 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
     missing = provenance.missing(run_table, options.results, options.targets)
     if missing.targets and not options.partial:
         raise UserError(
-            f"{len(missing.targets)} runs have no score, the first of them {missing.targets[0]}",
+            f"{counted(len(missing.targets), 'run')} without a score, the first of them {missing.targets[0]}",
             "Let them finish, or use --partial for a report of what is.",
         )
     evidence = provenance.evidence(run_table, options.results, options.partial)
@@ -310,7 +307,7 @@ def _panel(panel: Panel, home: Path, name: str, methods: Collection[str], out: P
         label = str(escape(f"{panel.text.title}. {panel.text.question}{of}"))
         small = drawn.stat().st_size <= LARGE_FIGURE
         picture = (
-            inlined(drawn.read_text(encoding="utf-8"), name, label)
+            inlined(read_text(drawn, "Draw the panel anew."), name, label)
             if small
             else _image(drawn.with_suffix(".png"), label)
         )
@@ -348,5 +345,5 @@ def _strips(run_table: pd.DataFrame, results: Path, out: Path) -> list[dict[Any,
 
 def _image(path: Path, label: str) -> str:
     """A PNG as an element for the page; the label is escaped by the caller."""
-    content = base64.b64encode(path.read_bytes()).decode()
+    content = base64.b64encode(read_bytes(path, MOST_PICTURE)).decode()
     return f'<img alt="{label}" src="data:image/png;base64,{content}">'
