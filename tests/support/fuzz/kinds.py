@@ -78,6 +78,12 @@ _SUMMARY = f"summary --aggregates {_QUICKSTART}/aggregate --report report.html -
 _JUDGE = Command(f"claims judge results/reduced {_CONFIG} --out out/claims")
 _TOY = Command("toy panels all --size tiny --config toy.yaml --runs runs --out out/panels --command snakemake")
 _EXTENSION = "--extension mylab"
+# Snakemake's own errors end with 1.
+_PLANNED = Command(
+    "plan --configfile study.yaml --workflow-profile profiles/default --speed speed.json --allow-cpu",
+    every=10,
+    exits=(0, 1, 2),
+)
 
 
 def _describe(task: str, **more: object) -> Command:
@@ -99,6 +105,23 @@ KINDS: tuple[Kind, ...] = (
             Command(f"report --partial --configfile study.yaml {_CONFIG}", every=50),
         ),
     ),
+    Kind(
+        "launched-configuration",
+        "a configuration, as a launch reads it",
+        "launch",
+        ("study.yaml",),
+        "yaml",
+        (_PLANNED,),
+    ),
+    Kind(
+        "lists-of-a-launch",
+        "lists that a launch wrote",
+        "launch",
+        ("results/*/*.txt", "results/*/*/*.txt"),
+        "text",
+        (_PLANNED,),
+    ),
+    Kind("profile", "a profile of Snakemake", "launch", ("profiles/default/config.yaml",), "yaml", (_PLANNED,)),
     Kind(
         "method",
         "a method's file",

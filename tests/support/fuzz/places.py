@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -35,6 +36,16 @@ CONFIGURATION = {
     "videos": [],
     "expected": None,
     "allow_cpu": True,
+}
+_SPEED: dict[str, Any] = {
+    "machine": {"gpu": None, "cpu": "Example"},
+    "date": "2026-11-22",
+    "command": "python -m benchmarks run",
+    "measurements": [
+        {"device": "cpu", "stage": stage, "seeds": 1, "operations": size, "seconds": size / 1e10}
+        for stage in ("offline", "online")
+        for size in (1e6, 1e8)
+    ],
 }
 # A run of the least time: evaluations of pointmaze take its 1000 steps each.
 TINY = SHORT + "log_interval: 2\n"
@@ -125,18 +136,11 @@ def _tables(folder: Path) -> None:
         yaml.safe_dump({"mfql": {TASK: {"offline": {"score": [70, 100]}, "online": {"rise": [0, 90.0]}}}}),
         encoding="utf-8",
     )
-    machine = {"gpu": None, "cpu": "Example"}
-    write_json(
-        "speed.json",
-        {"machine": machine, "date": "2026-11-22", "command": "python -m benchmarks run", "measurements": [
-            {"device": "cpu", "stage": stage, "seeds": 1, "operations": size, "seconds": size / 1e10}
-            for stage in ("offline", "online") for size in (1e6, 1e8)
-        ]},
-    )  # fmt: skip
+    write_json("speed.json", _SPEED)
     methods = [
         {"part": "methods", "case": {"method": name}, "quantity": "step_ms", "value": 2.0} for name in ("mfql", "fql")
     ]
-    device = machine | {"device": "cpu"}
+    device = _SPEED["machine"] | {"device": "cpu"}
     write_json("measured.json", {"measurements": methods, "quick": False, "machine": device, "date": "2026-11-22"})
     shutil.copy(ROOT / "docs/report.png", files[0].parent / "strip.png")
     Path("targets.txt").write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
@@ -325,6 +329,24 @@ def _pixels(folder: Path) -> None:
     load(find_task("visual-cube-single-play-singletask-task1-v0", folder / "config"), data)
 
 
+def _launch(folder: Path) -> None:
+    """A working copy of the project with a finished study, as a launch finds it."""
+    from tests.support.project import clone
+
+    clone(folder)
+    os.chdir(folder)
+    document = yaml.safe_load((ROOT / "tests/miniature.yaml").read_text(encoding="utf-8")) | {"seeds": [0]}
+    Path("study.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    place = Path("results/miniature")
+    (place / "aggregate").mkdir(parents=True)
+    runs = [f"results/runs/{method}/{TASK}/seed0/offline/evaluation.json" for method in document["offline"]["methods"]]
+    runs += [f"results/runs/{method}/{TASK}/seed0/online/evaluation.json" for method in document["online"]["methods"]]
+    (place / "runs.txt").write_text("".join(f"{run}\n" for run in runs), encoding="utf-8")
+    drawn = [place / "aggregate" / "curves" / name for name in ("panel.json", "figure.svg")]
+    (place / "aggregate/panels.txt").write_text("".join(f"{path}\n" for path in drawn), encoding="utf-8")
+    write_json("speed.json", _SPEED)
+
+
 PLACES: dict[str, Callable[[Path], None]] = {
     "study": _study,
     "interrupted": _interrupted,
@@ -341,6 +363,7 @@ PLACES: dict[str, Callable[[Path], None]] = {
     "fetch": _fetch,
     "d4rl": _d4rl,
     "pixels": _pixels,
+    "launch": _launch,
 }
 
 
