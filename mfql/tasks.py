@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from mfql.errors import UserError, note, unknown
-from mfql.extensions import NONE_NAMED, TASKS, method_names, task_tables
+from mfql.extensions import (
+    NONE_NAMED,
+    TASKS,
+    Code,
+    environment_code,
+    extensions,
+    imported_packages,
+    method_names,
+    task_tables,
+)
 from mfql.files import expanded, read_object, there
 from mfql.tables import read_rows
 
@@ -37,6 +46,18 @@ class Registered:
     max_episode_steps: int | None
     score_low: float | None
     score_high: float | None
+
+    def code(self) -> Code | None:
+        """What the environment is made of; None where its module is not to be found here."""
+        return environment_code(self.env_id, self.folders())
+
+    def packages(self) -> dict[str, str]:
+        """The versions of the installed packages that the environment's files import, by their names."""
+        return imported_packages(self.code(), self.folders())
+
+    def folders(self) -> list[Path]:
+        """Where the environment's module is looked for first."""
+        return extensions() if self.folder is None else [self.folder]
 
 
 @dataclass(frozen=True)
@@ -162,6 +183,15 @@ def simulation_differences(name: str) -> list[str]:
     """What of the datasets' physics a task's models do not have by themselves; none of a task of one's own."""
     touched = [difference for difference, tasks in _DIFFERENCES.items() if tasks.match(name)]
     return touched if touched and name not in registered_tasks() else []
+
+
+def code_of_environment(name: str) -> Code | None:
+    """What the environment of a task of one's own is made of; of others, which have a simulation version, None.
+
+    None too where its module is not to be found on this machine, as on one that only launches.
+    """
+    task = registered_tasks().get(name)
+    return task.registered.code() if task and task.registered else None
 
 
 def seeds_of_task(config: Mapping[str, Any], task: Task) -> list[int]:

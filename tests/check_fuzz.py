@@ -165,10 +165,12 @@ def work(kinds: list[Kind], cases: list[int], healthy: Path, folder: Path, out: 
 
 def table() -> str:
     """The rows of docs/faults.md."""
-    return "".join(
-        f"| {kind.what} | {CASES // min(one.every for one in kind.commands)} | {', '.join(dict.fromkeys(f'`{_name(one)}`' for one in kind.commands))} |\n"
-        for kind in KINDS
-    )
+    rows = []
+    for kind in KINDS:
+        count = CASES // min(command.every for command in kind.commands)
+        names = dict.fromkeys(f"`{_name(command)}`" for command in kind.commands)
+        rows.append(f"| {kind.what} | {count} | {', '.join(names)} |\n")
+    return "".join(rows)
 
 
 def _name(command: Command) -> str:

@@ -153,8 +153,9 @@ class Policy:
         Raises:
             UserError: it cannot be made here.
         """
-        from mfql.evaluation.usage import make_used
+        from mfql.evaluation.usage import make_used, warn_of_other_environment
 
+        warn_of_other_environment(self.description)
         return make_used(self.description, render)
 
     def _taken(self, observation: Any) -> np.ndarray:

@@ -20,7 +20,7 @@ from mfql.errors import UserError
 from mfql.experiment.records import IDENTIFYING, if_there, read_evaluation, read_failure, read_manifest, require
 from mfql.files import MOST_JSON, CannotRead, hash_of, listed, sha256, there, write_json
 from mfql.settings import LATER, identified, later_facts
-from mfql.tasks import simulation_version
+from mfql.tasks import code_of_environment, simulation_version
 
 
 class Fate(Enum):
@@ -109,6 +109,11 @@ class RunFolder:
         if (here or {}).get("identity") != identity and there(aside / "manifest.json"):
             return aside
         return self.trained
+
+    def has(self, identity: str) -> bool:
+        """Whether the run of an identity lies there, be it moved aside for other settings."""
+        manifest = if_there(read_manifest, self.place_of(identity) / "manifest.json")
+        return manifest is not None and manifest.get("identity") == identity
 
     def finished(self) -> bool:
         """Whether the result is there."""
@@ -227,6 +232,16 @@ def describe_run(
         "dataset": dataset,
         "simulation_version": simulation_version(run.task),
     }
+    manifest = run.manifest()
+    before = _with_identity(described)
+    if manifest is not None and "environment" not in manifest and run.has(before["identity"]):
+        return before  # From before an environment's code was part of a run: it stays what it was.
+    # Where the code is not to be found, that of the run that lies there.
+    environment = code_of_environment(run.task) or (manifest or {}).get("environment")
+    return before if environment is None else _with_identity(described | {"environment": environment})
+
+
+def _with_identity(described: dict[str, Any]) -> dict[str, Any]:
     return described | {"identity": identity_in(described)}
 
 
@@ -268,7 +283,9 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
             found.append(f"{key} {was.get(key, 'unset')} -> {wanted.get(key, 'unset')}")
     earlier, later = later_facts(before), later_facts(now)
     found += [
-        f"{name.replace('_', ' ')} {earlier[name] or 'as before'} -> {later[name] or 'as before'}"
+        environment_changes(earlier[name], later[name])
+        if name == "environment"
+        else f"{name.replace('_', ' ')} {earlier[name] or 'as before'} -> {later[name] or 'as before'}"
         for name in later
         if earlier[name] != later[name]
     ]
@@ -277,6 +294,14 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     if (before["starts_from"] or {}).get("identity") != (now["starts_from"] or {}).get("identity"):
         found.append("starts from another run")
     return found
+
+
+def environment_changes(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:
+    """The files and packages in which two environments differ."""
+    parts = [{**(one or {}).get("files", {}), **(one or {}).get("packages", {})} for one in (before, now)]
+    names = sorted(name for name in parts[0].keys() | parts[1].keys() if parts[0].get(name) != parts[1].get(name))
+    said = [f"{name} {parts[0].get(name, 'none')[:16]} -> {parts[1].get(name, 'none')[:16]}" for name in names]
+    return f"environment: {', '.join(said) or 'not known of the earlier run'}"
 
 
 def go_on_together(checkpoints: Mapping[int, Collection[int]]) -> list[dict[int, int | None]]:

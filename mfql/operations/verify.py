@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,13 +13,15 @@ import numpy as np
 
 from mfql.data.description import identifying, recorded_facts
 from mfql.data.paths import description_path
+from mfql.data.unpacked import altered_copy
 from mfql.errors import UserError, counted
 from mfql.experiment.find import look_for_runs, name_of
 from mfql.experiment.records import IDENTIFYING, unreadable
 from mfql.experiment.run import RunFolder, changes, describe_run, identity_in
-from mfql.files import MOST_JSON, MOST_WEIGHTS, CannotRead, files_below, listed, sha256, there
+from mfql.files import MOST_JSON, MOST_WEIGHTS, CannotRead, files_below, is_refusal, listed, sha256, there
 from mfql.methods import checkpoint_stage, declared_settings
 from mfql.settings import Settings
+from mfql.suites import split_paths
 from mfql.tasks import find_task
 
 if TYPE_CHECKING:
@@ -105,6 +108,7 @@ def verify(path: Path, config_dir: Path, data: Path) -> Verification:
             found.runs += run.finished()
         except UserError as error:
             found.findings.append(_unreadable(name_of(run), error))
+    found.findings += list(_of_images(current))
     known = {finding.where for finding in found.findings if finding.kind in (Kind.ALTERED, Kind.UNREADABLE)}
     for table in (path / "scores.csv" for path in _studies(path, found)):
         try:
@@ -114,6 +118,22 @@ def verify(path: Path, config_dir: Path, data: Path) -> Verification:
         except UserError as error:
             found.findings.append(_unreadable(table.relative_to(path).as_posix(), error))
     return found
+
+
+def _of_images(current: Current) -> Iterator[Finding]:
+    """Images of the runs' datasets that were unpacked beside them, and are not what the datasets' files hold."""
+    for path in current.archives():
+        try:
+            copy = altered_copy(path)
+        except OSError as error:
+            if is_refusal(error):
+                yield _unreadable(str(path), CannotRead(error.filename or path, error))
+            continue
+        except (ValueError, zipfile.BadZipFile):
+            continue  # A file that is none is refused, with its copy, when it is trained on.
+        if copy is not None:
+            what = f"is not what {path.name} holds: remove it; training, which compares it too, unpacks it anew"
+            yield Finding(Kind.ALTERED, str(copy), what)
 
 
 def _unreadable(where: str, error: UserError) -> Finding:
@@ -220,6 +240,12 @@ class Current:
         before, now = (used or {}).get("sha256"), {facts["sha256"] for facts in described}
         sha256 = before if before in now or not now else min(now)
         return identifying(name, str(sha256), (*described, used or {}))
+
+    def archives(self) -> list[Path]:
+        """The .npz files of the datasets that runs were asked about, of those that lie below the folder of the data."""
+        places = [(path.parent, name) for name in self._datasets for path in self._descriptions(name)]
+        files = [file for folder, name in places for file in split_paths(folder, name).values()]
+        return sorted({file for file in files if file.suffix == ".npz" and there(file)})
 
     def _descriptions(self, dataset: str) -> list[Path]:
         """The descriptions of a dataset below the folder of the data.

@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import isnan
 from pathlib import Path
@@ -32,12 +33,15 @@ from mfql.report.figures import of_leaders
 from mfql.report.frames import read_frame
 from mfql.report.intervals import CONFIDENCE
 from mfql.report.panels import DATA, FIGURE, SECTIONS, Panel, read_panels
+from mfql.report.places import tells_of_home, without_places
 from mfql.report.tasks import SUCCESS, runs, split
 from mfql.settings import STAGES
 from mfql.tasks import Task
 
 FEW_METHODS = 3  # up to here every two methods are compared on the page; above, each with the leading one
 LARGE_FIGURE = 1_500_000  # bytes; a larger SVG is shown as PNG
+_PROSE = ("title", "question", "caption", "command")  # of a panel
+_NOWHERE = "nowhere:"  # the address of what the page does not lead to
 STRIP, BENCHMARK = "strip.png", "benchmark.csv"
 
 
@@ -98,7 +102,7 @@ def write_report(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: str
     Raises:
         UserError: a manifest or a run that was asked for is not at hand, and the report is not partial.
     """
-    page = page_of(scores, tables, Path(out), options)
+    page = re.sub(rf'<a href="{_NOWHERE}[^"]*">(.*?)</a>', r"\1", page_of(scores, tables, Path(out), options))
     with write_whole(out) as file:
         file.write(page)
 
@@ -185,8 +189,8 @@ def _file(name: str) -> str:
 
 
 def _link(path: Path, out: Path) -> str:
-    """The address of a file or folder from the page."""
-    return quote(os.path.relpath(path, out.parent))
+    """The address of a file or folder from the page, which leads through no folder above the user's home."""
+    return _NOWHERE if tells_of_home(path, out.parent) else quote(os.path.relpath(path, out.parent))
 
 
 def _digits(value: float, digits: int = 3) -> str:
@@ -317,14 +321,15 @@ def _panel(panel: Panel, home: Path, name: str, methods: Collection[str], out: P
     if panel.has_figure:
         files |= {kind: Path(f"{whole or panel.folder / FIGURE}.{kind}") for kind in ("svg", "png")}
     table = panel.table
+    said: dict[str, Any] = {one: without_places(getattr(panel.text, one)) for one in _PROSE}
     return {
         "name": name,
-        "text": panel.text,
+        "text": replace(panel.text, **said),
         "methods": {method: stage for method, stage in panel.text.methods.items() if method in methods},
         "svg": shown,
         "links": {kind: _link(file, out) for kind, file in files.items()},
         "columns": None if table is None else list(table.columns),
-        "rows": None if table is None else table.to_numpy().tolist(),
+        "rows": None if table is None else [list(map(without_places, row)) for row in table.to_numpy().tolist()],
     }
 
 

@@ -19,6 +19,7 @@ from mfql.files import there
 from mfql.methods import keys_by_task
 from mfql.report.frames import read_frame
 from mfql.report.origin import COMPARED, described, mixed
+from mfql.report.places import without_machine, without_places
 from mfql.settings import STAGES
 from mfql.tasks import SETTINGS
 
@@ -132,7 +133,9 @@ def mixtures(runs: pd.DataFrame, results: str | Path, config_dir: str | Path = "
         return frozenset(SETTINGS)
 
     found = mixed({run: manifest for run, manifest in manifests.items() if manifest.keys() >= COMPARED}, by_task)
-    return {average: described(differences) for average, differences in found.items()}
+    return {
+        average: [without_places(line) for line in described(differences)] for average, differences in found.items()
+    }
 
 
 def _evidence(anchor: str, part: pd.DataFrame, results: Path, partial: bool) -> Evidence:
@@ -185,7 +188,7 @@ def _manifest(folder: Path, partial: bool) -> dict[str, Any] | None:
     scored = folder / "evaluation.json"
     if partial and not (there(path) and there(scored)):
         return None
-    manifest = read_manifest(path, _REQUIRED)
+    manifest = without_machine(read_manifest(path, _REQUIRED))
     if manifest.get("identity") != read_evaluation(scored)["identity"]:
         # A run that is being trained anew: its manifest is the new one's, its declared score still the old one's.
         if partial:

@@ -222,8 +222,10 @@ def _train_group(
         else:
             _start_anew(job.run(seed))
     began = time.time()
+    origin = provenance(execution.device, manifests[seeds[0]]["agent"])
+    origin["packages"] |= task.registered.packages() if task.registered else {}
     session = {
-        **provenance(execution.device, manifests[seeds[0]]["agent"]),
+        **origin,
         "physics": described(task.name),
         "compiled": execution.compiled,
         "seeds_in_job": seeds,
