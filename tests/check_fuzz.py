@@ -36,10 +36,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support.fuzz import judge, places
 from tests.support.fuzz.judge import Command, Ended
-from tests.support.fuzz.kinds import BY_NAME, KINDS, Kind
+from tests.support.fuzz.kinds import BY_NAME, CASES, Kind, table
 from tests.support.fuzz.mutations import mutate, says_the_same
-
-CASES = 200
 
 
 class Bench:
@@ -161,23 +159,6 @@ def work(kinds: list[Kind], cases: list[int], healthy: Path, folder: Path, out: 
             except Exception:
                 line = {"kind": kind.name, "case": -1, "file": "", "how": "", "words": "", "status": 0, "seconds": 0}
                 print(json.dumps(line | {"faults": ["the check fails"], "text": traceback.format_exc()}), file=file)
-
-
-def table() -> str:
-    """The rows of docs/faults.md."""
-    rows = []
-    for kind in KINDS:
-        count = CASES // min(command.every for command in kind.commands)
-        names = dict.fromkeys(f"`{_name(command)}`" for command in kind.commands)
-        rows.append(f"| {kind.what} | {count} | {', '.join(names)} |\n")
-    return "".join(rows)
-
-
-def _name(command: Command) -> str:
-    """The command's name, without options and arguments."""
-    words = shlex.split(command.words.removeprefix("--extension mylab "))
-    two = words[0] in ("data", "toy", "claims", "tune", "ablation", "list")
-    return " ".join(words[: 2 if two else 1])
 
 
 def main() -> int:

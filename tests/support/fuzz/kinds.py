@@ -5,10 +5,14 @@ docs/faults.md shows this list, and a test holds the two together.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from tests.support.fuzz.judge import Command
 from tests.support.training_runs import TASK
+
+# Of each kind.
+CASES = 200
 
 
 @dataclass(frozen=True)
@@ -677,3 +681,20 @@ KINDS: tuple[Kind, ...] = (
 )
 
 BY_NAME = {kind.name: kind for kind in KINDS}
+
+
+def table() -> str:
+    """The rows of docs/faults.md."""
+    rows = []
+    for kind in KINDS:
+        count = CASES // min(command.every for command in kind.commands)
+        names = dict.fromkeys(f"`{_name(command)}`" for command in kind.commands)
+        rows.append(f"| {kind.what} | {count} | {', '.join(names)} |\n")
+    return "".join(rows)
+
+
+def _name(command: Command) -> str:
+    """The command's name, without options and arguments."""
+    words = shlex.split(command.words.removeprefix("--extension mylab "))
+    two = words[0] in ("data", "toy", "claims", "tune", "ablation", "list")
+    return " ".join(words[: 2 if two else 1])
