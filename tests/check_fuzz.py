@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support.fuzz import judge, places
 from tests.support.fuzz.judge import Command, Ended
-from tests.support.fuzz.kinds import BY_NAME, CASES, Kind, table
+from tests.support.fuzz.kinds import BY_NAME, CASES, Kind, table, unlisted
 from tests.support.fuzz.mutations import mutate, says_the_same
 
 
@@ -192,6 +192,8 @@ def _tried(kinds: list[Kind], cases: list[int], options: argparse.Namespace, scr
     for name in dict.fromkeys(kind.place for kind in kinds):
         if not (healthy / name).is_dir():
             _made(name, healthy)
+    if len(kinds) == len(BY_NAME) and (files := unlisted(healthy)):
+        raise RuntimeError(f"files of no kind: {', '.join(files)}")
     workers = 1 if options.case else options.workers
     pids = []
     for worker in range(workers):

@@ -5,14 +5,23 @@ docs/faults.md shows this list, and a test holds the two together.
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
 
 from tests.support.fuzz.judge import Command
-from tests.support.training_runs import TASK
+from tests.support.training_runs import MINIATURE, ROOT, TASK
 
 # Of each kind.
 CASES = 200
+# What lies in the places and no kind has: code, what nobody reads but people, and copies under other names.
+UNREAD = (
+    "*.png", "*.svg", "*.tex", "*.md", "*.rst", "*.smk", "Snakefile", "events.out.tfevents.*", "collect.py", "use.py",
+    "pendulum.npz", "visual-*.json", "long.yaml", "next.yaml", "other.yaml", "tiny.yaml",
+    "namespace_metadata.json", "others.csv", "targets.txt", "eight.yaml", "miniature.yaml",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,9 @@ _REPORT = (
 _SUMMARY = f"summary --aggregates {_QUICKSTART}/aggregate --report report.html --expected expected.yaml"
 _JUDGE = Command(f"claims judge results/reduced {_CONFIG} --out out/claims")
 _TOY = Command("toy panels all --size tiny --config toy.yaml --runs runs --out out/panels --command snakemake")
+_DRAWN = Command(
+    "ablation draw results/miniature/ablations/bound_loss/plan.json --results results --out out/panel --threads 1"
+)
 _EXTENSION = "--extension mylab"
 # Snakemake's own errors end with 1.
 _PLANNED = Command(
@@ -342,7 +354,7 @@ KINDS: tuple[Kind, ...] = (
         (
             _FETCH := Command(
                 "data fetch pointmaze-medium-navigate-v0 --from source --out data --lock datasets.lock.json",
-                writes=("data/*",),
+                writes=("data/*", "datasets.lock.json"),
             ),
         ),
     ),
@@ -397,6 +409,14 @@ KINDS: tuple[Kind, ...] = (
         (f"{_NEXT}/offline/run/checkpoint/*.pt",),
         "bytes",
         (_train("next", "online", vouched=True),),
+    ),
+    Kind(
+        "run-aside",
+        "the manifest of a run that was moved aside",
+        "study",
+        (f"{_RUN}/run.*/manifest.json",),
+        "json",
+        (_STATUS_ALL, _LOOKED, _CLEANED),
     ),
     Kind(
         "evaluation",
@@ -617,7 +637,7 @@ KINDS: tuple[Kind, ...] = (
         "panel-figure",
         "a panel's figure",
         "tables",
-        (f"{_QUICKSTART}/aggregate/*/figure.svg",),
+        (f"{_QUICKSTART}/*/**/figure.svg",),
         "text",
         (Command(_REPORT),),
     ),
@@ -640,10 +660,18 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "ablation-plan",
         "an ablation's plan",
-        "shipped",
-        ("results/reduced/ablations/bound_loss/plan.json",),
+        "ablation",
+        ("results/miniature/ablations/bound_loss/plan.json",),
         "json",
-        (Command("ablation draw results/reduced/ablations/bound_loss/plan.json --results results --out out/panel"),),
+        (_DRAWN,),
+    ),
+    Kind(
+        "ablation-run",
+        "the training log that an ablation is drawn from",
+        "ablation",
+        ("results/runs/*/*/*/*/run/metrics.csv",),
+        "csv",
+        (_DRAWN,),
     ),
     Kind("toy-run", "a training of the toy", "toy", ("runs/*/*",), "csv", (_TOY,)),
     Kind(
@@ -681,6 +709,26 @@ KINDS: tuple[Kind, ...] = (
 )
 
 BY_NAME = {kind.name: kind for kind in KINDS}
+
+
+def unlisted(places: Path) -> list[str]:
+    """The files of places that no kind has, one of each name."""
+    found: dict[str, str] = {}
+    known = set(UNREAD)
+    for place in {kind.place for kind in KINDS}:
+        listed = {
+            file for kind in KINDS if kind.place == place for one in kind.files for file in (places / place).glob(one)
+        }
+        known |= {_shape(file) for file in listed}
+        found |= {_shape(file): str(file.relative_to(places)) for file in (places / place).rglob("*") if file.is_file()}
+    own = {_shape(file) for folder in ("methods", "baselines") for file in (ROOT / "config" / folder).rglob("*")}
+    own |= {_shape(file) for file in (ROOT / "config").iterdir()} | {_shape(file) for file in MINIATURE.rglob("*")}
+    return sorted(path for name, path in found.items() if not any(fnmatch(name, one) for one in known | own))
+
+
+def _shape(file: Path) -> str:
+    """A file's name but for its numbers."""
+    return re.sub(r"\d+", "N", file.name)
 
 
 def table() -> str:

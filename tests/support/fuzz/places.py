@@ -15,7 +15,7 @@ import yaml
 
 from mfql.cli import main
 from mfql.extensions import VARIABLE
-from mfql.files import read_json, write_json
+from mfql.files import write_json
 from mfql.locks import locked
 from tests.support.fake_results import write_final, write_quickstart, write_run
 from tests.support.training_runs import MINIATURE, ROOT, SHORT, TASK, Workplace
@@ -138,7 +138,9 @@ def _tables(folder: Path) -> None:
     )
     write_json("speed.json", _SPEED)
     methods = [
-        {"part": "methods", "case": {"method": name}, "quantity": "step_ms", "value": 2.0} for name in ("mfql", "fql")
+        {"part": "methods", "case": {"method": name}, "quantity": quantity, "value": 2.0}
+        for name in ("mfql", "fql")
+        for quantity in ("parameters", "update", "latency p50")
     ]
     device = _SPEED["machine"] | {"device": "cpu"}
     write_json("measured.json", {"measurements": methods, "quick": False, "machine": device, "date": "2026-11-22"})
@@ -153,13 +155,13 @@ def _shipped(folder: Path) -> None:
     _project(folder)
     shutil.copytree(ROOT / "shipped" / "reduced", folder / "results" / "reduced")
     shutil.copy(ROOT / "docs/claims.md", folder / "claims.md")
-    kept = {
-        Path(point["method"], point["task"])
-        for plan in (folder / "results/reduced/ablations").glob("bound_loss/plan.json")
-        for point in read_json(plan)["points"]
-    }
-    for run in kept:
-        shutil.copytree(ROOT / "shipped/runs" / run, folder / "results/runs" / run)
+
+
+def _ablation(folder: Path) -> None:
+    """An ablation whose runs are finished."""
+    from tests.support.ablations import drawn
+
+    drawn(Workplace.make(folder), "bound_loss")
 
 
 def _fixtures(folder: Path) -> None:
@@ -363,6 +365,7 @@ PLACES: dict[str, Callable[[Path], None]] = {
     "fetch": _fetch,
     "d4rl": _d4rl,
     "pixels": _pixels,
+    "ablation": _ablation,
     "launch": _launch,
 }
 
