@@ -406,7 +406,7 @@ KINDS: tuple[Kind, ...] = (
         "start-checkpoint",
         "the checkpoint that an online run starts from",
         "interrupted",
-        (f"{_NEXT}/offline/run/checkpoint/*.pt",),
+        (f"{_NEXT}/offline/run/checkpoint/step-*10.pt",),
         "bytes",
         (_train("next", "online", vouched=True),),
     ),
