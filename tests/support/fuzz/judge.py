@@ -14,7 +14,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,8 @@ from tests.support.training_runs import ROOT
 
 # Of the processor's time for what computes, of a clock's for what waits: other work may share the machine.
 SECONDS, SECONDS_ASLEEP = 60, 240
+# Of the server of datasets: what was fetched in part says from where.
+PORT = 18491
 # Above what the process has when it begins.
 MEMORY = 3 << 30
 # Nothing of a file may move a terminal's cursor or colour it.
@@ -190,12 +194,35 @@ def _find_speed(file: str) -> None:
     print(find_speed(Path(file), 0))
 
 
+def _fetch(dataset: str, *more: str) -> int:
+    """`mfql data fetch` from a server that has the files of the folder `source`."""
+    from tests.support.dataset_server import Site
+
+    site = Site({file.name: file.read_bytes() for file in Path("source").iterdir()}, tags=False)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            site.answer(self)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    os.environ["NO_PROXY"] = "127.0.0.1"
+    with ThreadingHTTPServer(("127.0.0.1", PORT), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            return main(["data", "fetch", dataset, "--mirror", f"http://127.0.0.1:{PORT}", *more])
+        finally:
+            server.shutdown()
+
+
 # What is called from Python, or would need a working copy of the whole project.
 FUNCTIONS: dict[str, Callable[..., int]] = {
     "mfql.suites.load": _for_people(_load),
     "mfql.agents.flax.load_checkpoint": _for_people(_load_released),
     "mfql.load_policy": _for_people(_act),
     "mfql.plan.cost.find_speed": _for_people(_find_speed),
+    "data fetch from a server": _fetch,
 }
 
 

@@ -359,6 +359,20 @@ KINDS: tuple[Kind, ...] = (
         ),
     ),
     Kind(
+        "part-of-a-fetch",
+        "a file that was fetched in part, and what is known of it",
+        "begun-fetch",
+        ("data/.*.part", "data/.*.part.json"),
+        "bytes",
+        (
+            Command(
+                "'data fetch from a server' pointmaze-medium-navigate-v0 --out data --lock datasets.lock.json",
+                writes=("data/*",),
+                same=("data/pointmaze-medium-navigate-v0.npz",),
+            ),
+        ),
+    ),
+    Kind(
         "source",
         "a published file that is fetched",
         "fetch",

@@ -18,6 +18,7 @@ from mfql.extensions import VARIABLE
 from mfql.files import write_json
 from mfql.locks import locked
 from tests.support.fake_results import write_final, write_quickstart, write_run
+from tests.support.fuzz.judge import PORT
 from tests.support.training_runs import MINIATURE, ROOT, SHORT, TASK, Workplace
 
 SMALL_RUN = f"results/runs/small/{TASK}/seed0"
@@ -301,6 +302,17 @@ def _fetch(folder: Path) -> None:
     write_json(folder / "datasets.lock.json", known)
 
 
+def _begun_fetch(folder: Path) -> None:
+    """The same, with half of the first file fetched from a server."""
+    _fetch(folder)
+    (folder / "data").mkdir()
+    (file,) = (folder / "source").glob("*[!l]-v0.npz")
+    part = folder / "data" / f".{file.name}.part"
+    part.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    known = {"url": f"http://127.0.0.1:{PORT}/{file.name}", "size": file.stat().st_size, "validator": None}
+    write_json(part.with_name(f"{part.name}.json"), {"file": part.name} | known)
+
+
 def _d4rl(folder: Path) -> None:
     from tests.support.d4rl_files import write_rollouts
 
@@ -363,6 +375,7 @@ PLACES: dict[str, Callable[[Path], None]] = {
     "received": _received,
     "policy": _policy,
     "fetch": _fetch,
+    "begun-fetch": _begun_fetch,
     "d4rl": _d4rl,
     "pixels": _pixels,
     "ablation": _ablation,
