@@ -113,6 +113,7 @@ class Bench:
                     "words": command.words,
                     "status": ended.status,
                     "seconds": round(ended.seconds, 2),
+                    "processor": round(ended.processor, 2),
                     "faults": judge.faults(command, ended, healthy, name, same),
                     "text": ended.text[-6000:],
                 }
@@ -157,7 +158,7 @@ def work(kinds: list[Kind], cases: list[int], healthy: Path, folder: Path, out: 
                     for line in bench.case(number, every):
                         print(json.dumps(line), file=file, flush=True)
             except Exception:
-                line = {"kind": kind.name, "case": -1, "file": "", "how": "", "words": "", "status": 0, "seconds": 0}
+                line = {"kind": kind.name, "case": -1, "file": "", "how": "", "words": "", "status": 0}
                 print(json.dumps(line | {"faults": ["the check fails"], "text": traceback.format_exc()}), file=file)
 
 
@@ -261,7 +262,7 @@ def _told(found: list[dict[str, Any]], in_full: bool) -> int:
             print(f"{line['text']}\n")
     seconds: Counter[str] = Counter()
     for line in found:
-        seconds[line["kind"]] += line["seconds"]
+        seconds[line["kind"]] += line.get("processor", 0.0)
     of_kinds = Counter(line["kind"] for line in faulty)
     for kind, count in counted.items():
         print(f"{kind:<24}{count:>6} calls {seconds[kind]:>8.1f} s {of_kinds[kind]:>5} wrong")

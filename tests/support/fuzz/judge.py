@@ -62,11 +62,18 @@ class Command:
 
 @dataclass
 class Ended:
-    """How a command ended."""
+    """How a command ended.
+
+    Args:
+        seconds, processor: on a clock, and of the processor.
+        changed: files and folders that are not as before.
+        content: of the files that must be as in the healthy place.
+    """
 
     status: int
     text: str
     seconds: float
+    processor: float
     changed: set[str] = field(default_factory=set)
     content: dict[str, bytes] = field(default_factory=dict)
 
@@ -102,12 +109,12 @@ def call(words: list[str], folder: Path) -> Ended:
         pid = os.fork()
         if pid == 0:
             _be(words, folder, output.fileno())
-        status = _wait(pid)
+        status, processor = _wait(pid)
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)  # What it started and left.
         output.seek(0)
         text = output.read().decode("utf-8", "replace")
-    return Ended(status, text, time.monotonic() - began)
+    return Ended(status, text, time.monotonic() - began, processor)
 
 
 def _be(words: list[str], folder: Path, output: int) -> None:
@@ -226,19 +233,19 @@ FUNCTIONS: dict[str, Callable[..., int]] = {
 }
 
 
-def _wait(pid: int) -> int:
-    """The exit status, negative for a signal; -99 where it was ended for asleep too long."""
+def _wait(pid: int) -> tuple[int, float]:
+    """The exit status, negative for a signal, -99 for asleep too long; and the processor's seconds."""
     deadline = time.monotonic() + SECONDS_ASLEEP
     pause = 0.002
     while time.monotonic() < deadline:
-        found, status = os.waitpid(pid, os.WNOHANG)
+        found, status, used = os.wait4(pid, os.WNOHANG)
         if found:
-            return os.waitstatus_to_exitcode(status)
+            return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
         time.sleep(pause)
         pause = min(0.05, pause * 1.3)
     os.killpg(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    return -99
+    return -99, 0.0
 
 
 def faults(command: Command, ended: Ended, healthy: Ended, mutated: str, same: bool = False) -> list[str]:
