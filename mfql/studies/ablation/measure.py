@@ -8,12 +8,13 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pandas as pd
 
 from mfql.errors import UserError
 from mfql.experiment.run import RunFolder
-from mfql.files import read_object
+from mfql.files import read_json
 from mfql.report.frames import read_frame
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.scores import collect
@@ -127,19 +128,42 @@ def read_plan(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is absent or holds none.
     """
-    plan = read_object(path)
-    texts = all(isinstance(plan.get(key), str) for key in ("title", "asks", "shows", "command"))
-    points = plan.get("points")
-    if not (texts and "measures" in plan and isinstance(points, list) and all(map(_is_point, points))):
-        raise UserError(f"{path} is no plan of an ablation", "`snakemake ablation_NAME` writes it.")
+    plan: dict[str, Any] = read_json(path)
+    fault = jsonschema.exceptions.best_match(_PLAN.iter_errors(plan))
+    if fault is not None:
+        said = f"{fault.json_path}: {fault.message[:200]}"
+        raise UserError(f"{path} is no plan of an ablation: {said}", "`snakemake ablation_NAME` writes it.")
     return plan
 
 
-def _is_point(point: Any) -> bool:
-    if not isinstance(point, dict) or not all(isinstance(point.get(key), str) for key in ("method", "task")):
-        return False
-    seeds = point.get("seeds")
-    return isinstance(seeds, list) and all(isinstance(seed, int) for seed in seeds)
+_TEXT, _TRUTH = {"type": "string"}, {"type": "boolean"}
+# Of a run's folder: no path leads elsewhere.
+_NAME = {"type": "string", "pattern": r"^[\w+=-][\w.+=-]*$"}
+_POINT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "series": _TEXT,
+        "x": {"type": ["number", "string", "boolean", "null"]},
+        "task": _NAME,
+        "method": _NAME,
+        "seeds": {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "uniqueItems": True},
+    },
+    "required": ["series", "x", "task", "method", "seeds"],
+}
+_PLAN = jsonschema.Draft202012Validator(
+    {
+        "type": "object",
+        "properties": {
+            **dict.fromkeys(("title", "asks", "shows", "command"), _TEXT),
+            "x": {"type": ["object", "null"], "properties": {"label": _TEXT}, "required": ["label"]},
+            "measures": {"type": "array", "items": _TEXT, "uniqueItems": True},
+            "cost": _TRUTH,
+            "proxy": _TRUTH,
+            "points": {"type": "array", "items": _POINT, "minItems": 1},
+        },
+        "required": ["title", "asks", "shows", "command", "x", "measures", "cost", "proxy", "points"],
+    }
+)
 
 
 def by_point(found: Runs, updates: Mapping[str, list[float]]) -> pd.DataFrame:
