@@ -19,7 +19,7 @@ from mfql.data.layouts import Layout
 from mfql.data.opening import Damaged, content_of, open_hdf5
 from mfql.data.paths import SPLITS, description_path
 from mfql.errors import UserError
-from mfql.files import expanded, read_json, there
+from mfql.files import expanded, move, read_json, there
 from mfql.locks import locked
 
 
@@ -97,7 +97,7 @@ def fetch(
             _refuse_foreign(target, found)
             # A description must never lie beside files that it does not describe.
             description_path(folder, dataset).unlink(missing_ok=True)
-            os.replace(found, path)
+            move(found, path)
             Part.beside(path).discard()
         describe(folder, dataset, dict(zip(SPLITS, files, strict=False)), layout, "downloaded")
 

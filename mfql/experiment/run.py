@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import time
@@ -15,9 +14,17 @@ from typing import Any
 
 from mfql.declared import training_version
 from mfql.errors import UserError
-from mfql.files import hash_of, listed, read_json, sha256, there, write_json
+from mfql.files import hash_of, listed, move, read_json, remove_left, sha256, there, write_json
 from mfql.settings import LATER, identified, later_facts
 from mfql.tasks import simulation_version
+
+# Regular expressions of the files that a trainer writes, by their folder in a run's.
+_WRITTEN = {
+    "": (r"evaluation\.json", r"failure\.json"),
+    "run": (r"evaluation\.json", r"manifest\.json"),
+    "run/policy": (r"policy\.safetensors", r"policy\.json"),
+    "run/checkpoint": (r"step-\d+\.pt", r"tail-\d+-\d+\.pt"),
+}
 
 
 class Fate(Enum):
@@ -110,9 +117,11 @@ class RunFolder:
         said = first[0] if first and isinstance(error, UserError) else ": ".join([type(error).__name__, *first])
         write_json(self.folder / "failure.json", {"error": said, "when": now()})
 
-    def forget_failure(self) -> None:
-        """A new attempt begins."""
+    def begin_attempt(self) -> None:
+        """Forget how the last attempt failed, and remove what a killed one left half-written; the lock is held."""
         (self.folder / "failure.json").unlink(missing_ok=True)
+        for place, names in _WRITTEN.items():
+            remove_left(self.folder / place, names, locked=True)
 
     def deliver(self) -> None:
         """Copy the result to where it is declared, written last.
@@ -162,7 +171,7 @@ class RunFolder:
                 reasons = ", ".join(changes(before, wanted))
                 print(f"{self.folder}: trained anew ({reasons})", flush=True)
         if place != self.trained:
-            os.replace(place, self.trained)
+            move(place, self.trained)
             print(f"{self.folder}: {place.name} is the run of these settings, and is put back", flush=True)
 
     def _move_aside(self, before: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -183,7 +192,7 @@ class RunFolder:
         aside = self.trained.with_name(f"run.{before['identity']}")
         if aside.exists():
             shutil.rmtree(aside)
-        os.replace(self.trained, aside)
+        move(self.trained, aside)
         print(f"{self.folder}: the earlier run is kept in {aside.name}", flush=True)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfql.errors import UserError
-from mfql.files import writing
+from mfql.files import sync_folder, writing
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -33,6 +33,7 @@ class TrainingLog:
             folder.mkdir(parents=True, exist_ok=True)
             if size is None:
                 self._path.write_text(_HEADER, encoding="utf-8")
+                sync_folder(folder)
             else:
                 _cut(self._path, size)
             self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - open for the run's life, closed by close()
