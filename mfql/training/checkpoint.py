@@ -98,7 +98,9 @@ class Checkpoints(CheckpointFolder):
         return name, save_tensors(self.folder / name, rows)
 
     def save(self, step: int, value: dict[str, Any]) -> None:
-        """Write the checkpoint of a step; remove all but the last two."""
+        """Write the checkpoint of a step; remove all but the last two, and what a killed writer left half-written."""
+        for part in self.folder.glob(".*.part"):
+            part.unlink()
         save_tensors(self.path(step), value)
         for old in self.steps()[:-_KEPT]:
             self.path(old).unlink(missing_ok=True)
