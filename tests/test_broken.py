@@ -24,7 +24,7 @@ import torch
 from gymnasium.spaces import Box
 
 from mfql.cli import main
-from mfql.envs.patience import VARIABLE, Limited, env_timeout
+from mfql.envs.patience import VARIABLE, Hangs, Limited, Waiting, able_to_hurry, env_timeout
 from mfql.envs.registered import RegisteredEnv
 from mfql.errors import UserError
 from mfql.evaluation.evaluate import evaluate
@@ -41,12 +41,26 @@ from tests.support.processes import started
 from tests.support.training_runs import MINIATURE, ROOT
 
 CPU = torch.device("cpu")
-HOW = ("nothing", "observation", "large", "reward", "raises", "first", "sleeps", "busy", "locked", "memory", "files")
+HOW = (
+    "nothing",
+    "observation",
+    "large",
+    "reward",
+    "raises",
+    "first",
+    "sleeps",
+    "busy",
+    "locked",
+    "starts",
+    "memory",
+    "files",
+)
 LIMIT = 8
 POINT = "pointmaze-medium-navigate-singletask-task1-v0"
 # What a step costs, and when episodes of odd seeds break; of even seeds none does.
 BRITTLE = """
 import ctypes
+import subprocess
 import time
 
 import gymnasium
@@ -96,6 +110,9 @@ class Brittle(gymnasium.Env):
 
     def locked(self):
         ctypes.PyDLL(None).sleep(600)
+
+    def starts(self):
+        subprocess.run(["sleep", "600"])
 
     def memory(self):
         raise MemoryError
@@ -441,7 +458,24 @@ def test_what_catches_its_end_is_late_all_the_same(monkeypatch: pytest.MonkeyPat
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("how", ["busy", "locked"])
+@pytest.mark.parametrize(("how", "workers"), [("sleeps", 0), ("starts", 1)])
+def test_who_was_asked_to_end_waits_for_a_while_and_not_longer(
+    how: str, workers: int, brittle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mfql.envs.patience.GRACE", 0.5)
+    still, every = np.zeros((1, 1), np.float32), np.ones(1, bool)
+    with able_to_hurry() as hurry, EnvPool(how, 1, workers) as pool:
+        pool.reset({0: 1})
+        for _ in range(2):
+            pool.step(still, every)
+        hurry()
+        with pytest.raises(Hangs, match=f"{how}: environment 0: step 3 .* has not ended after 1 seconds"):
+            pool.step(still, every)
+    assert [one.name() for one in psutil.Process().children(recursive=True) if one.name() == "sleep"] == []
+    assert not Waiting(20.0).is_over(0)  # Once that is over, nobody is in a hurry.
+
+
+@pytest.mark.parametrize("how", ["busy", "locked", "starts"])
 def test_an_environment_that_hangs_ends_with_its_killed_parent(how: str, brittle, tmp_path: Path) -> None:
     script = (
         "import numpy as np; from mfql.evaluation.vector import EnvPool\n"
@@ -454,9 +488,12 @@ def test_an_environment_that_hangs_ends_with_its_killed_parent(how: str, brittle
         said = [parent.stdout.readline() for _ in range(3)]
         worker = psutil.Process(int(said[-1]))
         time.sleep(0.5)
+        while how == "starts" and not worker.children():
+            time.sleep(0.05)
+        ending = [worker, *worker.children()]
         assert worker.is_running()
         parent.kill()
-        assert psutil.wait_procs([worker], timeout=30)[1] == []
+        assert psutil.wait_procs(ending, timeout=30)[1] == []
 
 
 @pytest.mark.parametrize(("said", "seconds"), [("", 600.0), ("20", 20.0), ("0.5", 0.5), ("inf", 30 * 86400.0)])
