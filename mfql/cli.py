@@ -287,10 +287,10 @@ def _fetch(options: argparse.Namespace) -> None:
 def _say_dataset(train: Path, dataset: str) -> None:
     """What lies where, as `data/NAME.json` has it, which is written last."""
     from mfql.data.paths import description_path
-    from mfql.files import read_json
+    from mfql.experiment.records import read_dataset
 
     path = description_path(train.parent, dataset)
-    rows = read_json(path).get("rows", {})
+    rows = read_dataset(path).get("rows", {})
     counted = ", ".join(f"{count:,} rows in {split}" for split, count in rows.items())
     print(
         f"{dataset}: {counted or train.name}\nWritten: {train.parent}, {path.name} among it, which describes the rest"

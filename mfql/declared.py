@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mfql.errors import UserError, unknown
-from mfql.extensions import agent_file
+from mfql.extensions import agent_code, agent_file
 from mfql.placeholder import NeedsTorch, Placeholder, without_torch
 from mfql.settings import Settings, build_settings, require
 from mfql.tasks import Task
@@ -104,9 +104,7 @@ def agent_class(agent: str) -> type[Agent]:
         UserError: there is no such agent, or its file cannot be run here.
     """
     path = agent_file(agent)
-    return without_torch(
-        lambda: _loaded(agent, path, path.read_text(encoding="utf-8"), isinstance(sys.modules["torch"], Placeholder))
-    )
+    return without_torch(lambda: _loaded(agent, path, agent_code(path), isinstance(sys.modules["torch"], Placeholder)))
 
 
 @cache

@@ -26,6 +26,11 @@ class UserError(Exception):
         super().__init__(f"{message}\n  {remedy}" if remedy else message)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things in words: `1 run`, `2 runs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def print_in_any_locale() -> None:
     """Have stdout print what the locale's encoding lacks as an escape such as \\u2265, not end with an error."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):

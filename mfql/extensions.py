@@ -10,14 +10,22 @@ How Python processes are started that find the same modules is here too.
 
 from __future__ import annotations
 
+import ast
+import json
 import os
+import re
 import sys
+import sysconfig
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib import metadata
+from importlib.machinery import all_suffixes
+from importlib.util import find_spec
 from pathlib import Path
 
 from mfql.errors import UserError, unknown
-from mfql.files import expanded, read_yaml, there
+from mfql.files import expanded, files_below, listed, read_text, read_yaml, reading, sha256, there
 
 VARIABLE = "MFQL_EXTENSIONS"
 TASKS, METHODS, AGENTS = "tasks.csv", "methods", "agents"
@@ -25,6 +33,15 @@ TASKS, METHODS, AGENTS = "tasks.csv", "methods", "agents"
 NONE_NAMED = ", and no extension is named (--extension DIR)"
 _AGENTS = Path(__file__).parent / AGENTS
 _ROOT = Path(__file__).parents[1]
+# Packages whose versions every manifest has.
+_OF_EVERY_RUN = frozenset({"gymnasium", "mujoco", "ogbench", "mfql"})
+# `module:name`, as Gymnasium is told where an environment's class is.
+# Where the modules of a folder have nothing to do with each other.
+_SHARED = frozenset(sysconfig.get_paths().values())
+# What a text in an environment's code does not name of a folder: the disk's top, and what else an extension holds.
+_NO_PART, _LONGEST = frozenset({os.sep, "..", TASKS, METHODS, AGENTS, "results", "logs"}), 200
+_DATA = frozenset({".npz", ".hdf5", ".h5"})
+_ENTRY_POINT = re.compile(r"([A-Za-z_]\w*)(?:\.\w+)*:[A-Za-z_]\w*")
 
 
 def extend(folders: Iterable[str | Path]) -> None:
@@ -113,29 +130,55 @@ def agent_file(agent: str) -> Path:
     )
     found = _only([place for place in places if place.is_file()])
     if found is None:
-        known = [file.stem for file in _AGENTS.glob("*.py") if "settings_type = " in file.read_text(encoding="utf-8")]
+        known = [file.stem for file in _AGENTS.glob("*.py") if "settings_type = " in agent_code(file)]
         raise unknown("agent", agent, [*known, "a path to a .py file"])
     return found
 
 
-def files(kind: str) -> list[Path]:
-    """The files of all extensions that match a pattern, such as `methods/*.yaml`."""
-    return sorted(file for folder in extensions() for file in folder.glob(kind))
+def agent_code(path: Path) -> str:
+    """What an agent's file says.
+
+    Raises:
+        UserError: it cannot be read, or is in another encoding than UTF-8.
+    """
+    return read_text(path, "An agent is a text of Python.")
+
+
+def task_tables() -> list[Path]:
+    """The task tables of all extensions.
+
+    Raises:
+        CannotRead: an extension does not let that be seen.
+    """
+    return sorted(folder / TASKS for folder in extensions() if there(folder / TASKS))
+
+
+def method_files(*folders: str | Path) -> list[Path]:
+    """The files of methods of folders that are laid out as an extension, of each by name.
+
+    Raises:
+        CannotRead: a folder does not let that be seen.
+    """
+    return [file for folder in folders for file in listed(Path(folder) / METHODS) if file.suffix == ".yaml"]
 
 
 def method_names(config_dir: str | Path) -> list[str]:
-    """The names of all files of methods, in the configuration's folder and the extensions."""
-    return [file.stem for file in [*(Path(config_dir) / METHODS).glob("*.yaml"), *files(f"{METHODS}/*.yaml")]]
+    """The names of all files of methods, in the configuration's folder and the extensions.
+
+    Raises:
+        CannotRead: as of `method_files`.
+    """
+    return [file.stem for file in method_files(config_dir, *extensions())]
 
 
 def tables() -> list[Path]:
     """The tables of all extensions that reports read: of tasks, and those that methods name for their settings."""
     named = [folder / table for folder in extensions() for table in _settings_tables(folder)]
-    return sorted({*files(TASKS), *(path for path in named if path.is_file())})
+    return sorted({*task_tables(), *(path for path in named if path.is_file())})
 
 
 def _settings_tables(folder: Path) -> Iterable[str]:
-    for path in folder.glob(f"{METHODS}/*.yaml"):
+    for path in method_files(folder):
         try:
             document = read_yaml(path, "")
         except UserError:
@@ -150,3 +193,167 @@ def _only(found: list[Path]) -> Path | None:
             f"{found[0]} and {found[1]} have the same name", "Rename one: a name stands for one thing in all results."
         )
     return found[0] if found else None
+
+
+# What code is made of: `files`, the sha256 of each by its name, and `packages`, the version of each by its name.
+Code = dict[str, dict[str, str]]
+
+
+def environment_code(env_id: str, folders: Iterable[Path]) -> Code | None:
+    """What makes an environment another one under the same id, told without running any of it.
+
+    Of a module that no package has installed, or that one has as a link to where it is worked on, these are its file
+    and those beside it that it imports or names in a text of its own, as an `entry_point` or a model's file, and what
+    these name in turn; of a package's folder all files. Of a package that is installed it is its version. Packages
+    that every manifest names are not named again.
+
+    Args:
+        env_id: as `gymnasium.make` takes it.
+        folders: that modules are looked for in first.
+
+    Returns:
+        None where the module is not to be found here.
+
+    Raises:
+        CannotRead: the system does not let a file be read.
+    """
+    module, named, name = env_id.rpartition(":")
+    module = module.partition(".")[0]
+    if not named:
+        return _of_plugin(name)
+    for folder in folders:
+        if _module(folder, module):
+            return {"files": _files(folder, module), "packages": {}}
+    return _of_package(module)
+
+
+def _of_plugin(env_id: str) -> Code:
+    """Of the package that Gymnasium itself imports for ids that begin with `NAME/`."""
+    namespace, slash, _ = env_id.rpartition("/")
+    points = metadata.entry_points(group="gymnasium.envs", name=namespace) if slash else ()
+    found = {point.dist.name: point.dist.version for point in points if point.dist is not None}
+    return {"files": {}, "packages": found}
+
+
+def _of_package(module: str) -> Code | None:
+    if module in _OF_EVERY_RUN:
+        return {"files": {}, "packages": {}}
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not (spec.origin or spec.submodule_search_locations):
+        return None
+    installed = [metadata.distribution(name) for name in _distributions().get(module, ())]
+    if installed and not any(map(_is_editable, installed)):
+        return {"files": {}, "packages": {found.name: found.version for found in installed}}
+    folder = Path(next(iter(spec.submodule_search_locations or ()), spec.origin or "")).parent
+    return {"files": _files(folder, module), "packages": {}} if str(folder) not in _SHARED else None
+
+
+@cache
+def _distributions() -> dict[str, list[str]]:
+    return {module: sorted(set(names)) for module, names in metadata.packages_distributions().items()}
+
+
+def _is_editable(installed: metadata.Distribution) -> bool:
+    """Whether what is installed is a link to a folder in which it is worked on, whatever its version says."""
+    try:
+        told = json.loads(installed.read_text("direct_url.json") or "{}")
+        return bool(told.get("dir_info", {}).get("editable", False))
+    except (ValueError, AttributeError, TypeError):
+        return False
+
+
+def imported_packages(code: Code | None, folders: Iterable[Path]) -> dict[str, str]:
+    """The versions of installed packages that an environment's files import, by their names.
+
+    Args:
+        code: what the environment is made of.
+        folders: that its files lie in.
+    """
+    files = [folder / name for folder in folders for name in (code or {}).get("files", {}) if name.endswith(".py")]
+    modules = {module for file in files if file.is_file() for module in _names_in(file.read_bytes())[0]}
+    names = {name for module in modules for name in _distributions().get(module, ())}
+    return {name.lower(): metadata.version(name) for name in sorted(names)}
+
+
+def _files(folder: Path, module: str) -> dict[str, str]:
+    """The sha256 of each file that a module in a folder is made of, by its name in there."""
+    found: dict[Path, None] = {}
+    waiting = _module(folder, module)
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found[path] = None
+            waiting += _named(folder, path)
+    return {str(path.relative_to(folder)): sha256(path) for path in sorted(found)}
+
+
+def _module(folder: Path, name: str) -> list[Path]:
+    """The file of a module in a folder, or those of a package; none where there is neither."""
+    if there(folder / name / "__init__.py"):
+        return _all(folder / name)
+    return [path for path in (folder / f"{name}{suffix}" for suffix in all_suffixes()) if path.is_file()]
+
+
+def _all(folder: Path) -> list[Path]:
+    """The files of a folder that people put there."""
+    found, hidden = files_below(folder)
+    if hidden:
+        raise hidden[0]
+
+    def written(path: Path) -> bool:
+        parts = path.relative_to(folder).parts
+        return path.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in parts)
+
+    return [path for path in found if written(path)]
+
+
+def _named(folder: Path, path: Path) -> list[Path]:
+    """What a file names of what lies in the folder: modules, files and folders of files."""
+    if path.suffix != ".py":
+        return []
+    with reading(path):
+        modules, texts = _names_in(path.read_bytes())
+    found = [file for module in modules for file in _module(folder, module)]
+    for place in (beside / text for text in texts for beside in {folder, path.parent}):
+        if os.path.isfile(place):  # A text may be longer than any file's name.
+            found.append(place)
+        elif os.path.isdir(place) and not any(child.suffix in _DATA for child in place.iterdir()):
+            found += _all(place)
+    return found
+
+
+def _may_name(text: str) -> bool:
+    """Whether a text may name a file or a folder beside its own; not one that is no part of an environment."""
+    parts = Path(text).parts if 0 < len(text) < _LONGEST and text.isprintable() else ()
+    return bool(parts) and not any(part in _NO_PART or part.startswith(".") for part in parts)
+
+
+@cache
+def _names_in(code: bytes) -> tuple[frozenset[str], frozenset[str]]:
+    """The modules that Python's code imports or names as entry points, and its texts that may name a file."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return frozenset(), frozenset()  # Whoever imports it is told.
+    modules, texts = set[str](), set[str]()
+    for node in ast.walk(tree):
+        modules |= set(_imported(node))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            entry = _ENTRY_POINT.fullmatch(node.value)
+            modules |= {entry[1]} if entry else set()
+            texts |= {node.value} if _may_name(node.value) else set()
+    return frozenset(modules), frozenset(texts)
+
+
+def _imported(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name.partition(".")[0] for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        yield node.module.partition(".")[0]
+    elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+        function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if function in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+            yield node.args[0].value.partition(".")[0]

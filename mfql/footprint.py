@@ -1,8 +1,23 @@
-"""What a seed's training holds on its device, in bytes: asked of an agent where torch is, and told where it is not."""
+"""Memory in bytes: what a seed's training holds on its device, and what a process may still take of its machine's."""
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from mfql.errors import UserError
+
+# What is smaller is not worth asking the system for.
+_SMALL = 1 << 24
+_CGROUPS = Path("/sys/fs/cgroup")
+# Where the two versions of control groups say their limit, what is taken, and which of it are files that may go.
+_VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_file", "total_inactive_file"))
+_VERSION_2 = ("memory.max", "memory.current", ("active_file", "inactive_file"))
 
 
 @dataclass(frozen=True)
@@ -29,3 +44,48 @@ class Footprint:
     updates_per_step: int
     fields: tuple[str, ...]
     known: bool = True
+
+
+def require_memory(what: str, needed: int, remedy: str) -> None:
+    """Refuse what asks for more memory than there is, before it is taken.
+
+    Args:
+        what: the file and its array, or whatever asks.
+        needed: bytes.
+        remedy: what to do about it.
+
+    Raises:
+        UserError: names the bytes that are asked for, and those that are free.
+    """
+    if needed > _SMALL and needed > (free := free_memory()):
+        raise UserError(f"{what} asks for {needed:,} bytes of memory, and {free:,} are free here", remedy)
+
+
+def free_memory() -> int:
+    """What this process may still take: of the machine's memory, of its control groups', and of its own limit."""
+    free = [psutil.virtual_memory().available, *_free_of_groups()]
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        free.append(limit - psutil.Process().memory_info().vms)
+    return max(0, min(free))
+
+
+def _free_of_groups() -> Iterator[int]:
+    """What is free of the control groups with a limit that this process is in, those above them among them."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root = _CGROUPS / "memory" if controllers else _CGROUPS
+        limit, taken, files = _VERSION_1 if controllers else _VERSION_2
+        group = root / path.lstrip("/")
+        for folder in (group, *(above for above in group.parents if above.is_relative_to(root))):
+            # A container may not see its own group; a group without a limit says so in words.
+            with suppress(OSError, ValueError):
+                most, held = (int((folder / name).read_text(encoding="utf-8")) for name in (limit, taken))
+                said = (line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
+                yield most - held + sum(int(value) for name, value in said if name in files)

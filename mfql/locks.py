@@ -18,7 +18,7 @@ import psutil
 from filelock import LeaseCompromise, LeaseSettingsMismatch, OwnerRecord, SoftFileLease, Timeout
 
 from mfql.errors import UserError
-from mfql.files import reading, writing
+from mfql.files import open_file, writing
 
 __all__ = ["InUse", "OwnerRecord", "holder", "locked", "named"]
 
@@ -80,7 +80,7 @@ def holder(path: str | Path) -> OwnerRecord | None:
     """
     owner = SoftFileLease(path, lease_duration=_LEASE).owner
     if owner is None:  # filelock takes a lock that it may not read for nobody's.
-        with reading(path), suppress(FileNotFoundError, NotADirectoryError), open(path, "rb"):
+        with suppress(FileNotFoundError, NotADirectoryError), open_file(path):
             return None
         return None
     if _is_here(owner):
@@ -208,7 +208,7 @@ def _wait_for(lease: SoftFileLease, wait: float) -> None:
 
 def _renewed(path: Path) -> int | None:
     # Opened, since a network file system then asks its server.
-    with suppress(FileNotFoundError), reading(path), open(path, "rb") as file:
+    with suppress(FileNotFoundError), open_file(path) as file:
         return os.fstat(file.fileno()).st_mtime_ns
     return None
 

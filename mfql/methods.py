@@ -20,7 +20,7 @@ from mfql.extensions import METHODS, NONE_NAMED, extensions, find, method_names
 from mfql.files import expanded, hash_of, read_yaml
 from mfql.settings import STAGES, Settings, identified
 from mfql.tables import as_value, find_row, own_columns, value_text
-from mfql.tasks import SOURCED, Task, find_task, known_tasks, simulation_version
+from mfql.tasks import SOURCED, Task, code_of_environment, find_task, known_tasks, simulation_version
 
 # The bytes of a folder's or file's name, and those of what a name gets as an ending, such as `.log`.
 _LONGEST, _ENDING = 255, 5
@@ -224,6 +224,8 @@ def settings_hash(method: str, task: str, stage: str, config_dir: str | Path = "
     start = checkpoint_stage(method, task, config_dir) if stage == "online" else None
     if (simulation := simulation_version(task)) > 1:
         hashed.append(f"simulation_version {simulation}")
+    if (environment := code_of_environment(task)) is not None:
+        hashed.append(f"environment {hash_of(environment)}")
     if start is not None:
         hashed.append(identified(declared_settings(method, task, start, config_dir)[1].as_dict()))
     return hash_of(hashed)

@@ -141,6 +141,8 @@ def later_facts(described: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "simulation_version": simulation if simulation > 1 else None,
         "constant_dimensions": (described["dataset"].get("constant_dimensions") or None) if normalised else None,
+        # Of a task of one's own, and of no run from before it was looked at.
+        "environment": described.get("environment"),
     }
 
 

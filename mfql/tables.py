@@ -93,11 +93,17 @@ def read_rows(path: str | Path, remedy: str) -> tuple[list[str], list[tuple[dict
     text, above = (text[told.end() :], 1) if told else (text, 0)
     header = text.partition("\n")[0]
     delimiter = next((found for found in _DELIMITERS if found in header), ",")
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    found, last = [], above
     try:
-        found = [(row, f"{path}:{reader.line_num + above}") for row in reader if any(row.values())]
+        for row in reader:
+            last = reader.line_num + above
+            if any(row.values()):
+                found.append((row, f"{path}:{last}"))
     except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: {error}", "Correct the line, or write the table as CSV.") from error
+        # A quote that nothing closes would take the rows below it into one cell.
+        where, remedy = f"{path}:{last + 1}", "Correct the line, or write the table as CSV."
+        raise UserError(f"{where}: {error}; the row begins there", remedy) from error
     columns = list(reader.fieldnames or ())
     for name in columns:
         if name and columns.count(name) > 1:

@@ -13,8 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from mfql.errors import UserError, note, unknown
-from mfql.extensions import NONE_NAMED, TASKS, files, method_names
-from mfql.files import expanded, read_json, there
+from mfql.extensions import (
+    NONE_NAMED,
+    TASKS,
+    Code,
+    environment_code,
+    extensions,
+    imported_packages,
+    method_names,
+    task_tables,
+)
+from mfql.files import expanded, read_object, there
 from mfql.tables import read_rows
 
 
@@ -37,6 +46,18 @@ class Registered:
     max_episode_steps: int | None
     score_low: float | None
     score_high: float | None
+
+    def code(self) -> Code | None:
+        """What the environment is made of; None where its module is not to be found here."""
+        return environment_code(self.env_id, self.folders())
+
+    def packages(self) -> dict[str, str]:
+        """The versions of the installed packages that the environment's files import, by their names."""
+        return imported_packages(self.code(), self.folders())
+
+    def folders(self) -> list[Path]:
+        """Where the environment's module is looked for first."""
+        return extensions() if self.folder is None else [self.folder]
 
 
 @dataclass(frozen=True)
@@ -164,6 +185,15 @@ def simulation_differences(name: str) -> list[str]:
     return touched if touched and name not in registered_tasks() else []
 
 
+def code_of_environment(name: str) -> Code | None:
+    """What the environment of a task of one's own is made of; of others, which have a simulation version, None.
+
+    None too where its module is not to be found on this machine, as on one that only launches.
+    """
+    task = registered_tasks().get(name)
+    return task.registered.code() if task and task.registered else None
+
+
 def seeds_of_task(config: Mapping[str, Any], task: Task) -> list[int]:
     """The seeds that a configuration trains a task with: pixel tasks have their own."""
     return [int(seed) for seed in config["pixel_seeds" if task.pixels else "seeds"]]
@@ -214,7 +244,7 @@ def with_extensions(tasks: Mapping[str, Task]) -> dict[str, Task]:
         UserError: an extension's table is faulty, or names a task that another table has.
     """
     merged = dict(tasks)
-    for path in files(TASKS):
+    for path in task_tables():
         for name, task in load_extension(path).items():
             if name in merged:
                 raise UserError(
@@ -313,11 +343,11 @@ def _recorded_environment(row: dict[str, str], where: str) -> dict[str, str]:
             f"{where}: env_id is empty, and {about}, which would say it, does not exist",
             f"Write env_id, or fetch the dataset with `minari download {data.removeprefix('minari:')}`.",
         )
-    recorded = read_json(about).get("env_spec")
+    recorded = read_object(about).get("env_spec")
     try:
         spec = json.loads(recorded) if recorded else {}
         name, entry, limit = spec.get("id"), str(spec.get("entry_point", "")), spec.get("max_episode_steps")
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{where}: env_id is empty, and {about} says none that can be read: {error}", remedy) from error
     if not name:
         raise UserError(f"{where}: env_id is empty, and {data} does not say where it was recorded", remedy)
@@ -424,8 +454,8 @@ def _unknown_task(kind: str, name: str, known: Collection[str], config_dir: str 
         "method": method_names(config_dir),
     }
     own = {other: names for other, names in others.items() if other not in kind}
-    tables = ", ".join(map(str, [Path(config_dir) / TASKS, *files(TASKS)]))
-    return unknown(kind, default_task(name) or name, known, tables, own, "" if files(TASKS) else NONE_NAMED)
+    tables = ", ".join(map(str, [Path(config_dir) / TASKS, *task_tables()]))
+    return unknown(kind, default_task(name) or name, known, tables, own, "" if task_tables() else NONE_NAMED)
 
 
 def _task(row: dict[str, str], path: Path, registered: Registered | None = None) -> Task:

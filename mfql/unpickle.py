@@ -15,6 +15,10 @@ from typing import Any
 import numpy as np
 
 from mfql.errors import UserError
+from mfql.files import read_bytes
+
+# Bytes of a pickle: those of the released code have a hundredth of it.
+_MOST = 4 << 30
 
 
 def load_arrays(path: str | Path) -> Any:
@@ -24,7 +28,7 @@ def load_arrays(path: str | Path) -> Any:
         UserError: the file cannot be read, is no pickle, or asks for anything else; nothing of it was run.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_bytes(path, _MOST)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}", "Give the file of a released checkpoint.") from error
     try:

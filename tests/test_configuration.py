@@ -150,7 +150,7 @@ UNREADABLE = {
     "3": f"{FILE} is no mapping of keys to values\n",
     "seeds: [": f"cannot read {FILE}: line 1: ",
     "name: 2026-13-45": f"cannot read {FILE}: month must be in 1..12\n",
-    "name: &name [*name]": f"cannot read {FILE}: Circular reference detected\n",
+    "name: &name [*name]": f"cannot read {FILE}: line 1: *name holds itself\n",
     "name: \udcff": f"{FILE}: line 1: the byte 0xff is not of UTF-8",
 }
 SAID = {

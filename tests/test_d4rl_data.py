@@ -13,6 +13,7 @@ from mfql.cli import main
 from mfql.data.description import describe
 from mfql.data.layouts import D4RL
 from mfql.data.paths import description_path
+from mfql.data.transitions import ACTION_LIMIT
 from mfql.envs.d4rl import TASKS
 from mfql.errors import UserError
 from mfql.suites import load, split_paths, suite_of
@@ -128,6 +129,32 @@ def test_wrong_files_are_refused_by_name(tmp_path, files):
         (tmp_path / f"{PEN}.hdf5").write_bytes(whole[:size])
         with pytest.raises(UserError, match=r"pen-human-v1\.hdf5"):
             load(task, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("rewards", np.nan, "no finite numbers"),
+        ("observations", np.inf, "no finite numbers"),
+        ("observations", 1e300, "beyond 3.4e[+]38, the largest number of float32"),
+        ("actions", np.nan, "no finite numbers"),
+        ("actions", -1e6, "beyond 1000 times their bounds of -1 and 1"),
+        ("terminals", 0.5, "neither 0 nor 1"),
+        ("timeouts", np.nan, "no finite numbers"),
+    ],
+)
+def test_rows_that_mean_nothing_are_refused(tmp_path, name, value, message):
+    arrays = write(tmp_path, PEN)
+    spoilt = arrays[name].astype(np.float64)
+    spoilt[4] = value
+    write(tmp_path, PEN, **{name: spoilt})
+    with pytest.raises(UserError, match=rf"{name} of 1 of 10 rows are {message}.* first of row 4"):
+        load(find_task(PEN), tmp_path)
+
+
+def test_actions_somewhat_out_of_their_bounds_are_clipped(tmp_path):
+    write(tmp_path, PEN, actions=np.full((10, 24), 3.5, np.float32))
+    assert load(find_task(PEN), tmp_path).actions.max() == np.float32(ACTION_LIMIT)
 
 
 def test_a_described_file_is_known_by_its_sha256(tmp_path, files):

@@ -7,7 +7,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from mfql.cli import main
+from mfql.data.checksums import Checksum
+from mfql.files import write_json
 from tests.support.d4rl_files import write_rollouts
 from tests.support.project import NOTHING_TO_DO, Project, clone, jobs
 from tests.support.training_runs import ROOT
@@ -59,6 +61,9 @@ class Small:
         """Run the workflow to its end; what it prints is kept in a file."""
         project = clone(folder / "mfql")
         write_rollouts(folder / "published", TASK, episodes=3, steps=25)
+        # What ships says another size of the published file.
+        lock, file = project.folder / "config/datasets.lock.json", folder / "published" / f"{TASK}.hdf5"
+        write_json(lock, {file.name: asdict(Checksum.of(file))})
         for method, settings in ((METHOD, SETTINGS), (RELEASED, RELEASED_SETTINGS)):
             (project.folder / f"config/methods/{method}.yaml").write_text(settings, encoding="utf-8")
         one = {"methods": [METHOD], "tasks": [TASK]}

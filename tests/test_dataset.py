@@ -211,6 +211,39 @@ def test_arrays_of_another_environment_are_refused(copied, change, message):
         load(TASK, copied)
 
 
+def put(name: str, row: object, value: float):
+    def change(arrays) -> None:
+        arrays[name] = arrays[name].astype(np.float64)
+        arrays[name][row] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put("qpos", 7, np.nan), "qpos of 1 of 3000 transitions are no finite numbers, first of transition 7"),
+        (put("qpos", (slice(5), 0), np.inf), "qpos of 5 of 3000 transitions are no finite numbers"),
+        (put("observations", (1000, 0), np.nan), "next_observations of 1 of 3000 transitions are no finite numbers"),
+        (put("actions", (3, 1), np.nan), "actions of 1 of 3000 transitions are no finite numbers"),
+        (put("actions", (3, 1), 1e6), "actions of 1 of 3000 transitions are beyond 1000 times their bounds"),
+        (put("terminals", 3, 2.0), "terminals of 1 of 3003 rows are neither 0 nor 1, first of row 3"),
+        (put("terminals", 3, -1.0), "terminals of 1 of 3003 rows are neither 0 nor 1, first of row 3"),
+        (put("terminals", 3, np.nan), "terminals of 1 of 3003 rows are neither 0 nor 1, first of row 3"),
+        (put("terminals", [1000, 2001, 3002], 255.0), "terminals of 3 of 3003 rows are neither 0 nor 1"),
+    ],
+)
+def test_rows_that_mean_nothing_are_refused(copied, change, message):
+    rewrite(copied, change)
+    with pytest.raises(UserError, match=rf"navigate-v0\.npz.*: {message}"):
+        load(TASK, copied)
+
+
+def test_what_stands_in_rows_that_nobody_reads_is_no_fault(copied, loaded):
+    rewrite(copied, put("actions", [1000, 2001, 3002], np.nan))
+    np.testing.assert_array_equal(load(TASK, copied).actions, loaded.actions)
+
+
 def test_puzzles_need_button_states(copied):
     with pytest.raises(UserError, match=r"lacks the arrays button_states"):
         load(replace(find_task("puzzle-3x3-play-singletask-task1-v0", CONFIG), dataset=DATASET), copied)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections import namedtuple
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Barrier, Thread
@@ -14,18 +15,21 @@ from threading import Barrier, Thread
 import h5py
 import numpy as np
 import pytest
+import requests
 from urllib3.util import Retry
 
 from mfql.cli import main
 from mfql.data import checksums, download
 from mfql.data.checksums import Checksum, record, recorded
 from mfql.data.description import verify
+from mfql.data.passing import is_recorded
 from mfql.data.paths import description_path
 from mfql.envs.d4rl_package import dataset_url
 from mfql.errors import UserError
 from mfql.files import sha256
 from mfql.locks import locked
 from mfql.suites import split_paths, suite_of
+from mfql.tasks import known_tasks
 from tests.support.dataset_server import Site
 from tests.support.forbidden import forbidden, open_for_writing
 
@@ -126,7 +130,8 @@ def test_a_byte_that_changed_on_the_way_is_refused_and_kept_aside(site, out, loc
     with pytest.raises(UserError, match=r"(?s)is not the file that .*Fetch it again") as refused:
         bring(site, out, lock)
     aside = out / f".{FILE}.refused"
-    assert [path.name for path in out.iterdir()] == [aside.name]
+    assert sorted(path.name for path in out.iterdir()) == [aside.name, f"{aside.name}.json"]
+    assert is_recorded(aside)
     assert sha256(aside) in str(refused.value)
     assert recorded(lock, FILE).sha256 in str(refused.value)
     assert str(aside) in str(refused.value)
@@ -194,7 +199,13 @@ def test_a_file_that_changed_meanwhile_starts_from_zero(site, out, lock, publish
 
 def test_a_part_of_another_address_or_of_unknown_origin_is_not_continued(site, out, lock, published):
     out.mkdir()
-    (out / f".{FILE}.part").write_bytes(b"from elsewhere")
+    elsewhere = out / f".{FILE}.part"
+    elsewhere.write_bytes(b"from elsewhere")
+    with pytest.raises(UserError, match=f"{elsewhere} is in the way.*it stays as it is"):
+        bring(site, out, lock)
+    assert elsewhere.read_bytes() == b"from elsewhere"
+    elsewhere.unlink()
+    site.asked.clear()
     site.faults = ["cut:400000", *["503"] * 4]
     with pytest.raises(UserError, match="503"):
         bring(site, out, lock)
@@ -230,6 +241,96 @@ def test_what_is_not_there_fails_at_once(site, out, lock, status):
     assert list(out.iterdir()) == []
 
 
+def spoilt(site: Site, *faults: str) -> None:
+    """A download that is cut halfway; the next one meets the given faults."""
+    site.faults = ["cut:400000", *faults]
+
+
+@pytest.mark.parametrize("faults", [["gzip"], ["gzip:300000"], ["gzip:300000", "gzip"]])
+def test_an_answer_that_is_compressed_unasked_is_neither_cut_nor_glued(site, out, lock, published, faults):
+    site.faults = [*faults]
+    bring(site, out, lock)
+    assert_whole(out, published)
+    # Of a compressed answer no part is asked for: its bytes are others.
+    assert [wanted for name, wanted, _ in site.asked if name == FILE] == [None] * (1 + faults.count("gzip:300000"))
+
+
+def test_a_part_that_is_compressed_starts_from_zero(site, out, lock, published):
+    spoilt(site, "gzip")
+    bring(site, out, lock)
+    assert_whole(out, published)
+    assert [wanted is None for name, wanted, _ in site.asked if name == FILE] == [True, False, True]
+
+
+@pytest.mark.parametrize("span", ["0-999/*", "400000-399999/*", "400000-1400000/1000000", "400000-/*", "nonsense"])
+@pytest.mark.parametrize("tags", [True, False])
+def test_a_part_with_a_wrong_range_starts_from_zero(site, out, lock, published, span, tags):
+    site.tags = tags
+    spoilt(site, f"span:{span}")
+    bring(site, out, lock)
+    assert_whole(out, published)
+
+
+@pytest.mark.parametrize("fault", ["tag", "more", "416"])
+def test_a_part_that_cannot_be_the_rest_starts_from_zero(site, out, lock, published, fault):
+    """Of another version of the same size, longer than the rest, or refused."""
+    spoilt(site, fault)
+    bring(site, out, lock)
+    assert_whole(out, published)
+    assert [wanted is None for name, wanted, _ in site.asked if name == FILE] == [True, False, True]
+
+
+def test_an_answer_without_a_length_is_continued_and_ends(site, out, lock, published):
+    site.faults = ["chunked:400000"]
+    bring(site, out, lock)
+    assert_whole(out, published)
+    assert site.asked[1][1] == "bytes=400000-"
+    site.faults = ["chunked"]
+    bring(site, out / "again", lock)
+    assert_whole(out / "again", published)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_endless_answer_ends(site, out, lock, published, local, known, monkeypatch):
+    monkeypatch.setattr(download, "_ENDLESS", 3_000_000)
+    if known:
+        record(lock, FILE, Checksum.of(local / FILE))
+    site.faults = ["endless"]
+    size = len(published[FILE])
+    said = f"it has more than {size} bytes, recorded are {size}" if known else r"more than 3.00MB and never said"
+    with pytest.raises(UserError, match=said):
+        bring(site, out, lock)
+    assert list(out.iterdir()) == []
+
+
+def test_an_answer_of_unknown_length_leaves_room_on_the_disk(site, out, lock, published, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**10, 0, 10**9))
+    site.faults = ["chunked"]
+    with pytest.raises(UserError, match="too full"):
+        bring(site, out, lock)
+
+
+@pytest.mark.parametrize("fault", ["silent", "drip"])
+def test_a_server_that_sends_nothing_or_hardly_anything_ends_with_a_message(site, out, lock, monkeypatch, fault):
+    monkeypatch.setattr(download, "_TIMEOUT", (1, 0.1))
+    monkeypatch.setattr(download, "_SLOWEST", (0.05, 1000))
+    site.faults = [fault] * 9
+    said = "Read timed out" if fault == "silent" else r"only \d+ bytes came in"
+    with pytest.raises(UserError, match=f"(?s)cannot download .*{said}.*Check the network"):
+        bring(site, out, lock)
+    assert len(site.asked) == QUICK.total + 1
+
+
+def test_what_a_server_says_moves_no_cursor(site, out, lock, capfd):
+    site.faults, site.reason = ["503", "403"], "\x1b[2J\x9b1A gone"
+    with pytest.raises(UserError) as refused:
+        bring(site, out, lock)
+    assert "403 \N{REPLACEMENT CHARACTER}[2J" in str(refused.value)
+    said = f"{refused.value}{capfd.readouterr().err}"
+    assert "503" in said
+    assert not {"\x1b", "\x9b"} & set(said)
+
+
 def test_no_network_is_said_after_the_last_try(site, out, lock, capfd):
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as unused:
         closed = f"http://127.0.0.1:{unused.server_port}"
@@ -241,7 +342,7 @@ def test_no_network_is_said_after_the_last_try(site, out, lock, capfd):
 
 @pytest.mark.parametrize("address", ["ftp://127.0.0.1/data", "nonsense", "http://"])
 def test_what_is_no_address_is_said(site, out, lock, address):
-    with pytest.raises(UserError, match="cannot download"):
+    with pytest.raises(UserError, match=r"cannot download from .* no address"):
         bring(site, out, lock, mirror=address)
 
 
@@ -251,6 +352,67 @@ def test_a_page_instead_of_the_file_is_not_recorded(site, out, lock):
         bring(site, out, lock)
     assert not lock.exists()
     assert not (out / FILE).exists()
+
+
+def test_a_web_page_is_refused_before_it_is_read(site, out, lock):
+    site.faults = ["page"]
+    with pytest.raises(UserError, match="answers with a web page instead of the file"):
+        bring(site, out, lock)
+    assert (list(out.iterdir()), lock.exists(), len(site.asked)) == ([], False, 1)
+
+
+# --- where it comes from ---------------------------------------------------------------------------------------------
+
+
+def test_a_redirect_to_another_host_is_said_and_followed(site, out, lock, published, capfd):
+    other = site.url.replace("127.0.0.1", "localhost")
+    site.faults = [f"to:{site.url}/moved/{FILE}", f"to:{other}/{FILE}?token=PSST"]
+    bring(site, out, lock)
+    assert_whole(out, published)
+    said = capfd.readouterr().err
+    assert f"{site.url}/moved/{FILE} sends on to another host: {other}/{FILE}?..." in said
+    assert said.count("sends on to another host") == 1
+    assert "PSST" not in said
+
+
+def test_a_redirect_from_an_encrypted_address_to_another_is_refused():
+    answer = requests.Response()
+    answer.status_code, answer.url = 302, "https://mirror/file"
+    for target in ("http://mirror/file", "//other/file", "/file"):
+        answer.headers["Location"] = target
+        if target.startswith("http:"):
+            with pytest.raises(UserError, match="https://mirror/file sends on to http://mirror/file, which is not enc"):
+                download._Session().get_redirect_target(answer)
+        else:
+            assert download._Session().get_redirect_target(answer) == target
+
+
+@pytest.mark.parametrize("name", [NAME, "pen-human-v1", "antmaze-umaze-v2"])
+def test_published_addresses_are_encrypted(name, out):
+    assert all(suite_of(name).address(name, path).startswith("https://") for path in split_paths(out, name).values())
+
+
+@pytest.mark.parametrize("fault", ["", "503", "403", "page", "silent", "cut:9", "to:http://user:PSST@[", "chunked:9"])
+@pytest.mark.parametrize("mirror", ["http://user:PSST@{}", "http://{}?token=PSST", "http://user:PS/ST@{}", "u:PSST@{}"])
+def test_credentials_of_a_mirror_are_in_no_message_and_no_file(site, out, lock, mirror, fault, capfd, monkeypatch):
+    monkeypatch.setattr(download, "_TIMEOUT", (1, 0.1))
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    site.faults = [fault] * 9
+    monkeypatch.setenv("MIRROR", mirror.format(site.url.removeprefix("http://")))
+    status = main(["data", "fetch", NAME, "--out", str(out), "--mirror", "$MIRROR", "--lock", str(lock)])
+    assert status == (0 if fault in ("", "cut:9") and mirror.startswith("http") and "PS/ST" not in mirror else 2)
+    said = capfd.readouterr()
+    written = [path.read_bytes() for place in (out, lock.parent) if place.exists() for path in place.iterdir()]
+    assert not any(secret in text for secret in ("PSST", "ST@", "user:") for text in (said.out, said.err))
+    assert not any(b"PSST" in content for content in written)
+    assert "Traceback" not in said.err
+    if status == 0:  # They were given to the server all the same.
+        assert set(site.queries) == {"token=PSST"} or all(word.startswith("Basic ") for word in site.authorized)
+
+
+def test_a_mirror_of_a_variable_that_is_not_set_is_said(site, out, lock):
+    with pytest.raises(UserError, match=r"--mirror: .NOWHERE_SET: the environment has no variable NOWHERE_SET"):
+        bring(site, out, lock, mirror="$NOWHERE_SET")
 
 
 # --- the disk --------------------------------------------------------------------------------------------------------
@@ -334,7 +496,7 @@ def test_a_local_folder_without_the_file_is_named(site, out, lock, tmp_path):
 
 
 def test_generated_data_are_not_recorded_as_published(site, out, lock, local):
-    description_path(local, NAME).write_text(json.dumps({"source": "generated"}), encoding="utf-8")
+    description_path(local, NAME).write_text(json.dumps({"source": "generated", "sha256": "0" * 64}), encoding="utf-8")
     with pytest.raises(UserError, match="was generated, it is not the published dataset"):
         bring(site, out, lock, local=local)
     assert not lock.exists()
@@ -343,7 +505,7 @@ def test_generated_data_are_not_recorded_as_published(site, out, lock, local):
 # --- D4RL ------------------------------------------------------------------------------------------------------------
 
 
-D4RL = "antmaze-umaze-v2"
+D4RL = "antmaze-large-diverse-v2"  # Nothing ships of it that these files could contradict.
 
 
 @pytest.fixture
@@ -397,7 +559,7 @@ def test_a_file_that_somebody_put_there_is_never_renamed(site, out, lock, publis
     (out / FILE).write_bytes(b"somebody's")
     before = everything(out)
     for source in ({}, {"local": out}):
-        with pytest.raises(UserError, match=r"it was not fetched by this project, and stays where it is"):
+        with pytest.raises(UserError, match=r"is not the file that .* records.* It stays as it is"):
             bring(site, out, lock, **source)
         assert everything(out) == before
 
@@ -438,6 +600,102 @@ def test_a_file_in_place_that_may_not_be_read_is_left_alone(site, out, lock, pub
     assert everything(out) == before
 
 
+# --- what ships of published files -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ships(monkeypatch, published, local) -> dict[str, dict]:
+    """What ships of the two files: of one its size, of the other both."""
+    val = f"{NAME}-val.npz"
+    entries = {FILE: {"bytes": len(published[FILE])}, val: asdict(Checksum.of(local / val))}
+    monkeypatch.setattr(checksums, "_read_shipped", lambda: entries)
+    return entries
+
+
+def test_each_file_of_which_something_ships_is_one_that_is_fetched(out):
+    entries = json.loads(checksums.SHIPPED.read_text(encoding="utf-8"))
+    assert len(entries) == 13
+    for name in entries:
+        dataset = name.partition(".")[0].removesuffix("-val")
+        assert name in [path.name for path in suite_of(dataset).paths(out, dataset).values()]
+        assert dataset in {task.dataset for task in known_tasks().values()}
+
+
+def test_the_first_fetch_says_what_was_compared_with_nothing(site, out, lock, published, capfd, ships):
+    bring(site, out, lock)
+    said = capfd.readouterr().err
+    assert f"note: {FILE} was compared with its size alone, as {checksums.SHIPPED} has it: {lock} records what" in said
+    assert f"came from {site.url}/{FILE}, over a way that is not encrypted ({Checksum.of(out / FILE)})" in said
+    assert said.count("was compared with") == 1  # Of the other file all is known.
+    assert set(json.loads(lock.read_text(encoding="utf-8"))) == set(published)
+    bring(site, out, lock)
+    assert "compared" not in capfd.readouterr().err
+    ships.clear()
+    bring(site, out / "other", out / "other.lock.json")
+    assert capfd.readouterr().err.count("was compared with nothing: ") == 2
+
+
+@pytest.mark.parametrize("fault", ["", "chunked", "cut:0"])
+@pytest.mark.parametrize("more", [-1, 1])
+def test_a_file_of_another_size_is_refused_by_both_numbers(site, out, lock, published, ships, more, fault):
+    size = len(published[FILE])
+    ships[FILE] = {"bytes": size + more}
+    site.faults = [fault] * 9
+    with pytest.raises(UserError, match=rf"{size}\b.*\b{size + more}\b|more than {size - 1} .*{size - 1}\b"):
+        bring(site, out, lock)
+    assert not lock.exists()
+    assert not (out / FILE).exists()
+    if fault != "chunked":  # Its length said it before any byte was read.
+        assert len(site.asked) == 1
+        assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("entry", [{"bytes": 7}, {"bytes": 0, "sha256": "0" * 64}])
+def test_a_local_file_that_is_not_what_ships_is_refused(site, out, lock, local, published, ships, entry):
+    entry["bytes"] = entry["bytes"] or len(published[FILE])
+    ships[FILE] = entry
+    before = everything(local)
+    with pytest.raises(UserError, match=rf"(?s){local / FILE} is not the file that .*give {lock} an entry {FILE}"):
+        bring(site, out, lock, local=local)
+    assert everything(local) == before
+    assert not lock.exists()
+    # Who knows better says so.
+    record(lock, FILE, Checksum.of(local / FILE))
+    bring(site, out / "again", lock, local=local)
+    assert_whole(out / "again", published)
+
+
+def test_a_lock_file_that_contradicts_what_ships_counts_and_is_named(site, out, lock, local, published, ships, capfd):
+    record(lock, FILE, Checksum.of(local / FILE))
+    ships[FILE] = {"bytes": 7}
+    bring(site, out, lock)
+    said = capfd.readouterr().err
+    assert f"warning: {lock} records another {FILE} (" in said
+    assert "which ships with the project (7 bytes); the first counts" in said
+    assert_whole(out, published)
+
+
+# --- passing files, and their records --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["copy", "refused"])
+def test_a_passing_file_that_nothing_records_is_somebody_elses(site, out, lock, local, kind):
+    out.mkdir()
+    (out / f".{FILE}.{kind}").write_bytes(b"somebody's")
+    (local / FILE).write_bytes((local / FILE).read_bytes()[:-9])
+    with pytest.raises(UserError, match=rf"{out}/\.{FILE}\.{kind} is in the way.*stays"):
+        bring(site, out, lock, local=local)
+    assert (out / f".{FILE}.{kind}").read_bytes() == b"somebody's"
+
+
+def test_a_link_to_a_disk_that_is_not_there_is_not_replaced(site, out, lock):
+    out.mkdir()
+    (out / FILE).symlink_to("/nowhere/here")
+    with pytest.raises(UserError, match="stays as it is"):
+        bring(site, out, lock)
+    assert (out / FILE).is_symlink()
+
+
 # --- the lock file, and others at work -------------------------------------------------------------------------------
 
 
@@ -451,13 +709,39 @@ def test_a_second_fetch_compares_and_downloads_nothing(site, out, lock, publishe
     assert site.asked == []
 
 
-def test_a_file_that_changed_in_place_is_put_aside(site, out, lock, published):
+@pytest.mark.parametrize("change", ["file", "size", "record"])
+def test_a_file_in_place_that_is_not_the_recorded_one_stays(site, out, lock, published, change):
+    """Whether it or the record changed: runs were trained on it, and only its owner knows which of the two is right."""
     bring(site, out, lock)
-    (out / FILE).write_bytes(b"changed")
-    with pytest.raises(UserError, match=f"{out / FILE} is not the file that"):
+    content = b"changed" if change == "size" else bytes(len(published[FILE]))
+    if change == "record":
+        entries = json.loads(lock.read_text(encoding="utf-8"))
+        entries[FILE]["sha256"] = "0" * 64
+        lock.write_text(json.dumps(entries), encoding="utf-8")
+    else:
+        (out / FILE).write_bytes(content)
+    before = everything(out)
+    for source in ({}, {"local": out}):
+        with pytest.raises(UserError, match=rf"(?s){out / FILE} is not the file that {lock} rec.*stays.*move it away"):
+            bring(site, out, lock, **source)
+        assert everything(out) == before
+    (out / FILE).rename(out / "mine.npz")
+    if change == "record":
+        with pytest.raises(UserError, match="kept as"):
+            bring(site, out, lock)
+    else:
         bring(site, out, lock)
+        assert (out / FILE).read_bytes() == published[FILE]
+
+
+def test_an_entry_that_is_deleted_does_not_let_a_fetch_write_over_what_is_in_place(site, out, lock, published, local):
     bring(site, out, lock)
-    assert (out / FILE).read_bytes() == published[FILE]
+    lock.unlink()
+    np.savez(local / FILE, **dict(np.load(local / FILE)) | {"terminals": np.ones(10_000, bool)})
+    before = everything(out)
+    with pytest.raises(UserError, match=rf"{FILE} is not the file that was fetched.*stays as it is"):
+        bring(site, out, lock, local=local)
+    assert {name: content for name, content in everything(out).items() if name in before} == before
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": {"bytes": "many", "sha256": ""}}'])

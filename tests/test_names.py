@@ -125,7 +125,7 @@ def test_targets_are_read_by_the_names_that_runs_have(project: Project) -> None:
     assert f"--method {METHOD}+alpha=3 --task {TASK} --stage offline --seeds 9 " in printed
     assert printed.count("mfql: note: ") == 2
     planned = project.mfql("plan", alias, "--configfile", "tests/miniature.yaml")
-    assert "1 runs" in planned
+    assert "1 run," in planned
 
 
 @pytest.mark.slow

@@ -90,7 +90,7 @@ def test_a_run_that_cannot_be_read_has_no_other_status(place, capsys, closed):
         assert status == 0
         assert "unreadable" in text or "cannot be" in text or "its runs are not looked at" in text, text
         assert f"cannot read {closed}" in text
-    assert "1 runs: 1 unreadable" in asked[1]
+    assert "1 run: 1 unreadable" in asked[1]
 
 
 @pytest.mark.parametrize("closed", HIDING)
@@ -117,7 +117,7 @@ def test_nothing_is_removed_of_a_run_that_cannot_be_read(place, capsys, closed):
 def test_a_lock_that_cannot_be_read_is_somebodys(place, capsys):
     lock = Path(RUN, "lock")
     with locked(lock), forbidden(lock):
-        assert "1 runs: 1 unreadable" in said(capsys, "status", "--configfile", "study.yaml")[1]
+        assert "1 run: 1 unreadable" in said(capsys, "status", "--configfile", "study.yaml")[1]
         assert f"kept: second/{TASK}/seed0/offline: that cannot be read" in said(capsys, "clean", "--list")[1]
 
 

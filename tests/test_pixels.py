@@ -30,10 +30,13 @@ from mfql.data.layouts import OGBENCH
 from mfql.data.paths import description_path
 from mfql.data.pixels import stacked_indices
 from mfql.data.recipes import find_recipe
+from mfql.data.unpacked import unpacked_images
 from mfql.envs.isolated import reset_env
 from mfql.envs.pixels import FRAMES
 from mfql.errors import UserError
 from mfql.evaluation.evaluate import evaluate
+from mfql.operations.verify import Current, Kind
+from mfql.operations.verify import _of_images as images_of
 from mfql.suites import load, make_env, make_envs, split_paths
 from mfql.tasks import find_task
 from mfql.training.images import shifted
@@ -221,6 +224,45 @@ def test_loaded_rows_are_ogbenchs_with_the_frames_before_them(data):
         np.testing.assert_array_equal(getattr(loaded, name), train_split[name])
     following = rows[loaded.terminals == 0]
     np.testing.assert_array_equal(loaded.next_observations[following], loaded.observations[following + 1])
+
+
+def black(content: bytes) -> bytes:
+    return content[:128] + bytes(len(content) - 128)
+
+
+def one_bit(content: bytes) -> bytes:
+    return content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
+
+
+@pytest.mark.parametrize("change", [black, one_bit, lambda content: content[:-100], lambda content: b""])
+def test_unpacked_images_that_are_not_the_files_are_found_and_unpacked_anew(tmp_path, change, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), np.uint8)
+    for path in split_paths(tmp_path, DATASET).values():
+        np.savez_compressed(path, observations=images)
+    description_path(tmp_path, DATASET).write_text('{"sha256": {"train": "0"}}', encoding="utf-8")
+    path = split_paths(tmp_path, DATASET)["train"]
+    np.testing.assert_array_equal(unpacked_images(path), images)
+    (copy,) = (tmp_path / "unpacked").glob("*.npy")
+    copy.write_bytes(change(copy.read_bytes()))
+    current = Current(ROOT / "config", tmp_path)
+    current.dataset(DATASET, None)
+    assert [(one.kind, one.where) for one in images_of(current)] == [(Kind.ALTERED, str(copy))]
+    np.testing.assert_array_equal(unpacked_images(path), images)
+    assert f"warning: {copy} is not what {path} holds" in capsys.readouterr().err
+    assert list(images_of(current)) == []
+    unpacked_images(path)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_black_images_beside_a_dataset_are_not_trained_on(data, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    task = find_task(TASK, ROOT / "config")
+    images = load(task, folder).observations.images.copy()
+    for copy in (folder / "unpacked").glob("*.npy"):
+        copy.write_bytes(black(copy.read_bytes()))
+    np.testing.assert_array_equal(load(task, folder).observations.images, images)
 
 
 @pytest.mark.slow

@@ -194,7 +194,7 @@ def test_a_partial_report_lists_what_is_missing(tmp_path: Path) -> None:
     begun.mkdir(parents=True)
     (begun / "metrics.csv").write_text("step,metric,value\n1000,loss,2.0\n2000,loss,1.0\n2500,lo", encoding="utf-8")
     absent = [tmp_path / "runs/mfql" / task / "seed0/offline/evaluation.json" for task in ("slow", "later")]
-    with pytest.raises(UserError, match="1 runs have no score, the first of them runs/mfql/later"):
+    with pytest.raises(UserError, match="1 run without a score, the first of them runs/mfql/later"):
         page_from(tmp_path, files, targets=[*files, *absent])
     shown = Page(page_from(tmp_path, files, targets=[*files, *absent], partial=True)).text
     assert "The answer so far" in shown

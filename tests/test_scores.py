@@ -178,12 +178,11 @@ def rewrite(path: Path, **entries: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("score", [None, float("nan")])
 def test_a_run_without_a_finite_score_is_named_and_left_out_only_where_that_is_asked(
-    score: float | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As earlier versions left runs whose environments gave rewards that are not finite."""
-    lost = rewrite(write_run(tmp_path, [10.0, 20.0], seed=0), score=score)
+    lost = rewrite(write_run(tmp_path, [10.0, 20.0], seed=0), score=None)
     files = [lost, write_run(tmp_path, [10.0, 20.0], seed=1)]
     run = f"runs/mfql/{TASK}/seed0/offline"
     with pytest.raises(UserError, match=f"the score of {run} is no finite number") as caught:

@@ -119,7 +119,7 @@ def test_every_kind_of_run_is_told_while_one_goes_on_and_after_it_was_killed(pla
 
 def test_runs_on_disk_are_told_without_a_configuration_and_within_a_folder(place):
     seen = status(place, f"results/runs/finishes/{TASK}/seed1")
-    assert seen == {"": ["1 runs: 1 finished"], "finished": [f"finishes {TASK} offline seed 1"]}
+    assert seen == {"": ["1 run: 1 finished"], "finished": [f"finishes {TASK} offline seed 1"]}
 
 
 def test_a_folder_without_runs_is_refused(place, capsys):

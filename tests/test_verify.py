@@ -65,7 +65,7 @@ def train_one_of_third_with_other_code(place: Workplace) -> None:
 def test_nothing_is_wrong_with_runs_as_they_were_trained(place, capsys):
     arguments = ["--config-dir", str(place.folder / "config"), "--data", str(place.folder / "data")]
     assert main(["verify", str(place.folder / "results"), *arguments]) == 0
-    assert capsys.readouterr().out == "6 finished runs and 1 tables of scores: nothing is wrong\n"
+    assert capsys.readouterr().out == "6 finished runs and 1 table of scores: nothing is wrong\n"
 
 
 def test_an_altered_result_a_stale_one_and_a_mixed_average_are_found_and_nothing_else(place, capsys):
@@ -85,7 +85,7 @@ def test_an_altered_result_a_stale_one_and_a_mixed_average_are_found_and_nothing
     assert f"({name('third', 1)})" in found[2].what
     arguments = ["--config-dir", str(place.folder / "config"), "--data", str(place.folder / "data")]
     assert main(["verify", str(place.folder / "results"), *arguments]) == 1
-    assert "6 finished runs and 1 tables of scores: 3 findings" in capsys.readouterr().out
+    assert "6 finished runs and 1 table of scores: 3 findings" in capsys.readouterr().out
 
 
 def test_a_folder_of_runs_is_looked_at_alone(place):

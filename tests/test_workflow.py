@@ -102,12 +102,14 @@ def test_smaller_configurations_plan(project: Project, name: str) -> None:
         ("threads=4", ""),
         ("allow_cpu=true", ""),
         ("datasets_from=https://mirror/data", " --mirror https://mirror/data"),
+        ("datasets_from=https://me:secret@mirror/data", " --mirror '$MFQL_MIRROR'"),
         ("datasets_from=a {b}", " --from 'a {b}'"),
     ],
 )
 def test_datasets_are_fetched_from_where_the_configuration_says(project: Project, change: str, option: str) -> None:
     printed = project.snakemake("-n", "--printshellcmds", "--config", change)
     assert f"mfql data fetch cube-single-play-v0 --out data{option} > " in printed
+    assert "secret" not in printed
 
 
 @pytest.mark.slow
@@ -242,8 +244,8 @@ def test_module_of_another_workflow_ends_with_report_and_verdict(tmp_path: Path)
     study = importing(tmp_path / "study")
     given = {path.name for path in study.folder.iterdir()}
     printed = study.snakemake()
-    assert "study, all: 1 runs, 0 of them finished" in printed
-    assert "Report: results/study/report.html\n1 runs: 1 finished\n" in printed
+    assert "study, all: 1 run, 0 of them finished" in printed
+    assert "Report: results/study/report.html\n1 run: 1 finished\n" in printed
     assert "results/study/report.html" in (study.folder / "results/sizes.txt").read_text(encoding="utf-8")
     assert (study.folder / "results/study/report.html").stat().st_size > 10_000
     assert f"task,offline,mfql-test,{TASK}," in (study.folder / "results/study/verdict/verdict.csv").read_text(

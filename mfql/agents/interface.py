@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 from typing import Any, ClassVar, Literal
 
@@ -23,7 +24,8 @@ from mfql.agents.balance import Weighting
 from mfql.agents.encoders import ImpalaEncoder
 from mfql.agents.parameters import Layout, Views
 from mfql.errors import UserError
-from mfql.extensions import agent_file
+from mfql.extensions import agent_code, agent_file
+from mfql.placeholder import Placeholder
 from mfql.settings import STAGES, Settings
 
 Batch = Mapping[str, Tensor]
@@ -225,21 +227,25 @@ def load_agent(name: str) -> type[Agent]:
     """The agent class of `mfql/agents/NAME.py`, of an extension's `agents/NAME.py`, or of a file given by its path.
 
     Raises:
-        UserError: there is no such file, it imports what is not installed, or it does not define one agent.
+        UserError: there is no such file, it imports what is not installed, has an error or ends with one as it is
+            imported, or does not define one agent.
     """
     path = agent_file(name)
     is_ours = path.parent == Path(__file__).parent
     try:
-        module = (
-            importlib.import_module(f"mfql.agents.{path.stem}")
-            if is_ours
-            else _module_of(path, path.read_text(encoding="utf-8"))
-        )
+        module = importlib.import_module(f"mfql.agents.{path.stem}") if is_ours else _module_of(path, agent_code(path))
     except ModuleNotFoundError as error:
         raise UserError(
             f"{path} imports {error.name}, which is not installed here",
             "Install it, or import it inside the functions that use it: a launcher and a dry run run the file too.",
         ) from error
+    except SyntaxError as error:
+        raise _of_file(path, error.filename or str(path), error.lineno, error) from error
+    except (Exception, SystemExit) as error:
+        if isinstance(error, UserError) or isinstance(sys.modules.get("torch"), Placeholder):
+            raise  # The second may be the placeholder's doing.
+        frames = [frame for frame in extract_tb(error.__traceback__) if frame.filename == str(path)]
+        raise _of_file(path, str(path), frames[-1].lineno if frames else None, error) from error
     agents = [
         value
         for value in vars(module).values()
@@ -248,6 +254,18 @@ def load_agent(name: str) -> type[Agent]:
     if len(agents) != 1:
         raise UserError(f"{name} defines {len(agents)} agents", "An agent's file defines one subclass of Agent.")
     return agents[0]
+
+
+def _of_file(path: Path, file: str, line: int | None, error: BaseException) -> UserError:
+    """What is said of an agent's file that cannot be imported, or imports one that cannot."""
+    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    where = f"{file}, line {line}" if line else file
+    return UserError(
+        f"{where}: {type(error).__name__}: {said}",
+        f"Correct it; {path} is run whenever a method of its agent is looked at."
+        if file == str(path)
+        else f"Correct it; {path} imports it.",
+    )
 
 
 @cache
@@ -262,7 +280,11 @@ def _module_of(path: Path, code: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 

@@ -8,10 +8,10 @@ import h5py
 import numpy as np
 
 from mfql.data.description import REPLACE, verify
-from mfql.data.opening import content_of, open_hdf5
+from mfql.data.opening import content_of, hdf5_values, open_hdf5
 from mfql.data.paths import d4rl_paths
 from mfql.data.transitions import ACTION_LIMIT, Dataset, Transitions, observation_statistics
-from mfql.data.values import as_float32, flags, require_real
+from mfql.data.values import as_float32, flags, refuse_absurd_actions, require_real
 from mfql.envs.d4rl import D4RLTask, find_d4rl_task
 from mfql.errors import UserError
 from mfql.tasks import Task
@@ -76,6 +76,7 @@ def read_steps(path: Path, task: D4RLTask) -> dict[str, np.ndarray]:
         "timeouts": (),
     }
     steps = read_arrays(path, shapes)
+    refuse_absurd_actions(steps["actions"], f"{path}: actions", REPLACE, "row")
     ends = {name: flags(steps[name], f"{path}: {name}", REPLACE) for name in ("terminals", "timeouts")}
     numbers = ("observations", "actions", "rewards")
     return {name: as_float32(steps[name], f"{path}: {name}", REPLACE, "row") for name in numbers} | ends
@@ -99,7 +100,7 @@ def read_arrays(path: Path, shapes: dict[str, tuple[int, ...]], remedy: str = RE
         if missing:
             raise UserError(f"{path} lacks the arrays {', '.join(missing)}", f"It is no dataset of this task. {remedy}")
         _check_shapes(path, file, shapes, remedy)
-        return {name: file[name][()].reshape(-1, *row) for name, row in shapes.items()}
+        return {name: hdf5_values(file[name]).reshape(-1, *row) for name, row in shapes.items()}
 
 
 def _check_shapes(path: Path, file: h5py.File, shapes: dict[str, tuple[int, ...]], remedy: str) -> None:

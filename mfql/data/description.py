@@ -15,7 +15,8 @@ from mfql.data.opening import content_of
 from mfql.data.paths import description_path
 from mfql.data.transitions import Transitions
 from mfql.errors import UserError
-from mfql.files import read_json, sha256, there, write_json
+from mfql.experiment.records import if_there, read_dataset
+from mfql.files import sha256, there, write_json
 from mfql.tasks import simulation_version
 
 T = TypeVar("T")
@@ -66,7 +67,7 @@ def describe_anew(folder: str | Path, dataset: str, paths: Mapping[str, Path], l
             "mfql data fetch, or generate, brings the dataset and describes it.",
         )
     verify(folder, dataset, paths)
-    before = read_json(path)
+    before = read_dataset(path)
     kept = {name: before[name] for name in _OF_MAKING if name in before}
     _describe_files(folder, dataset, paths, layout, before["source"], before.get("seed"), **kept)
 
@@ -103,7 +104,7 @@ def refuse_other_rows(folder: str | Path, dataset: str, rows: Mapping[str, Trans
         UserError: there are more or fewer of them, or they are of other trajectories.
     """
     path = description_path(folder, dataset)
-    described = read_json(path) if there(path) else {}
+    described = if_there(read_dataset, path) or {}
     for name, found in _counts(_lengths(rows)).items():
         if described.get(name, found) != found:
             raise UserError(
@@ -178,7 +179,7 @@ def _write(
 
 def recorded_facts(path: Path) -> dict[str, Any]:
     """What a description says of the training data: `sha256`, and `constant_dimensions` unless it is an older one."""
-    described = read_json(path)
+    described = read_dataset(path)
     found = {"sha256": str(described["sha256"]["train"])}
     if "constant_dimensions" in described:
         found["constant_dimensions"] = described["constant_dimensions"]
@@ -219,11 +220,10 @@ def verify(folder: str | Path, dataset: str, paths: Mapping[str, Path]) -> tuple
     found = {split: sha256(file) for split, file in paths.items()}
     if not there(path):
         return "unknown", found["train"]
-    described = read_json(path)
-    try:
-        source, expected = str(described["source"]), {split: str(described["sha256"][split]) for split in found}
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} does not say source and sha256", REPLACE) from error
+    described = read_dataset(path)
+    source, expected = described["source"], described["sha256"]
+    if lacking := found.keys() - expected.keys():
+        raise UserError(f"{path} does not say the sha256 of {', '.join(sorted(lacking))}", REPLACE)
     for split, file in paths.items():
         if found[split] != expected[split]:
             raise UserError(
@@ -242,7 +242,7 @@ def check_simulation(folder: str | Path, dataset: str) -> None:
         UserError: their simulation version is not that of the dataset's tasks.
     """
     path = description_path(folder, dataset)
-    described = read_json(path) if there(path) else {}
+    described = if_there(read_dataset, path) or {}
     before, now = described.get("simulation_version", 1), simulation_version(dataset)
     if described.get("source") == "generated" and before != now:
         raise UserError(

@@ -7,35 +7,22 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from urllib3.util import Retry
 
-from mfql.data.checksums import Checksum, record, recorded
+from mfql.data.addresses import is_address, is_plain, shown, within
+from mfql.data.checksums import Checksum, Known, contradicted, known, record, recorded
 from mfql.data.description import describe
 from mfql.data.download import REMEDY, RETRIES, Part, download, require_space
 from mfql.data.layouts import Layout
 from mfql.data.opening import Damaged, content_of, open_hdf5
+from mfql.data.passing import claim, passing, release
 from mfql.data.paths import SPLITS, description_path
-from mfql.errors import UserError
-from mfql.files import expanded, move, read_json, there
+from mfql.errors import UserError, note, warn
+from mfql.experiment.records import if_there, read_dataset
+from mfql.files import expanded, move, there
 from mfql.locks import locked
-
-
-@dataclass(frozen=True)
-class _Target:
-    """Where a file is to lie.
-
-    Args:
-        path: the file.
-        lock: what was recorded of it.
-        ours: whether one that lies there was fetched or generated, as its description says; else somebody put it there.
-    """
-
-    path: Path
-    lock: Path
-    ours: bool
 
 
 def fetch(
@@ -53,7 +40,7 @@ def fetch(
     """Bring the files of a dataset; last, their description.
 
     A file has its own name only when it is whole and is the one that `lock` records. One that is in place already is
-    not fetched again.
+    not fetched again, and never renamed, altered or replaced: if it is another, it is named.
 
     Args:
         dataset: such as `antmaze-large-navigate-v0`.
@@ -61,9 +48,11 @@ def fetch(
         files: the published address of each file, by where it is to lie; the training file first.
         layout: what the files are held against where nothing is recorded of them, and described by; None checks alone
             that they are whole, if they are .npz or HDF5.
-        lock: JSON of size and sha256 by file name. The first fetch of a file records, later ones compare.
-        mirror: the address of a folder that holds the files by the names that they are published under; None is the
-            published address.
+        lock: JSON of size and sha256 by file name. The first fetch of a file records, which is said, later ones
+            compare; what ships with the project (`mfql.data.checksums`) is compared in the first, too.
+        mirror: the address of a folder that holds the files by the names that they are published under, or `$NAME` of
+            the environment's variable that has it; None is the published address. What it holds of credentials is in
+            no message and in no file.
         local: a folder that holds the files, by those names or by ours; it comes before any address. They are
             hard-linked where that is possible, else copied.
         retries: how a download that fails is repeated.
@@ -80,26 +69,54 @@ def fetch(
         for path, url in files.items():
             if not there(path):
                 _find(local, path.name, url)  # Before a folder is made for it.
+    base = None if mirror is None else _address(mirror)
     with locked(Path(folder) / f".{dataset}.fetch"):
-        ours = _is_ours(description_path(folder, dataset))
         for path, url in files.items():
-            target = _Target(path, lock, ours)
-            if _in_place(target):
+            expected = _known(lock, path.name)
+            if _in_place(path, expected):
                 continue
             if local is not None:
                 source = _find(local, path.name, url)
                 _require_open(source)
+                _require_size(source, expected)
                 origin, found = str(source), _copy(source, path)
             else:
-                origin = url if mirror is None else f"{mirror.rstrip('/')}/{_name(url)}"
-                found = download(origin, path, retries=retries, progress=progress)
-            _check(found, origin, target, layout)
-            _refuse_foreign(target, found)
-            # A description must never lie beside files that it does not describe.
-            description_path(folder, dataset).unlink(missing_ok=True)
-            move(found, path)
+                address = url if base is None else within(base, _name(url))
+                origin = shown(address)
+                found = download(address, path, known=expected, retries=retries, progress=progress)
+            _check(found, origin, path, lock, expected, layout)
+            if found == path:
+                continue
+            if not _same_in_place(path, found):
+                # A description must never lie beside files that it does not describe.
+                description_path(folder, dataset).unlink(missing_ok=True)
+                move(found, path)
+            release(found)
             Part.beside(path).discard()
         describe(folder, dataset, dict(zip(SPLITS, files, strict=False)), layout, "downloaded")
+
+
+def _address(mirror: str) -> str:
+    """A mirror's address, which may be that of a variable, so that neither commands nor their logs show it."""
+    address = expanded(mirror, "--mirror") if mirror.startswith("$") else mirror
+    if not is_address(address):
+        raise UserError(
+            f"cannot download from {shown(address)}: it is no address such as https://host/folder",
+            "In a user's name and password other characters than letters and digits are escaped (/ as %2F). A folder of"
+            " this machine is named by --from.",
+        )
+    return address
+
+
+def _known(lock: Path, name: str) -> Known | None:
+    """What is known of a file before it is fetched."""
+    if (other := contradicted(lock, name)) is not None:
+        warn(
+            f"{lock} records another {name} ({recorded(lock, name)}) than {other.source}, which ships with the project"
+            f" ({other}); the first counts",
+            f"To go by the second, delete the entry {name} from {lock}.",
+        )
+    return known(lock, name)
 
 
 def _name(url: str) -> str:
@@ -117,21 +134,34 @@ def _find(folder: Path, name: str, url: str) -> Path:
 def _refuse_generated(local: Path, dataset: str) -> None:
     """A generated dataset has the name of the published one: it must not become what the lock file records."""
     description = description_path(local, dataset)
-    if there(description) and read_json(description).get("source") == "generated":
+    if (if_there(read_dataset, description) or {}).get("source") == "generated":
         raise UserError(
             f"{dataset} in {local} was generated, it is not the published dataset",
             "Use it where it lies, or generate it again (mfql data generate; datasets in a configuration).",
         )
 
 
-def _in_place(target: _Target) -> bool:
-    """Whether the recorded file is in place; a file that nothing is recorded of is fetched anew."""
-    path = target.path
-    expected = recorded(target.lock, path.name)
+def _in_place(path: Path, expected: Known | None) -> bool:
+    """Whether the recorded file is in place; one of which no sha256 is known is fetched anew, to be compared with."""
     if expected is None or not there(path):
         return False
-    _compare(path, str(path), target, Checksum.of(path), expected)
+    if path.stat().st_size != expected.bytes:
+        raise _another(path, f"{path.stat().st_size} bytes", expected)
+    if expected.sha256 is None:
+        return False
+    found = Checksum.of(path)
+    if not expected.admits(found):
+        raise _another(path, str(found), expected)
     return True
+
+
+def _another(path: Path, found: str, expected: Known) -> UserError:
+    """The error for a file in place that is not the recorded one. Runs may rest on it, or somebody put it there."""
+    return UserError(
+        f"{path} is not the file that {expected.source} records: found {found}; recorded {expected}. It stays as it is",
+        "Runs may have been trained on it: mfql verify tells. For the recorded one move it away, and the same command "
+        f"fetches that; to accept this one, {expected.acceptance}.",
+    )
 
 
 def _require_open(source: Path) -> None:
@@ -142,18 +172,30 @@ def _require_open(source: Path) -> None:
                 pass
 
 
-def _is_ours(description: Path) -> bool:
-    return there(description) and read_json(description).get("source") in ("downloaded", "generated")
+def _require_size(source: Path, expected: Known | None) -> None:
+    """Refuse a local file of another size before it is copied."""
+    size = source.stat().st_size
+    if expected is not None and size != expected.bytes:
+        raise UserError(
+            f"{source} is not the file that {expected.source} records: it has {size} bytes, recorded are"
+            f" {expected.bytes}. It is not used, and stays where it is",
+            f"Try another source; or, to accept this one, {expected.acceptance}.",
+        )
 
 
-def _refuse_foreign(target: _Target, found: Path) -> None:
-    """Refuse to write over a file that somebody put there, unless it is the same."""
-    path = target.path
-    if found == path or not there(path) or target.ours or Checksum.of(path) == Checksum.of(found):
-        return
+def _same_in_place(path: Path, found: Path) -> bool:
+    """Whether a file is in place that is the fetched one.
+
+    Raises:
+        UserError: another is, which somebody put there, or which runs were trained on.
+    """
+    if not os.path.lexists(path):
+        return False
+    if there(path) and Checksum.of(path) == Checksum.of(found):
+        return True
     raise UserError(
-        f"{path} is not the file that was fetched, and no description says that it ever was: it stays as it is",
-        f"Move it away, and the same command goes on; or, to use it, name its folder: mfql data fetch --from"
+        f"{path} is not the file that was fetched, which is kept as {found}; what is in place stays as it is",
+        f"Move {path} away, and the same command goes on; or, to use it, name its folder: mfql data fetch --from"
         f" {path.parent}, or datasets_from in a configuration.",
     )
 
@@ -162,8 +204,9 @@ def _copy(source: Path, path: Path) -> Path:
     """A local file under a passing name beside `path`; where it is `path` itself, there is nothing to copy."""
     if there(path) and source.samefile(path):
         return path
-    beside = path.with_name(f".{path.name}.copy")
-    beside.unlink(missing_ok=True)
+    beside = passing(path, "copy")
+    release(beside)
+    claim(beside, bytes=source.stat().st_size)
     try:
         os.link(source.resolve(), beside)
     except OSError:  # Another disk, another owner, or a file system without hard links.
@@ -176,45 +219,68 @@ def _copy_content(source: Path, target: Path, name: str) -> None:
     try:
         shutil.copyfile(source, target)
     except OSError as error:
-        target.unlink(missing_ok=True)
+        release(target)
         raise UserError(
             f"cannot copy {source} to {target.parent}: {error.strerror or error}",
             "Check both folders' permissions and free space.",
         ) from error
 
 
-def _check(found: Path, origin: str, target: _Target, layout: Layout | None) -> None:
-    """Refuse a file that is not the recorded one, or, where nothing is recorded yet, is damaged."""
-    path, lock = target.path, target.lock
-    checksum, expected = Checksum.of(found), recorded(lock, path.name)
-    if expected is None:
-        if (fault := _fault(found, path.suffix, layout)) is not None:
-            raise UserError(
-                f"{origin} {fault}; {_set_aside(found, target)}", f"Fetch it again. If that does not help: {REMEDY}"
-            )
-        expected = record(lock, path.name, checksum)
-    _compare(found, origin, target, checksum, expected)
+def _check(found: Path, origin: str, path: Path, lock: Path, expected: Known | None, layout: Layout | None) -> None:
+    """Refuse a file that is not the recorded one; one of which no sha256 is recorded is looked through and recorded.
 
-
-def _compare(found: Path, origin: str, target: _Target, checksum: Checksum, expected: Checksum) -> None:
-    path, lock = target.path, target.lock
-    if checksum != expected:
+    Raises:
+        UserError: it is another, or damaged.
+    """
+    checksum = Checksum.of(found)
+    _compare(found, origin, path, checksum, expected)
+    if expected is not None and expected.sha256 is not None:
+        if expected.is_shipped:
+            record(lock, path.name, checksum)
+        return
+    if (fault := _fault(found, path.suffix, layout)) is not None:
         raise UserError(
-            f"{origin} is not the file that {lock} records: found {checksum}; recorded {expected}. It is not used; "
-            f"{_set_aside(found, target)}",
-            "Fetch it again: a transfer may damage a file. If it is refused again, the source holds another file: try "
-            f"another source, or, to accept this one, delete the entry {path.name} from {lock} and fetch again.",
+            f"{origin} {fault}; {_set_aside(found, path, checksum)}", f"Fetch it again. If that does not help: {REMEDY}"
         )
+    first = record(lock, path.name, checksum)
+    if first == checksum:
+        _say_first(path.name, origin, lock, checksum, expected)
+    else:
+        _compare(found, origin, path, checksum, known(lock, path.name))
 
 
-def _set_aside(found: Path, target: _Target) -> str:
-    """Move a refused file out of the way, and say where to; one that somebody put there stays where it is."""
-    path = target.path
-    if found == path and not target.ours:
-        return "it was not fetched by this project, and stays where it is"
-    refused = path.with_name(f".{path.name}.refused")
+def _say_first(name: str, origin: str, lock: Path, checksum: Checksum, expected: Known | None) -> None:
+    """Say that nobody vouches for what was recorded just now."""
+    compared = "nothing" if expected is None else f"its size alone, as {expected.source} has it"
+    way = ", over a way that is not encrypted" if is_plain(origin) else ""
+    note(
+        f"{name} was compared with {compared}: {lock} records what came from {origin}{way} ({checksum}), and later"
+        " fetches are compared with that"
+    )
+
+
+def _compare(found: Path, origin: str, path: Path, checksum: Checksum, expected: Known | None) -> None:
+    if expected is None or expected.admits(checksum):
+        return
+    if found == path:
+        raise _another(path, str(checksum), expected)
+    raise UserError(
+        f"{origin} is not the file that {expected.source} records: found {checksum}; recorded {expected}. It is not "
+        f"used; {_set_aside(found, path, checksum)}",
+        "Fetch it again: a transfer may damage a file. If it is refused again, the source holds another file: try "
+        f"another source, or, to accept this one, {expected.acceptance}.",
+    )
+
+
+def _set_aside(found: Path, path: Path, checksum: Checksum) -> str:
+    """Move a refused file out of the way, and say where to; one that is in place stays there."""
+    if found == path:
+        return "it stays as it is"
+    refused = passing(path, "refused")
+    release(refused)
+    claim(refused, bytes=checksum.bytes, sha256=checksum.sha256)
     os.replace(found, refused)
-    Part.beside(path).discard()
+    release(found)
     return f"kept as {refused}"
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mfql.data.constant import array_header, constant_dimensions
-from mfql.data.opening import open_hdf5
+from mfql.data.constant import constant_dimensions
+from mfql.data.opening import hdf5_values, open_hdf5, open_npz
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,21 @@ class Layout:
 
 
 def _ogbench_lengths(path: Path) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as arrays:
+    with open_npz(path) as arrays:
         return np.diff(np.flatnonzero(arrays["terminals"]), prepend=-1)
 
 
 def _ogbench_constant(path: Path) -> list[int]:
     """A trajectory's last row does not count: it is a next observation alone."""
-    with np.load(path, allow_pickle=False) as arrays:
-        if len(array_header(arrays.zip, "observations.npy")[0]) != 2:
+    with open_npz(path) as arrays:
+        if len(arrays.header("observations")[0]) != 2:
             return []
         return _constant(arrays["observations"], arrays["terminals"] == 0)
 
 
 def _d4rl_lengths(path: Path) -> np.ndarray:
     with open_hdf5(path) as file:
-        ends = file["terminals"][()].astype(bool) | file["timeouts"][()].astype(bool)
+        ends = hdf5_values(file["terminals"]).astype(bool) | hdf5_values(file["timeouts"]).astype(bool)
     ends[-1] = True
     return np.diff(np.flatnonzero(ends), prepend=-1)
 
@@ -51,9 +51,9 @@ def _d4rl_lengths(path: Path) -> np.ndarray:
 def _d4rl_constant(path: Path) -> list[int]:
     """A row that timed out does not count, nor does the last: what followed them was not recorded."""
     with open_hdf5(path) as file:
-        kept = ~file["timeouts"][()].reshape(-1).astype(bool)
+        kept = ~hdf5_values(file["timeouts"]).reshape(-1).astype(bool)
         kept[-1] = False
-        return _constant(file["observations"][()], kept)
+        return _constant(hdf5_values(file["observations"]), kept)
 
 
 def _constant(observations: np.ndarray, kept: np.ndarray) -> list[int]:

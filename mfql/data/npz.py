@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from mfql.data.constant import array_header
 from mfql.data.description import REPLACE
-from mfql.data.opening import content_of
+from mfql.data.opening import content_of, open_npz
 from mfql.data.values import require_real
 from mfql.errors import UserError
 
 
-def check_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]], lacking: str) -> None:
+def check_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]], lacking: str, mapped: Collection[str] = ()) -> None:
     """Refuse an `.npz` file whose arrays are not those of the environment; reads the arrays' headers alone.
 
     Args:
         shapes: of a row of each array.
         lacking: what to do about a file that lacks one.
+        mapped: the arrays that are not read into memory; for all others there must be some.
 
     Raises:
-        UserError: the file is absent or unreadable, or lacks an array, or one has another shape or no numbers.
+        UserError: the file is absent or unreadable, or lacks an array, or one has another shape, no numbers, or more of
+            them than there is memory for.
     """
     absent = "Make it with mfql data generate, or mfql data fetch."
-    with content_of(path, "is no readable .npz file", REPLACE, absent), zipfile.ZipFile(path) as archive:
-        names = set(archive.namelist())
-        headers = {name: array_header(archive, f"{name}.npy") for name in shapes if f"{name}.npy" in names}
+    with content_of(path, "is no readable .npz file", REPLACE, absent), open_npz(path) as arrays:
+        headers = {name: arrays.header(name) for name in shapes if name in arrays}
+        for name in headers.keys() - set(mapped):
+            arrays.require(name)
     missing = [name for name in shapes if name not in headers]
     if missing:
         raise UserError(f"{path} lacks the arrays {', '.join(missing)}", lacking)

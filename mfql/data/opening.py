@@ -2,23 +2,33 @@
 
 Only the second is damage. On what the system refuses (permissions, locks, a device) a file says nothing of itself, and
 nobody is to move it away or to make it anew.
+
+A file is known by the sha256 of its bytes, so that it must hold all that is read of it: an HDF5 file that leads to
+others is refused, and so is an archive that has one array twice, of which two readers may take another each. So is an
+array that asks for more memory than there is, before it is taken.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import psutil
 
+from mfql.data.constant import array_header
 from mfql.errors import UserError
 from mfql.files import CannotRead, is_refusal, there
+from mfql.footprint import free_memory, require_memory
 
 # What numpy, zipfile and h5py raise of a file that is cut, altered or of another kind.
 _FAULTS = (OSError, ValueError, LookupError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -27,6 +37,13 @@ _MARKED = "already open for write"
 _CLOSE = (
     "Close it there: file.close() in a notebook, or restart its kernel. What it has not written yet nobody else sees."
     " Nothing was changed."
+)
+
+
+_MEMORY = "Check that it is the file that is meant; or read it on a machine, or in a job, with more memory."
+_IN_ONE_FILE = (
+    "Copy the arrays themselves into one file (h5py: new[name] = old[name][()]), since it is known by its own bytes"
+    " alone."
 )
 
 
@@ -61,12 +78,17 @@ def content_of(path: str | Path, fault: str, remedy: str, absent: str = "") -> I
     Raises:
         CannotRead: the system does not let it be read now.
         Damaged: what was read is wrong.
-        UserError: the file is absent, or the block's own.
+        UserError: the file is absent, memory does not suffice, or the block's own.
     """
     try:
         yield
     except FileNotFoundError as error:
         raise UserError(f"{error.filename or path} does not exist", absent) from error
+    except MemoryError as error:
+        said = f": {error}" if str(error) else ""
+        raise UserError(
+            f"{path} asks for more memory than there is, of which {free_memory():,} bytes are free here{said}", _MEMORY
+        ) from error
     except _FAULTS as error:
         if isinstance(error, OSError) and is_refusal(error):
             raise CannotRead(error.filename or path, error) from error
@@ -79,6 +101,7 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
 
     Raises:
         HeldElsewhere: another process has it open for writing, or one that did ended without closing it.
+        LeadsElsewhere: something in it lies in another file.
         OSError: as of `h5py.File`.
     """
     try:
@@ -92,22 +115,173 @@ def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
             raise
         file = h5py.File(path, locking=False)  # The system has none here: errors such as ENOLCK, ENOSYS, EOPNOTSUPP.
     with file:
+        refuse_other_files(Path(path), file)
         yield file
+
+
+class LeadsElsewhere(Damaged):
+    """An HDF5 file whose reader reads other files too, of which its own bytes say nothing."""
+
+
+def refuse_other_files(path: Path, file: h5py.File) -> None:
+    """Refuse an HDF5 file that leads to other files, by links to them or by where its arrays are stored.
+
+    Soft links lead to what lies in the same file, or along one of those.
+
+    Raises:
+        LeadsElsewhere: names the first.
+    """
+    known = path.stat()
+    if found := _first_elsewhere(path, known.st_size, known.st_mtime_ns, known.st_ino, _Opened(file)):
+        raise LeadsElsewhere(path, found, _IN_ONE_FILE)
+
+
+class _Opened:
+    """An open file, the same to a cache as any other: what counts of it are the other arguments."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self.file = file
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Opened)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@cache
+def _first_elsewhere(path: Path, size: int, changed: int, number: int, opened: _Opened) -> str | None:
+    """What of a file lies in another one; a file of as many bytes and of the same date is looked at once."""
+    of_links, of_arrays = h5py.h5l, h5py.h5o
+
+    def link(name: bytes, info: Any) -> str | None:
+        if info.type in (of_links.TYPE_HARD, of_links.TYPE_SOFT):
+            return None
+        if info.type != of_links.TYPE_EXTERNAL:
+            return f"has the link {_text(name)} of a kind of its own, number {info.type}"
+        target, within = opened.file.id.links.get_val(name)
+        return f"has the link {_text(name)} to {_text(within)} in another file, {_text(target)}"
+
+    def array(name: bytes, info: Any) -> str | None:
+        if info.type != of_arrays.TYPE_DATASET:
+            return None
+        stored = h5py.h5d.open(opened.file.id, name).get_create_plist()
+        if stored.get_external_count():
+            return f"keeps the array {_text(name)} in another file, {_text(stored.get_external(0)[0])}"
+        if stored.get_layout() == h5py.h5d.VIRTUAL:
+            source = stored.get_virtual_filename(0) if stored.get_virtual_count() else "."
+            return f"puts the array {_text(name)} together of others, the first of the file {_text(source)}"
+        return None
+
+    visited: str | None = opened.file.id.links.visit(link, info=True)
+    return visited or of_arrays.visit(opened.file.id, array, info=True)
+
+
+def _text(name: bytes | str) -> str:
+    return name if isinstance(name, str) else name.decode(errors="backslashreplace")
+
+
+def hdf5_values(dataset: h5py.Dataset) -> np.ndarray:
+    """All values of an array of an HDF5 file, if there is memory for them.
+
+    Raises:
+        UserError: there is none.
+        TypeError: it is no array.
+    """
+    if not isinstance(dataset, h5py.Dataset):
+        raise TypeError(f"{getattr(dataset, 'name', dataset)} is no array")
+    require_memory(f"{dataset.file.filename}: {dataset.name}", dataset.nbytes, _MEMORY)
+    return np.asarray(dataset[()])
+
+
+class NpzArrays:
+    """The arrays of an open .npz file, each read when it is asked for.
+
+    Args:
+        path: of the file.
+        archive: it.
+    """
+
+    def __init__(self, path: str | Path, archive: np.lib.npyio.NpzFile) -> None:
+        assert archive.zip is not None  # It is open.
+        self._path, self._archive, self._zip = path, archive, archive.zip
+        self.names = frozenset(_array_name(member) for member in self._zip.namelist())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """The values of an array.
+
+        Raises:
+            UserError: there is no memory for them.
+            KeyError: there is no such array.
+            ValueError: it has fewer values than its header says, or they are Python's objects.
+        """
+        self.require(name)
+        found: np.ndarray = self._archive[name]
+        return found
+
+    def header(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and type of an array, of which nothing else is read.
+
+        Raises:
+            KeyError: there is no such array.
+            ValueError: it has fewer bytes than its header says.
+        """
+        shape, dtype = array_header(self._zip, f"{name}.npy")
+        held, said = self._zip.getinfo(f"{name}.npy").file_size, math.prod(shape) * dtype.itemsize
+        if said > held and not dtype.hasobject:
+            raise ValueError(f"{name} has {held:,} bytes, and its header says {list(shape)} of {dtype}, {said:,} bytes")
+        return shape, dtype
+
+    def require(self, name: str) -> None:
+        """Refuse an array for which there is no memory; as of `__getitem__`."""
+        shape, dtype = self.header(name)
+        require_memory(f"{self._path}: {name}", math.prod(shape) * dtype.itemsize, _MEMORY)
+
+
+@contextmanager
+def open_npz(path: str | Path) -> Iterator[NpzArrays]:
+    """An .npz file for reading, of which nothing is run.
+
+    Raises:
+        UserError: it has an array twice.
+        OSError, ValueError, zipfile.BadZipFile: it is no such file.
+    """
+    with zipfile.ZipFile(path) as archive:  # Numpy reads other files too: of an .npy file at once.
+        counts = Counter(map(_array_name, archive.namelist()))
+    for name, count in counts.items():
+        if count > 1:
+            raise UserError(f"{path} has the array {name} {count} times", "Write the file anew.")
+    with np.load(path, allow_pickle=False) as file:
+        yield NpzArrays(path, file)
+
+
+def _array_name(member: str) -> str:
+    """By which numpy finds it: `rewards.npy` and `rewards` are one name."""
+    return member.removesuffix(".npy")
 
 
 @contextmanager
 def opened_by_a_library(path: Path) -> Iterator[None]:
-    """The same for the block's files where a library such as Minari opens them, of which `path` is the first.
+    """The same for the block's files where a library such as Minari opens them; `path` is the first, or their folder.
 
     Raises:
         CannotRead: the system does not let it be read now.
-        HeldElsewhere: as of `open_hdf5`.
-        UserError: the block's own. A file that is absent or damaged is for the library to say.
+        HeldElsewhere, LeadsElsewhere: as of `open_hdf5`.
+        UserError: a folder in it is a link to elsewhere; or the block's own. A file that is absent or damaged is for
+            the library to say.
     """
     locked = True
-    if path.suffix == ".hdf5" and there(path):
-        with suppress(Damaged), content_of(path, "is damaged", ""), open_hdf5(path) as file:
-            locked = _is_locked(file)
+    for part in _hdf5_files(path):
+        try:
+            with content_of(part, "is damaged", ""), open_hdf5(part) as file:
+                locked &= _is_locked(file)
+        except LeadsElsewhere:
+            raise
+        except Damaged:  # The library says it better.
+            continue
     before = h5py.File
     if not locked:
         # Minari has no parameter for it, and HDF5 reads its variable once, when h5py is imported; for all files then.
@@ -116,6 +290,24 @@ def opened_by_a_library(path: Path) -> Iterator[None]:
         yield
     finally:
         h5py.File = before
+
+
+def _hdf5_files(path: Path) -> list[Path]:
+    """The HDF5 files of a dataset that is one, or a folder of files.
+
+    Raises:
+        UserError: a folder in it is a link: what lies in it is read, and is no part of the folder's sha256.
+    """
+    if not path.is_dir():
+        return [path] if path.suffix == ".hdf5" and there(path) else []
+    for place, folders, _ in os.walk(path):
+        for name in folders:
+            if (folder := Path(place, name)).is_symlink():
+                raise UserError(
+                    f"{folder} is a link to the folder {os.readlink(folder)}, which is no part of {path}",
+                    "Put the folder itself there, since a dataset is known by the bytes in its own.",
+                )
+    return sorted(path.rglob("*.hdf5"))
 
 
 class _Unlocked(h5py.File):

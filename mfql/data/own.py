@@ -23,7 +23,8 @@ from mfql.envs.isolated import Isolated
 from mfql.envs.registered import make_registered
 from mfql.envs.trial import Trial, try_out
 from mfql.errors import UserError, note, warn
-from mfql.files import read_json, there
+from mfql.experiment.records import if_there, read_dataset
+from mfql.files import there
 from mfql.tasks import Task
 
 # By how much of its range an action may exceed its bounds: rounding.
@@ -96,7 +97,7 @@ def refuse_changed_row(task: Task, folder: str | Path) -> None:
         UserError: names the column.
     """
     path = description_path(folder, task.dataset)
-    described = read_json(path).get("environment") if there(path) else None
+    described = (if_there(read_dataset, path) or {}).get("environment")
     for column, value in _environment(task).items():
         if described is not None and described.get(column) != value:
             raise UserError(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mfql.data.d4rl import read_arrays, transitions
-from mfql.data.opening import content_of, open_hdf5
+from mfql.data.opening import content_of, hdf5_values, open_hdf5
 from mfql.data.own_rows import ANEW, LAYOUT, ROWS, goes_on, with_next_observations
 from mfql.data.plausible import refuse_unmarked_ends
 from mfql.data.transitions import Transitions
@@ -77,8 +77,8 @@ def _read_d3rlpy_2(path: Path, env: Any, limit: int, names: frozenset[str]) -> T
     """d3rlpy 2: arrays an episode, of as many observations as actions; `terminated` is of the whole episode."""
     arrays = ("observations", "actions", "rewards", "terminated")
     with content_of(path, _FAULT, _REMEDY), open_hdf5(path) as file:
-        count = int(file["num_episodes"][()])
-        episodes = [{name: file[f"{name}_{i}"][()] for name in arrays} for i in range(count)]
+        count = int(hdf5_values(file["num_episodes"]))
+        episodes = [{name: hdf5_values(file[f"{name}_{i}"]) for name in arrays} for i in range(count)]
     note(f"{path} is in d3rlpy's layout, version 2: {count} episodes; the last step of one not terminated is left out")
     parts = []
     for i, episode in enumerate(episodes):
@@ -146,13 +146,14 @@ def _observation_keys(path: Path, demo: Any, env: Any) -> list[str]:
 
 def _demonstration(path: Path, name: str, demo: Any, keys: list[str]) -> Transitions:
     def seen(group: str) -> np.ndarray:
-        parts = [demo[group][key][()] for key in keys]
+        parts = [hdf5_values(demo[group][key]) for key in keys]
         return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
 
     where = f"{path}: data/{name}"
-    terminals = flags(demo["dones"][()].reshape(-1), f"{where}: dones", _FLAG)
+    terminals = flags(hdf5_values(demo["dones"]).reshape(-1), f"{where}: dones", _FLAG)
     after = seen("next_obs") if "next_obs" in demo else None
-    return _episode(where, seen("obs"), after, demo["actions"][()], demo["rewards"][()], terminals)
+    actions, rewards = (hdf5_values(demo[name]) for name in ("actions", "rewards"))
+    return _episode(where, seen("obs"), after, actions, rewards, terminals)
 
 
 def _episode(

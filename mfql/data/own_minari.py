@@ -15,7 +15,7 @@ from mfql.data.transitions import Transitions
 from mfql.data.values import listed, real_numbers
 from mfql.envs.registered import flat_observations
 from mfql.errors import UserError, note
-from mfql.files import read_json, there
+from mfql.files import read_object, there
 from mfql.tasks import minari_folder
 
 # What Minari's own package needs to read each of its formats.
@@ -36,8 +36,12 @@ def read_minari(data: str, env: Any) -> Transitions:
         UserError: it is absent, cannot be read, or an episode has not one observation more than steps.
     """
     dataset = _opened(data)
-    told = read_json(minari_folder(data) / "data" / "metadata.json").get("observation_space")
-    recorded = _in_order(dataset.observation_space, json.loads(told) if told else None)
+    about = minari_folder(data) / "data" / "metadata.json"
+    told = read_object(about).get("observation_space")
+    try:
+        recorded = _in_order(dataset.observation_space, json.loads(told) if told else None)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{about}: observation_space is none that can be read: {error}", _OF_ANOTHER) from error
     space = _flattened(data, recorded, env)
     fault = "cannot be read as a dataset of the task's environment"
     try:
@@ -80,7 +84,7 @@ def _opened(data: str) -> Any:
             f"{about} does not exist",
             f"Fetch it with `minari download {name}`, or set MINARI_DATASETS_PATH to the folder that has it.",
         )
-    form = str(read_json(about).get("data_format", "hdf5"))
+    form = str(read_object(about).get("data_format", "hdf5"))
     needs = f"pip install 'minari[{_EXTRA.get(form, form)}]>=0.5.4,<0.6', or in this project's folder -e '.[minari]'."
     try:
         import minari

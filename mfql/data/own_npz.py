@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from mfql.data.constant import array_header
-from mfql.data.opening import content_of
+from mfql.data.opening import content_of, open_npz
 from mfql.data.own_rows import ANEW, LAYOUT, MASKS, ROWS, following, with_next_observations
 from mfql.data.plausible import refuse_unmarked_ends
 from mfql.data.transitions import Transitions
@@ -68,13 +66,9 @@ def read_npz(path: Path, limit: int) -> Transitions:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     wanted = (*ROWS, "next_observations")
-    with content_of(path, "is no readable .npz file", ANEW), np.load(path, allow_pickle=False) as file:
-        members = Counter(file.zip.namelist())
+    with content_of(path, "is no readable .npz file", ANEW), open_npz(path) as file:
         for name in wanted:
-            member = f"{name}.npy"
-            if members[member] > 1:
-                raise UserError(f"{path} has the array {name} {members[member]} times", "Write the file anew.")
-            if member in members and array_header(file.zip, member)[1].hasobject:
+            if name in file and file.header(name)[1].hasobject:
                 raise UserError(
                     f"{path}: {name} holds Python's objects",
                     "Write numbers, such as numpy.asarray(rows, numpy.float32) of rows of one length.",

@@ -10,7 +10,7 @@ import numpy as np
 
 from mfql.data.description import REPLACE
 from mfql.data.npz import check_arrays
-from mfql.data.opening import content_of
+from mfql.data.opening import content_of, open_npz
 from mfql.data.replay import Recording
 from mfql.envs.isolated import Isolated, reset_env
 from mfql.envs.ogbench import make_task
@@ -44,7 +44,7 @@ def _recording(path: Path, env: Isolated) -> Recording:
     if has_buttons := hasattr(base, "_cur_button_states"):
         shapes["button_states"] = base._cur_button_states.shape
     check_arrays(path, shapes, "Its recorded states are needed, which OGBench's own files have. " + REPLACE)
-    with content_of(path, "is damaged", REPLACE), np.load(path) as file:
+    with content_of(path, "is damaged", REPLACE), open_npz(path) as file:
         found = {name: file[name] for name in shapes}
     arrays = {"positions": found["qpos"], "velocities": found["qvel"]}
     # Truth values and whole numbers are subtracted too.

@@ -7,6 +7,8 @@ import numpy as np
 from mfql.errors import UserError, note
 
 _SHOWN = 5
+# Published files may have actions somewhat out of their bounds, which are clipped; so far out are none of these units.
+_MOST_OUT = 1e3
 
 
 def refuse(faulty: np.ndarray, what: str, fault: str, remedy: str, one: str = "transition") -> None:
@@ -69,6 +71,17 @@ def as_float32(values: np.ndarray, what: str, remedy: str, one: str = "transitio
     largest = f"beyond {np.finfo(np.float32).max:.2g}, the largest number of float32, in which training sees them"
     refuse(~_finite(cast), what, largest, "Scale them, in the environment too.", one)
     return cast
+
+
+def refuse_absurd_actions(actions: np.ndarray, what: str, remedy: str, one: str = "transition") -> None:
+    """Refuse actions [N, A] that are no finite numbers, or so far beyond -1 and 1 that they mean something else.
+
+    Raises:
+        UserError: names how many rows, and the first.
+    """
+    as_float32(actions, what, remedy, one)
+    far = (np.abs(actions) > _MOST_OUT).reshape(len(actions), -1).any(axis=1)
+    refuse(far, what, f"beyond {_MOST_OUT:g} times their bounds of -1 and 1", remedy, one)
 
 
 def require_real(dtype: np.dtype, what: str, remedy: str) -> None:

@@ -14,6 +14,8 @@ from mfql.envs.d4rl import find_d4rl_task
 from mfql.envs.scores import ScoreRange
 from mfql.errors import UserError
 
+_ENCRYPTED = ("http://rail.eecs.berkeley.edu/", "https://rail.eecs.berkeley.edu/")
+
 
 def score_range(name: str) -> ScoreRange:
     """The score range of a D4RL task.
@@ -28,10 +30,13 @@ def score_range(name: str) -> ScoreRange:
 def dataset_url(name: str) -> str:
     """Where D4RL publishes the dataset of that name.
 
+    The package names http addresses. Of the host that has them it is known that it serves the same over https, as which
+    OGBench's own package names it.
+
     Raises:
         UserError: no such dataset, or `d4rl` is not installed.
     """
-    return str(_infos().DATASET_URLS[find_d4rl_task(name).name])
+    return str(_infos().DATASET_URLS[find_d4rl_task(name).name]).replace(*_ENCRYPTED)
 
 
 def package_folder() -> Path:

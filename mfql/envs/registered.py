@@ -19,7 +19,7 @@ from gymnasium import spaces
 
 from mfql.envs.units import ActionUnits
 from mfql.errors import UserError
-from mfql.extensions import TASKS, extensions
+from mfql.extensions import TASKS, environment_code
 from mfql.tasks import Registered, Task
 
 # The keys that lead to each part of a Dict of observations, and its size.
@@ -256,7 +256,7 @@ def flat_observations(observations: Any, space: spaces.Space) -> np.ndarray:
 
 def _make(own: Registered, where: str, render: bool) -> gymnasium.Env:
     # A module beside the task table may register the environment.
-    beside = extensions() if own.folder is None else [own.folder]
+    beside = own.folders()
     sys.path += [str(folder) for folder in beside if str(folder) not in sys.path]
     _refuse_shadowed(own.env_id, beside, where)
     options: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
@@ -294,12 +294,17 @@ def _refuse_shadowed(env_id: str, folders: list[Path], where: str) -> None:
     loaded = sys.modules.get(module)
     spec = importlib.util.find_spec(module) if loaded is None else loaded.__spec__
     found = Path((spec and spec.origin) or module)
-    # One beside another table is the same module in another copy of the folder; a policy's folder may have no table.
-    if found not in own and not any((folder / TASKS).is_file() for folder in found.parents[:2]):
+    # Beside another table may lie the same module in a copy of the folder; a policy's folder may have no table.
+    copies = [folder for folder in found.parents[:2] if (folder / TASKS).is_file()]
+    if found not in own and not any(_of_one_code(env_id, folder, folders) for folder in copies):
         raise UserError(
             f"{where}: {own[0]} is shadowed by {found}, which has the same name and is found first",
             f"Rename it, and the {module}: of env_id with it.",
         )
+
+
+def _of_one_code(env_id: str, other: Path, folders: list[Path]) -> bool:
+    return environment_code(env_id, [other]) == environment_code(env_id, folders)
 
 
 def _flat(env: gymnasium.Env, where: str) -> gymnasium.Env:

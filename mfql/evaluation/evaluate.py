@@ -20,7 +20,7 @@ from mfql.errors import UserError, warn
 from mfql.evaluation.film import require_format, write_film
 from mfql.evaluation.policy import Policy, load_policy
 from mfql.evaluation.rollout import SCORING, episode_key, run_episodes, start_seed
-from mfql.evaluation.usage import suite_used
+from mfql.evaluation.usage import suite_used, warn_of_other_environment
 from mfql.evaluation.vector import EnvPool
 from mfql.files import write_json, write_whole
 
@@ -64,6 +64,7 @@ def evaluate(
         choose_renderer()
     policy = load_policy(run)
     description = policy.description
+    warn_of_other_environment(description)
     with EnvPool(description, episodes, workers) as pool, _bar(progress, "evaluation", "step", description) as bar:
 
         def act(*given: Any) -> Any:

@@ -20,7 +20,7 @@ from mfql.envs.units import ActionUnits
 from mfql.errors import UserError
 from mfql.evaluation.description import COPY, DESCRIPTION, read_description
 from mfql.evaluation.rollout import SCORING, SCORING_EPISODES, episode_key, start_seed
-from mfql.files import read_json, sha256, there, write_json, write_whole
+from mfql.files import MOST_WEIGHTS, read_object, sha256, there, write_json, write_whole
 from mfql.settings import Settings, build_settings
 from mfql.suites import suite_of
 from mfql.suites.own import Own
@@ -153,8 +153,9 @@ class Policy:
         Raises:
             UserError: it cannot be made here.
         """
-        from mfql.evaluation.usage import make_used
+        from mfql.evaluation.usage import make_used, warn_of_other_environment
 
+        warn_of_other_environment(self.description)
         return make_used(self.description, render)
 
     def _taken(self, observation: Any) -> np.ndarray:
@@ -333,10 +334,11 @@ def load_policy(folder: str | Path, *, seed: int = 0, device: str = "cpu") -> Po
 def _refuse_altered(folder: Path) -> None:
     """Of a policy that lies in its run's folder, the manifest there knows the files; altered weights would act."""
     manifest = folder.parent / "manifest.json"
-    known = read_json(manifest).get("outputs", {}) if there(manifest) else {}
+    known = read_object(manifest).get("outputs") if there(manifest) else {}
+    known = known if isinstance(known, dict) else {}
     for name in (WEIGHTS, DESCRIPTION):
         expected = known.get(f"policy/{name}")
-        if expected is not None and sha256(folder / name) != expected:
+        if expected is not None and sha256(folder / name, MOST_WEIGHTS) != expected:
             raise UserError(
                 f"{folder / name} is altered: it is not the file that {manifest} knows",
                 "Put the right file back; or delete evaluation.json beside the manifest and train again with the same "
@@ -370,7 +372,11 @@ def _described(folder: Path) -> dict[str, Any]:
     """What `policy.json` holds; the weights beside it are those that it knows."""
     description = read_description(folder)
     expected = description.get("weights_sha256")
-    if expected is not None and (folder / WEIGHTS).is_file() and (found := sha256(folder / WEIGHTS)) != expected:
+    if (
+        expected is not None
+        and (folder / WEIGHTS).is_file()
+        and (found := sha256(folder / WEIGHTS, MOST_WEIGHTS)) != expected
+    ):
         raise _unfit(folder, f"its sha256 is {found[:16]}..., that of the described weights {expected[:16]}...")
     return description
 

@@ -9,6 +9,8 @@ import gymnasium
 
 from mfql.envs.isolated import Isolated
 from mfql.envs.pixels import FRAMES, StackedFrames
+from mfql.errors import warn
+from mfql.experiment.run import environment_changes
 from mfql.suites import suite_of
 from mfql.suites.own import Own
 from mfql.suites.suite import Suite
@@ -71,7 +73,19 @@ def _own(task: Task) -> dict[str, Any]:
         # Names alone: where they lay on the machine that trained says nothing elsewhere, and is nobody's business.
         "folder": registered.folder.name if registered.folder else None,
         "registered_by": registered.env_id.partition(":")[0] if ":" in registered.env_id else None,
+        "code": registered.code(),
     }
+
+
+def warn_of_other_environment(description: Mapping[str, Any]) -> None:
+    """Say where the environment of a policy's task is not made of what it was trained in, as far as both are known."""
+    before, suite = description.get("environment", {}).get("code"), suite_used(description)
+    now = suite.registered(description["task"]).code() if isinstance(suite, Own) else None
+    if before is not None and now is not None and before != now:
+        warn(
+            f"{description['task']}: the policy was trained in another {environment_changes(before, now)}",
+            "Name the extension as it was then; or take what is found for what it is: a score in another environment.",
+        )
 
 
 def make_used(description: Mapping[str, Any], render: bool = False) -> Isolated:

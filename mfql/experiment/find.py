@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from itertools import groupby
@@ -11,7 +13,7 @@ from typing import Any, NamedTuple
 from mfql.errors import UserError, note, unknown, warn
 from mfql.experiment.configuration import Run, asked_runs, planned_runs
 from mfql.experiment.run import RunFolder
-from mfql.files import CannotRead, listed
+from mfql.files import CannotRead, files_below, listed
 from mfql.methods import canonical_method, same_settings
 from mfql.settings import STAGES
 from mfql.tasks import task_name
@@ -92,6 +94,7 @@ def look_for_runs(path: Path) -> Found:
         inner: list[Path] = []
         for folder in folders:
             try:
+                _require_folder(folder)
                 inner += [inside for inside in listed(folder) if is_under(inside, path) or is_under(path, inside)]
             except CannotRead as error:
                 hidden.append(error)
@@ -100,6 +103,12 @@ def look_for_runs(path: Path) -> Found:
     if not runs and not hidden:
         raise UserError(f"{path} holds no run", "Give a folder such as results or results/runs/METHOD/TASK.")
     return Found(sorted(runs, key=lambda run: (run.method, run.task, STAGES.index(run.stage), run.seed)), hidden)
+
+
+def _require_folder(place: Path) -> None:
+    """Refuse what has a seed's name and is no folder: its runs would pass for none."""
+    if re.fullmatch(r"seed\d+", place.name) and not place.is_dir():
+        raise CannotRead(place, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
 
 
 def is_under(path: Path, folder: Path) -> bool:
@@ -173,6 +182,16 @@ def panel_files(folder: Path) -> list[Path]:
     """The descriptions of the panels below a folder such as `results/NAME`.
 
     Panels in a folder `aggregate` are of its scores, and shown only on the page of these: they are found from there.
+    Of folders that cannot be looked into a warning says that their panels are not among them.
+
+    Raises:
+        CannotRead: that is the folder itself.
     """
-    found = sorted(folder.glob(f"*/**/{PANEL}"), key=str)
-    return [path for path in found if AGGREGATE not in path.relative_to(folder).parts]
+    found: list[Path] = []
+    for place in listed(folder):
+        files, hidden = files_below(place) if place.name != AGGREGATE else ([], [])
+        found += [path for path in files if path.name == PANEL]
+        for error in hidden:
+            said, _, remedy = str(error).partition("\n  ")
+            warn(f"{said}: its panels are not shown", remedy)
+    return sorted((path for path in found if AGGREGATE not in path.relative_to(folder).parts), key=str)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mfql.declared import agent_stages
-from mfql.errors import UserError, unknown
-from mfql.extensions import METHODS, agent_file, extensions, method_names
-from mfql.files import listed
+from mfql.errors import UserError, unknown, warn
+from mfql.extensions import METHODS, agent_code, agent_file, extensions, method_names
+from mfql.files import listed, read_text
 from mfql.methods import canonical_method, declared_settings, method_file, raw_settings, settings_source
 from mfql.placeholder import without_torch
 from mfql.settings import Settings
@@ -26,14 +26,20 @@ _TRIED: tuple[float, ...] = (-1, 0, 1.5, 2)
 
 def methods(config_dir: str | Path) -> str:
     """Every method: its agent, its stages and where its file is."""
-    rows = []
+    rows, faults = [], []
     if not listed(Path(config_dir) / METHODS):
         raise UserError(
             f"{Path(config_dir) / METHODS} has no methods", "Run from the project's folder, or give --config-dir."
         )
     for name in sorted(method_names(config_dir)):
-        agent = _agent(name, config_dir)
-        rows.append((name, agent, " ".join(agent_stages(agent)), _said_first(method_file(name, config_dir))))
+        try:
+            agent = _agent(name, config_dir)
+            rows.append((name, agent, " ".join(agent_stages(agent)), _said_first(method_file(name, config_dir))))
+        except UserError as error:
+            faults.append(error)
+    for fault in faults:
+        said, _, remedy = str(fault).partition("\n  ")
+        warn(f"{said}: the method is not listed", remedy)
     return _table(("method", "agent", "stages", ""), rows)
 
 
@@ -47,7 +53,7 @@ def method(name: str, config_dir: str | Path, task: str) -> str:
     sources = {settings_source(name, row.name, stage, config_dir) for stage in found}
     keys = dict.fromkeys(key for settings in found.values() for key in settings.as_dict())
     rows = [(key, *(_text(getattr(settings, key)) for settings in found.values())) for key in keys]
-    code = agent_file(agent).read_text(encoding="utf-8")
+    code = agent_code(agent_file(agent))
     about = (ast.get_docstring(ast.parse(code)) or "").split("\n\n")[0].replace("\n", " ")
     said = [f"{name}, in {path}{_own(path)}", f"agent {agent}: {about}" if about else f"agent {agent}"]
     said += [f"settings on {row.name}; those by task are from: {', '.join(sorted(sources))}"]
@@ -152,7 +158,7 @@ def _settings(name: str, task: Task, stage: str, config_dir: str | Path) -> Sett
 
 def _said_first(path: Path) -> str:
     """The first comment of a method's file, and that it is one's own."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path, "It is a method's file.").splitlines()
     comment = next((line.lstrip("# ").strip() for line in lines if line.startswith("#")), "")
     return f"{comment}{_own(path)}".strip()
 

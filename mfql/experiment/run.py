@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -14,9 +17,10 @@ from typing import Any
 
 from mfql.declared import training_version
 from mfql.errors import UserError
-from mfql.files import hash_of, listed, move, read_json, remove_left, sha256, there, write_json
+from mfql.experiment.records import IDENTIFYING, if_there, read_evaluation, read_failure, read_manifest, require
+from mfql.files import MOST_JSON, CannotRead, hash_of, listed, move, remove_left, sha256, there, write_json
 from mfql.settings import LATER, identified, later_facts
-from mfql.tasks import simulation_version
+from mfql.tasks import code_of_environment, simulation_version
 
 # Regular expressions of the files that a trainer writes, by their folder in a run's.
 _WRITTEN = {
@@ -87,10 +91,22 @@ class RunFolder:
         """What the folder says of itself, or None for a new one.
 
         Raises:
-            UserError: it cannot be read, or is no JSON; so of the two below.
+            UserError: it cannot be read, is no manifest, or another run's; so of the others below.
         """
-        path = self.trained / "manifest.json"
-        return read_json(path) if there(path) else None
+        if there(self.folder) and not self.folder.is_dir():
+            raise CannotRead(self.folder, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+        return if_there(read_manifest, self.trained / "manifest.json")
+
+    def result(self) -> dict[str, Any] | None:
+        """The result of the run, or None for one that is not finished."""
+        return if_there(read_evaluation, self.trained / "evaluation.json")
+
+    def _known(self) -> dict[str, Any] | None:
+        """The manifest, which must have what tells one run from another."""
+        manifest = self.manifest()
+        if manifest is not None:
+            require(self.trained / "manifest.json", manifest, IDENTIFYING)
+        return manifest
 
     def place_of(self, identity: str) -> Path:
         """The folder that has the run of an identity: where it was moved aside for other settings, else `trained`."""
@@ -102,14 +118,18 @@ class RunFolder:
             return aside
         return self.trained
 
+    def has(self, identity: str) -> bool:
+        """Whether the run of an identity lies there, be it moved aside for other settings."""
+        manifest = if_there(read_manifest, self.place_of(identity) / "manifest.json")
+        return manifest is not None and manifest.get("identity") == identity
+
     def finished(self) -> bool:
         """Whether the result is there."""
         return there(self.trained / "evaluation.json")
 
     def failure(self) -> dict[str, Any] | None:
         """The `error` that ended the last attempt to train the run, and `when`; None if none did."""
-        path = self.folder / "failure.json"
-        return read_json(path) if there(path) else None
+        return if_there(read_failure, self.folder / "failure.json")
 
     def record_failure(self, error: Exception) -> None:
         """Write down what ended an attempt, so that it is told from one that was killed."""
@@ -131,17 +151,19 @@ class RunFolder:
         """
         source, target = self.trained / "evaluation.json", self.folder / "evaluation.json"
         expected = (self.manifest() or {}).get("outputs", {}).get(source.name)
-        if expected not in (None, sha256(source)):
+        if expected not in (None, sha256(source, MOST_JSON)):
             raise UserError(
                 f"{source} is altered: it is not the file that the manifest beside it knows",
                 "Put the right file back; or delete it, and the same command makes it again from the last checkpoint.",
             )
-        if not there(target) or target.read_bytes() != source.read_bytes():
-            write_json(target, read_json(source))
+        with suppress(UserError):  # Whatever lies there instead is replaced.
+            if there(target) and sha256(target, MOST_JSON) == sha256(source, MOST_JSON):
+                return
+        write_json(target, read_evaluation(source))
 
     def fate(self, wanted: dict[str, Any]) -> Fate:
         """What training the run that `describe_run` describes makes of the folder as it is."""
-        manifest, place = self.manifest(), self.place_of(wanted["identity"])
+        manifest, place = self._known(), self.place_of(wanted["identity"])
         if manifest is not None and manifest["identity"] != wanted["identity"]:
             before, now = manifest["dataset"], wanted["dataset"]
             other_data = before["name"] == now["name"] and before["sha256"] != now["sha256"]
@@ -164,7 +186,7 @@ class RunFolder:
         Raises:
             UserError: the folder holds a run on another version of the dataset, or its manifest is altered.
         """
-        before, place = self.manifest(), self.place_of(wanted["identity"])
+        before, place = self._known(), self.place_of(wanted["identity"])
         if before is not None and before["identity"] != wanted["identity"]:
             self._move_aside(before, wanted)
             if place == self.trained:
@@ -220,6 +242,16 @@ def describe_run(
         "dataset": dataset,
         "simulation_version": simulation_version(run.task),
     }
+    manifest = run.manifest()
+    before = _with_identity(described)
+    if manifest is not None and "environment" not in manifest and run.has(before["identity"]):
+        return before  # From before an environment's code was part of a run: it stays what it was.
+    # Where the code is not to be found, that of the run that lies there.
+    environment = code_of_environment(run.task) or (manifest or {}).get("environment")
+    return before if environment is None else _with_identity(described | {"environment": environment})
+
+
+def _with_identity(described: dict[str, Any]) -> dict[str, Any]:
     return described | {"identity": identity_in(described)}
 
 
@@ -261,7 +293,9 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
             found.append(f"{key} {was.get(key, 'unset')} -> {wanted.get(key, 'unset')}")
     earlier, later = later_facts(before), later_facts(now)
     found += [
-        f"{name.replace('_', ' ')} {earlier[name] or 'as before'} -> {later[name] or 'as before'}"
+        environment_changes(earlier[name], later[name])
+        if name == "environment"
+        else f"{name.replace('_', ' ')} {earlier[name] or 'as before'} -> {later[name] or 'as before'}"
         for name in later
         if earlier[name] != later[name]
     ]
@@ -270,6 +304,14 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     if (before["starts_from"] or {}).get("identity") != (now["starts_from"] or {}).get("identity"):
         found.append("starts from another run")
     return found
+
+
+def environment_changes(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:
+    """The files and packages in which two environments differ."""
+    parts = [{**(one or {}).get("files", {}), **(one or {}).get("packages", {})} for one in (before, now)]
+    names = sorted(name for name in parts[0].keys() | parts[1].keys() if parts[0].get(name) != parts[1].get(name))
+    said = [f"{name} {parts[0].get(name, 'none')[:16]} -> {parts[1].get(name, 'none')[:16]}" for name in names]
+    return f"environment: {', '.join(said) or 'not known of the earlier run'}"
 
 
 def go_on_together(checkpoints: Mapping[int, Collection[int]]) -> list[dict[int, int | None]]:

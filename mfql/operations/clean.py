@@ -19,7 +19,7 @@ from mfql.errors import UserError
 from mfql.experiment.configuration import LOCK, find_run, planned_runs
 from mfql.experiment.find import look_for_runs, name_of
 from mfql.experiment.run import Fate, RunFolder
-from mfql.files import CannotRead, files_below, listed
+from mfql.files import files_below, listed
 from mfql.locks import InUse, holder, locked
 from mfql.plan.outlook import Outlooks
 
@@ -181,7 +181,7 @@ def _look_at(run: RunFolder, starts: Starts, found: Survey) -> None:
     """Add what can be removed of one run."""
     try:
         _look_into(run, name_of(run), starts, found)
-    except CannotRead:
+    except UserError:
         found.kept.setdefault(_UNREADABLE, []).append(name_of(run))
 
 

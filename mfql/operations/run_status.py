@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from contextlib import suppress
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from mfql.errors import UserError
+from mfql.experiment.records import unreadable
 from mfql.experiment.run import RunFolder
-from mfql.files import CannotRead, listed, read_json, reading, there
+from mfql.files import listed, open_file, reading, there
 from mfql.locks import OwnerRecord, holder, named
 from mfql.settings import steps_of
 
@@ -70,13 +72,13 @@ def status_of(run: RunFolder, logs: Path) -> RunStatus:
     """
     try:
         return _status_of(run, logs)
-    except CannotRead as error:
-        return RunStatus(run, State.UNREADABLE, note=str(error).splitlines()[0])
+    except UserError as error:
+        return RunStatus(run, State.UNREADABLE, note=unreadable(error))
 
 
 def _status_of(run: RunFolder, logs: Path) -> RunStatus:
     log = log_of(run, logs)
-    result, manifest = _read(run.trained / "evaluation.json"), _read(run.trained / "manifest.json")
+    result, manifest = run.result(), run.manifest()
     lock, failure = holder(run.lock), run.failure()
     if failure is not None and lock is None:  # Also of a finished run, which the trainer refuses on other data.
         return RunStatus(run, State.FAILED, _last_mark(run)[0], _steps(manifest), note=failure["error"], log=log)
@@ -121,9 +123,7 @@ def error_and_remedy(log: Path) -> list[str]:
         CannotRead: the log is there and cannot be read.
     """
     try:
-        with reading(log), open(log, "rb") as file:
-            file.seek(max(0, log.stat().st_size - _TAIL))
-            lines = file.read().decode(errors="replace").splitlines()
+        lines = _end_of(log).decode(errors="replace").splitlines()
     except OSError:  # Removed just now.
         return []
     errors = (at for at, line in enumerate(lines) if _ERROR.search(line) and _ASKED_TO_END not in line)
@@ -178,9 +178,7 @@ def _logged_steps(run: RunFolder) -> list[int]:
     """The last steps that the training log has rows of, in their order; none where it is absent."""
     metrics = run.trained / "metrics.csv"
     with suppress(OSError, ValueError):
-        with open(metrics, "rb") as file:
-            file.seek(max(0, metrics.stat().st_size - _TAIL))
-            whole = file.read().split(b"\n")[1:-1]  # The first may be cut, and the last be written just now.
+        whole = _end_of(metrics).split(b"\n")[1:-1]  # The first may be cut, and the last be written just now.
         return list(dict.fromkeys(int(line.split(b",")[0]) for line in whole))
     return []
 
@@ -190,22 +188,24 @@ def _session(manifest: dict[str, Any] | None) -> tuple[float | None, int | None]
     if not manifest or not manifest.get("sessions"):
         return None, None
     last = manifest["sessions"][-1]
-    return datetime.fromisoformat(last["started"]).timestamp(), last.get("from_step")
+    with suppress(ValueError, OverflowError):  # No moment, as of another program.
+        return datetime.fromisoformat(last["started"]).timestamp(), last.get("from_step")
+    return None, None
 
 
 def _steps(manifest: dict[str, Any] | None) -> int | None:
-    return None if manifest is None else steps_of(manifest["settings"], manifest["stage"])
+    with suppress(KeyError):  # Of a manifest that lacks them, which `mfql verify` tells.
+        return None if manifest is None else steps_of(manifest["settings"], manifest["stage"])
+    return None
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """A JSON file of a run; None if it is absent or was moved away just now.
+def _end_of(path: Path) -> bytes:
+    """The last bytes of a file.
 
     Raises:
+        FileNotFoundError, NotADirectoryError: it is absent.
         CannotRead: it is there and cannot be read.
     """
-    try:
-        return read_json(path)
-    except CannotRead:
-        raise
-    except UserError:
-        return None
+    with open_file(path) as file, reading(path):
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+        return file.read(_TAIL)

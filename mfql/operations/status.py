@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from itertools import groupby
 
+from mfql.errors import counted
 from mfql.operations.run_status import RunStatus, State
 
 # More lines of runs that wait or are finished, of which there is little to say, are summed up.
@@ -35,7 +36,7 @@ def headline(states: Iterable[State]) -> str:
     """How many runs there are, and how many of them in each state."""
     counts = Counter(states)
     named = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
-    return f"{counts.total()} runs: {named or 'none'}"
+    return f"{counted(counts.total(), 'run')}: {named or 'none'}"
 
 
 def _lines(state: State, found: list[RunStatus], in_full: bool) -> list[str]:
@@ -44,7 +45,8 @@ def _lines(state: State, found: list[RunStatus], in_full: bool) -> list[str]:
         return [f"  {_line(job)}" for job in jobs]
     stages = _grouped(found, lambda one: (one.run.method, one.run.stage))
     return [
-        f"  {same[0].run.method} {same[0].run.stage}: {len(same)} runs on {len({one.run.task for one in same})} tasks"
+        f"  {same[0].run.method} {same[0].run.stage}: {counted(len(same), 'run')}"
+        f" on {counted(len({one.run.task for one in same}), 'task')}"
         for same in stages
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,12 +13,15 @@ import numpy as np
 
 from mfql.data.description import identifying, recorded_facts
 from mfql.data.paths import description_path
-from mfql.errors import UserError
+from mfql.data.unpacked import altered_copy
+from mfql.errors import UserError, counted
 from mfql.experiment.find import look_for_runs, name_of
+from mfql.experiment.records import IDENTIFYING, unreadable
 from mfql.experiment.run import RunFolder, changes, describe_run, identity_in
-from mfql.files import CannotRead, files_below, listed, sha256, there
+from mfql.files import MOST_JSON, MOST_WEIGHTS, CannotRead, files_below, is_refusal, listed, sha256, there
 from mfql.methods import checkpoint_stage, declared_settings
 from mfql.settings import Settings
+from mfql.suites import split_paths
 from mfql.tasks import find_task
 
 if TYPE_CHECKING:
@@ -79,8 +83,9 @@ class Verification:
             found = [finding for finding in self.findings if finding.kind is kind]
             if found:
                 lines += [f"{kind}: {MEANING[kind]}", *(f"  {one.where}: {one.what}" for one in found), ""]
-        verdict = f"{len(self.findings)} findings" if self.findings else "nothing is wrong"
-        return "\n".join([*lines, f"{self.runs} finished runs and {self.tables} tables of scores: {verdict}"])
+        verdict = counted(len(self.findings), "finding") if self.findings else "nothing is wrong"
+        looked = f"{counted(self.runs, 'finished run')} and {counted(self.tables, 'table')} of scores"
+        return "\n".join([*lines, f"{looked}: {verdict}"])
 
 
 def verify(path: Path, config_dir: Path, data: Path) -> Verification:
@@ -92,31 +97,48 @@ def verify(path: Path, config_dir: Path, data: Path) -> Verification:
         data: the folder below which datasets lie, each known by the sha256 written beside it.
 
     Raises:
-        UserError: there is no run, or a table of scores is damaged. What cannot be read is a finding.
+        UserError: there is no run. What cannot be read, or is damaged, is a finding.
     """
     looked = look_for_runs(path)
     found = Verification([_unreadable("runs", error) for error in looked.hidden])
     current = Current(config_dir, data)
     for run in looked.runs:
         try:
-            if run.finished():
-                found.runs += 1
-                found.findings += list(_of_run(run, current))
-        except CannotRead as error:
+            found.findings += list(_of_run(run, current))
+            found.runs += run.finished()
+        except UserError as error:
             found.findings.append(_unreadable(name_of(run), error))
+    found.findings += list(_of_images(current))
     known = {finding.where for finding in found.findings if finding.kind in (Kind.ALTERED, Kind.UNREADABLE)}
     for table in (path / "scores.csv" for path in _studies(path, found)):
         try:
             if there(table):
                 found.tables += 1
                 found.findings += list(_of_table(table, path, config_dir, known))
-        except CannotRead as error:
+        except UserError as error:
             found.findings.append(_unreadable(table.relative_to(path).as_posix(), error))
     return found
 
 
-def _unreadable(where: str, error: CannotRead) -> Finding:
-    return Finding(Kind.UNREADABLE, where, str(error).splitlines()[0])
+def _of_images(current: Current) -> Iterator[Finding]:
+    """Images of the runs' datasets that were unpacked beside them, and are not what the datasets' files hold."""
+    for path in current.archives():
+        try:
+            copy = altered_copy(path)
+        except OSError as error:
+            if is_refusal(error):
+                yield _unreadable(str(path), CannotRead(error.filename or path, error))
+            continue
+        except (ValueError, zipfile.BadZipFile):
+            continue  # A file that is none is refused, with its copy, when it is trained on.
+        if copy is not None:
+            what = f"is not what {path.name} holds: remove it; training, which compares it too, unpacks it anew"
+            yield Finding(Kind.ALTERED, str(copy), what)
+
+
+def _unreadable(where: str, error: UserError) -> Finding:
+    """What the system refuses says nothing of what was written; what was read and is no result of ours was altered."""
+    return Finding(Kind.UNREADABLE if isinstance(error, CannotRead) else Kind.ALTERED, where, unreadable(error))
 
 
 def _studies(path: Path, found: Verification) -> list[Path]:
@@ -128,20 +150,17 @@ def _studies(path: Path, found: Verification) -> list[Path]:
 
 
 def _of_run(run: RunFolder, current: Current) -> Iterator[Finding]:
-    name = name_of(run)
-    try:
-        manifest = run.manifest() or {}
-    except CannotRead:
-        raise
-    except UserError as error:
-        yield Finding(Kind.ALTERED, name, str(error).splitlines()[0])
+    name, manifest = name_of(run), run.manifest() or {}
+    if not run.finished():
+        if "outputs" in manifest:
+            yield Finding(Kind.ALTERED, name, "run/evaluation.json is gone")
         return
     lacking = [entry for entry in PROVENANCE if entry not in manifest]
     if lacking:
         yield Finding(Kind.INCOMPLETE, name, f"lacks {', '.join(lacking)}")
     for fault in _alterations(run, manifest):
         yield Finding(Kind.ALTERED, name, fault)
-    if not {"identity", "settings", "dataset", "training_version", "agent", "starts_from"} - manifest.keys():
+    if not set(IDENTIFYING) - manifest.keys():
         reasons = current.reasons(run, manifest)
         if reasons:
             yield Finding(Kind.STALE, name, ", ".join(reasons))
@@ -153,10 +172,10 @@ def _alterations(run: RunFolder, manifest: dict[str, Any]) -> Iterator[str]:
         path = run.trained / name
         if not there(path):
             yield f"run/{name} is gone"
-        elif sha256(path) != expected:
+        elif sha256(path, _most(name)) != expected:
             yield f"run/{name} is not the file that the manifest knows"
     delivered = run.folder / "evaluation.json"
-    if there(delivered) and sha256(delivered) != sha256(run.trained / "evaluation.json"):
+    if there(delivered) and sha256(delivered, MOST_JSON) != sha256(run.trained / "evaluation.json", MOST_JSON):
         yield "evaluation.json is not a copy of run/evaluation.json"
     try:
         same = identity_in(manifest) == manifest["identity"]
@@ -164,6 +183,10 @@ def _alterations(run: RunFolder, manifest: dict[str, Any]) -> Iterator[str]:
         return  # Incomplete, which is said apart.
     if not same:
         yield "run/manifest.json has other settings, versions or data than its identity is of"
+
+
+def _most(output: str) -> int:
+    return MOST_JSON if output.endswith(".json") else MOST_WEIGHTS
 
 
 @dataclass
@@ -183,7 +206,7 @@ class Current:
         except CannotRead:
             raise
         except UserError as error:
-            return [str(error).splitlines()[0]]
+            return [unreadable(error)]
 
     def wanted(self, run: RunFolder, manifest: dict[str, Any] | None) -> dict[str, Any]:
         """The run that training would make now, as `describe_run` describes it."""
@@ -217,6 +240,12 @@ class Current:
         before, now = (used or {}).get("sha256"), {facts["sha256"] for facts in described}
         sha256 = before if before in now or not now else min(now)
         return identifying(name, str(sha256), (*described, used or {}))
+
+    def archives(self) -> list[Path]:
+        """The .npz files of the datasets that runs were asked about, of those that lie below the folder of the data."""
+        places = [(path.parent, name) for name in self._datasets for path in self._descriptions(name)]
+        files = [file for folder, name in places for file in split_paths(folder, name).values()]
+        return sorted({file for file in files if file.suffix == ".npz" and there(file)})
 
     def _descriptions(self, dataset: str) -> list[Path]:
         """The descriptions of a dataset below the folder of the data.

@@ -13,6 +13,7 @@ from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
+from mfql.errors import counted
 from mfql.experiment.configuration import LOCK, check_file, find_run, planned_runs, read_configuration
 from mfql.experiment.run import Fate
 from mfql.extensions import extend
@@ -141,7 +142,7 @@ def tell(
     )
     runs = sum(len(job.outlooks) for job in launch.training)
     finished = sum(seen.fate is Fate.FINISHED for job in launch.training for seen in job.outlooks)
-    print(f"{config['name']}, {graph.asked}: {runs} runs, {finished} of them finished")
+    print(f"{config['name']}, {graph.asked}: {counted(runs, 'run')}, {finished} of them finished")
     for line in (
         *job_lines(launch),
         *queue_lines(graph),

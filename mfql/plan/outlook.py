@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mfql.data.checksums import recorded
+from mfql.data.checksums import known
 from mfql.data.description import check_simulation, identifying, recorded_facts
 from mfql.data.paths import description_path
 from mfql.errors import UserError
@@ -102,6 +102,7 @@ class Outlooks:
                 self._data[dataset] = recorded_facts(description)
             else:
                 fetched = self.config["datasets"].get(dataset, {}).get("source", "fetch") == "fetch"
-                checksum = recorded(self.lock, split_paths(folder, dataset)["train"].name) if fetched else None
-                self._data[dataset] = {} if checksum is None else {"sha256": checksum.sha256}
+                checksum = known(self.lock, split_paths(folder, dataset)["train"].name) if fetched else None
+                sha256 = None if checksum is None else checksum.sha256
+                self._data[dataset] = {} if sha256 is None else {"sha256": sha256}
         return self._data[dataset]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mfql.data.checksums import recorded
+from mfql.data.checksums import known
 from mfql.experiment.configuration import Run, dataset_folder
 from mfql.files import there
 from mfql.plan.cost import counted_parameters
@@ -49,11 +49,11 @@ def data_of(datasets: Mapping[str, str], config: Mapping[str, Any], lock: Path) 
         if source == "describe":
             continue
         paths = split_paths(dataset_folder(config, dataset), dataset)
-        checksums = {path: recorded(lock, path.name) for path in paths.values()} if source == "fetch" else {}
+        checksums = {path: known(lock, path.name) for path in paths.values()} if source == "fetch" else {}
         missing = [path for path in paths.values() if not there(path)]
-        known = [one.bytes for path in missing if (one := checksums.get(path)) is not None]
-        size = float(sum(known))
-        if len(known) < len(missing):
+        sizes = [one.bytes for path in missing if (one := checksums.get(path)) is not None]
+        size = float(sum(sizes))
+        if len(sizes) < len(missing):
             estimated += 1
             size = dataset_bytes(dataset, config["datasets"].get(dataset, {}).get("episodes"))
         fetched += size if source == "fetch" else 0.0

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mfql.errors import counted
 from mfql.experiment.run import Fate
 from mfql.plan.cost import Hours
 from mfql.plan.graph import Graph
@@ -49,7 +50,7 @@ def job_lines(launch: Launch) -> list[str]:
         runs = Counter(seen.fate for job in launch.jobs if job.run.stage == stage for seen in job.outlooks)
         what = ", ".join(f"{runs[fate]} {said}" for fate, said in _FATES.items() if runs[fate])
         if launch.counts[stage]:
-            runs_of_stage = f"  {sum(runs.values())} runs: {what}" if what else ""
+            runs_of_stage = f"  {counted(sum(runs.values()), 'run')}: {what}" if what else ""
             lines.append(f"  {name:<16}{launch.counts[stage]:>6}{runs_of_stage}")
     lines.insert(0, f"  {'jobs':<16}{sum(launch.counts.values()):>6}")
     lines += [f"  generated anew: {reason}" for reason in launch.anew]

@@ -27,6 +27,7 @@ from mfql.report.tasks import (
     by_task,
     group_of,
     in_order,
+    method_means,
     parts,
     ranked_pairs,
     runs,
@@ -122,15 +123,15 @@ def improvement(scores: pd.DataFrame) -> pd.DataFrame:
         probability, probability_low, probability_high (that on a task drawn at random a run of `method` scores above
         one of `baseline`; ties count half).
     """
-    rows = []
+    rows, ranks = [], method_means(scores)
     for compared in comparable(scores, "score"):
-        for method, baseline in ranked_pairs(scores, compared.stage, compared.groups):
+        for method, baseline in ranked_pairs(ranks, compared.stage, compared.groups):
             groups = compared.groups[method] + compared.groups[baseline]
             shares = np.repeat([1, -1], len(compared.tasks)) / len(compared.tasks)
             difference = bounded(weighted(groups, shares.tolist()), compared.unit, "difference")
             pairs = _packed(compared.groups[method], compared.groups[baseline])
             seeds = [len(group.values) for group in groups]
-            probability = bootstrap(pairs, probability_of_improvement, extent=max(seeds))[:, 0]
+            probability = bootstrap(pairs, probability_of_improvement)[:, 0]
             ends = (difference.value, difference.low, difference.high)
             rows.append(
                 (compared.stage, compared.unit, method, baseline, len(compared.tasks), min(seeds), *ends, *probability)
@@ -167,6 +168,32 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "curves": curves,
     "cost": cost,
 }
+
+
+COLUMNS = {
+    "tasks": (
+        "stage", "task", "method", "metric", "unit", "value", "low", "high", "std", "seeds", "diverged", "origins",
+        "episodes", "by_seed", "final", "final_low", "final_high", "final_seeds",
+    ),
+    "comparisons": (
+        "stage", "task", "method", "baseline", "unit", "difference", "low", "high", "apart", "seeds", "baseline_seeds",
+    ),
+    "aggregate": (
+        "stage", "unit", "metric", "method", "statistic", "value", "low", "high", "tasks", "seeds", "runs", "diverged",
+        "origins",
+    ),
+    "improvement": tuple(IMPROVEMENT_COLUMNS),
+    "profiles": ("stage", "unit", "method", "threshold", "value", "low", "high", "tasks"),
+    "curves": (
+        "curve", "task", "method", "stage", "step", "switch", "unit", "value", "low", "high", "seeds", "diverged",
+    ),
+    "cost": (
+        "stage", "method", "device", "runs", "tasks", "parameters", "seeds_in_job", "step_ms", "acting_ms",
+        "acting_ms_low", "acting_ms_high", "device_hours", "hours_a_run", "success", "normalized_return",
+    ),
+}  # fmt: skip
+# Of these the ones that hold texts.
+TEXTS = frozenset({"stage", "task", "method", "metric", "unit", "by_seed", "baseline", "statistic", "curve", "device"})
 
 
 def write(scores: pd.DataFrame, folder: str | Path) -> dict[str, pd.DataFrame]:

@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from mfql.report.scores import STAGES
+from mfql.errors import counted
 from mfql.report.tasks import RETURN, SUCCESS
+from mfql.settings import STAGES
 
 FEW_TASKS = 3  # up to here each task has its sentences; above, the answer is over tasks and the table has each
 _REACHES = {"offline": "reaches", "pretrain": "reaches before going online", "online": "ends online at"}
@@ -38,6 +39,21 @@ def answer(tables: dict[str, pd.DataFrame]) -> list[Markup]:
     if len(tasks) <= FEW_TASKS:
         for task in tasks:
             sentences += _on_task(task, tables["tasks"], tables["comparisons"])
+    return sentences + _broken(tables["tasks"])
+
+
+def _broken(tasks: pd.DataFrame) -> list[Markup]:
+    """A sentence for each method, task and stage with episodes that broke: what they score is no policy's doing."""
+    if "broken" not in tasks:  # Of tables of an earlier version.
+        return []
+    sentences = []
+    for row in _rows(tasks[(tasks["metric"] == "score") & (tasks["broken"] > 0)]):
+        where = Markup("{} on <b>{}</b>, {}").format(row["method"], row["task"], row["stage"])
+        said = f"{row['broken']} episodes broke, and count as failed"
+        if row["all_broken"]:
+            said = f"every episode of the evaluations of {row['all_broken']} of {_seeds(row['seeds'])} broke"
+            said += ": its environment failed, and the score says nothing of a policy"
+        sentences.append(Markup("{}: {}.").format(where, said))
     return sentences
 
 
@@ -154,4 +170,4 @@ def _rows(table: pd.DataFrame) -> list[Row]:
 
 
 def _seeds(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"
+    return counted(count, "seed")

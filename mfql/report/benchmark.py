@@ -26,8 +26,9 @@ from typing import Any
 import pandas as pd
 
 from mfql.errors import UserError
-from mfql.files import reading, write_whole
+from mfql.files import write_whole
 from mfql.report.formats import latex
+from mfql.report.frames import read_frame
 from mfql.report.published import TASK, UNKNOWN, Numbers, Published, plain, reproduced_name
 from mfql.report.tasks import PLAIN_RETURN, in_order, parts
 from mfql.report.verdict import Verdict
@@ -140,11 +141,7 @@ def read(path: str | Path) -> pd.DataFrame:
     """
     remedy = "Write it anew with `mfql verdict`."
     texts = [*COLUMNS[:9], "source"]
-    try:
-        with reading(path):
-            table = pd.read_csv(path, dtype=dict.fromkeys(texts, str))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}", remedy) from error
+    table = read_frame(path, remedy, texts=texts, dtype=dict.fromkeys(texts, str))
     if list(table.columns) != COLUMNS:
         raise UserError(f"{path} has the columns {list(table.columns)}, not {COLUMNS}", remedy)
     return table.fillna(dict.fromkeys(texts, ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mfql.errors import UserError
+from mfql.errors import UserError, counted
 from mfql.experiment.cli import CONFIG_DIR
 
 # The modules that do the work load pandas and matplotlib, seconds that `mfql --help` should not cost: the functions
@@ -112,7 +112,7 @@ def run_scores(arguments: argparse.Namespace) -> None:
     from mfql.report import chain
 
     files = [*arguments.files, *(_listed(arguments.from_file) if arguments.from_file else [])]
-    print(f"{arguments.out}: {chain.collect(files, arguments.out, arguments.partial)} runs")
+    print(f"{arguments.out}: {counted(chain.collect(files, arguments.out, arguments.partial), 'run')}")
 
 
 def run_aggregate(arguments: argparse.Namespace) -> None:

@@ -184,6 +184,11 @@ def fold(name: str, width: int = 36) -> str:
 
 def save(figure: Figure, folder: str | Path, name: str) -> None:
     """Write a figure as NAME.svg and NAME.png; the same figure is the same file."""
+    # Laid out once: matplotlib would do so twice for each file.
+    with drawing():
+        if (layout := figure.get_layout_engine()) is not None:
+            layout.execute(figure)
+        figure.set_layout_engine(None)
     for suffix in ("svg", "png"):
         with write_whole(Path(folder) / f"{name}.{suffix}", "wb") as file, drawing():
             metadata = {"Date": None} if suffix == "svg" else None

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mfql.errors import UserError
 from mfql.files import read_yaml
-from mfql.report.scores import STAGES
+from mfql.settings import STAGES
 
 _RANGE = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
 _STAGE = {

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from mfql.errors import counted
 from mfql.report.drawing import (
     INK,
     WIDTH,
@@ -35,8 +36,8 @@ from mfql.report.drawing import (
     styles,
     unit_label,
 )
-from mfql.report.scores import STAGES
 from mfql.report.tasks import RETURN, SUCCESS, split
+from mfql.settings import STAGES
 
 Styles = Mapping[str, Style]
 
@@ -250,7 +251,7 @@ def _with_panels(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _count_tasks(count: int) -> str:
-    return "1 task" if count == 1 else f"{count} tasks"
+    return counted(count, "task")
 
 
 def _nothing(why: str) -> Figure:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import isnan
 from pathlib import Path
@@ -21,22 +22,26 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from mfql.errors import UserError
-from mfql.files import read_json, reading, write_whole
+from mfql.errors import UserError, counted
+from mfql.files import MOST_PICTURE, read_bytes, read_json, read_text, write_whole
 from mfql.report import benchmark, provenance, verdict_tables
-from mfql.report.aggregate import FEW_SEEDS, TABLES
+from mfql.report.aggregate import COLUMNS, FEW_SEEDS, TABLES, TEXTS
 from mfql.report.answer import answer, ends, number
 from mfql.report.drawing import Style, inlined, styles
 from mfql.report.expected import Expected, compare
 from mfql.report.figures import of_leaders
+from mfql.report.frames import read_frame
 from mfql.report.intervals import CONFIDENCE
 from mfql.report.panels import DATA, FIGURE, SECTIONS, Panel, read_panels
-from mfql.report.scores import STAGES
+from mfql.report.places import tells_of_home, without_places
 from mfql.report.tasks import SUCCESS, runs, split
+from mfql.settings import STAGES
 from mfql.tasks import Task
 
 FEW_METHODS = 3  # up to here every two methods are compared on the page; above, each with the leading one
 LARGE_FIGURE = 1_500_000  # bytes; a larger SVG is shown as PNG
+_PROSE = ("title", "question", "caption", "command")  # of a panel
+_NOWHERE = "nowhere:"  # the address of what the page does not lead to
 STRIP, BENCHMARK = "strip.png", "benchmark.csv"
 
 
@@ -81,11 +86,7 @@ def read_tables(folder: str | Path) -> dict[str, pd.DataFrame]:
     tables = {}
     for name in TABLES:
         path = Path(folder) / f"{name}.csv"
-        try:
-            with reading(path):
-                tables[name] = pd.read_csv(path)
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read {path}: {error}", "Write it anew with `mfql aggregate`.") from error
+        tables[name] = read_frame(path, "Write it anew with `mfql aggregate`.", COLUMNS[name], TEXTS)
     return tables
 
 
@@ -101,7 +102,7 @@ def write_report(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: str
     Raises:
         UserError: a manifest or a run that was asked for is not at hand, and the report is not partial.
     """
-    page = page_of(scores, tables, Path(out), options)
+    page = re.sub(rf'<a href="{_NOWHERE}[^"]*">(.*?)</a>', r"\1", page_of(scores, tables, Path(out), options))
     with write_whole(out) as file:
         file.write(page)
 
@@ -112,7 +113,7 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
     missing = provenance.missing(run_table, options.results, options.targets)
     if missing.targets and not options.partial:
         raise UserError(
-            f"{len(missing.targets)} runs have no score, the first of them {missing.targets[0]}",
+            f"{counted(len(missing.targets), 'run')} without a score, the first of them {missing.targets[0]}",
             "Let them finish, or use --partial for a report of what is.",
         )
     evidence = provenance.evidence(run_table, options.results, options.partial)
@@ -188,8 +189,8 @@ def _file(name: str) -> str:
 
 
 def _link(path: Path, out: Path) -> str:
-    """The address of a file or folder from the page."""
-    return quote(os.path.relpath(path, out.parent))
+    """The address of a file or folder from the page, which leads through no folder above the user's home."""
+    return _NOWHERE if tells_of_home(path, out.parent) else quote(os.path.relpath(path, out.parent))
 
 
 def _digits(value: float, digits: int = 3) -> str:
@@ -310,7 +311,7 @@ def _panel(panel: Panel, home: Path, name: str, methods: Collection[str], out: P
         label = str(escape(f"{panel.text.title}. {panel.text.question}{of}"))
         small = drawn.stat().st_size <= LARGE_FIGURE
         picture = (
-            inlined(drawn.read_text(encoding="utf-8"), name, label)
+            inlined(read_text(drawn, "Draw the panel anew."), name, label)
             if small
             else _image(drawn.with_suffix(".png"), label)
         )
@@ -320,14 +321,15 @@ def _panel(panel: Panel, home: Path, name: str, methods: Collection[str], out: P
     if panel.has_figure:
         files |= {kind: Path(f"{whole or panel.folder / FIGURE}.{kind}") for kind in ("svg", "png")}
     table = panel.table
+    said: dict[str, Any] = {one: without_places(getattr(panel.text, one)) for one in _PROSE}
     return {
         "name": name,
-        "text": panel.text,
+        "text": replace(panel.text, **said),
         "methods": {method: stage for method, stage in panel.text.methods.items() if method in methods},
         "svg": shown,
         "links": {kind: _link(file, out) for kind, file in files.items()},
         "columns": None if table is None else list(table.columns),
-        "rows": None if table is None else table.to_numpy().tolist(),
+        "rows": None if table is None else [list(map(without_places, row)) for row in table.to_numpy().tolist()],
     }
 
 
@@ -348,5 +350,5 @@ def _strips(run_table: pd.DataFrame, results: Path, out: Path) -> list[dict[Any,
 
 def _image(path: Path, label: str) -> str:
     """A PNG as an element for the page; the label is escaped by the caller."""
-    content = base64.b64encode(path.read_bytes()).decode()
+    content = base64.b64encode(read_bytes(path, MOST_PICTURE)).decode()
     return f'<img alt="{label}" src="data:image/png;base64,{content}">'

@@ -19,6 +19,8 @@ Differences = dict[str, dict[str, list[str]]]
 
 # The entries of a manifest without which runs cannot be compared.
 COMPARED = frozenset({"method", "task", "stage", "settings", "code", "dataset"})
+# An aspect of which earlier runs say nothing: these are compared in the others alone.
+_NOT_OF_ALL = frozenset({"environment"})
 UNKNOWN = "unknown"  # the origin of a run whose manifest is not at hand
 
 
@@ -89,7 +91,8 @@ def _differences(manifests: Mapping[str, Manifest], aspects: Callable[[Manifest]
 def _by_value(by_run: Iterable[tuple[str, dict[str, str]]], aspect: str) -> dict[str, list[str]]:
     values: dict[str, list[str]] = {}
     for name, aspects in by_run:
-        values.setdefault(aspects.get(aspect, "none"), []).append(name)
+        if aspect in aspects or aspect not in _NOT_OF_ALL:
+            values.setdefault(aspects.get(aspect, "none"), []).append(name)
     return values
 
 
@@ -122,6 +125,7 @@ def _data(manifest: Manifest) -> dict[str, str]:
         "dataset": f"{dataset['name']} {dataset['sha256'][:16]}",
         "simulation version": str(later["simulation_version"] or 1),
         "constant dimensions": str(later["constant_dimensions"] or "none"),
+        **({"environment": hash_of(later["environment"])} if later["environment"] else {}),
     }
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -20,9 +21,10 @@ from matplotlib.figure import Figure
 
 from mfql.errors import UserError
 from mfql.experiment.find import PANEL, panel_files
-from mfql.files import read_json, reading, write_json, write_whole
+from mfql.files import read_object, write_json, write_whole
 from mfql.report import formats
 from mfql.report.drawing import save
+from mfql.report.frames import read_frame
 
 DATA = "data.csv"
 TABLE = "table"
@@ -100,8 +102,7 @@ def write_panel(
     if figure is not None:
         save(figure, folder, FIGURE)
         plt.close(figure)
-    said = {one.name for one in fields(Text) if one.default_factory is MISSING and one.default is MISSING}
-    write_json(folder / PANEL, {name: value for name, value in asdict(text).items() if value or name in said})
+    write_json(folder / PANEL, {name: value for name, value in asdict(text).items() if value or name in _WRITTEN})
 
 
 def read_panels(root: str | Path) -> list[Panel]:
@@ -124,22 +125,34 @@ def read_panels(root: str | Path) -> list[Panel]:
     )
 
 
+# The entries of every description.
+_WRITTEN = {one.name for one in fields(Text) if one.default_factory is MISSING and one.default is MISSING}
+
+
+def _fits(name: str, value: Any) -> bool:
+    if name == "methods":
+        return isinstance(value, dict) and all(isinstance(stage, str) for stage in value.values())
+    return isinstance(value, str)
+
+
 def _read(folder: Path, root: Path) -> Panel:
     remedy = "Remove the folder, or write it anew with the command that its panel.json names."
     path = folder / PANEL
-    try:
-        text = Text(**read_json(path))
-    except TypeError as error:
-        raise UserError(f"{path} is no panel's description: {error}", remedy) from error
+    said = read_object(path)
+    entries = {one.name for one in fields(Text)}
+    lacking = [one.name for one in fields(Text) if one.name in _WRITTEN and one.name not in said]
+    foreign = [name for name in said if name not in entries]
+    wrong = [name for name in said if name in entries and not _fits(name, said[name])]
+    for fault, names in (("lacks", lacking), ("has the unknown", foreign), ("has no text in", wrong)):
+        if names:
+            raise UserError(f"{path} is no panel's description: it {fault} {', '.join(names)}", remedy)
+    text = Text(**said)
     drawn = [name for name in (f"{FIGURE}.svg", f"{FIGURE}.png") if (folder / name).is_file()]
     if len(drawn) == 1 or not (folder / DATA).is_file():
         raise UserError(f"{folder} lacks one of {FIGURE}.svg, {FIGURE}.png and {DATA}", remedy)
     table = folder / f"{TABLE}.csv"
     if not table.is_file():
         table = folder / DATA
-    try:
-        with reading(table):
-            shown = None if drawn and table.name == DATA else pd.read_csv(table, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {table}: {error}", remedy) from error
+    figure_alone = drawn and table.name == DATA
+    shown = None if figure_alone else read_frame(table, remedy, dtype=str, keep_default_na=False)
     return Panel(folder, folder.relative_to(root).parts[0], text, shown)

@@ -12,11 +12,15 @@ from typing import Any
 
 import pandas as pd
 
-from mfql.errors import UserError
-from mfql.files import read_json, there
+from mfql.errors import UserError, warn
+from mfql.experiment.find import name_of, runs_in
+from mfql.experiment.records import read_evaluation, read_manifest
+from mfql.files import there
 from mfql.methods import keys_by_task
+from mfql.report.frames import read_frame
 from mfql.report.origin import COMPARED, described, mixed
-from mfql.report.scores import STAGES
+from mfql.report.places import without_machine, without_places
+from mfql.settings import STAGES
 from mfql.tasks import SETTINGS
 
 SECTIONS = ("settings", "code", "dataset", "physics", "hardware", "packages")
@@ -97,10 +101,11 @@ def missing(runs: pd.DataFrame, results: str | Path, targets: Iterable[str | Pat
     scored = set(runs["run"])
     asked = ["/".join(Path(target).absolute().parent.parts[-5:]) for target in targets]
     running: dict[str, int | None] = {}
-    for folder in sorted(Path(results).glob("runs/*/*/seed*/*/run")):
-        name = folder.parent.relative_to(results).as_posix()
-        if name not in scored and (not asked or name in asked):
-            running[name] = _last_step(folder / "metrics.csv")
+    begun = runs_in(Path(results)) if there(Path(results, "runs")) else []
+    for run in begun:
+        name = f"runs/{name_of(run)}"
+        if name not in scored and (not asked or name in asked) and there(run.trained):
+            running[name] = _last_step(run.trained / "metrics.csv")
     return Missing([run for run in asked if run not in scored and run not in running], running)
 
 
@@ -119,7 +124,7 @@ def mixtures(runs: pd.DataFrame, results: str | Path, config_dir: str | Path = "
     manifests = {}
     for run in runs["run"]:
         with suppress(UserError):
-            manifests[run.removeprefix("runs/")] = read_json(Path(results) / run / "run" / "manifest.json")
+            manifests[run.removeprefix("runs/")] = read_manifest(Path(results) / run / "run" / "manifest.json")
 
     @cache
     def by_task(method: str) -> Set[str]:
@@ -128,12 +133,14 @@ def mixtures(runs: pd.DataFrame, results: str | Path, config_dir: str | Path = "
         return frozenset(SETTINGS)
 
     found = mixed({run: manifest for run, manifest in manifests.items() if manifest.keys() >= COMPARED}, by_task)
-    return {average: described(differences) for average, differences in found.items()}
+    return {
+        average: [without_places(line) for line in described(differences)] for average, differences in found.items()
+    }
 
 
 def _evidence(anchor: str, part: pd.DataFrame, results: Path, partial: bool) -> Evidence:
     """The evidence of one method, task and stage; `part` has its rows of `runs`."""
-    manifests = {row["seed"]: _manifest(results / row["run"], partial) for row in part.to_dict("records")}
+    manifests = {row["seed"]: _evident(results / row["run"], partial) for row in part.to_dict("records")}
     found = {seed: manifest for seed, manifest in manifests.items() if manifest is not None}
     entries = pd.DataFrame({seed: _flat(manifest) for seed, manifest in found.items()}).T.fillna("none")
     is_shared = entries.nunique() == 1
@@ -163,17 +170,26 @@ def _evidence(anchor: str, part: pd.DataFrame, results: Path, partial: bool) -> 
     )
 
 
+def _evident(folder: Path, partial: bool) -> dict[str, Any] | None:
+    """The same, where a partial report does without a faulty one, and says so."""
+    try:
+        return _manifest(folder, partial)
+    except UserError as error:
+        if not partial:
+            raise
+        said, _, remedy = str(error).partition("\n  ")
+        warn(f"{said}: the report does without it", remedy)
+        return None
+
+
 def _manifest(folder: Path, partial: bool) -> dict[str, Any] | None:
     """A run's manifest; None where it is not at hand and the report is partial."""
     path = folder / "run" / "manifest.json"
     scored = folder / "evaluation.json"
     if partial and not (there(path) and there(scored)):
         return None
-    manifest = read_json(path)
-    lacking = [entry for entry in _REQUIRED if entry not in manifest]
-    if lacking:
-        raise UserError(f"{path} lacks {', '.join(lacking)}", "Give the folder whose runs the scores were read from.")
-    if manifest.get("identity") != read_json(scored).get("identity"):
+    manifest = without_machine(read_manifest(path, _REQUIRED))
+    if manifest.get("identity") != read_evaluation(scored)["identity"]:
         # A run that is being trained anew: its manifest is the new one's, its declared score still the old one's.
         if partial:
             return None
@@ -206,7 +222,8 @@ def _text(value: Any) -> str:
 def _last_step(metrics: Path) -> int | None:
     """The last step of a training log, which may still be written to; None if there is none."""
     try:
-        steps = pd.read_csv(metrics, usecols=["step"], on_bad_lines="skip")["step"]
-    except (OSError, ValueError):
+        steps = read_frame(metrics, "", usecols=["step"], on_bad_lines="skip")["step"]
+    except UserError:
         return None
-    return None if steps.empty else int(steps.max())
+    numbers = pd.to_numeric(steps, errors="coerce").dropna()
+    return None if numbers.empty or numbers.max() >= 1 << 53 else int(numbers.max())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mfql.errors import UserError
-from mfql.report.scores import STAGES
+from mfql.settings import STAGES
 from mfql.tables import read_rows
 from mfql.tasks import SCORED_EVALUATIONS
 

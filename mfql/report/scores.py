@@ -12,6 +12,7 @@ The table has one row per run, step and metric, with the columns `COLUMNS`. Metr
 | diverged | the step of divergence | 1; absent for runs that did not |
 | stopped | the step of early stopping | 1; absent for runs that went on to the end |
 | broken | the last step | how many of its episodes broke, online ones among them; absent where none did |
+| all_broken | the last step | 1 for a run of whose evaluations every episode broke; absent for others |
 | start, start_episodes | the last step of the run that an online run starts from | its score; `run` names that run |
 | rise | the last step | an online run's score minus `start` |
 | final, final_episodes | the last step | the separate evaluation's score, `final.json`, and its episodes |
@@ -36,52 +37,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pandas as pd
 
 from mfql.errors import UserError
-from mfql.files import read_json, reading, there, write_whole
+from mfql.experiment.records import if_there, read_evaluation, read_final, read_manifest, unreadable
+from mfql.files import there, write_whole
+from mfql.report.frames import read_frame
 from mfql.report.origin import COMPARED, described, device, incomparable, origin
 from mfql.tasks import SCORED_EVALUATIONS, scored
 
 COLUMNS = ["method", "task", "seed", "stage", "step", "metric", "value", "run", "origin", "device"]
-STAGES = ("offline", "pretrain", "online")
+_TEXTS = ("method", "task", "stage", "metric", "run", "origin", "device")
 DIVERGED_SCORE = 0.0
-
-_COUNT = {"type": "integer", "minimum": 0}
-_PERCENT_OR_LOST = {"type": ["number", "null"], "minimum": 0, "maximum": 100}
-_PROPERTIES: dict[str, Any] = {
-    "method": {"type": "string", "minLength": 1},
-    "task": {"type": "string", "minLength": 1},
-    "seed": _COUNT,
-    "stage": {"enum": list(STAGES)},
-    "identity": {"type": "string", "minLength": 1},
-    "status": {"enum": ["finished", "diverged"]},
-    "metric": {"enum": ["success", "normalized_return", "return"]},
-    "score_rule": {"enum": list(SCORED_EVALUATIONS)},
-    "score": {"type": ["number", "null"]},
-    "episodes": _COUNT | {"minimum": 1},
-    "steps": _COUNT,
-    "evaluations": {
-        "type": "array",
-        "items": {
-            "type": "object",
-            "required": ["step", "episodes"],
-            "properties": {"step": _COUNT, "episodes": _COUNT | {"minimum": 1}, "success": _PERCENT_OR_LOST},
-            "additionalProperties": {"type": ["number", "null"]},
-        },
-    },
-}
-_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": list(_PROPERTIES),
-    "properties": _PROPERTIES
-    | {"starts_from": {"enum": [None, "offline", "pretrain"]}, "stopped_at": {"type": ["integer", "null"]}},
-    "if": {"properties": {"status": {"const": "diverged"}}},
-    "then": {"required": ["diverged_at"], "properties": {"diverged_at": _COUNT}},
-    "else": {"properties": {"evaluations": {"minItems": 1}}},
-}
-_VALIDATOR = jsonschema.Draft202012Validator(_SCHEMA)
 
 
 def collect(files: Iterable[str | Path], partial: bool = False) -> pd.DataFrame:
@@ -101,19 +68,12 @@ def collect(files: Iterable[str | Path], partial: bool = False) -> pd.DataFrame:
         UserError: no file is given; one is absent, is no JSON, lacks a value, or says another run than its folder; or
             runs of one method, task and stage cannot be averaged, or one has no finite score, unless partial.
     """
-    runs: dict[Path, dict[str, Any]] = {}
-    for file in files:
-        path = Path(file).absolute()
-        runs[path] = _read(path)
-        start = _start_of(path, runs[path])
-        if start is not None and start not in runs:
-            runs[start] = _read(start)
+    runs, manifests = _readable({Path(file).absolute(): None for file in files}, partial)
     for lost in _without_score(runs, partial):
         del runs[lost]
     if not runs:
         raise UserError("no evaluation.json was given", "Train a run first, or give the files that exist.")
-    manifests = {path: _manifest(path, run) for path, run in runs.items()}
-    for earlier in _incomparable(manifests, partial):
+    for earlier in _incomparable({path: manifests[path] for path in runs}, partial):
         del runs[earlier]
     worst = worst_returns(runs.values())
     rows = []
@@ -139,13 +99,8 @@ def read_scores(path: str | Path) -> pd.DataFrame:
         UserError: the file is absent, has other columns, or holds no score.
     """
     remedy = "Write it anew with `mfql scores`."
-    try:
-        with reading(path):
-            scores = pd.read_csv(path, dtype={"method": str, "task": str, "seed": int, "step": int, "value": float})
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist", remedy) from error
-    except ValueError as error:
-        raise UserError(f"{path} is not a table of scores: {error}", remedy) from error
+    kinds = {"method": str, "task": str, "seed": int, "step": int, "value": float}
+    scores = read_frame(path, remedy, texts=_TEXTS, dtype=kinds)
     if list(scores.columns) != COLUMNS:
         raise UserError(f"{path} has the columns {list(scores.columns)}, not {COLUMNS}", remedy)
     if not (scores["metric"] == "score").any():
@@ -153,19 +108,41 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     return scores
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """One evaluation.json, checked against the schema and against its folder's name."""
-    remedy = "Ask for the file again: the trainer restores it from its run folder."
-    run = read_json(path)
-    fault = jsonschema.exceptions.best_match(_VALIDATOR.iter_errors(run))
-    if fault is not None:
-        raise UserError(f"{path}: {fault.json_path.replace('$.', '')}: {fault.message}", remedy)
-    if any(run["metric"] not in evaluation for evaluation in run["evaluations"]):
-        raise UserError(f"{path}: an evaluation lacks the run's metric {run['metric']!r}", remedy)
-    folder = (run["method"], run["task"], f"seed{run['seed']}", run["stage"])
-    if _folder(path).parts[-4:] != folder:
-        raise UserError(f"{path} says that it is the run {'/'.join(folder)}", f"It belongs elsewhere. {remedy}")
-    return run
+def _readable(
+    files: Iterable[Path], partial: bool
+) -> tuple[dict[Path, dict[str, Any]], dict[Path, dict[str, Any] | None]]:
+    """The runs of these files and those that they start from, and their manifests.
+
+    Raises:
+        UserError: files of some are absent or faulty, unless partial: a mean without them would be another.
+    """
+    runs: dict[Path, dict[str, Any]] = {}
+    manifests: dict[Path, dict[str, Any] | None] = {}
+    faults: dict[Path, UserError] = {}
+    waiting = list(dict.fromkeys(files))
+    for path in waiting:
+        try:
+            run = read_evaluation(path)
+            manifests[path] = _manifest(path, run)
+            _final_of(path)
+            start = _start_of(path, run)
+        except UserError as error:
+            faults[path] = error
+            continue
+        runs[path] = run
+        if start is not None and start not in waiting:
+            waiting.append(start)
+    if len(faults) == 1 and not partial:
+        raise next(iter(faults.values()))
+    said = "; ".join(map(unreadable, faults.values()))
+    if faults and not partial:
+        raise UserError(
+            f"{len(faults)} of {len(waiting)} runs cannot be scored: {said}",
+            "Mend or train them again; or report the other runs alone (--partial).",
+        )
+    if faults:
+        print(f"Left out, since a file of theirs cannot be used: {said}", file=sys.stderr)
+    return runs, manifests
 
 
 def _without_score(runs: Mapping[Path, dict[str, Any]], partial: bool) -> list[Path]:
@@ -194,8 +171,7 @@ def _is_finite(score: float | None) -> bool:
 
 def _manifest(path: Path, run: dict[str, Any]) -> dict[str, Any] | None:
     """The manifest of the run that an evaluation.json scores; None where it is not at hand, or of another run."""
-    file = _folder(path) / "run" / "manifest.json"
-    manifest = read_json(file) if there(file) else {}
+    manifest = if_there(read_manifest, _folder(path) / "run" / "manifest.json") or {}
     return manifest if manifest.keys() >= COMPARED and manifest.get("identity") == run["identity"] else None
 
 
@@ -302,6 +278,8 @@ def _rows(
         add(run["stopped_at"], "stopped", 1)
     if broken := run.get("broken_online", 0) + sum(one.get("broken") or 0 for one in run["evaluations"]):
         add(run["steps"], "broken", broken)
+    if run["evaluations"] and all(one.get("broken") == one["episodes"] for one in run["evaluations"]):
+        add(run["steps"], "all_broken", 1)
     start = _start_of(path, run)
     if start is not None and start in runs:
         before = runs[start]
@@ -312,14 +290,17 @@ def _rows(
     return rows
 
 
+def _final_of(path: Path) -> dict[str, Any] | None:
+    return if_there(read_final, _folder(path) / "final.json")
+
+
 def _final(path: Path, run: dict[str, Any], worst: Mapping[str, float]) -> list[tuple[Any, ...]]:
     """The rows of the separate evaluation of the run's policy; none where there is none of this very run."""
-    file = _folder(path) / "final.json"
-    found = read_json(file) if there(file) else {}
-    if found.get("identity") != run["identity"]:
+    file, found = _folder(path) / "final.json", _final_of(path)
+    if found is None or found["identity"] != run["identity"]:
         return []
-    if not _is_finite(found.get(run["metric"])) or "episodes" not in found:
-        raise UserError(f"{file} lacks a finite {run['metric']} or episodes", "Write it anew with `mfql evaluate`.")
+    if not _is_finite(found.get(run["metric"])):
+        raise UserError(f"{file} lacks a finite {run['metric']}", "Write it anew with `mfql evaluate`.")
     score = diverged_score(run, worst) if run["status"] == "diverged" else float(found[run["metric"]])
     return _at_the_end(path, run, {"final": score, "final_episodes": found["episodes"]})
 

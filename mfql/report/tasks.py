@@ -6,7 +6,7 @@ diverged are in every number, with the scores that `mfql.report.scores` gives th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from math import nan
 
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mfql.report.intervals import Group, Interval, weighted
-from mfql.report.scores import STAGES
+from mfql.settings import STAGES
 
 SUCCESS, RETURN, PLAIN_RETURN = "success", "normalized_return", "return"
 FINAL = ["final", "final_episodes"]
@@ -28,14 +28,14 @@ def runs(scores: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         method, task, seed, stage, run, steps, unit (success | normalized_return | return), score, score_episodes,
-        diverged, stopped (early), broken (how many episodes), origin, device, and what is known of final,
-        final_episodes, parameters, seeds_in_job, step_ms, acting_ms, device_hours (as `mfql.report.scores` has them,
-        else NaN); and of an online run rise, start, start_episodes, start_run, start_steps (of the run it starts from),
-        NaN elsewhere.
+        diverged, stopped (early), broken (how many episodes), all_broken (every episode of its evaluations), origin,
+        device, and what is known of final, final_episodes, parameters, seeds_in_job, step_ms, acting_ms, device_hours
+        (as `mfql.report.scores` has them, else NaN); and of an online run rise, start, start_episodes, start_run,
+        start_steps (of the run it starts from), NaN elsewhere.
     """
     keys = ["method", "task", "seed", "stage"]
     wanted = ["score", "score_episodes", "plain_return", "diverged", "stopped", "rise", "start", "start_episodes"]
-    wanted += ["broken", *FINAL, *COST]
+    wanted += ["broken", "all_broken", *FINAL, *COST]
     final = scores[scores["metric"].isin(wanted)]
     wide = final.pivot_table(index=keys, columns="metric", values="value", aggfunc="last").reindex(columns=wanted)
     own = final[final["metric"] == "score"].set_index(keys)[["run", "origin", "device", "step"]]
@@ -44,7 +44,8 @@ def runs(scores: pd.DataFrame) -> pd.DataFrame:
     wide = wide.join(start.rename(columns={"run": "start_run", "step": "start_steps"}))
     kinds = [wide["score_episodes"].notna(), wide.pop("plain_return").notna()]
     wide["unit"] = np.select(kinds, [SUCCESS, PLAIN_RETURN], RETURN)
-    wide[["diverged", "stopped"]] = wide[["diverged", "stopped"]].notna()
+    marks = ["diverged", "stopped", "all_broken"]
+    wide[marks] = wide[marks].notna()
     wide["broken"] = wide["broken"].fillna(0).astype(int)
     return wide.reset_index()
 
@@ -54,15 +55,16 @@ def by_task(scores: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         stage, task, method, metric (score | rise), unit, value, low, high, std (over seeds), seeds, diverged, origins
-        (how many kinds of code and packages the runs are of), episodes (all seeds together), by_seed ("seed:value
-        ..."), and of scores the mean of the separate evaluation final, final_low, final_high, final_seeds (NaN and 0
-        where no run has one). `low` and `high` are NaN for a single seed.
+        (how many kinds of code and packages the runs are of), episodes (all seeds together), broken (how many episodes
+        of all seeds), all_broken (of how many seeds every episode of the evaluations), by_seed ("seed:value ..."), and
+        of scores the mean of the separate evaluation final, final_low, final_high, final_seeds (NaN and 0 where no run
+        has one). `low` and `high` are NaN for a single seed.
     """
     table = runs(scores)
     rows = []
     for (stage, task, method), part in parts(table, ["stage", "task", "method"]):
         for metric in ("score", "rise"):
-            own = part.dropna(subset=[metric])
+            own = part[part[metric].notna()]
             if own.empty:
                 continue
             interval = mean_of(own, metric)
@@ -80,7 +82,11 @@ def by_task(scores: pd.DataFrame) -> pd.DataFrame:
                 "diverged": int(own["diverged"].sum()),
                 "origins": own["origin"].nunique(),
                 "episodes": int(own["score_episodes"].fillna(0).sum()),
-                "by_seed": " ".join(f"{run.seed}:{getattr(run, metric):.6g}" for run in own.itertuples()),
+                "broken": int(own["broken"].sum()),
+                "all_broken": int(own["all_broken"].sum()),
+                "by_seed": " ".join(
+                    f"{seed}:{value:.6g}" for seed, value in zip(own["seed"], own[metric], strict=True)
+                ),
             }
             rows.append(row | _final(own if metric == "score" else own.iloc[:0]))
     return in_order(pd.DataFrame(rows))
@@ -94,12 +100,12 @@ def between_methods(scores: pd.DataFrame) -> pd.DataFrame:
         methods' own 95 % intervals do not overlap, which asks for more than a difference whose interval excludes 0.
         `method` is the one of the two with the higher mean over its tasks in that stage.
     """
-    rows = []
+    rows, ranks = [], method_means(scores)
     for (stage, task, unit), part in parts(runs(scores), ["stage", "task", "unit"]):
         of = split(part, "method")
         groups = {method: group_of(own, "score") for method, own in of.items()}
         means = {method: mean_of(own, "score") for method, own in of.items()}
-        for method, baseline in ranked_pairs(scores, stage, of):
+        for method, baseline in ranked_pairs(ranks, stage, of):
             difference = weighted([groups[method], groups[baseline]], [1, -1])
             difference = bounded(difference, unit, "difference")
             row = {
@@ -121,7 +127,7 @@ def between_methods(scores: pd.DataFrame) -> pd.DataFrame:
 
 def _final(own: pd.DataFrame) -> dict[str, float]:
     """The mean of the separate evaluations of some runs of one method, task and stage."""
-    scored = own.dropna(subset=["final"])
+    scored = own[own["final"].notna()]
     if scored.empty:
         return {"final": nan, "final_low": nan, "final_high": nan, "final_seeds": 0}
     unit = scored["unit"].iloc[0]
@@ -178,8 +184,16 @@ def bounded(interval: Interval, unit: str, quantity: str) -> Interval:
     return interval.clipped(0, 100) if quantity == "score" else interval.clipped(-100, 100)
 
 
-def ranked_pairs(scores: pd.DataFrame, stage: str, methods: Iterable[str]) -> list[tuple[str, str]]:
-    """Each two of the methods once, the one with the higher mean score in this stage first."""
-    final = scores[(scores["metric"] == "score") & (scores["stage"] == stage)]
-    means = final.groupby("method")["value"].mean()
-    return list(combinations(sorted(methods, key=lambda method: (-means[method], method)), 2))
+def method_means(scores: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """The mean score over all runs of each (stage, method)."""
+    final = scores[scores["metric"] == "score"]
+    return {(stage, method): float(own["value"].mean()) for (stage, method), own in parts(final, ["stage", "method"])}
+
+
+def ranked_pairs(means: Mapping[tuple[str, str], float], stage: str, methods: Iterable[str]) -> list[tuple[str, str]]:
+    """Each two of the methods once, the one with the higher mean score in this stage first.
+
+    Args:
+        means: of `method_means`.
+    """
+    return list(combinations(sorted(methods, key=lambda method: (-means[stage, method], method)), 2))

@@ -13,9 +13,11 @@ from urllib.parse import quote
 import pandas as pd
 
 from mfql.errors import UserError, unknown
+from mfql.experiment.records import read_manifest
 from mfql.extensions import METHODS, find
-from mfql.files import read_json, reading, write_whole
+from mfql.files import write_whole
 from mfql.methods import settings_source
+from mfql.report.frames import read_frame
 from mfql.report.intervals import Interval, weighted
 from mfql.report.published import Numbers, Published, ThirdPartyRun, plain, reproduced_name
 from mfql.report.tasks import PLAIN_RETURN, RETURN, SUCCESS, bounded, in_order, mean_of, parts, runs
@@ -117,11 +119,7 @@ def read(path: str | Path) -> pd.DataFrame:
         UserError: it is absent or has other columns.
     """
     remedy = "Write it anew with `mfql verdict`."
-    try:
-        with reading(path):
-            table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}", remedy) from error
+    table = read_frame(path, remedy, texts=_TEXT, dtype=dict.fromkeys(_TEXT, str))
     if list(table.columns) != COLUMNS:
         raise UserError(f"{path} has the columns {list(table.columns)}, not {COLUMNS}", remedy)
     return table.fillna(dict.fromkeys(_TEXT, ""))
@@ -178,16 +176,12 @@ def _with_starts(table: pd.DataFrame) -> pd.DataFrame:
 
 def _is_reduced(folder: Path, task: Task, stage: str) -> bool:
     """Whether a run was trained for fewer steps than the paper's."""
-    manifest = read_json(folder / "run" / "manifest.json")
-    try:
-        settings, steps = manifest["settings"], _STEPS[stage]
-        if stage == "online" and settings.get("offline_steps") == 0:  # of a method without an offline part
-            steps = {"online_steps": "online_steps"}
-        fewer = (settings.get(key, nan) < task.settings[column] for key, column in steps.items())
-        return bool(manifest["reduced"]) or any(fewer)
-    except (KeyError, TypeError, AttributeError) as error:
-        remedy = "Give the folder whose runs the scores were read from."
-        raise UserError(f"{folder / 'run' / 'manifest.json'} is no run's manifest: {error}", remedy) from error
+    manifest = read_manifest(folder / "run" / "manifest.json", ("settings", "reduced"))
+    settings, steps = manifest["settings"], _STEPS[stage]
+    if stage == "online" and settings.get("offline_steps") == 0:  # of a method without an offline part
+        steps = {"online_steps": "online_steps"}
+    fewer = (settings.get(key, nan) < task.settings[column] for key, column in steps.items())
+    return bool(manifest["reduced"]) or any(fewer)
 
 
 def _on_task(method: str, stage: str, part: pd.DataFrame, reduced: bool, references: References) -> _Compared:

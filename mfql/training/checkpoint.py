@@ -12,7 +12,7 @@ import torch
 
 from mfql.errors import UserError
 from mfql.experiment.run import CheckpointFolder
-from mfql.files import CannotRead, reading, write_whole
+from mfql.files import CannotRead, open_file, reading, write_whole
 
 _DIGEST = 64
 # The last two are kept: a seed of a job may be one checkpoint ahead of the others when the job is killed.
@@ -39,8 +39,8 @@ def load_tensors(path: Path, expected: str | None = None) -> Any:
         UserError: the file is absent, cut or altered, or holds anything but tensors and plain values.
     """
     try:
-        with reading(path):
-            content = path.read_bytes()
+        with open_file(path) as file, reading(path):
+            content = file.read()
     except OSError as error:
         raise UserError(
             f"cannot read {path}: {error.strerror}", "Remove the run's checkpoint folder to start anew."

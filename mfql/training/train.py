@@ -21,9 +21,10 @@ from mfql.errors import UserError
 from mfql.evaluation.interval import wilson
 from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, acting_seconds, save_policy
 from mfql.evaluation.usage import usage_of
+from mfql.experiment.records import IDENTIFYING, read_evaluation, require
 from mfql.experiment.run import Fate, RunFolder, describe_run, go_on_together
 from mfql.extensions import agent_file
-from mfql.files import json_text, read_json, sha256, there, write_json, write_whole
+from mfql.files import json_text, sha256, there, write_json, write_whole
 from mfql.locks import locked
 from mfql.methods import checkpoint_stage, declared_settings, raw_settings, settings_hash, settings_source
 from mfql.settings import Settings
@@ -113,7 +114,7 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wai
 
 def _said_of(run: RunFolder) -> str:
     """Where a run lies that has come to its end, and its score."""
-    result = read_json(run.trained / "evaluation.json")
+    result = read_evaluation(run.trained / "evaluation.json")
     if result["status"] == "diverged":
         return f"{run.folder}: diverged at step {result['diverged_at']:,}"
     score = result["score"]
@@ -181,6 +182,7 @@ def _parent(job: Job, seed: int, dataset: Dataset) -> dict[str, Any] | None:
             f"online training starts from {run.folder}, which is not finished",
             f"Run `mfql train --stage {run.stage}` for seed {seed} first.",
         )
+    require(run.trained / "manifest.json", manifest, IDENTIFYING)
     if manifest["dataset"]["sha256"] != dataset.sha256:
         raise UserError(
             f"{run.folder} was trained on another version of {dataset.name}",
@@ -220,8 +222,10 @@ def _train_group(
         else:
             _start_anew(job.run(seed))
     began = time.monotonic()
+    origin = provenance(execution.device, manifests[seeds[0]]["agent"])
+    origin["packages"] |= task.registered.packages() if task.registered else {}
     session = {
-        **provenance(execution.device, manifests[seeds[0]]["agent"]),
+        **origin,
         "physics": described(task.name),
         "compiled": execution.compiled,
         "seeds_in_job": seeds,

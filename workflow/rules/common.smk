@@ -6,6 +6,7 @@ from functools import cache
 from glob import glob
 from pathlib import Path
 
+from mfql.data.addresses import is_private
 from mfql.experiment.ablation import plan_of
 from mfql.experiment.claims import needed_files, read_claims, require_configuration
 from mfql.errors import UserError, print_in_any_locale, unknown
@@ -131,10 +132,16 @@ def dataset_of(wildcards):
 
 
 def fetch_source():
-    """The option of `mfql data fetch` for where the configuration takes datasets from; none for the published address."""
+    """The option of `mfql data fetch` for where the configuration takes datasets from; none for the published address.
+
+    Commands are printed and recorded: an address with credentials is in none, but in a variable that it names.
+    """
     source = config["datasets_from"]
     if source is None:
         return ""
+    if "://" in source and is_private(source):
+        os.environ["MFQL_MIRROR"] = source
+        return in_command("--mirror", "$MFQL_MIRROR")
     return in_command("--mirror" if "://" in source else "--from", source)
 
 

@@ -43,7 +43,9 @@ rule fetch:
         folder=subpath(output[0], parent=True),
     shell:
         # No parameter: what was fetched from elsewhere is the same, and not fetched again.
+        # What was compared with nothing must be seen, too.
         f"mfql data fetch {{wildcards.dataset}} --out {{params.folder:q}}{fetch_source()} > {{log}} 2>&1"
+        " && {{ grep -E '^(mfql: |  [A-Z])' {log} >&2 || true; }}"
 
 
 # The physics is told by the folder and is no parameter: Snakemake does not look at a training job's own parameters in a launch that

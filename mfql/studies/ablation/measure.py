@@ -13,7 +13,8 @@ import pandas as pd
 
 from mfql.errors import UserError
 from mfql.experiment.run import RunFolder
-from mfql.files import read_json, reading
+from mfql.files import read_json
+from mfql.report.frames import read_frame
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.scores import collect
 from mfql.report.tasks import PLAIN_RETURN, bounded, group_of, mean_of, runs
@@ -112,13 +113,12 @@ class Runs:
         return values[np.isfinite(values)]
 
 
+LOG_COLUMNS = ("step", "metric", "value")
+
+
 @cache
 def _read_log(path: Path) -> pd.DataFrame:
-    try:
-        with reading(path):
-            return pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}", "It is the run's training log: train anew.") from error
+    return read_frame(path, "It is the run's training log: train anew.", LOG_COLUMNS, ("metric",), finite=False)
 
 
 def read_plan(path: Path) -> dict[str, Any]:

@@ -55,9 +55,11 @@ def run_judge(arguments: argparse.Namespace) -> None:
 
 def run_page(arguments: argparse.Namespace) -> None:
     """`mfql claims page`."""
+    from mfql.report.places import without_places
     from mfql.studies.claims.page import update_page
 
-    update_page(arguments.page, _judged(arguments), f"By `mfql claims page {arguments.folder}`, from the tables there.")
+    folder = without_places(str(arguments.folder))
+    update_page(arguments.page, _judged(arguments), f"By `mfql claims page {folder}`, from the tables there.")
     print(arguments.page)
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from mfql.errors import UserError
 from mfql.experiment.claims import Check, Claim, Claims
-from mfql.files import reading
+from mfql.report.frames import read_frame
 from mfql.report.intervals import Interval
 
 _NOTHING = Interval(nan, nan, nan)
@@ -170,8 +170,5 @@ def _quantity(cells: pd.Series, column: str) -> Interval:
 
 @cache
 def _read(path: Path) -> pd.DataFrame:
-    try:
-        with reading(path):
-            return pd.read_csv(path, keep_default_na=False, na_values=["", "nan"])
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}", "Make it anew with the target that writes it.") from error
+    remedy = "Make it anew with the target that writes it."
+    return read_frame(path, remedy, keep_default_na=False, na_values=["", "nan"])

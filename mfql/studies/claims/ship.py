@@ -6,6 +6,7 @@ and of one seed the policy.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +14,8 @@ from tempfile import TemporaryDirectory
 
 from mfql.errors import UserError
 from mfql.experiment.find import AGGREGATE, PANEL
-from mfql.files import read_json
+from mfql.files import read_json, write_json
+from mfql.report.places import without_machine, without_places
 from mfql.report.scores import read_scores
 
 # Of a configuration's folder: tables, and the figures of panels, which cannot be drawn anew without their runs.
@@ -22,12 +24,15 @@ _TABLES = ("scores.csv", AGGREGATE, "verdict", "toy", "ablations", "claims", "re
 # Of a run, with the policy where it is shipped.
 _OF_RUN = ("evaluation.json", "run/evaluation.json", "run/manifest.json")
 _POLICY = ("run/policy/policy.json", "run/policy/policy.safetensors")
+# What a run's identity rests on in its manifest, and the files whose sha256 stand there.
+_MANIFEST, _IDENTIFYING = "manifest.json", ("agent", "settings", "dataset")
+_VOUCHED_FOR, _TEXTS = ("evaluation.json", "policy.json"), (*_KINDS, ".svg")
 # Bytes of a panel's data that are still small: densities of samples are not. Scores are shipped however many.
 _LARGEST = 200_000
 
 
 def ship(folder: Path, out: Path) -> int:
-    """Copy what is small of a configuration's results.
+    """Copy what is small of a configuration's results, without what it says of the machine (`mfql.report.places`).
 
     Of every run in its `scores.csv` and of every ablation's that is drawn the result and the manifest are copied, and
     of each method, task and stage of the scores the policy of the first seed. What an earlier shipment of the
@@ -41,7 +46,8 @@ def ship(folder: Path, out: Path) -> int:
         Bytes of `out`.
 
     Raises:
-        UserError: there are no scores, a file of a run is absent, or `out` is the folder of the results themselves.
+        UserError: there are no scores, a file of a run is absent or must name a folder of the machine, or `out` is the
+            folder of the results themselves.
     """
     if out.resolve() == folder.parent.resolve():
         raise UserError(f"{out} holds the results themselves", "Ship them into another folder: --out DIR.")
@@ -55,7 +61,7 @@ def ship(folder: Path, out: Path) -> int:
         made = Path(beside)
         for source, target in files.items():
             _made((made / target).parent)
-            shutil.copyfile(source, made / target)
+            _copy(source, made / target)
         for path in (folder.name, *runs):
             _replace(made / path, out / path)
     shipped = {run for scores in out.glob("*/scores.csv") for run in _runs(scores.parent)}
@@ -91,6 +97,31 @@ def _runs_of_ablations(folder: Path) -> Iterable[str]:
     for panel in sorted(folder.glob(f"ablations/*/{PANEL}")):
         for point in read_json(panel.with_name("plan.json"))["points"]:
             yield from (f"runs/{point['method']}/{point['task']}/seed{seed}/offline" for seed in point["seeds"])
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file without what it says of the machine; what a manifest vouches for is copied byte for byte.
+
+    Raises:
+        UserError: what must stay as it is names a folder of the machine.
+    """
+    if source.name == _MANIFEST:
+        manifest = read_json(source)
+        given = without_machine(manifest)
+        for key in _IDENTIFYING:
+            if given.get(key) != manifest.get(key):
+                raise UserError(
+                    f"{source} names a folder of this machine in its {key}, on which the run's identity rests",
+                    "An agent in agents/ of an extension is named without a path: its runs can be shipped.",
+                )
+        write_json(target, given)
+    elif source.suffix in _TEXTS and source.name not in _VOUCHED_FOR:
+        content = source.read_bytes()
+        target.write_bytes(without_places(content.decode()).encode())
+    else:
+        shutil.copyfile(source, target)
+    if Path.home() != Path("/") and os.fsencode(Path.home()) in target.read_bytes():
+        raise UserError(f"{source} names {Path.home()}, and what it says is vouched for", "It cannot be shipped.")
 
 
 def _require(files: Iterable[Path]) -> None:

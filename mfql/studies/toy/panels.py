@@ -16,8 +16,9 @@ from matplotlib.ticker import EngFormatter, FixedLocator
 from mfql.declared import training_version
 from mfql.errors import UserError
 from mfql.experiment.toy import AGENT, Study
-from mfql.files import read_json, reading
+from mfql.files import read_json
 from mfql.report.drawing import INK, drawing, grid, intervals, legend, line, logarithmic, rows, styles
+from mfql.report.frames import read_frame
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.panels import Text, write_panel
 from mfql.studies.toy.metrics import near_modes
@@ -143,11 +144,7 @@ def _read(folder: Path, training: Training) -> dict[str, Any]:
     again = f"mfql toy train {shlex.quote(training.method)} --size {training.size} --out {shlex.quote(str(folder))}"
     if other:
         raise UserError(f"{folder} was trained with other {' and '.join(other)}", f"Train it again: {again}")
-    try:
-        with reading(folder):
-            metrics, samples = pd.read_csv(folder / METRICS), pd.read_csv(folder / SAMPLES)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the tables of {folder}: {error}", f"Train it again: {again}") from error
+    metrics, samples = (read_frame(folder / name, f"Train it again: {again}") for name in (METRICS, SAMPLES))
     metrics = pd.concat([metrics, _near_modes(samples, metrics["step"].max())], ignore_index=True)
     several = len(training.settings.generations) > 1
     for frame in (metrics, samples):

@@ -20,8 +20,9 @@ from typing import Any
 import yaml
 
 from mfql.errors import UserError
+from mfql.experiment.records import read_evaluation, read_manifest
 from mfql.experiment.tuning import COLUMNS, FIRST_SEED, Point, carried_to, plain_number
-from mfql.files import read_json, write_whole
+from mfql.files import write_whole
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.scores import collect, diverged_score, worst_returns
 from mfql.report.tasks import PLAIN_RETURN, SUCCESS, bounded
@@ -154,8 +155,11 @@ def summary(proposal: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+_NEEDED = ("identity", "settings", "dataset", "training_version", "code")
+
+
 def _read(file: Path) -> _Run:
-    evaluation, manifest = read_json(file), read_json(file.parent / "run" / "manifest.json")
+    evaluation, manifest = read_evaluation(file), read_manifest(file.parent / "run" / "manifest.json", _NEEDED)
     if evaluation["seed"] < FIRST_SEED or evaluation["stage"] != "offline":
         raise UserError(
             f"{file} is no tuning run: its stage is {evaluation['stage']}, its seed {evaluation['seed']}",

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from unittest.mock import patch
 
+import h5py
 import numpy as np
 import pytest
 
@@ -161,6 +162,106 @@ def _(lab: Lab) -> Said:
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("rewards.npy", again.getvalue())
     return lab.describe("data/case.npz")
+
+
+@given("an .npz file with an array under two names that numpy takes for one")
+def _(lab: Lab) -> Said:
+    path = lab.folder / "data" / "case.npz"
+    np.savez(path, **lab.point())
+    again = io.BytesIO()
+    np.save(again, np.full(len(lab.point()["rewards"]), -7.0))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("rewards", again.getvalue())
+    return lab.describe("data/case.npz")
+
+
+def _with_header(lab: Lab, rows: int, held: int) -> Said:
+    """What is said of rewards whose header says more rows, of which the file holds so many bytes."""
+    path, header = lab.folder / "data" / "case.npz", io.BytesIO()
+    np.savez(path, **{name: values for name, values in lab.point().items() if name != "rewards"})
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (rows,)})
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("rewards.npy", header.getvalue() + bytes(held))
+    return lab.describe("data/case.npz")
+
+
+@given("an .npz file whose header says more numbers than it has")
+def _(lab: Lab) -> Said:
+    return _with_header(lab, 10**13, 800)
+
+
+@given("an .npz file with more numbers than there is memory for")
+def _(lab: Lab) -> Said:
+    with patch("mfql.footprint.free_memory", lambda: 1 << 20):
+        return _with_header(lab, 1 << 22, 8 << 22)
+
+
+@given("an HDF5 file with more numbers than there is memory for")
+def _(lab: Lab) -> Said:
+    arrays = lab.point_hdf5()
+    with h5py.File(lab.folder / "data" / "case.hdf5", "w") as file:
+        for name in arrays:
+            file.create_dataset(name, (10**13, *np.shape(arrays[name])[1:]), np.float64, chunks=True)
+    return lab.describe("data/case.hdf5")
+
+
+def _elsewhere(lab: Lab, make: Callable[[h5py.File, Path, np.ndarray], object]) -> Said:
+    """What is said of a file whose rewards lie in another one, and whole otherwise."""
+    arrays, other = lab.point_hdf5(), lab.folder / "data" / "other.hdf5"
+    lab.write_hdf5({name: values for name, values in arrays.items() if name != "rewards"})
+    with h5py.File(other, "w") as file:
+        file["rewards"] = arrays["rewards"]
+    with h5py.File(lab.folder / "data" / "case.hdf5", "a") as file:
+        make(file, other, arrays["rewards"])
+        assert file["rewards"].shape == arrays["rewards"].shape
+    return lab.describe("data/case.hdf5")
+
+
+@given("an HDF5 file with a link to an array of another file")
+def _(lab: Lab) -> Said:
+    def link(file: h5py.File, other: Path, _: np.ndarray) -> None:
+        file["rewards"] = h5py.ExternalLink(other.name, "/rewards")
+
+    return _elsewhere(lab, link)
+
+
+@given("an HDF5 file with a link along a link to another file")
+def _(lab: Lab) -> Said:
+    def link(file: h5py.File, other: Path, _: np.ndarray) -> None:
+        file["kept/there"] = h5py.ExternalLink(other.name, "/")
+        file["rewards"] = h5py.SoftLink("/kept/there/rewards")
+
+    return _elsewhere(lab, link)
+
+
+@given("an HDF5 file that keeps an array in a file of its own")
+def _(lab: Lab) -> Said:
+    def keep(file: h5py.File, other: Path, rewards: np.ndarray) -> None:
+        raw = [(str(other.with_name("rewards.raw")), 0, h5py.h5f.UNLIMITED)]
+        file.create_dataset("rewards", rewards.shape, rewards.dtype, external=raw)
+        file["rewards"][:] = rewards
+
+    return _elsewhere(lab, keep)
+
+
+@given("an HDF5 file that puts an array together of those of another file")
+def _(lab: Lab) -> Said:
+    def put_together(file: h5py.File, other: Path, rewards: np.ndarray) -> None:
+        layout = h5py.VirtualLayout(rewards.shape, rewards.dtype)
+        layout[:] = h5py.VirtualSource(other, "rewards", rewards.shape)
+        file.create_virtual_dataset("rewards", layout)
+
+    return _elsewhere(lab, put_together)
+
+
+@given("an HDF5 file with a link to an array of its own")
+def _(lab: Lab) -> Said:
+    arrays = lab.point_hdf5()
+    lab.write_hdf5({name: values for name, values in arrays.items() if name != "rewards"})
+    with h5py.File(lab.folder / "data" / "case.hdf5", "a") as file:
+        file["paid/rewards"] = arrays["rewards"]
+        file["rewards"] = h5py.SoftLink("/paid/rewards")
+    return lab.describe("data/case.hdf5")
 
 
 @given("next_observations that are not those of the row that follows, in some rows that terminals do not mark")
@@ -521,6 +622,16 @@ def _minari(lab: Lab, steps: int = 6) -> Path:
         warnings.simplefilter("ignore")  # Of what a dataset may say of itself and this one does not.
         minari.create_dataset_from_buffers("held/point-v0", [episode], env=env)
     return Path(os.environ["MINARI_DATASETS_PATH"], "held", "point-v0", "data", "main_data.hdf5")
+
+
+@given("a Minari dataset in HDF5 with a link to an episode of another file")
+def _(lab: Lab) -> Said:
+    path = _minari(lab)
+    with h5py.File(path, "a") as file, h5py.File(path.with_name("episode.raw"), "w") as other:
+        file.copy("episode_0", other)
+        del file["episode_0"]
+        file["episode_0"] = h5py.ExternalLink("episode.raw", "/episode_0")
+    return lab.describe("minari:held/point-v0")
 
 
 @given("a Minari dataset in HDF5 on a file system without locks")

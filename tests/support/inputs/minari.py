@@ -143,6 +143,15 @@ def _(lab: Lab) -> Said:
     return said
 
 
+@given("a dataset in Arrow's format with a link to an episode's folder")
+def _(lab: Lab) -> Said:
+    data = _recorded(lab, [0, 0], "arrow")
+    episode = minari_folder(data) / "data" / "1"
+    shutil.move(episode, lab.folder / "elsewhere")
+    episode.symlink_to(lab.folder / "elsewhere")
+    return _described(lab, data)
+
+
 @given("an episode with as many observations as steps")
 def _(lab: Lab) -> Said:
     return _described(lab, _recorded(lab, [0, 0, 1]))

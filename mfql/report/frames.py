@@ -1,0 +1,56 @@
+"""The one reader of tables that this project wrote, as pandas has them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mfql.errors import UserError
+from mfql.files import read_bytes
+
+# Bytes of a table: the scores of a study of 8,000 runs have a twentieth of it.
+_MOST = 1 << 30
+
+
+def read_frame(
+    path: str | Path,
+    remedy: str,
+    columns: Collection[str] = (),
+    texts: Collection[str] | None = None,
+    finite: bool = True,
+    **options: Any,
+) -> pd.DataFrame:
+    """A CSV table.
+
+    Args:
+        remedy: what to do where it is absent or faulty.
+        columns: those that it must have.
+        texts: columns that may hold a text; all others must hold numbers, truths or nothing. None looks at none.
+        finite: whether these numbers must be.
+        options: of `pandas.read_csv`.
+
+    Raises:
+        UserError: it is absent, cannot be read, is no table, lacks a column, or holds what its columns cannot.
+    """
+    try:
+        table = pd.read_csv(BytesIO(read_bytes(path, _MOST)), **options)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{path} does not exist", remedy) from error
+    except (ValueError, ArithmeticError) as error:  # Of pandas' parser, of an encoding, of numbers that are too large.
+        raise UserError(f"cannot read {path}: {str(error).strip()}", remedy) from error
+    if lacking := [column for column in columns if column not in table.columns]:
+        raise UserError(f"{path} lacks the columns {', '.join(lacking)}", remedy)
+    for column in table.columns.difference(list(texts)) if texts is not None else ():
+        cells = table[column].dropna()
+        numbers = pd.to_numeric(cells, errors="coerce").to_numpy(float)
+        faulty = ~np.isfinite(numbers) if finite else np.isnan(numbers)
+        if faulty.any():
+            row = cells.index[int(np.argmax(faulty))]
+            kind = "finite number" if finite else "number"
+            raise UserError(f"{path}:{row + 2}: {column} is {str(table[column][row])[:40]!r}, no {kind}", remedy)
+    return table

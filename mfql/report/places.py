@@ -1,0 +1,50 @@
+"""What results that are given away leave out: where they lay on a machine, and what the machine was called."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+# An absolute path in a text; an address, a fraction, a closing tag and an image in base64 have none.
+_PATH = re.compile(r"(?<![\w.~:/<+%$&;@*-])(?<!base64,)/(?:[\w.~@+=,%-]+/)+[\w.~@+=,%-]*")
+_HOST = "host"
+_ALIAS = re.compile(r"host-[0-9a-f]{8}")
+
+
+def alias(host: str) -> str:
+    """A name for a host that does not tell the host's own: the same for the same host, everywhere."""
+    if _ALIAS.fullmatch(host):
+        return host
+    return f"{_HOST}-{hashlib.sha256(f'mfql {host}'.encode()).hexdigest()[:8]}"
+
+
+def without_places(text: str) -> str:
+    """A text with each absolute path cut to its last name, and one below the current folder to what follows that."""
+    here, home = os.getcwd(), str(Path.home())
+    # These two also where their names have blanks, which no pattern tells from the text around.
+    if here != "/":
+        text = re.sub(rf"(?<![\w.-]){re.escape(here)}/", "", text)
+    if home != "/":
+        text = re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])", "~", text)
+    return _PATH.sub(lambda found: found[0].rstrip("/").rpartition("/")[2], text)
+
+
+def without_machine(value: Any) -> Any:
+    """What a manifest says, with `alias` for hosts and without absolute paths."""
+    if isinstance(value, dict):
+        return {
+            key: alias(item) if key == _HOST and isinstance(item, str) else without_machine(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [without_machine(item) for item in value]
+    return without_places(value) if isinstance(value, str) else value
+
+
+def tells_of_home(path: Path, start: Path) -> bool:
+    """Whether the way from the folder `start` to a file leads through a folder above the user's home."""
+    common = Path(os.path.commonpath([path.absolute(), start.absolute()]))
+    return common in Path.home().absolute().parents
