@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
 from threading import Thread
 
@@ -31,7 +32,13 @@ import numpy as np
 import psutil
 from safetensors.numpy import load_file
 
-import mfql.studies.claims.ship  # noqa: F401 - what the commands import, imported once
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ["NO_PROXY"] = "127.0.0.1"
+os.environ["MFQL_EXTENSIONS"] = str(ROOT / "tests" / "miniature")
+
 from mfql.files import hash_of
 from mfql.suites import split_paths
 from mfql.training.checkpoint import load_tensors
@@ -40,11 +47,9 @@ from tests.support.equal_runs import assert_equal_runs
 from tests.support.faults import call, start
 from tests.support.training_runs import DATASET, METHOD, SHORT, Workplace
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "NO_PROXY": "127.0.0.1"}
-os.environ["MFQL_EXTENSIONS"] = str(ROOT / "tests" / "miniature")
-
+# What the commands import, imported once.
+for module in ("operations.clean", "operations.verify", "report.chain", "studies.claims.ship"):
+    import_module(f"mfql.{module}")
 
 IN_A_ROW = 5
 PUBLISHED = "antmaze-large-navigate-v0"
