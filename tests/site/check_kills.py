@@ -32,12 +32,11 @@ import numpy as np
 import psutil
 from safetensors.numpy import load_file
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["NO_PROXY"] = "127.0.0.1"
-os.environ["MFQL_EXTENSIONS"] = str(ROOT / "tests" / "miniature")
+os.environ["MFQL_EXTENSIONS"] = str(Path(__file__).parents[1] / "miniature")
 
 from mfql.files import hash_of
 from mfql.suites import split_paths
