@@ -16,6 +16,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -38,12 +39,14 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["NO_PROXY"] = "127.0.0.1"
 os.environ["MFQL_EXTENSIONS"] = str(Path(__file__).parents[1] / "miniature")
 
+from mfql.cli import EXIT_CONTINUE
 from mfql.files import hash_of
 from mfql.suites import split_paths
 from mfql.training.checkpoint import load_tensors
 from tests.support.dataset_server import Site
 from tests.support.equal_runs import assert_equal_runs
-from tests.support.faults import call, start
+from tests.support.faults import call, hear_signals, start
+from tests.support.project import clone, evaluation
 from tests.support.training_runs import DATASET, METHOD, SHORT, Workplace
 
 # What the commands import, imported once.
@@ -82,9 +85,31 @@ class Command:
         self.folder.mkdir(parents=True)
         self.prepare(self.folder)
 
+    def run_it(self) -> tuple[int, str]:
+        """Its exit status and output, undisturbed."""
+        return call(self.arguments)
+
+    def signalled(self, moment: float, number: signal.Signals) -> tuple[int, int, str]:
+        """Its session, exit status and output, with a signal at a moment."""
+        running = start(self.arguments)
+        time.sleep(moment)
+        running.process.send_signal(number)
+        return running.process.pid, running.wait(), running.said()
+
+    def kill(self, moment: float, number: signal.Signals) -> tuple[bool, str]:
+        """Run it and send it a signal; whether that came before its end, and what is wrong then."""
+        session, status, said = self.signalled(moment, number)
+        if status == 0:
+            return False, ""
+        if status not in (-number, EXIT_CONTINUE):
+            return True, f"ends with {status}: {said}"
+        if living := orphans(session):
+            return True, f"lives on: {living}"
+        return True, "; ".join(broken(self.folder))
+
     def finish(self) -> str:
         """Run the command to its end; what is wrong then, if anything."""
-        status, said = call(self.arguments)
+        status, said = self.run_it()
         if status:
             return f"the same command ends with {status}: {said}"
         return self.compared()
@@ -112,13 +137,55 @@ class Command:
         for _ in range(2):
             self.begin()
             began = time.monotonic()
-            status, said = call(self.arguments)
+            status, said = self.run_it()
             self.seconds = time.monotonic() - began
             assert status == 0, said
         self.undisturbed = contents(self.folder)
         if self.run is not None:
             shutil.rmtree(self.kept, ignore_errors=True)
             shutil.copytree(self.run, self.kept)
+
+
+class Workflow(Command):
+    """Snakemake and its jobs, which a machine that ends takes with it, or a terminal asks to end."""
+
+    def begin(self) -> None:
+        """Make the working copy anew."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.prepare(self.folder)
+
+    def _snakemake(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "snakemake", *arguments],
+            cwd=self.folder,
+            env=os.environ | {"MFQL_EXTENSIONS": ""},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            start_new_session=True,
+            preexec_fn=hear_signals,
+        )
+
+    def run_it(self) -> tuple[int, str]:
+        """Its exit status and output, undisturbed."""
+        process = self._snakemake(*self.arguments)
+        said, _ = process.communicate()
+        return process.returncode, said
+
+    def signalled(self, moment: float, number: signal.Signals) -> tuple[int, int, str]:
+        """Its session, exit status and output, with a signal to all of its group at a moment; what it locks is free."""
+        process = self._snakemake(*self.arguments)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(moment)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        said, _ = process.communicate()
+        status = process.returncode
+        if status:
+            self._snakemake("--unlock").communicate()
+        # It ends with 1 where it was asked to.
+        return process.pid, EXIT_CONTINUE if status == 1 and number == signal.SIGTERM else status, said
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -191,20 +258,6 @@ def _session(process: psutil.Process) -> int | None:
         return None
 
 
-def kill(command: Command, moment: float, number: signal.Signals) -> tuple[bool, str]:
-    """Start a command and send it a signal; whether that came before its end, and what is wrong then."""
-    running = start(command.arguments)
-    time.sleep(moment)
-    running.process.send_signal(number)
-    status = running.wait()
-    early = status in (-number, 75)
-    if not early:
-        return False, "" if status == 0 else f"ends with {status}: {running.said()}"
-    if living := orphans(running.process.pid):
-        return True, f"lives on: {living}"
-    return True, "; ".join(broken(command.folder))
-
-
 def torment(command: Command, kills: int, seed: int) -> tuple[int, int, list[str]]:
     """Kill a command so many times; how many signals were of which kind, and what was seen."""
     command.measure()
@@ -213,7 +266,7 @@ def torment(command: Command, kills: int, seed: int) -> tuple[int, int, list[str
         command.begin()
         for turn in range(min(IN_A_ROW, kills - done)):
             number = signal.SIGTERM if turn == 2 else signal.SIGKILL
-            early, wrong = kill(command, rng.uniform(0.0, 1.0) * command.seconds, number)
+            early, wrong = command.kill(rng.uniform(0.0, 1.0) * command.seconds, number)
             seen += [wrong] if wrong else []
             if not early:  # It was faster than when it was measured, or goes on from where it was.
                 late += 1
@@ -260,6 +313,10 @@ def commands(folder: Path) -> Iterator[list[Command]]:
         where = os.path.relpath(at(stage), folder)
         return place.arguments(METHOD, stage, [0], where, "--checkpoint-seconds", "0")
 
+    def working_copy(where: Path) -> None:
+        clone(where)
+        shutil.copytree(folder / "data", where / "data")
+
     def pretrained(where: Path) -> None:
         shutil.copytree(folder / "start" / "runs", where / "runs")
 
@@ -289,6 +346,10 @@ def commands(folder: Path) -> Iterator[list[Command]]:
             Command("mfql ship", at("ship"), nothing, ["ship", str(name), "--out", str(at("ship") / "shipped")]),
             Command("mfql verify", at("verify"), with_finished,
                     ["verify", str(at("verify")), "--config-dir", config, "--data", data]),
+            Workflow("snakemake, a run in miniature", at("workflow"), working_copy,
+                     ["--cores", "1", evaluation(0), "--configfile", "tests/miniature.yaml", "--config",
+                      "seeds_per_job=1", "threads=1"],
+                     at("workflow") / Path(evaluation(0)).parent / "run"),
         ]  # fmt: skip
 
 
