@@ -380,6 +380,54 @@ def test_an_episode_that_breaks_as_it_is_replayed_is_over(how: str, brittle, cap
     assert cause in capsys.readouterr().err
 
 
+def collected_in_spite_of_a_hang(how: str, steps: int, at: int) -> dict[str, np.ndarray]:
+    """The rows of online steps; in one of them what is reset hangs, or else the step itself."""
+    with EnvPool(how, 2, 0) as pool:
+        first = environments(pool, steps)
+        first.start()
+        for step in range(at):
+            first.act(step)
+            first.finish(step)
+        first.act(at)
+        pool.reset = hang
+        try:
+            first.finish(at)
+            pool.step_wait = hang
+            at += 1
+            first.act(at)
+            first.finish(at)
+        except Hangs:
+            if first.stepping:
+                first.undo()
+            else:
+                at += 1
+    with EnvPool(how, 2, 0) as pool:
+        second = environments(pool, steps)
+        for row in range(2):
+            second.memory.restore(row, 0, first.memory.tail_rows(row, 0, at))
+            second.restore(row, first.saved(row))
+        second.start()
+        assert second.stepping == first.stepping
+        for step in range(at, steps):
+            if not second.stepping:
+                second.act(step)
+            second.finish(step)
+        return {name: values.numpy() for name, values in second.memory.tail.items()}
+
+
+def hang(*_: Any) -> None:
+    raise Hangs("it hangs")
+
+
+@pytest.mark.parametrize("how", ["observation", "raises", "first"])
+def test_a_checkpoint_holds_a_step_that_hung_begun_and_goes_on_as_if_nothing_had_been(how: str, brittle) -> None:
+    steps = 20
+    rows, _ = collected(how, steps)
+    for at in range(5, 17):
+        for name, values in collected_in_spite_of_a_hang(how, steps, at).items():
+            np.testing.assert_array_equal(rows[name], values, f"{name}, {at}")
+
+
 def test_an_environment_that_breaks_whatever_is_done_ends_the_run(monkeypatch: pytest.MonkeyPatch, brittle) -> None:
     with EnvPool("first", 2, 0) as pool:
         found = environments(pool, 4)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mfql import locks
+from mfql.files import read_json
 from tests.support.faults import EPISODE, Running, Runs, before, call, refused, sessions, start, wait_for
 from tests.support.processes import run, started, until
 from tests.support.training_runs import DATASET, ROOT
@@ -35,8 +36,8 @@ def elsewhere(shell: str, boot: Path, arguments: list[str]) -> list[str]:
 
 
 @contextmanager
-def held_up(runs: Runs, results: str) -> Iterator[tuple[Running, list[str], Callable[[], None]]]:
-    """A trainer that waits in an episode, alive, its arguments, and what lets it go on."""
+def held_up(runs: Runs, results: str, hours: float = 0.0) -> Iterator[tuple[Running, list[str], Callable[[], None]]]:
+    """A trainer that waits in an episode, alive, its arguments, and what lets it go on; then its clock is set."""
     arguments = runs.begin_online(results)
     here, go = runs.place.folder / f"{results}-here", runs.place.folder / f"{results}-go"
 
@@ -44,13 +45,17 @@ def held_up(runs: Runs, results: str) -> Iterator[tuple[Running, list[str], Call
         here.touch()
         while not go.exists():
             time.sleep(0.05)
+        real = time.time
+        time.time = lambda: real() + 3600 * hours
 
     first = start(arguments, before(EPISODE, wait))
     wait_for(here.exists, "the first trainer's halfway")
     yield first, arguments, go.touch
 
 
-@pytest.mark.parametrize(("name", "shell"), [("machine", ANOTHER_MACHINE), ("container", ANOTHER_CONTAINER)])
+@pytest.mark.parametrize(
+    ("name", "shell"), [("machine", ANOTHER_MACHINE), ("container", ANOTHER_CONTAINER)], ids=["machine", "container"]
+)
 def test_of_two_trainers_elsewhere_the_second_refuses_or_waits(
     name: str, shell: str, runs: Runs, tmp_path: Path
 ) -> None:
@@ -83,9 +88,9 @@ def test_of_two_trainers_elsewhere_the_second_refuses_or_waits(
 
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_a_clock_that_steps_by_an_hour_gives_no_lock_away(hours: int, runs: Runs) -> None:
-    """That of the second trainer, and that of the file system, which may be one machine's or a server's."""
+    """That of either trainer, and that of the file system, which may be one machine's or a server's."""
     results = f"clock-{hours}"
-    with held_up(runs, results) as (first, arguments, go):
+    with held_up(runs, results, hours) as (first, arguments, go):
         lock, real = runs.trained("online", results).parent / "lock", time.time
 
         def step() -> None:
@@ -99,6 +104,7 @@ def test_a_clock_that_steps_by_an_hour_gives_no_lock_away(hours: int, runs: Runs
         go()
         assert first.wait() == 0, first.said()
     assert sessions(runs.trained("online", results)) == [0]
+    assert 0 < read_json(runs.trained("online", results) / "manifest.json")["seconds"] < 3000
     runs.assert_undisturbed(results)
 
 
