@@ -9,13 +9,8 @@ from pathlib import Path
 from mfql.data.addresses import is_private
 from mfql.experiment.ablation import plan_of
 from mfql.experiment.claims import needed_files, read_claims, require_configuration
-<<<<<<< HEAD
 from mfql.errors import UserError, print_in_any_locale, printing, unknown
-from mfql.files import sha256
-=======
-from mfql.errors import UserError, print_in_any_locale, unknown
 from mfql.files import read_text, sha256
->>>>>>> s16-fuzz
 from mfql.extensions import tables
 from mfql.methods import checkpoint_stage, raw_settings, settings_hash
 from mfql.plan import tell
