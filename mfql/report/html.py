@@ -281,7 +281,7 @@ def _strip(row: dict[Any, Any]) -> dict[str, Any] | None:
 
 def _speed(files: Sequence[Path]) -> list[dict[str, Any]]:
     """What `python -m benchmarks` measured of each method, one entry a machine."""
-    found = []
+    found: list[dict[str, Any]] = []
     for path in files:
         measured = read_json(path)
         fault = jsonschema.exceptions.best_match(_MEASURED.iter_errors(measured))
