@@ -103,7 +103,7 @@ def write_report(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: str
     Raises:
         UserError: a manifest or a run that was asked for is not at hand, and the report is not partial.
     """
-    page = re.sub(rf'<a href="{_NOWHERE}[^"]*">(.*?)</a>', r"\1", page_of(scores, tables, Path(out), options))
+    page = page_of(scores, tables, Path(out), options)
     with write_whole(out) as file:
         file.write(page)
 
@@ -112,9 +112,10 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
     """The page as text; see `write_report`."""
     run_table = runs(scores)
     missing = provenance.missing(run_table, options.results, options.targets)
-    if missing.targets and not options.partial:
+    lacking = [*missing.targets, *(missing.running if options.targets else ())]
+    if lacking and not options.partial:
         raise UserError(
-            f"{counted(len(missing.targets), 'run')} without a score, the first of them {missing.targets[0]}",
+            f"{counted(len(lacking), 'run')} without a score, the first of them {lacking[0]}",
             "Let them finish, or use --partial for a report of what is.",
         )
     evidence = provenance.evidence(run_table, options.results, options.partial)
@@ -124,7 +125,7 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
     suites = {task: _suite(task, options.tasks) for task in sorted(run_table["task"].unique())}
     few = tables["aggregate"]["seeds"].min() < FEW_SEEDS
     script = _file("page.js")
-    return (
+    page = (
         _environment()
         .get_template("template.html.j2")
         .render(
@@ -163,6 +164,7 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
             benchmark_data=_link(options.verdict.parent, out) if options.verdict else None,
         )
     )
+    return re.sub(rf'<a href="{_NOWHERE}[^"]*">(.*?)</a>', r"\1", page)
 
 
 def _environment() -> Environment:
