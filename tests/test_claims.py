@@ -350,6 +350,9 @@ def test_a_page_without_the_marks_is_refused(tmp_path: Path, capsys: pytest.Capt
     arguments = ["claims", "page", str(tmp_path), "--page", str(tmp_path / "page.md"), "--config-dir", str(tmp_path)]
     assert main(arguments) == 2
     assert "has not both lines" in capsys.readouterr().err
+    (tmp_path / "page.md").write_bytes("größer".encode("cp1252"))
+    assert main(arguments) == 2
+    assert "line 1: the byte 0xf6 is not of UTF-8" in capsys.readouterr().err
 
 
 def test_judging_writes_a_panel_of_the_report(tmp_path: Path) -> None:

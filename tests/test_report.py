@@ -21,7 +21,7 @@ from mfql.report import aggregate, chain, published, score_panels
 from mfql.report.answer import answer
 from mfql.report.cli import add_commands
 from mfql.report.cost import cost as cost_of
-from mfql.report.html import FEW_METHODS, Options, page_of, read_tables, write_report
+from mfql.report.html import FEW_METHODS, Options, _speed, page_of, read_tables, write_report
 from mfql.report.panels import Text, read_panels, write_panel
 from mfql.report.provenance import mixtures
 from mfql.report.scores import collect, read_scores, write_scores
@@ -497,6 +497,15 @@ def test_what_makes_bench_measured_stands_beside_the_runs(tmp_path: Path) -> Non
     shown = Page(page_from(tmp_path, [write_run(tmp_path, [50.0])], speed=[tmp_path / "cpu.json"])).text
     assert "on Bench CPU, 2026-01-01" in shown
     assert "3,828,232 12.5 0.8" in shown
+
+
+@pytest.mark.parametrize(
+    "faulty", [{}, [1], MEASURED | {"measurements": [{"part": "methods"}]}, MEASURED | {"machine": {"device": "cpu"}}]
+)
+def test_a_file_that_make_bench_did_not_write_is_named(tmp_path: Path, faulty: object) -> None:
+    (tmp_path / "cpu.json").write_text(json.dumps(faulty), encoding="utf-8")
+    with pytest.raises(UserError, match=r"cpu\.json is no result of `python -m benchmarks`"):
+        _speed([tmp_path / "cpu.json"])
 
 
 def mfql(*arguments: object) -> None:

@@ -13,11 +13,12 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import jsonschema
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -283,15 +284,61 @@ def _speed(files: Sequence[Path]) -> list[dict[str, Any]]:
     found = []
     for path in files:
         measured = read_json(path)
+        fault = jsonschema.exceptions.best_match(_MEASURED.iter_errors(measured))
+        if fault is not None:
+            raise UserError(
+                f"{path} is no result of `python -m benchmarks`: {fault.json_path}: {fault.message[:200]}",
+                "Measure anew.",
+            )
         by_method: dict[str, dict[str, float]] = {}
         for one in measured["measurements"]:
-            if one["part"] == "methods":
-                by_method.setdefault(one["case"]["method"], {})[one["quantity"]] = one["value"]
+            if one["part"] == "methods" and one["quantity"] in _SPEED:
+                by_method.setdefault(one["case"]["method"], dict.fromkeys(_SPEED, nan))[one["quantity"]] = one["value"]
         if by_method and not measured["quick"]:
             machine = measured["machine"]
             name = machine["gpu"] if machine["device"] == "cuda" else machine["cpu"]
             found.append({"machine": name, "date": measured["date"], "methods": by_method})
     return found
+
+
+# What is shown of a method's speed, and what a file has that says it.
+_SPEED = ("parameters", "update", "latency p50")
+_OF_METHOD = {
+    "properties": {
+        "case": {"type": "object", "properties": {"method": {"type": "string"}}, "required": ["method"]},
+        "quantity": {"type": "string"},
+        "value": {"type": ["number", "null"]},
+    },
+    "required": ["case", "quantity", "value"],
+}
+_MEASURED = jsonschema.Draft202012Validator(
+    {
+        "type": "object",
+        "properties": {
+            "measurements": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["part"],
+                    "if": {"properties": {"part": {"const": "methods"}}},
+                    "then": _OF_METHOD,
+                },
+            },
+            "quick": {"type": "boolean"},
+            "date": {"type": "string"},
+            "machine": {
+                "type": "object",
+                "properties": {
+                    "device": {"type": "string"},
+                    "gpu": {"type": ["string", "null"]},
+                    "cpu": {"type": "string"},
+                },
+                "required": ["device", "gpu", "cpu"],
+            },
+        },
+        "required": ["measurements", "quick", "date", "machine"],
+    }
+)
 
 
 def _sections(options: Options, methods: Collection[str], out: Path) -> dict[str, list[dict[str, Any]]]:

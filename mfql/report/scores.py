@@ -128,7 +128,8 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     """
     remedy = "Write it anew with `mfql scores`."
     kinds = {"method": str, "task": str, "seed": int, "step": int, "value": float}
-    scores = read_frame(path, remedy, texts=_TEXTS, dtype=kinds)
+    filled = ("method", "task", "stage", "metric", "run")
+    scores = read_frame(path, remedy, COLUMNS, _TEXTS, filled=filled, dtype=kinds)
     if list(scores.columns) != COLUMNS:
         raise UserError(f"{path} has the columns {list(scores.columns)}, not {COLUMNS}", remedy)
     _require_no_formulas(scores, str(path))

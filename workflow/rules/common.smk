@@ -10,7 +10,7 @@ from mfql.data.addresses import is_private
 from mfql.experiment.ablation import plan_of
 from mfql.experiment.claims import needed_files, read_claims, require_configuration
 from mfql.errors import UserError, print_in_any_locale, printing, unknown
-from mfql.files import sha256
+from mfql.files import read_text, sha256
 from mfql.extensions import tables
 from mfql.methods import checkpoint_stage, raw_settings, settings_hash
 from mfql.plan import tell
@@ -286,9 +286,12 @@ def lost_panels():
     drawn, runs = Path(STUDY, "aggregate", DRAWN), Path(STUDY, "runs.txt")
     if not (drawn.is_file() and runs.is_file()):
         return []
-    if runs.read_text(encoding="utf-8").split("\n")[:-1] != [*wanted("offline"), *wanted("online")]:
+    listed, asked = (for_people(read_text, file, "Remove it: the launch writes it anew.").split("\n")[:-1] for file in (drawn, runs))
+    if asked != [*wanted("offline"), *wanted("online")]:
         return []  # Others are drawn now.
-    return [path for path in drawn.read_text(encoding="utf-8").split("\n")[:-1] if not os.path.isfile(path)]
+    # A list that somebody changed declares nothing elsewhere.
+    own = [path for path in listed if Path(path).is_relative_to(drawn.parent) and ".." not in Path(path).parts]
+    return [path for path in own if not os.path.isfile(path)]
 
 
 def ablation_outputs(name, kinds=("svg", "png", "csv", "md", "tex", "json")):
