@@ -121,6 +121,7 @@ _DATASET = {
         "simulation_version": _SOME,
         "constant_dimensions": {"type": ["array", "null"], "items": _COUNT},
         "environment": {"type": ["object", "null"]},
+        "observation_keys": {"type": "array", "items": _TEXT},
         "rows": {"type": "object", "additionalProperties": _COUNT},
         "versions": _OBJECT,
     },
