@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mfql.errors import UserError, print_in_any_locale, unknown
+from mfql.errors import UserError, print_in_any_locale, printing, unknown
 from mfql.experiment.cli import CONFIG_DIR
 
 # What a job that was asked to end exits with: the same command continues it (sysexits' EX_TEMPFAIL).
@@ -25,6 +25,11 @@ _BEFORE_COMMAND = ("--version", "--extension", "--print-completion")
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit status: 0, or 2 after an error that the user can mend."""
     print_in_any_locale()
+    with printing():
+        return _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> int:
     options = _parser().parse_args(arguments)
     from mfql.extensions import extend  # Here and below, since `mfql --help` does without what reads files.
 
@@ -364,10 +369,11 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from mfql.extensions import running_code
     from mfql.training.interruption import Interrupted, asked_to_end
 
     try:
-        with asked_to_end():
+        with asked_to_end(), running_code():
             return _train_job(options)
     except Interrupted:
         print("mfql: asked to end; the state is saved, the same command continues", file=sys.stderr)

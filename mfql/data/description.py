@@ -192,6 +192,11 @@ def _write(
     )
 
 
+def source_of(description: Path) -> str | None:
+    """Where a description says that its dataset's files are from; None where there is none."""
+    return (if_there(read_dataset, description) or {}).get("source")
+
+
 def recorded_facts(path: Path) -> dict[str, Any]:
     """What a description says of the training data: `sha256`, and `constant_dimensions` unless it is an older one."""
     described = read_dataset(path)
@@ -244,8 +249,8 @@ def verify(folder: str | Path, dataset: str, paths: Mapping[str, Path]) -> tuple
             raise UserError(
                 f"{file} is not the file that {path.name} describes: its sha256 is {found[split]}, described is "
                 f"{expected[split]}",
-                f"{'Bring it back.' if source == 'own' else REPLACE} If you replaced the data on purpose, delete"
-                f" {path.name}.",
+                f"{'Bring it back.' if source == 'own' else f'Move it away. {REPLACE}'} If you replaced the data on"
+                f" purpose, delete {path.name}.",
             )
     return source, found["train"]
 
@@ -262,7 +267,7 @@ def check_simulation(folder: str | Path, dataset: str) -> None:
     if described.get("source") == "generated" and before != now:
         raise UserError(
             f"{dataset} in {path.parent} was generated with simulation version {before}, today's is {now}",
-            f"Remove {path} and generate the dataset again; docs/physics.md says what changed.",
+            "Generate the dataset again; docs/physics.md says what changed.",
         )
 
 
