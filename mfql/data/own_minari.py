@@ -67,7 +67,7 @@ def recorded_keys(data: str) -> list[str]:
 
 def _told_space(data: str) -> Any:
     about = minari_folder(data) / "data" / "metadata.json"
-    told = read_object(about).get("observation_space")
+    told = read_object(about).get("observation_space") if there(about) else None  # Who opens it says that it is absent.
     try:
         return json.loads(told) if told else None
     except (TypeError, ValueError, RecursionError) as error:
