@@ -16,10 +16,13 @@ import h5py
 import numpy as np
 import pytest
 import requests
+from hypothesis import given
+from hypothesis import strategies as st
 from urllib3.util import Retry
 
 from mfql.cli import main
 from mfql.data import checksums, download
+from mfql.data.addresses import shown
 from mfql.data.checksums import Checksum, record, recorded
 from mfql.data.description import verify
 from mfql.data.passing import is_recorded
@@ -408,6 +411,16 @@ def test_credentials_of_a_mirror_are_in_no_message_and_no_file(site, out, lock, 
     assert "Traceback" not in said.err
     if status == 0:  # They were given to the server all the same.
         assert set(site.queries) == {"token=PSST"} or all(word.startswith("Basic ") for word in site.authorized)
+
+
+@given(st.text("aA1:/@?%.~-[]", max_size=12), st.text("PS1:/@?%", min_size=1, max_size=9), st.booleans())
+def test_no_part_of_a_password_is_shown(name, password, port):
+    """Whatever is in it, and whether or not that makes an address."""
+    secret = f"<{password}>"
+    said = shown(f"https://{name}:{secret}@host{':80' if port else ''}/folder: refused")
+    assert not {"<", ">"} & set(said)
+    assert said.startswith("https://...")
+    assert said == shown(said)
 
 
 def test_a_mirror_of_a_variable_that_is_not_set_is_said(site, out, lock):
