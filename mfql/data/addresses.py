@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit, urlunsplit
 
-# Of a text that may hold addresses: who asks (user:password@, perhaps with a slash that should have been escaped: a host
-# and a path with @ look like that, and go too), and what is asked for beside the path (?token=...).
+# Of a text that may hold addresses: who asks (user:password@, perhaps with a slash that should have been escaped: a
+# host and a path with @ look like that, and go too), and what is asked for beside the path (?token=...).
 _WHO = re.compile(r"(?:(?<=://)|^(?!\w+://))\S*@")
 _ASKED = re.compile(r"\?\S+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
