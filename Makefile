@@ -41,7 +41,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN := PATH="$$(cd "$(VENV)" && pwd)/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install launcher quickstart test test-pythons test-quick lint types bench check-gpu check-data check-physics check-science check-methods check-browser check-cuda-ahead check-golden update lock lock-cuda wheels image image-docker sbom check-image check-slurm test-site clean
+.PHONY: help install launcher quickstart test test-pythons test-quick lint types bench check-gpu check-data check-physics check-science check-methods check-browser check-cuda-ahead check-golden check-fuzz update lock lock-cuda wheels image image-docker sbom check-image check-slurm test-site clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
@@ -125,6 +125,10 @@ check-browser: $(DEVELOPMENT)  ## the report in a real browser, from the file sy
 
 test-site: $(DEVELOPMENT)  ## faults in real runs: kills, full disks, no memory, damaged files; minutes, needs root (docs/faults.md)
 	$(RUN) python -m pytest tests/site
+
+check-fuzz: $(DEVELOPMENT)  ## files of every kind changed at random, 200 a kind, and 50 random kills a command; half an hour (docs/faults.md)
+	$(RUN) python tests/check_fuzz.py
+	$(RUN) python -m pytest tests/site/check_kills.py
 
 check-slurm: $(DEVELOPMENT)  ## the miniature through a real SLURM, jobs cancelled and requeued on the way; minutes
 	$(RUN) python -m pytest tests/site/check_slurm.py

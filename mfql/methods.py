@@ -286,6 +286,8 @@ def _load_file(name: str, config_dir: str | Path, seen: tuple[str, ...]) -> dict
     mapping = isinstance(document, dict) and all(isinstance(document.get(stage, {}), dict) for stage in STAGES)
     if not mapping or not isinstance(document.get("table", ""), str):
         raise UserError(f"{path} is not a mapping of settings", "See config/README.md.")
+    if not isinstance(document.get("agent", ""), str):
+        raise UserError(f"{path}: agent is {document['agent']!r}, and not a name", "See config/README.md.")
     if "table" in document:
         document["table"] = expanded(document["table"], f"{path}: table")
     if "inherits" not in document:

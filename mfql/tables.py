@@ -25,6 +25,8 @@ KEYS, SOURCE = ("task", "stage"), "settings_source"
 # The rows of a table that a stage takes its settings from.
 _TABLE_STAGE = {"offline": "offline", "pretrain": "online", "online": "online"}
 _NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
+# What a spreadsheet takes a cell for a formula by.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _LIST = re.compile(rf"{_NUMBER}(?:x|(?:x{_NUMBER})+)")
 _REMEDY = "Correct it; config/README.md explains the tables of methods."
 
@@ -48,8 +50,6 @@ def load_table(path: Path) -> dict[tuple[str, str], SettingsRow]:
     found: dict[tuple[str, str], SettingsRow] = {}
     for row, where in _read(path):
         key = (row["task"], row["stage"])
-        if None in row or None in row.values():
-            raise UserError(f"{where}: the row has not as many cells as there are columns", _REMEDY)
         if row["stage"] not in (*_TABLE_STAGE.values(), ANY):
             raise UserError(
                 f"{where}: stage is {row['stage']!r}", f"Write offline, online, which holds for pretrain too, or {ANY}."
@@ -79,14 +79,14 @@ def read_rows(path: str | Path, remedy: str) -> tuple[list[str], list[tuple[dict
 
     As spreadsheets save one: with a byte-order mark, semicolons and decimal commas, or tabs, and a whole number as
     1.00E+06; a note says of what is read as something else. Columns without name and content, and rows without
-    content, are left out. A row of another length has None as a key or a value, as of `csv.DictReader`.
+    content, are left out.
 
     Args:
         remedy: what to do where there is no such file.
 
     Raises:
-        UserError: it is absent, cannot be read, is in another encoding, is no CSV, or has a column twice or a
-            number that may mean two.
+        UserError: it is absent, cannot be read, is in another encoding, is no CSV, or has a column twice, a row that
+            has not a cell for each column, or a number that may mean two.
     """
     text = read_text(path, remedy)
     told = _TOLD.match(text)  # Excel's own first line, which names the delimiter.
@@ -112,6 +112,8 @@ def read_rows(path: str | Path, remedy: str) -> tuple[list[str], list[tuple[dict
     rows = []
     for row, where in found:
         cells = {name: _plain(name, cell, where, delimiter) for name, cell in row.items() if name or not unused}
+        if None in cells or None in cells.values():
+            raise UserError(f"{where} has not {len(columns) - unused} cells", "Correct the row.")
         rows.append((cells, where))
     if delimiter != ",":
         note_once(f"{path} is read as a table with {_DELIMITERS[delimiter]}, as its first line has them")
@@ -126,7 +128,7 @@ _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 _SPREADSHEETS = re.compile(r"[+-]?\d+[.]\d+E[+-]\d+")
 
 
-def _plain(column: str, cell: Any, where: str, delimiter: str) -> Any:
+def _plain(column: str | None, cell: Any, where: str, delimiter: str) -> Any:
     """A cell as this project's tables have it."""
     if not isinstance(cell, str):
         return cell
@@ -207,3 +209,16 @@ def _number_text(value: Any) -> str:
         return str(value)
     text = str(value).replace("e+", "e")  # A plus begins the next value of a name.
     return "0" if value == 0 else text.removesuffix(".0")
+
+
+def require_no_formula(text: str, where: str) -> None:
+    """Refuse a name or a note that a spreadsheet would take for a formula: it goes into CSV files that people open.
+
+    Args:
+        where: what the text is and where it stands.
+    """
+    if text.startswith(_FORMULA):
+        raise UserError(
+            f"{where} is {text!r}, which a spreadsheet takes for a formula",
+            f"Begin it with none of {' '.join(_FORMULA[:4])}, a tab or a line's end.",
+        )

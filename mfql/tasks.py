@@ -219,9 +219,7 @@ def load_tasks(path: str | Path) -> dict[str, Task]:
             f"{path} lacks the columns {', '.join(sorted(missing))}", "See config/README.md for the columns."
         )
     tasks: dict[str, Task] = {}
-    for row, where in rows:
-        if None in row or None in row.values():
-            raise UserError(f"{where} has not {len(columns)} cells", "Correct the row.")
+    for row, _ in rows:
         if row["task"] in tasks:
             raise UserError(f"{path} names the task {row['task']} twice", "Keep one of the rows.")
         tasks[row["task"]] = _task(row, path)
@@ -286,8 +284,6 @@ def _cells(path: Path) -> Iterator[tuple[dict[str, str], str]]:
         if column not in known:
             raise unknown("column", column, sorted(known), str(path))
     for row, where in rows:
-        if None in row or None in row.values():
-            raise UserError(f"{where} has not {len(columns)} cells", "Correct the row.")
         yield {name: cell for name, cell in row.items() if cell}, where
 
 

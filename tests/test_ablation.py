@@ -21,7 +21,7 @@ from mfql.experiment.configuration import read_configuration
 from mfql.files import write_json
 from mfql.methods import raw_settings
 from mfql.settings import build_settings
-from mfql.studies.ablation.measure import Runs, by_point
+from mfql.studies.ablation.measure import Runs, by_point, read_plan
 from mfql.training.distance import DataDistance
 from mfql.training.memory import Memory
 from tests.support.ablations import drawn, miniature
@@ -278,3 +278,28 @@ def test_the_workflow_trains_what_the_plan_counts(tmp_path: Path):
     assert (counts["train_offline_0_3"], counts["plan_ablation"]) == (13, 2)
     assert "mfql ablation draw results/miniature/ablations/alpha/plan.json --results results" in printed
     assert "--out results/miniature/ablations/alpha " in printed
+
+
+SHIPPED = sorted((ROOT / "shipped").glob("*/ablations/*/plan.json"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
+def test_a_shipped_plan_is_one(path: Path) -> None:
+    assert read_plan(path)["points"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"method": ["m"]}, r"points\[0\]\.method"),
+        ({"task": "../elsewhere"}, r"points\[0\]\.task"),
+        ({"seeds": "01"}, r"points\[0\]\.seeds"),
+        ({"x": {}}, r"points\[0\]\.x"),
+    ],
+)
+def test_a_plan_with_another_point_is_refused_by_the_entry(tmp_path: Path, changed: dict, said: str) -> None:
+    plan = json.loads(SHIPPED[0].read_text(encoding="utf-8"))
+    plan["points"][0] |= changed
+    (tmp_path / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"plan\.json is no plan of an ablation: \$\.{said}"):
+        read_plan(tmp_path / "plan.json")

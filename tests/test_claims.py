@@ -24,7 +24,7 @@ from mfql.declared import agent_class
 from mfql.errors import UserError
 from mfql.evaluation.policy import Actor, load_policy, save_policy
 from mfql.experiment.claims import GROUPS, read_claims
-from mfql.files import write_json
+from mfql.files import read_json, sha256, write_json
 from mfql.methods import raw_settings
 from mfql.parity import Comparison
 from mfql.report.intervals import Interval
@@ -350,6 +350,9 @@ def test_a_page_without_the_marks_is_refused(tmp_path: Path, capsys: pytest.Capt
     arguments = ["claims", "page", str(tmp_path), "--page", str(tmp_path / "page.md"), "--config-dir", str(tmp_path)]
     assert main(arguments) == 2
     assert "has not both lines" in capsys.readouterr().err
+    (tmp_path / "page.md").write_bytes("größer".encode("cp1252"))
+    assert main(arguments) == 2
+    assert "line 1: the byte 0xf6 is not of UTF-8" in capsys.readouterr().err
 
 
 def test_judging_writes_a_panel_of_the_report(tmp_path: Path) -> None:
@@ -448,6 +451,68 @@ def test_shipping_again_leaves_nothing_of_the_shipment_before(results: Path, tmp
     assert seeds == {"seed1"}
     assert other.is_file()
     assert sorted(path.name for path in out.iterdir()) == ["other", "quickstart", "runs"]
+
+
+@pytest.mark.parametrize("row", ["../elsewhere", "runs/../../elsewhere/t/seed0/offline", "{tmp_path}/elsewhere"])
+def test_shipping_touches_nothing_outside_whatever_a_table_says(row, results, tmp_path, capsys) -> None:
+    """Not what an earlier shipment's table names, nor what this one's does, nor what lies behind a link."""
+    out, folder = tmp_path / "shipped", results / "quickstart"
+    elsewhere = tmp_path / "elsewhere" / "t" / "seed0" / "offline"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "evaluation.json").touch()
+    assert main(["ship", str(folder), "--out", str(out)]) == 0
+    for scores in (out / "quickstart" / "scores.csv", folder / "scores.csv"):
+        table = pd.read_csv(scores)
+        table.loc[table["seed"] == 0, "run"] = row.format(tmp_path=tmp_path)
+        table.to_csv(scores, index=False)
+        before = sorted(path for path in tmp_path.rglob("*") if not path.is_relative_to(out))
+        expected = 0 if scores.is_relative_to(out) else 2
+        assert main(["ship", str(folder), "--out", str(out)]) == expected
+        assert sorted(path for path in tmp_path.rglob("*") if not path.is_relative_to(out)) == before
+    assert "which is none: runs/METHOD/TASK/seedN/STAGE" in capsys.readouterr().err
+
+
+def test_a_record_of_a_shipment_removes_nothing_outside_and_nothing_changed(results, tmp_path, capsys) -> None:
+    out, folder = tmp_path / "shipped", results / "quickstart"
+    (outside := tmp_path / "outside.csv").write_text("mine", encoding="utf-8")
+    assert main(["ship", str(folder), "--out", str(out)]) == 0
+    record = out / "quickstart" / "shipped.json"
+    files = read_json(record)["files"]
+    (out / "linked").symlink_to(tmp_path)
+    digest = sha256(outside)
+    write_json(record, {"files": files | {"../outside.csv": digest, "linked/outside.csv": digest}})
+    (notes := out / "quickstart" / "notes.md").write_text("mine", encoding="utf-8")
+    changed = out / "quickstart" / "toy" / "comparison" / "data.csv"
+    changed.write_text("mine", encoding="utf-8")
+    shutil.rmtree(folder / "toy" / "comparison")
+    assert main(["ship", str(folder), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert outside.read_text(encoding="utf-8") == notes.read_text(encoding="utf-8") == "mine"
+    assert sorted(path.name for path in changed.parent.iterdir()) == ["data.csv"]
+    for path in (out / "../outside.csv", out / "linked/outside.csv", notes, changed):
+        assert f"left: {path}: not what a shipment copied" in said
+
+
+def test_what_is_shipped_is_called_as_its_folder_however_that_is_given(results, tmp_path, monkeypatch) -> None:
+    """`mfql ship .` would replace the folder of all shipments, and `..` the one above it."""
+    out = tmp_path / "shipped"
+    (out / "other").mkdir(parents=True)
+    (out / "other" / "scores.md").touch()
+    for place, given in (("quickstart", "."), ("quickstart/toy", "..")):
+        monkeypatch.chdir(results / place)
+        assert main(["ship", given, "--out", str(out)]) == 0
+        assert sorted(path.name for path in out.iterdir()) == ["other", "quickstart", "runs"]
+        assert (out / "other" / "scores.md").exists()
+
+
+def test_nothing_is_shipped_through_a_link(results, tmp_path, capsys) -> None:
+    out, elsewhere = tmp_path / "shipped", tmp_path / "elsewhere"
+    out.mkdir()
+    (elsewhere / "mfql").mkdir(parents=True)
+    (out / "runs").symlink_to(elsewhere)
+    assert main(["ship", str(results / "quickstart"), "--out", str(out)]) == 2
+    assert f"{out / 'runs'} is a link" in capsys.readouterr().err
+    assert [path.name for path in elsewhere.rglob("*")] == ["mfql"]
 
 
 def test_an_ablations_runs_are_shipped_with_its_panel(results: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from mfql.envs.trial import try_out
 from mfql.suites import make_env
+from tests.support.fuzz import kinds
 from tests.support.own_tasks import table
 
 ROOT = Path(__file__).parents[1]
@@ -85,3 +86,7 @@ def test_an_environment_that_a_page_names_works_as_a_task(name, lab, tmp_path):
 def test_no_test_is_imported_by_another():
     code = re.compile(r"^(?:from|import) (?:tests\.)?(?:site\.)?test_", re.MULTILINE)
     assert not [path for path in ROOT.glob("tests/**/*.py") if code.search(path.read_text(encoding="utf-8"))]
+
+
+def test_the_page_of_faults_lists_every_kind_of_file_that_is_changed_at_random() -> None:
+    assert kinds.table() in (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")

@@ -133,3 +133,11 @@ def test_the_weights_of_a_baseline_go_to_released_names_and_back_and_come_from_i
     )
     with pytest.raises(UserError, match="lacks"):
         load_checkpoint(agent, tmp_path / "params_1.pkl")
+
+
+def test_arrays_that_do_not_fit_together_are_refused_by_the_files_name(tmp_path: Path, capsys) -> None:
+    arrays = dict(parity.load_fixture(FIXTURE))
+    name = next(name for name in arrays if name.startswith("param:modules_critic/") and name.endswith("kernel"))
+    np.savez(tmp_path / "cut.npz", **arrays | {name: arrays[name][:-1]})
+    assert main(["parity", str(tmp_path / "cut.npz")]) == 2
+    assert f"nothing of ours can be computed from the arrays of {tmp_path / 'cut.npz'}" in capsys.readouterr().err

@@ -1,4 +1,6 @@
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -202,3 +204,27 @@ def test_broken_episodes_are_counted_once_a_run(tmp_path: Path) -> None:
     assert values(scores, "broken", seed=1, step=3000) == [9]
     assert values(scores, "broken") == [9]
     assert runs(scores).set_index("seed")["broken"].to_dict() == {0: 0, 1: 9}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda row: f"{row},more", ":2 has not 10 cells"),
+        (lambda row: row.rpartition(",")[0], ":2 has not 10 cells"),
+        (lambda row: row.replace(f"runs/mfql/{TASK}/seed0/offline", ""), ":2: run is empty"),
+        (lambda row: row.replace(f"runs/mfql/{TASK}/seed0/offline", "5"), None),
+    ],
+    ids=["long", "short", "empty", "number"],
+)
+def test_a_row_has_each_cell_and_a_text_stays_one(
+    tmp_path: Path, change: Callable[[str], str], said: str | None
+) -> None:
+    path = tmp_path / "scores.csv"
+    write_scores(collect([write_run(tmp_path, [50.0])]), path)
+    head, row, rest = path.read_text(encoding="utf-8").split("\n", 2)
+    path.write_text("\n".join([head, change(row), rest]), encoding="utf-8")
+    if said is None:
+        assert read_scores(path)["run"][0] == "5"
+        return
+    with pytest.raises(UserError, match=re.escape(f"{path}{said}")):
+        read_scores(path)

@@ -437,3 +437,9 @@ def test_a_setting_that_may_be_null_takes_null_or_a_number(config):
     assert build_settings(Nullable, common | {"weight": 3}, "here").weight == 3.0
     with pytest.raises(UserError, match="weight"):
         build_settings(Nullable, common | {"weight": "heavy"}, "here")
+
+
+def test_an_agent_that_is_no_name_is_refused_by_the_file(config):
+    folder = config("m", "agent: 1.5\n")
+    with pytest.raises(UserError, match=r"m\.yaml: agent is 1\.5, and not a name"):
+        raw_settings("m", "a-task", "offline", folder)

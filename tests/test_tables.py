@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mfql.errors import UserError
+from mfql.experiment.schema import check_tasks
 from mfql.files import read_text, read_yaml
 from mfql.tables import read_rows
 
@@ -107,3 +108,17 @@ def test_what_is_to_be_written_instead_is_what_was_meant(tmp_path: Path, text: s
     found = read_yaml(path, "")["key"]
     assert isinstance(found, int | float)
     assert ":" in text or found == float(text)
+
+
+@pytest.mark.parametrize("row", ["1", "1,2,3", "1,2,"])
+def test_a_row_has_a_cell_for_each_column(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(f"one,two\n1,2\n{row}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"table.csv:3 has not 2 cells"):
+        read_rows(path, "")
+
+
+def test_a_task_table_with_a_cell_too_many_is_refused_before_a_configuration_is(tmp_path: Path) -> None:
+    (tmp_path / "tasks.csv").write_text("task,env_id\nmine,Pendulum-v1,more\n", encoding="utf-8")
+    with pytest.raises(UserError, match="has not 2 cells"):
+        check_tasks(tmp_path)

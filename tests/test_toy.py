@@ -205,6 +205,16 @@ def test_samples_of_other_code_are_not_drawn(tiny, tmp_path, capsys):
         )
         assert panels(tiny, "data", tmp_path / "runs", tmp_path / "x") == 2
         assert "other training version" in capsys.readouterr().err
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    for table, changed in (("metrics", "another,"), ("samples", "another,"), ("metrics", "")):
+        path = folder / f"{table}.csv"
+        whole = path.read_text(encoding="utf-8")
+        head, first, rest = whole.split("\n", 2)
+        row = first.replace("residual,", changed) if changed else f"{first}\n{first}"
+        path.write_text(f"{head}\n{row}\n{rest}", encoding="utf-8")
+        assert panels(tiny, "data", tmp_path / "runs", tmp_path / "x") == 2
+        assert f"{table}.csv has not" in capsys.readouterr().err
+        path.write_text(whole, encoding="utf-8")
 
 
 def test_a_training_is_another_with_other_seeds_or_versions(monkeypatch):

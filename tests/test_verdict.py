@@ -308,8 +308,8 @@ def test_third_parties_stand_beside_with_the_tasks_own_rule_first(study: Study) 
         ("task,MFQL,offline,,1,8,A paper", "there is a std and no mean"),
         ("task,MFQL,later,53,1,8,A paper", "stage is 'later', not one of offline, pretrain, online"),
         ("task,MFQL,offline,53,1,8,", "source is empty"),
-        ("task,MFQL,offline,53,1,8", "the row does not have 7 cells"),
-        ("task,MFQL,offline,53,1,8,A paper,B", "the row does not have 7 cells"),
+        ("task,MFQL,offline,53,1,8", "has not 7 cells"),
+        ("task,MFQL,offline,53,1,8,A paper,B", "has not 7 cells"),
         ("fine,mfql,offline,53,1,8,A paper", "repeats mfql on fine, offline"),
     ],
 )

@@ -47,8 +47,9 @@ def read_minari(data: str, env: Any) -> Transitions:
     try:
         with content_of(data, fault, _OF_ANOTHER):
             return _transitions(data, dataset, space)
-    except (TypeError, AttributeError) as error:  # Of arrays of another kind, or of none.
-        raise Damaged(data, f"{fault}: {error}", _OF_ANOTHER) from error
+    except (AssertionError, AttributeError, TypeError) as error:  # Of arrays of another kind, or of none.
+        said = str(error) or "an entry of an episode is no array"  # Minari's own assertion is without a word.
+        raise Damaged(data, f"{fault}: {said}", _OF_ANOTHER) from error
 
 
 def _transitions(data: str, dataset: Any, space: spaces.Space) -> Transitions:

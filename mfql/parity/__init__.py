@@ -56,6 +56,21 @@ def comparisons(arrays: Arrays, computed: Computed = HERE) -> Iterator[Compariso
     return (Fixture if of_mfql else BaselineFixture)(arrays, computed).compare()
 
 
+def _compared(path: str | Path, computed: Computed) -> Iterator[Comparison]:
+    """The comparisons of a fixture.
+
+    Raises:
+        UserError: its arrays do not fit together, so that nothing of ours can be computed from them.
+    """
+    try:
+        yield from comparisons(load_fixture(path), computed)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"nothing of ours can be computed from the arrays of {path}: {type(error).__name__}: {error}",
+            "Copy the fixture again from its source. If it is whole, the fault is in the method's code.",
+        ) from error
+
+
 def compare_all(
     paths: Sequence[str | Path], computed: Computed = HERE
 ) -> tuple[dict[str, Comparison], list[Comparison]]:
@@ -63,7 +78,7 @@ def compare_all(
     worst: dict[str, Comparison] = {}
     outside: list[Comparison] = []
     for path in paths:
-        for comparison in comparisons(load_fixture(path), computed):
+        for comparison in _compared(path, computed):
             if not comparison.within:
                 outside.append(comparison)
             known = worst.get(comparison.group)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Collection
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def read_frame(
     columns: Collection[str] = (),
     texts: Collection[str] | None = None,
     finite: bool = True,
+    filled: Collection[str] = (),
     **options: Any,
 ) -> pd.DataFrame:
     """A CSV table.
@@ -30,18 +32,27 @@ def read_frame(
     Args:
         remedy: what to do where it is absent or faulty.
         columns: those that it must have.
-        texts: columns that may hold a text; all others must hold numbers, truths or nothing. None looks at none.
+        texts: columns that may hold a text, and are read as one; all others must hold numbers, truths or nothing. None
+            looks at none.
         finite: whether these numbers must be.
+        filled: columns without an empty cell.
         options: of `pandas.read_csv`.
 
     Raises:
-        UserError: it is absent, cannot be read, is no table, lacks a column, or holds what its columns cannot.
+        UserError: it is absent, cannot be read, is no table, lacks a column, holds what its columns cannot, or has a
+            row that has not a cell for each column, of which pandas would fill up one and shift another.
     """
+    if texts is not None:
+        options["dtype"] = dict.fromkeys(texts, str) | options.get("dtype", {})
     try:
-        table = pd.read_csv(BytesIO(read_bytes(path, _MOST)), **options)
+        content = read_bytes(path, _MOST)
+        if "on_bad_lines" not in options:
+            _require_cells(path, content, remedy)
+        table = pd.read_csv(BytesIO(content), **options)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path} does not exist", remedy) from error
-    except (ValueError, ArithmeticError) as error:  # Of pandas' parser, of an encoding, of numbers that are too large.
+    # Of the parsers, of an encoding, of numbers that are too large.
+    except (ValueError, ArithmeticError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {str(error).strip()}", remedy) from error
     if lacking := [column for column in columns if column not in table.columns]:
         raise UserError(f"{path} lacks the columns {', '.join(lacking)}", remedy)
@@ -53,4 +64,15 @@ def read_frame(
             row = cells.index[int(np.argmax(faulty))]
             kind = "finite number" if finite else "number"
             raise UserError(f"{path}:{row + 2}: {column} is {str(table[column][row])[:40]!r}, no {kind}", remedy)
+    for column in filled:
+        if (empty := table[column].isna()).any():
+            raise UserError(f"{path}:{int(np.argmax(empty)) + 2}: {column} is empty", remedy)
     return table
+
+
+def _require_cells(path: str | Path, content: bytes, remedy: str) -> None:
+    reader = csv.reader(StringIO(content.decode("utf-8-sig"), newline=""))
+    columns = next(reader, [])
+    for row in reader:
+        if row and len(row) != len(columns):
+            raise UserError(f"{path}:{reader.line_num} has not {len(columns)} cells", remedy)

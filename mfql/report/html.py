@@ -13,27 +13,29 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import jsonschema
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from mfql.errors import UserError, counted
+from mfql.errors import UserError, counted, shown
 from mfql.files import MOST_PICTURE, read_bytes, read_json, read_text, write_whole
 from mfql.report import benchmark, provenance, verdict_tables
 from mfql.report.aggregate import COLUMNS, FEW_SEEDS, TABLES, TEXTS
 from mfql.report.answer import answer, ends, number
-from mfql.report.drawing import Style, inlined, styles
+from mfql.report.drawing import Style, styles
 from mfql.report.expected import Expected, compare
 from mfql.report.figures import of_leaders
 from mfql.report.frames import read_frame
 from mfql.report.intervals import CONFIDENCE
 from mfql.report.panels import DATA, FIGURE, SECTIONS, Panel, read_panels
 from mfql.report.places import tells_of_home, without_places
+from mfql.report.svg import inlined
 from mfql.report.tasks import SUCCESS, runs, split
 from mfql.settings import STAGES
 from mfql.tasks import Task
@@ -111,9 +113,10 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
     """The page as text; see `write_report`."""
     run_table = runs(scores)
     missing = provenance.missing(run_table, options.results, options.targets)
-    if missing.targets and not options.partial:
+    lacking = [*missing.targets, *(missing.running if options.targets else ())]
+    if lacking and not options.partial:
         raise UserError(
-            f"{counted(len(missing.targets), 'run')} without a score, the first of them {missing.targets[0]}",
+            f"{counted(len(lacking), 'run')} without a score, the first of them {lacking[0]}",
             "Let them finish, or use --partial for a report of what is.",
         )
     evidence = provenance.evidence(run_table, options.results, options.partial)
@@ -170,6 +173,7 @@ def _environment() -> Environment:
         loader=PackageLoader("mfql.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -181,6 +185,11 @@ def _environment() -> Environment:
         "heading": _heading,
     }
     return environment
+
+
+def _visible(value: Any) -> Any:
+    """What the page prints of a value: names may be anybody's, and turn no line round; what is made here stays."""
+    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 @cache
@@ -275,15 +284,61 @@ def _speed(files: Sequence[Path]) -> list[dict[str, Any]]:
     found = []
     for path in files:
         measured = read_json(path)
+        fault = jsonschema.exceptions.best_match(_MEASURED.iter_errors(measured))
+        if fault is not None:
+            raise UserError(
+                f"{path} is no result of `python -m benchmarks`: {fault.json_path}: {fault.message[:200]}",
+                "Measure anew.",
+            )
         by_method: dict[str, dict[str, float]] = {}
         for one in measured["measurements"]:
-            if one["part"] == "methods":
-                by_method.setdefault(one["case"]["method"], {})[one["quantity"]] = one["value"]
+            if one["part"] == "methods" and one["quantity"] in _SPEED:
+                by_method.setdefault(one["case"]["method"], dict.fromkeys(_SPEED, nan))[one["quantity"]] = one["value"]
         if by_method and not measured["quick"]:
             machine = measured["machine"]
             name = machine["gpu"] if machine["device"] == "cuda" else machine["cpu"]
             found.append({"machine": name, "date": measured["date"], "methods": by_method})
     return found
+
+
+# What is shown of a method's speed, and what a file has that says it.
+_SPEED = ("parameters", "update", "latency p50")
+_OF_METHOD = {
+    "properties": {
+        "case": {"type": "object", "properties": {"method": {"type": "string"}}, "required": ["method"]},
+        "quantity": {"type": "string"},
+        "value": {"type": ["number", "null"]},
+    },
+    "required": ["case", "quantity", "value"],
+}
+_MEASURED = jsonschema.Draft202012Validator(
+    {
+        "type": "object",
+        "properties": {
+            "measurements": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["part"],
+                    "if": {"properties": {"part": {"const": "methods"}}},
+                    "then": _OF_METHOD,
+                },
+            },
+            "quick": {"type": "boolean"},
+            "date": {"type": "string"},
+            "machine": {
+                "type": "object",
+                "properties": {
+                    "device": {"type": "string"},
+                    "gpu": {"type": ["string", "null"]},
+                    "cpu": {"type": "string"},
+                },
+                "required": ["device", "gpu", "cpu"],
+            },
+        },
+        "required": ["measurements", "quick", "date", "machine"],
+    }
+)
 
 
 def _sections(options: Options, methods: Collection[str], out: Path) -> dict[str, list[dict[str, Any]]]:
@@ -311,12 +366,8 @@ def _panel(panel: Panel, home: Path, name: str, methods: Collection[str], out: P
         of = f" Of {', '.join(panel.text.methods)}." if panel.text.methods else ""
         label = str(escape(f"{panel.text.title}. {panel.text.question}{of}"))
         small = drawn.stat().st_size <= LARGE_FIGURE
-        picture = (
-            inlined(read_text(drawn, "Draw the panel anew."), name, label)
-            if small
-            else _image(drawn.with_suffix(".png"), label)
-        )
-        shown = Markup(picture)
+        picture = inlined(read_text(drawn, "Draw the panel anew."), name, label) if small else None
+        shown = Markup(picture or _image(drawn.with_suffix(".png"), label))
     whole = home / panel.text.whole if panel.text.whole else None
     files = {"csv": Path(f"{whole}.csv") if whole else panel.folder / DATA}
     if panel.has_figure:

@@ -16,7 +16,7 @@ from typing import Any
 
 from mfql.errors import UserError
 from mfql.settings import STAGES
-from mfql.tables import read_rows
+from mfql.tables import read_rows, require_no_formula
 from mfql.tasks import SCORED_EVALUATIONS
 
 COLUMNS = ("task", "method", "stage", "mean", "std", "seeds", "source")
@@ -170,16 +170,14 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[dict[str, str]
     lacking = [column for column in columns if column not in found]
     if lacking:
         raise UserError(f"{path} lacks the columns {', '.join(lacking)}", _REMEDY)
-    for row, where in rows:
-        full = None not in row and None not in row.values()
-        _require(full, where, f"the row does not have {len(found)} cells")
-        yield row, where
+    yield from rows
 
 
 def _published(row: dict[str, str], where: str) -> Published:
     """The number of a row."""
     for column in ("task", "method", "source"):
         _require(row[column] != "", where, f"{column} is empty")
+        require_no_formula(row[column], f"{where}: {column}")
     _require(row["stage"] in STAGES, where, f"stage is {row['stage']!r}, not one of {', '.join(STAGES)}")
     mean, std = _number(row, "mean", where), _number(row, "std", where)
     _require(not std < 0, where, f"std is {row['std']}, below 0")

@@ -8,6 +8,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pandas as pd
 
@@ -127,10 +128,42 @@ def read_plan(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is absent or holds none.
     """
-    plan = read_json(path)
-    if not isinstance(plan, dict) or not {"title", "asks", "shows", "measures", "command", "points"} <= plan.keys():
-        raise UserError(f"{path} is no plan of an ablation", "`snakemake ablation_NAME` writes it.")
+    plan: dict[str, Any] = read_json(path)
+    fault = jsonschema.exceptions.best_match(_PLAN.iter_errors(plan))
+    if fault is not None:
+        said = f"{fault.json_path}: {fault.message[:200]}"
+        raise UserError(f"{path} is no plan of an ablation: {said}", "`snakemake ablation_NAME` writes it.")
     return plan
+
+
+_TEXT, _TRUTH = {"type": "string"}, {"type": "boolean"}
+# Of a run's folder: no path leads elsewhere.
+_NAME = {"type": "string", "pattern": r"^[\w+=-][\w.+=-]*$"}
+_POINT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "series": _TEXT,
+        "x": {"type": ["number", "string", "boolean", "null"]},
+        "task": _NAME,
+        "method": _NAME,
+        "seeds": {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "uniqueItems": True},
+    },
+    "required": ["series", "x", "task", "method", "seeds"],
+}
+_PLAN = jsonschema.Draft202012Validator(
+    {
+        "type": "object",
+        "properties": {
+            **dict.fromkeys(("title", "asks", "shows", "command"), _TEXT),
+            "x": {"type": ["object", "null"], "properties": {"label": _TEXT}, "required": ["label"]},
+            "measures": {"type": "array", "items": _TEXT, "uniqueItems": True},
+            "cost": _TRUTH,
+            "proxy": _TRUTH,
+            "points": {"type": "array", "items": _POINT, "minItems": 1},
+        },
+        "required": ["title", "asks", "shows", "command", "x", "measures", "cost", "proxy", "points"],
+    }
+)
 
 
 def by_point(found: Runs, updates: Mapping[str, list[float]]) -> pd.DataFrame:

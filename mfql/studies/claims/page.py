@@ -11,7 +11,7 @@ import pandas as pd
 
 from mfql.errors import UserError
 from mfql.experiment.claims import GROUPS, Claim
-from mfql.files import write_whole
+from mfql.files import read_text, write_whole
 from mfql.report.panels import Text, write_panel
 from mfql.studies.claims.evidence import Finding, Judged
 
@@ -97,10 +97,7 @@ def update_page(page: str | Path, judged: Sequence[Judged], source: str) -> None
         UserError: the page cannot be read, or lacks the marks.
     """
     path = Path(page)
-    try:
-        before, _, rest = path.read_text(encoding="utf-8").partition(_BEGIN)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}", "Name the page that has the marks.") from error
+    before, _, rest = read_text(path, "Name the page that has the marks.").partition(_BEGIN)
     _, mark, after = rest.partition(_END)
     if not mark:
         raise UserError(f"{path} has not both lines {_BEGIN} and {_END}", "Put them around the tables to be written.")

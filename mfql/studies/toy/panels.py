@@ -25,6 +25,9 @@ from mfql.studies.toy.metrics import near_modes
 from mfql.studies.toy.settings import Training
 from mfql.studies.toy.train import MANIFEST, METRICS, SAMPLES
 
+# The columns that each table has beside method, generation steps and seed.
+_OWN = {METRICS: ("step", "metric", "value"), SAMPLES: ("x", "y")}
+
 METRIC_LABELS = {
     "distance": "distance",
     "modes": "modes covered, of 16",
@@ -144,7 +147,12 @@ def _read(folder: Path, training: Training) -> dict[str, Any]:
     again = f"mfql toy train {shlex.quote(training.method)} --size {training.size} --out {shlex.quote(str(folder))}"
     if other:
         raise UserError(f"{folder} was trained with other {' and '.join(other)}", f"Train it again: {again}")
-    metrics, samples = (read_frame(folder / name, f"Train it again: {again}") for name in (METRICS, SAMPLES))
+    metrics, samples = (_table(folder / name, training, f"Train it again: {again}") for name in (METRICS, SAMPLES))
+    keys = ["generation_steps", "step", "metric"]
+    if (metrics.groupby(keys)["seed"].nunique() != len(training.seeds)).any() or metrics.duplicated(
+        [*keys, "seed"]
+    ).any():
+        raise UserError(f"{folder / METRICS} has not each metric once of each seed", f"Train it again: {again}")
     metrics = pd.concat([metrics, _near_modes(samples, metrics["step"].max())], ignore_index=True)
     several = len(training.settings.generations) > 1
     for frame in (metrics, samples):
@@ -153,6 +161,20 @@ def _read(folder: Path, training: Training) -> dict[str, Any]:
             for steps in frame["generation_steps"]
         ]
     return {**manifest, "metrics": metrics, "samples": samples}
+
+
+def _table(path: Path, training: Training, remedy: str) -> pd.DataFrame:
+    """A table of a training.
+
+    Raises:
+        UserError: it is of another method or other seeds, or has more rows of one seed than of another.
+    """
+    columns = ["method", "generation_steps", "seed", *_OWN[path.name]]
+    table = read_frame(path, remedy, columns, ("method", "metric"), filled=columns[:3])
+    rows = table["seed"].value_counts()
+    if set(table["method"]) != {training.method} or set(rows.index) != set(training.seeds) or rows.nunique() != 1:
+        raise UserError(f"{path} has not the same rows of each seed of {training.method}", remedy)
+    return table
 
 
 def _near_modes(samples: pd.DataFrame, step: int) -> pd.DataFrame:

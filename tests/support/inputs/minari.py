@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import gymnasium
+import h5py
 import minari
 import numpy as np
 from minari.data_collector import EpisodeBuffer
@@ -231,6 +232,15 @@ def _(lab: Lab) -> Said:
 def _(lab: Lab) -> Said:
     data = _recorded(lab, [0])
     (minari_folder(data) / "data" / "main_data.hdf5").unlink()
+    return _described(lab, data)
+
+
+@given("a dataset with a group in the place of an array")
+def _(lab: Lab) -> Said:
+    data = _recorded(lab, [0])
+    with h5py.File(minari_folder(data) / "data" / "main_data.hdf5", "a") as file:
+        del file["episode_0/rewards"]
+        file.create_group("episode_0/rewards")
     return _described(lab, data)
 
 
