@@ -315,7 +315,7 @@ def test_an_answer_of_unknown_length_leaves_room_on_the_disk(site, out, lock, pu
 
 @pytest.mark.parametrize("fault", ["silent", "drip"])
 def test_a_server_that_sends_nothing_or_hardly_anything_ends_with_a_message(site, out, lock, monkeypatch, fault):
-    monkeypatch.setattr(download, "_TIMEOUT", (1, 0.1))
+    monkeypatch.setattr(download, "_TIMEOUT", (30, 0.1 if fault == "silent" else 60))
     monkeypatch.setattr(download, "_SLOWEST", (0.05, 1000))
     site.faults = [fault] * 9
     said = "Read timed out" if fault == "silent" else r"only \d+ bytes came in"
@@ -398,7 +398,7 @@ def test_published_addresses_are_encrypted(name, out):
 @pytest.mark.parametrize("fault", ["", "503", "403", "page", "silent", "cut:9", "to:http://user:PSST@[", "chunked:9"])
 @pytest.mark.parametrize("mirror", ["http://user:PSST@{}", "http://{}?token=PSST", "http://user:PS/ST@{}", "u:PSST@{}"])
 def test_credentials_of_a_mirror_are_in_no_message_and_no_file(site, out, lock, mirror, fault, capfd, monkeypatch):
-    monkeypatch.setattr(download, "_TIMEOUT", (1, 0.1))
+    monkeypatch.setattr(download, "_TIMEOUT", (30, 0.1 if fault == "silent" else 60))
     monkeypatch.setattr("time.sleep", lambda _: None)
     site.faults = [fault] * 9
     monkeypatch.setenv("MIRROR", mirror.format(site.url.removeprefix("http://")))
