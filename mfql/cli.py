@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mfql.errors import UserError, print_in_any_locale, unknown
+from mfql.errors import UserError, print_in_any_locale, printing, unknown
 from mfql.experiment.cli import CONFIG_DIR
 
 # What a job that was asked to end exits with: the same command continues it (sysexits' EX_TEMPFAIL).
@@ -25,6 +25,11 @@ _BEFORE_COMMAND = ("--version", "--extension", "--print-completion")
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit status: 0, or 2 after an error that the user can mend."""
     print_in_any_locale()
+    with printing():
+        return _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> int:
     options = _parser().parse_args(arguments)
     from mfql.extensions import extend  # Here and below, since `mfql --help` does without what reads files.
 
@@ -214,7 +219,7 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the files and their description")
     generate.add_argument("--episodes", type=_count(1), help="of the training file; default: the official number")
     generate.add_argument("--seed", type=_count(0), default=0, help="of the oracles and the environment")
-    generate.add_argument("--workers", type=_count(1), default=_CORES, help=f"processes; {_ALL_CORES}")
+    generate.add_argument("--workers", type=_processes(1), default=_CORES, help=f"processes; {_ALL_CORES}")
     generate.set_defaults(func=_generate)
     fetch = data.add_parser("fetch", help="bring a published dataset")
     fetch.add_argument("dataset", help="such as antmaze-large-navigate-v0")
@@ -339,9 +344,17 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="gets the runs, in runs/")
     train.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     train.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one")
-    train.add_argument("--threads", type=_count(1), default=_CORES, help=f"of the updates on a processor; {_ALL_CORES}")
     train.add_argument(
-        "--workers", type=_count(0), default=_CORES, help=f"environment processes, 0 for none; {_ALL_CORES}"
+        "--threads",
+        type=_processes(1),
+        default=_CORES,
+        help=f"of the updates on a processor; {_ALL_CORES}",
+    )
+    train.add_argument(
+        "--workers",
+        type=_processes(0),
+        default=_CORES,
+        help=f"environment processes, 0 for none; {_ALL_CORES}",
     )
     train.add_argument(
         "--compile", choices=["auto", "on", "off"], default="auto", help="the update; auto: where that repays itself"
@@ -356,10 +369,11 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from mfql.extensions import running_code
     from mfql.training.interruption import Interrupted, asked_to_end
 
     try:
-        with asked_to_end():
+        with asked_to_end(), running_code():
             return _train_job(options)
     except Interrupted:
         print("mfql: asked to end; the state is saved, the same command continues", file=sys.stderr)
@@ -416,7 +430,10 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     )
     evaluate.add_argument("--strip", type=Path, metavar="FILE.png", help="a few frames of that episode in one picture")
     evaluate.add_argument(
-        "--workers", type=_count(0), default=_CORES, help=f"environment processes, 0 for none; {_ALL_CORES}"
+        "--workers",
+        type=_processes(0),
+        default=_CORES,
+        help=f"environment processes, 0 for none; {_ALL_CORES}",
     )
     evaluate.add_argument("--no-progress", action="store_true", help="no bar")
     evaluate.set_defaults(func=_evaluate)
@@ -548,7 +565,7 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
         help="comes last: all that follows is handed on, such as --forcerun scores",
     )
     plan.add_argument("--speed", type=Path, metavar="FILE", help="measured speed; default: results/speed.json")
-    plan.add_argument("--gpus", type=_count(0), help="to plan for; default: those of this machine")
+    plan.add_argument("--gpus", type=_processes(0), help="to plan for; default: those of this machine")
     plan.add_argument(
         "--gpu-memory",
         type=_amount(zero=False),
@@ -576,8 +593,12 @@ def _stage(text: str) -> str:
     return text
 
 
-def _count(least: int) -> Callable[[str], int]:
-    """An argument type: a whole number from `least` on."""
+# What is more is a mistyped number: of anything, and of processes and threads.
+_MOST, _MOST_PROCESSES = 2**53, max(1024, _CORES)
+
+
+def _count(least: int, most: int = _MOST) -> Callable[[str], int]:
+    """An argument type: a whole number from `least` to `most`."""
 
     def parse(text: str) -> int:
         if not re.fullmatch("-?[0-9]+", text):
@@ -587,9 +608,16 @@ def _count(least: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{text!r} is written {value}")
         if value < least:
             raise argparse.ArgumentTypeError(f"{value} is below {least}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{value} is above {most}")
         return value
 
     return parse
+
+
+def _processes(least: int) -> Callable[[str], int]:
+    """An argument type: how many processes, threads or devices."""
+    return _count(least, _MOST_PROCESSES)
 
 
 def _amount(zero: bool) -> Callable[[str], float]:

@@ -5,17 +5,26 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from difflib import SequenceMatcher
 from functools import cache
+from typing import Any, TextIO
 
 # A name is suggested that is at least so near (1 is the same), and as near as the nearest but for so much.
 _NEAR, _AS_NEAR = 0.6, 0.02
 _MOST_SUGGESTED, _MOST_KNOWN = 5, 20
+# What moves a cursor, colours or clears a screen, rings, or turns the direction of what follows: C0 but for tab and
+# line feed, delete, C1, the marks, embeddings, overrides and isolates of bidirectional text, Unicode's line separators.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# A carriage return alone goes to a terminal as it is: bars of progress begin their line anew.
+_OF_BARS = "\r"
 
 
 class UserError(Exception):
     """An error that the user can mend. The command line prints it without a traceback and exits with 2.
+
+    Its text is as `message_of` makes it, whoever prints it.
 
     Args:
         message: what was wrong and where; names the file, key or value.
@@ -23,7 +32,60 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:
-        super().__init__(f"{message}\n  {remedy}" if remedy else message)
+        super().__init__(message_of(message, remedy))
+
+
+def message_of(message: str, remedy: str = "") -> str:
+    """A message whose names and values, which may be anybody's, neither steer a terminal nor begin a line of their own.
+
+    All lines but the first are indented, as what to do is; control characters are shown as escapes.
+    """
+    return re.sub(r"\n(?=\S)", "\n  ", shown(f"{message}\n  {remedy}" if remedy else message))
+
+
+def shown(text: str, kept: str = "") -> str:
+    """A text as a terminal or a page may have it: control characters as escapes, such as \\x1b, lines and tabs kept.
+
+    Args:
+        kept: characters that are no matter where the text goes.
+    """
+    return _CONTROLS.sub(lambda found: found[0] if found[0] in kept else _escape(found[0]), text)
+
+
+def in_one_line(text: str) -> str:
+    """As `shown`, the ends of lines as escapes too: for a name in a row of a table."""
+    return shown(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _escape(character: str) -> str:
+    return f"\\x{ord(character):02x}" if ord(character) < 0x100 else f"\\u{ord(character):04x}"
+
+
+class _Shown:
+    """A stream that gets what is written to it as `shown`; all else is the stream's."""
+
+    def __init__(self, stream: TextIO, kept: str = "") -> None:
+        self._stream, self._kept = stream, kept
+
+    def write(self, text: str) -> int:
+        self._stream.write(shown(text, self._kept))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """What this process prints within it goes out as `shown`: names and values in it may be anybody's."""
+    out: Any = _Shown(sys.stdout)
+    err: Any = _Shown(sys.stderr, _OF_BARS)
+    with redirect_stdout(out), redirect_stderr(err):
+        yield
 
 
 def counted(number: int, noun: str) -> str:
@@ -53,7 +115,7 @@ def note(message: str) -> None:
 
 
 def _say(kind: str, message: str, remedy: str = "") -> None:
-    print(f"mfql: {kind}: {message}{f'{chr(10)}  {remedy}' if remedy else ''}", file=sys.stderr, flush=True)
+    print(f"mfql: {kind}: {message_of(message, remedy)}", file=sys.stderr, flush=True)
 
 
 def unknown(

@@ -5,6 +5,8 @@
     agents/NAME.py       code of methods
 
 They are known to a process and to all that it starts by the variable MFQL_EXTENSIONS, a search path like PYTHONPATH.
+Their code runs where something is trained, evaluated or generated with it; elsewhere that of the folders alone which
+MFQL_TRUSTED names.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import os
 import re
 import sysconfig
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from importlib.machinery import all_suffixes
@@ -24,11 +27,13 @@ from pathlib import Path
 from mfql.errors import UserError, unknown
 from mfql.files import expanded, files_below, listed, read_text, read_yaml, reading, sha256, there
 
-VARIABLE = "MFQL_EXTENSIONS"
+VARIABLE, TRUSTED = "MFQL_EXTENSIONS", "MFQL_TRUSTED"
 TASKS, METHODS, AGENTS = "tasks.csv", "methods", "agents"
 # What is said of a name that is nowhere, where nothing extends the project.
 NONE_NAMED = ", and no extension is named (--extension DIR)"
 _AGENTS = Path(__file__).parent / AGENTS
+# How many callers of `running_code` there are now.
+_running = 0
 # Packages whose versions every manifest has.
 _OF_EVERY_RUN = frozenset({"gymnasium", "mujoco", "ogbench", "mfql"})
 # `module:name`, as Gymnasium is told where an environment's class is.
@@ -63,6 +68,41 @@ def extend(folders: Iterable[str | Path]) -> None:
 def extensions() -> list[Path]:
     """The folders that extend this process."""
     return [Path(expanded(folder, VARIABLE)) for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
+
+
+def is_own(agent: str) -> bool:
+    """Whether an agent is none of the project's.
+
+    Raises:
+        UserError: there is no such agent.
+    """
+    return agent_file(agent).parent != _AGENTS
+
+
+def is_trusted(file: Path) -> bool:
+    """Whether a file's code may run in order to plan or list: it lies, links followed, in a folder that is trusted."""
+    folders = [Path(expanded(one, TRUSTED)) for one in os.environ.get(TRUSTED, "").split(os.pathsep) if one]
+    return any(file.resolve().is_relative_to(folder.resolve()) for folder in folders)
+
+
+def may_run(agent: str) -> bool:
+    """Whether the code of an agent may run here: the project's, trusted code, and any within `running_code`.
+
+    Raises:
+        UserError: there is no such agent.
+    """
+    return _running > 0 or not is_own(agent) or is_trusted(agent_file(agent))
+
+
+@contextmanager
+def running_code() -> Iterator[None]:
+    """What trains or evaluates runs the code of extensions, and reads what it declares from it."""
+    global _running
+    _running += 1
+    try:
+        yield
+    finally:
+        _running -= 1
 
 
 def find(config_dir: str | Path, name: str) -> Path:

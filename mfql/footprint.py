@@ -14,7 +14,7 @@ from mfql.errors import UserError
 
 # What is smaller is not worth asking the system for.
 _SMALL = 1 << 24
-_CGROUPS = Path("/sys/fs/cgroup")
+_CGROUPS, _OF_THIS_PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 # Where the two versions of control groups say their limit, what is taken, and which of it are files that may go.
 _VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_file", "total_inactive_file"))
 _VERSION_2 = ("memory.max", "memory.current", ("active_file", "inactive_file"))
@@ -73,7 +73,7 @@ def free_memory() -> int:
 def _free_of_groups() -> Iterator[int]:
     """What is free of the control groups with a limit that this process is in, those above them among them."""
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        lines = _OF_THIS_PROCESS.read_text(encoding="utf-8").splitlines()
     except OSError:
         return
     for line in lines:

@@ -29,6 +29,10 @@ LATER: dict[str, Any] = {
     "norm_epsilon": 1e-16,
     "target_follows": "updated",
 }
+# More episodes are not evaluated together: each has an environment of its own.
+MOST_EPISODES = 100_000
+# The largest whole number below which a float has every one.
+_LARGEST_WHOLE = 2**53
 # Settings that count under a condition alone: the other setting that it is of, and the values of that.
 Conditions = Mapping[str, tuple[str, tuple[Any, ...]]]
 _COUNTS_WHERE: Conditions = {"reward_delay": ("reward", ("delayed",))}
@@ -98,6 +102,7 @@ class Settings:
             require(key, getattr(self, key), getattr(self, key) >= 0, "zero or more")
         for key in ("batch_size", "eval_interval", "eval_episodes", "log_interval", "encoder_features"):
             require(key, getattr(self, key), getattr(self, key) >= 1, "one or more")
+        require("eval_episodes", self.eval_episodes, self.eval_episodes <= MOST_EPISODES, f"at most {MOST_EPISODES:,}")
         require("early_stopping", self.early_stopping, self.early_stopping >= 0, "zero or more")
         require(
             "early_stopping_rule",
@@ -220,6 +225,8 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
         require(key, repr(value), isinstance(value, bool), "true or false")
         return value
     number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, int):
+        require(key, f"of {value.bit_length()} bits", abs(value) <= _LARGEST_WHOLE, f"at most {_LARGEST_WHOLE:,}")
     if hint is int:
         require(
             key,

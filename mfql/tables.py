@@ -25,6 +25,8 @@ KEYS, SOURCE = ("task", "stage"), "settings_source"
 # The rows of a table that a stage takes its settings from.
 _TABLE_STAGE = {"offline": "offline", "pretrain": "online", "online": "online"}
 _NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
+# What a spreadsheet takes a cell for a formula by.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _LIST = re.compile(rf"{_NUMBER}(?:x|(?:x{_NUMBER})+)")
 _REMEDY = "Correct it; config/README.md explains the tables of methods."
 
@@ -207,3 +209,16 @@ def _number_text(value: Any) -> str:
         return str(value)
     text = str(value).replace("e+", "e")  # A plus begins the next value of a name.
     return "0" if value == 0 else text.removesuffix(".0")
+
+
+def require_no_formula(text: str, where: str) -> None:
+    """Refuse a name or a note that a spreadsheet would take for a formula: it goes into CSV files that people open.
+
+    Args:
+        where: what the text is and where it stands.
+    """
+    if text.startswith(_FORMULA):
+        raise UserError(
+            f"{where} is {text!r}, which a spreadsheet takes for a formula",
+            f"Begin it with none of {' '.join(_FORMULA[:4])}, a tab or a line's end.",
+        )

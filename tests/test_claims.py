@@ -9,6 +9,7 @@ import shutil
 import time
 from math import inf, isnan, nan
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -23,11 +24,11 @@ from mfql.declared import agent_class
 from mfql.errors import UserError
 from mfql.evaluation.policy import Actor, load_policy, save_policy
 from mfql.experiment.claims import GROUPS, read_claims
-from mfql.files import write_json
+from mfql.files import read_json, sha256, write_json
 from mfql.methods import raw_settings
 from mfql.parity import Comparison
 from mfql.report.intervals import Interval
-from mfql.report.panels import read_panels
+from mfql.report.panels import Text, read_panels, write_panel
 from mfql.report.scores import collect, write_scores
 from mfql.settings import build_settings
 from mfql.studies.claims.evidence import Judged, Verdict, difference, judge, ratio
@@ -452,6 +453,68 @@ def test_shipping_again_leaves_nothing_of_the_shipment_before(results: Path, tmp
     assert sorted(path.name for path in out.iterdir()) == ["other", "quickstart", "runs"]
 
 
+@pytest.mark.parametrize("row", ["../elsewhere", "runs/../../elsewhere/t/seed0/offline", "{tmp_path}/elsewhere"])
+def test_shipping_touches_nothing_outside_whatever_a_table_says(row, results, tmp_path, capsys) -> None:
+    """Not what an earlier shipment's table names, nor what this one's does, nor what lies behind a link."""
+    out, folder = tmp_path / "shipped", results / "quickstart"
+    elsewhere = tmp_path / "elsewhere" / "t" / "seed0" / "offline"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "evaluation.json").touch()
+    assert main(["ship", str(folder), "--out", str(out)]) == 0
+    for scores in (out / "quickstart" / "scores.csv", folder / "scores.csv"):
+        table = pd.read_csv(scores)
+        table.loc[table["seed"] == 0, "run"] = row.format(tmp_path=tmp_path)
+        table.to_csv(scores, index=False)
+        before = sorted(path for path in tmp_path.rglob("*") if not path.is_relative_to(out))
+        expected = 0 if scores.is_relative_to(out) else 2
+        assert main(["ship", str(folder), "--out", str(out)]) == expected
+        assert sorted(path for path in tmp_path.rglob("*") if not path.is_relative_to(out)) == before
+    assert "which is none: runs/METHOD/TASK/seedN/STAGE" in capsys.readouterr().err
+
+
+def test_a_record_of_a_shipment_removes_nothing_outside_and_nothing_changed(results, tmp_path, capsys) -> None:
+    out, folder = tmp_path / "shipped", results / "quickstart"
+    (outside := tmp_path / "outside.csv").write_text("mine", encoding="utf-8")
+    assert main(["ship", str(folder), "--out", str(out)]) == 0
+    record = out / "quickstart" / "shipped.json"
+    files = read_json(record)["files"]
+    (out / "linked").symlink_to(tmp_path)
+    digest = sha256(outside)
+    write_json(record, {"files": files | {"../outside.csv": digest, "linked/outside.csv": digest}})
+    (notes := out / "quickstart" / "notes.md").write_text("mine", encoding="utf-8")
+    changed = out / "quickstart" / "toy" / "comparison" / "data.csv"
+    changed.write_text("mine", encoding="utf-8")
+    shutil.rmtree(folder / "toy" / "comparison")
+    assert main(["ship", str(folder), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert outside.read_text(encoding="utf-8") == notes.read_text(encoding="utf-8") == "mine"
+    assert sorted(path.name for path in changed.parent.iterdir()) == ["data.csv"]
+    for path in (out / "../outside.csv", out / "linked/outside.csv", notes, changed):
+        assert f"left: {path}: not what a shipment copied" in said
+
+
+def test_what_is_shipped_is_called_as_its_folder_however_that_is_given(results, tmp_path, monkeypatch) -> None:
+    """`mfql ship .` would replace the folder of all shipments, and `..` the one above it."""
+    out = tmp_path / "shipped"
+    (out / "other").mkdir(parents=True)
+    (out / "other" / "scores.md").touch()
+    for place, given in (("quickstart", "."), ("quickstart/toy", "..")):
+        monkeypatch.chdir(results / place)
+        assert main(["ship", given, "--out", str(out)]) == 0
+        assert sorted(path.name for path in out.iterdir()) == ["other", "quickstart", "runs"]
+        assert (out / "other" / "scores.md").exists()
+
+
+def test_nothing_is_shipped_through_a_link(results, tmp_path, capsys) -> None:
+    out, elsewhere = tmp_path / "shipped", tmp_path / "elsewhere"
+    out.mkdir()
+    (elsewhere / "mfql").mkdir(parents=True)
+    (out / "runs").symlink_to(elsewhere)
+    assert main(["ship", str(results / "quickstart"), "--out", str(out)]) == 2
+    assert f"{out / 'runs'} is a link" in capsys.readouterr().err
+    assert [path.name for path in elsewhere.rglob("*")] == ["mfql"]
+
+
 def test_an_ablations_runs_are_shipped_with_its_panel(results: Path, tmp_path: Path) -> None:
     out, point = tmp_path / "shipped", {"method": "mfql+alpha=3", "task": "t"}
     for name, seed in (("drawn", 0), ("begun", 1)):
@@ -463,6 +526,74 @@ def test_an_ablations_runs_are_shipped_with_its_panel(results: Path, tmp_path: P
     shipped = {path.relative_to(out).as_posix() for path in out.glob("runs/mfql+*/**/*") if path.is_file()}
     run = "runs/mfql+alpha=3/t/seed0/offline"
     assert shipped == {f"{run}/{name}" for name in ("evaluation.json", "run/evaluation.json", "run/manifest.json")}
+
+
+@pytest.fixture
+def telling(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The study with what tells of its machine in each kind of file, by names that can be looked for."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home of" / "tellinguser"))
+    home, study = Path.home(), results / "quickstart"
+    panel, text = study / "claims" / "method", f"from {home}/study.yaml, {home}, /srv/telling-disk/study/x.csv"
+    write_panel(panel, None, pd.DataFrame({"x": [1]}), Text("Ours", "Which?", text, f"snakemake --file={home}/a.yaml"))
+    told = {"figure.svg": f"<svg><!-- {text} --></svg>", "figure.png": "png", "table.md": f"| {text} |\n"}
+    for name, content in (told | {"table.csv": f"x\n{home}/y\n"}).items():
+        (panel / name).write_text(content, encoding="utf-8")
+    for place in results.glob("runs/**/manifest.json"):
+        found = json.loads(place.read_text(encoding="utf-8"))
+        found["hardware"]["host"] = "tellinghost.lab"
+        found |= {"sessions": [{"host": "tellinghost.lab"}, {"host": "telling2"}], "image": {"file": f"{home}/m.sif"}}
+        write_json(place, found)
+    return results
+
+
+def report_on(results: Path, page: Path) -> str:
+    study = results / "quickstart"
+    made = ["--scores", study / "scores.csv", "--aggregates", study / "aggregate", "--results", results]
+    assert main(["report", *map(str, [*made, "--panels", study / "claims", "--out", page])]) == 0
+    return page.read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("few_repetitions")
+def test_what_is_shipped_and_reported_names_neither_host_nor_folder(
+    telling: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, study, hosts = tmp_path / "shipped", telling / "quickstart", set()
+    assert main(["aggregate", str(study / "scores.csv"), "--out", str(study / "aggregate")]) == 0
+    assert main(["ship", str(study), "--out", str(out)]) == 0
+    assert main(["ship", str(out / "quickstart"), "--out", str(tmp_path / "again")]) == 0
+    for path in out.glob("runs/**/manifest.json"):
+        given, own = (json.loads((top / path.relative_to(out)).read_text(encoding="utf-8")) for top in (out, telling))
+        assert given["hardware"]["host"] == given["sessions"][0]["host"] != given["sessions"][1]["host"]
+        assert {key for key in own if given[key] != own[key]} == {"hardware", "sessions", "image"}
+        assert (tmp_path / "again" / path.relative_to(out)).read_bytes() == path.read_bytes()
+        hosts.add(given["hardware"]["host"])
+    (host,) = hosts
+    # What is vouched for, and what tells nothing, is the same byte for byte.
+    same = [*out.glob("runs/**/policy/*"), *out.glob("runs/**/evaluation.json"), out / "quickstart" / "scores.csv"]
+    assert all(path.read_bytes() == (telling / path.relative_to(out)).read_bytes() for path in same)
+    for results in (out, telling):
+        said = report_on(results, tmp_path / "pages" / results.name / "report.html")
+        assert host in said
+        assert "snakemake --file=~/a.yaml" in said
+    for path in (*out.rglob("*"), *(tmp_path / "pages").rglob("*")):
+        assert b"telling" not in (path.read_bytes() if path.is_file() else path.name.encode()), path
+    # From outside of a home, ../home/NAME/... names it, too.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with TemporaryDirectory() as elsewhere:
+        said = report_on(telling, Path(elsewhere) / "report.html")
+    assert tmp_path.name not in said
+    assert "nowhere:" not in said
+    assert "tasks.csv" in said
+
+
+def test_a_run_whose_identity_names_a_folder_is_not_shipped(
+    telling: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in telling.glob("runs/**/manifest.json"):
+        write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"agent": f"{Path.home()}/agent.py"})
+    assert main(["ship", str(telling / "quickstart"), "--out", str(tmp_path / "out")]) == 2
+    assert "names a folder of this machine in its agent" in capsys.readouterr().err
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 def test_results_are_not_shipped_into_themselves(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

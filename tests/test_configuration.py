@@ -57,6 +57,7 @@ DATASET = "pointmaze-medium-navigate-v0"
 FAULTS = {
     "seeds_per_job: 0": ("seeds_per_job: 0 is below 1", WHOLE),
     "seeds_per_job: 2.0": ("seeds_per_job: 2.0 is not a whole number", WHOLE),
+    "seeds_per_job: 1000000": ("seeds_per_job: 1000000 is above 1024", WHOLE),
     "threads: 0": ("threads: 0 is below 1", WHOLE),
     "threads: true": ("threads: true is not a whole number", WHOLE),
     "threads: null": ("threads: null is not a whole number", WHOLE),
@@ -102,6 +103,11 @@ FAULTS = {
         MADE,
     ),
     f"datasets: {{{DATASET}: {{source: generate, seed: 0}}}}": (f"datasets: {DATASET}: lacks episodes", MADE),
+    "final_episodes: 100001": ("final_episodes: 100001 is above 100000", "Write a whole number, or 0 for none."),
+    f"datasets: {{{DATASET}: {{source: generate, seed: 0, episodes: 10000000}}}}": (
+        f"datasets: {DATASET}: episodes: 10000000 is above 1000000",
+        MADE,
+    ),
     "final_episodes: -1": ("final_episodes: -1 is below 0", "Write a whole number, or 0 for none."),
     "videos: null": ("videos: null is not a list", FILMS),
     "videos: [a/b]": ('videos: entry 1: "a/b" does not fit', FILMS),

@@ -187,6 +187,19 @@ def test_a_description_of_ogbenchs_layout_says_what_loading_finds(tmp_path: Path
     assert load(task, tmp_path).constant_dimensions == [1]
 
 
+def test_a_description_of_other_dimensions_than_the_files_is_said(
+    mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, path = find_task("mine", CONFIG), mine / "data" / "mine.json"
+    describe_own(task, mine / "data")
+    load(task, mine / "data")
+    assert "constant_dimensions" not in capsys.readouterr().err
+    altered = json.loads(path.read_text(encoding="utf-8")) | {"constant_dimensions": []}
+    path.write_text(json.dumps(altered), encoding="utf-8")
+    assert load(task, mine / "data").constant_dimensions == [2]
+    assert "says constant_dimensions [], and those of the files are [2]" in capsys.readouterr().err
+
+
 def described_by_hand(task: str, folder: Path) -> int:
     return main(["data", "describe", task, "--out", str(folder), "--config-dir", str(CONFIG)])
 

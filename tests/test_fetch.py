@@ -496,7 +496,9 @@ def test_a_local_folder_without_the_file_is_named(site, out, lock, tmp_path):
 
 
 def test_generated_data_are_not_recorded_as_published(site, out, lock, local):
-    description_path(local, NAME).write_text(json.dumps({"source": "generated"}), encoding="utf-8")
+    description_path(local, NAME).write_text(
+        json.dumps({"source": "generated", "sha256": {"train": "0" * 64}}), encoding="utf-8"
+    )
     with pytest.raises(UserError, match="was generated, it is not the published dataset"):
         bring(site, out, lock, local=local)
     assert not lock.exists()

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from mfql.errors import UserError
-from mfql.report import chain, drawing, figures
+from mfql.report import chain, drawing, figures, svg
 from mfql.report.expected import compare, read_expected
 from tests.support.fake_results import TASK, write_quickstart
 
@@ -41,8 +41,7 @@ def test_the_same_table_draws_the_same_file(drawn: Path, tmp_path: Path) -> None
     for name in ("0", "1"):
         drawing.save(figures.curves(table, bare=True), tmp_path, name)
     first, second = (
-        drawing.inlined((tmp_path / f"{name}.svg").read_text(encoding="utf-8"), "figure", "label")
-        for name in ("0", "1")
+        svg.inlined((tmp_path / f"{name}.svg").read_text(encoding="utf-8"), "figure", "label") for name in ("0", "1")
     )
     assert first == second
     assert drawing.INK not in first

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -239,3 +240,60 @@ def test_numpy_writes_the_same_bytes_at_any_time():
     file = io.BytesIO()
     np.savez_compressed(file, a=np.zeros(3))
     assert [entry.date_time for entry in zipfile.ZipFile(file).infolist()] == [(1980, 1, 1, 0, 0, 0)]
+
+
+def described(folder: Path, source: str) -> None:
+    """Have a dataset's description say another source of the files that lie there."""
+    path = description_path(folder, POINT)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content | {"source": source}), encoding="utf-8")
+
+
+def others_bytes(folder: Path) -> None:
+    (folder / f"{POINT}.npz").write_bytes(b"mine")
+
+
+def others_bytes_without_a_description(folder: Path) -> None:
+    others_bytes(folder)
+    description_path(folder, POINT).unlink()
+
+
+def other_rows_without_a_description(folder: Path) -> None:
+    description_path(folder, POINT).unlink()
+    path = folder / f"{POINT}-val.npz"
+    with np.load(path) as arrays:
+        np.savez_compressed(path, **{name: rows[1:] for name, rows in arrays.items()})
+
+
+def fetched(folder: Path) -> None:
+    described(folder, "downloaded")
+
+
+def linked(folder: Path) -> None:
+    (folder / f"{POINT}.npz").rename(folder / "elsewhere")
+    (folder / f"{POINT}.npz").symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize(
+    "change", [others_bytes, others_bytes_without_a_description, other_rows_without_a_description, fetched, linked]
+)
+def test_what_was_not_generated_is_not_written_over(change, made, tmp_path, monkeypatch):
+    folder = tmp_path / "data"
+    shutil.copytree(made, folder)
+    change(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(generating, "_collect", lambda *_: pytest.fail("It began to collect."))
+    with pytest.raises(UserError, match="is in the way: nothing says that it was generated"):
+        generate(POINT, folder, episodes=3, progress=False)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("is_described", [True, False])
+def test_what_was_generated_is_made_again(is_described, made, tmp_path):
+    """Without its description too, which a workflow removes before it makes it again, or a kill left unwritten."""
+    folder = tmp_path / "data"
+    shutil.copytree(made, folder)
+    if not is_described:
+        description_path(folder, POINT).unlink()
+    generate(POINT, folder, episodes=1, progress=False)
+    assert json.loads(description_path(folder, POINT).read_text(encoding="utf-8"))["episodes"] == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mfql.extensions import TRUSTED
 from tests.support.processes import run
 from tests.support.without_torch import BLOCK
 
@@ -140,8 +141,9 @@ def known():
 
 
 @pytest.fixture
-def project(tmp_path):
-    """A folder with a method `mine` of an agent outside the package, whose file is written by the function given."""
+def project(tmp_path, monkeypatch):
+    """A folder with a method `mine` of a trusted agent outside the package, whose file the function given writes."""
+    monkeypatch.setenv(TRUSTED, str(tmp_path))
     config = tmp_path / "config"
     config.mkdir()
     for path in (ROOT / "config").iterdir():

@@ -24,7 +24,7 @@ from mfql.report.cost import cost as cost_of
 from mfql.report.html import FEW_METHODS, Options, _speed, page_of, read_tables, write_report
 from mfql.report.panels import Text, read_panels, write_panel
 from mfql.report.provenance import mixtures
-from mfql.report.scores import collect, write_scores
+from mfql.report.scores import collect, read_scores, write_scores
 from mfql.report.tasks import runs
 from tests.support.fake_results import TASK, write_final, write_quickstart, write_run, write_study
 from tests.support.html_page import Page
@@ -194,7 +194,7 @@ def test_a_partial_report_lists_what_is_missing(tmp_path: Path) -> None:
     begun.mkdir(parents=True)
     (begun / "metrics.csv").write_text("step,metric,value\n1000,loss,2.0\n2000,loss,1.0\n2500,lo", encoding="utf-8")
     absent = [tmp_path / "runs/mfql" / task / "seed0/offline/evaluation.json" for task in ("slow", "later")]
-    with pytest.raises(UserError, match="1 run without a score, the first of them runs/mfql/later"):
+    with pytest.raises(UserError, match="2 runs without a score, the first of them runs/mfql/later"):
         page_from(tmp_path, files, targets=[*files, *absent])
     shown = Page(page_from(tmp_path, files, targets=[*files, *absent], partial=True)).text
     assert "The answer so far" in shown
@@ -442,6 +442,28 @@ def test_tables_without_the_scores_panels_make_the_same_page_and_stay_as_they_ar
         encoding="utf-8"
     )
     assert "Learning curves" in (tmp_path / "again.html").read_text(encoding="utf-8")
+
+
+def test_new_panels_of_scores_take_the_place_of_earlier_ones_and_of_nothing_else(
+    tmp_path: Path, few_repetitions: None
+) -> None:
+    """A folder given by mistake may hold panels of other commands, and somebody's notes."""
+    folder, study = tmp_path / "results", tmp_path / "scores.csv"
+    chain.collect(write_quickstart(tmp_path), study)
+    score_panels.write(aggregate.write(read_scores(study), folder), folder)
+    earlier = {path.relative_to(folder).as_posix() for path in folder.glob("curves/*/*/*")}
+    write_panel(folder / "toy/comparison", None, pd.DataFrame({"x": [1]}), Text("t", "q", "c", "mfql toy panels"))
+    write_panel(tmp_path / "elsewhere", None, pd.DataFrame({"x": [1]}), Text("t", "q", "c", "mfql aggregate"))
+    (folder / "curves/linked").symlink_to(tmp_path / "elsewhere")
+    notes = folder / sorted(earlier)[0]
+    (notes := notes.with_name("notes.md")).touch()
+    chain.collect([write_run(tmp_path, [50.0], task="other")], study)
+    score_panels.write(aggregate.write(read_scores(study), folder), folder)
+    assert not {name for name in earlier if (folder / name).exists()}
+    assert list(folder.glob("curves/other/*/panel.json"))
+    assert notes.exists()
+    assert (folder / "toy/comparison/panel.json").exists()
+    assert (tmp_path / "elsewhere/data.csv").exists()
 
 
 def test_a_panel_without_its_description_or_with_a_part_missing_is_not_shown_or_refused(tmp_path: Path) -> None:

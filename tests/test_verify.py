@@ -111,7 +111,6 @@ def raise_a_score_in_its_folder_too(place: Workplace) -> None:
 def change_a_setting_in_the_manifest(place: Workplace) -> None:
     path = place.run("second", 0, "offline") / "manifest.json"
     edit(path, lambda manifest: manifest["dataset"].update(sha256="0" * 64))
-    score(place)
 
 
 def break_the_manifest(place: Workplace) -> None:

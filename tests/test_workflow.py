@@ -102,11 +102,14 @@ def test_smaller_configurations_plan(project: Project, name: str) -> None:
         ("threads=4", ""),
         ("allow_cpu=true", ""),
         ("datasets_from=https://mirror/data", " --mirror https://mirror/data"),
-        ("datasets_from=https://me:secret@mirror/data", " --mirror '$MFQL_MIRROR'"),
+        ("datasets_from=$SECRET_MIRROR", " --mirror '$MFQL_MIRROR'"),
         ("datasets_from=a {b}", " --from 'a {b}'"),
     ],
 )
-def test_datasets_are_fetched_from_where_the_configuration_says(project: Project, change: str, option: str) -> None:
+def test_datasets_are_fetched_from_where_the_configuration_says(
+    project: Project, change: str, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_MIRROR", "https://me:secret@mirror/data")
     printed = project.snakemake("-n", "--printshellcmds", "--config", change)
     assert f"mfql data fetch cube-single-play-v0 --out data{option} > " in printed
     assert "secret" not in printed

@@ -28,6 +28,8 @@ from mfql.settings import Conditions, Settings, require, require_effect
 # A time is drawn from the grid {1/T, ..., 1} up to this T, and from the whole interval above it (released code's rule).
 _LARGEST_GRID = 1000
 _TARGET_BOUND = 5.0
+# More blocks, or steps from noise to an action, than that are built or taken one by one without an end.
+_MOST_BLOCKS = _MOST_GENERATION_STEPS = 1000
 # The largest number that a uniform draw gives in float32.
 _BELOW_ONE = 1.0 - 2.0**-24
 _COUNTS_WHERE: Conditions = {
@@ -111,6 +113,8 @@ class FlowSettings(Settings):
     @override
     def check(self) -> None:
         super().check()
+        for key, most in (("policy_blocks", _MOST_BLOCKS), ("generation_steps", _MOST_GENERATION_STEPS)):
+            require(key, getattr(self, key), getattr(self, key) <= most, f"at most {most:,}")
         for key in ("time_steps", "policy_hidden", "policy_blocks", "generation_steps", "derivative_interval"):
             require(key, getattr(self, key), getattr(self, key) >= 1, "one or more")
         for key in (

@@ -25,6 +25,8 @@ from mfql.settings import Settings, require
 ACTOR_OUTPUT_SCALE = 0.01
 # Of a row in advantage-weighted regression.
 _LARGEST_WEIGHT = 100.0
+# They are taken one by one.
+_MOST_FLOW_STEPS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,9 @@ class FlowActorSettings(ActorCriticSettings):
     @override
     def check(self) -> None:
         super().check()
-        require("flow_steps", self.flow_steps, self.flow_steps >= 1, "one or more")
+        require(
+            "flow_steps", self.flow_steps, 1 <= self.flow_steps <= _MOST_FLOW_STEPS, f"from 1 to {_MOST_FLOW_STEPS:,}"
+        )
 
 
 class MLP:

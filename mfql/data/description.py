@@ -14,7 +14,7 @@ from mfql.data.layouts import Layout
 from mfql.data.opening import content_of
 from mfql.data.paths import description_path
 from mfql.data.transitions import Transitions
-from mfql.errors import UserError
+from mfql.errors import UserError, warn
 from mfql.experiment.records import if_there, read_dataset
 from mfql.files import sha256, there, write_json
 from mfql.tasks import simulation_version
@@ -115,6 +115,21 @@ def refuse_other_rows(folder: str | Path, dataset: str, rows: Mapping[str, Trans
             )
 
 
+def warn_of_other_dimensions(folder: str | Path, dataset: str, constant: list[int]) -> None:
+    """Say where a description has other dimensions that do not vary than its files; plans and checks go by it.
+
+    Args:
+        constant: the dimensions of the training rows.
+    """
+    path = description_path(folder, dataset)
+    described = (if_there(read_dataset, path) or {}).get("constant_dimensions", constant)
+    if described != constant:
+        warn(
+            f"{path} says constant_dimensions {described}, and those of the files are {constant}, which count",
+            "`mfql plan` and `mfql verify` go by what it says: write it anew with `mfql data describe`.",
+        )
+
+
 def _lengths(rows: Mapping[str, Transitions]) -> dict[str, np.ndarray]:
     """The rows of each trajectory by split."""
     return {split: np.diff(np.flatnonzero(part.terminals > 0), prepend=-1) for split, part in rows.items()}
@@ -177,6 +192,11 @@ def _write(
     )
 
 
+def source_of(description: Path) -> str | None:
+    """Where a description says that its dataset's files are from; None where there is none."""
+    return (if_there(read_dataset, description) or {}).get("source")
+
+
 def recorded_facts(path: Path) -> dict[str, Any]:
     """What a description says of the training data: `sha256`, and `constant_dimensions` unless it is an older one."""
     described = read_dataset(path)
@@ -229,8 +249,8 @@ def verify(folder: str | Path, dataset: str, paths: Mapping[str, Path]) -> tuple
             raise UserError(
                 f"{file} is not the file that {path.name} describes: its sha256 is {found[split]}, described is "
                 f"{expected[split]}",
-                f"{'Bring it back.' if source == 'own' else REPLACE} If you replaced the data on purpose, delete"
-                f" {path.name}.",
+                f"{'Bring it back.' if source == 'own' else f'Move it away. {REPLACE}'} If you replaced the data on"
+                f" purpose, delete {path.name}.",
             )
     return source, found["train"]
 
@@ -247,7 +267,7 @@ def check_simulation(folder: str | Path, dataset: str) -> None:
     if described.get("source") == "generated" and before != now:
         raise UserError(
             f"{dataset} in {path.parent} was generated with simulation version {before}, today's is {now}",
-            f"Remove {path} and generate the dataset again; docs/physics.md says what changed.",
+            "Generate the dataset again; docs/physics.md says what changed.",
         )
 
 

@@ -10,7 +10,7 @@ import os
 import signal
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -25,13 +25,17 @@ import numpy as np
 
 from mfql.data.collect_manipulation import ManipulationCollector
 from mfql.data.collect_maze import MazeCollector
-from mfql.data.description import describe
+from mfql.data.description import describe, source_of
 from mfql.data.layouts import OGBENCH
+from mfql.data.opening import Damaged, content_of
 from mfql.data.paths import SPLITS, description_path, ogbench_paths
 from mfql.data.recipes import VAL_SHARE, Recipe, find_recipe
 from mfql.errors import UserError
-from mfql.files import write_whole
+from mfql.files import read_json, sha256, there, write_whole
+from mfql.footprint import require_memory
 
+# Beside OGBench's own numbers, a few thousand.
+_MOST_EPISODES = 1_000_000
 KEY_ORDER = ("observations", "actions", "terminals", "qpos", "qvel", "button_states")
 
 
@@ -66,25 +70,62 @@ def generate(
         The training file's path.
 
     Raises:
-        UserError: unknown dataset, a number out of range, a folder that cannot be written, or a worker that was killed.
+        UserError: unknown dataset, a number out of range, a folder that cannot be written or has a file in the place of
+            one of these that was not generated, or a worker that was killed.
     """
     recipe = find_recipe(dataset)
     episodes = recipe.episodes if episodes is None else episodes
     for name, value, least in (("episodes", episodes, 1), ("workers", workers, 1), ("seed", seed, 0)):
         if value < least:
             raise UserError(f"{name} is {value}", f"It must be {least} or more.")
+    if episodes > _MOST_EPISODES:
+        raise UserError(f"episodes is {episodes}", f"It must be {_MOST_EPISODES:,} or fewer.")
     folder = Path(folder)
     _check_writable(folder)
+    paths = ogbench_paths(folder, dataset)
+    _refuse_foreign(paths, description_path(folder, dataset), recipe, seed)
     counts = {"train": episodes, "val": max(1, episodes // VAL_SHARE)}
     arrays = _collect(recipe, counts, seed, workers, progress)
     # A description must never lie beside files that it does not describe.
     description_path(folder, dataset).unlink(missing_ok=True)
-    paths = ogbench_paths(folder, dataset)
     for split, path in paths.items():
         with write_whole(path, "wb") as file:
             np.savez_compressed(file, **arrays[split])  # type: ignore[arg-type]
     describe(folder, dataset, paths, OGBENCH, "generated", seed)
     return paths["train"]
+
+
+def _refuse_foreign(paths: Mapping[str, Path], description: Path, recipe: Recipe, seed: int) -> None:
+    """Refuse to write over files that were not generated here, before hours of collecting.
+
+    Their description tells, which lists their sha256; where it is gone, or a generation was killed before it wrote it,
+    the first episode does, which must be the one that would be written.
+    """
+    source = source_of(description)
+    for split, path in paths.items():
+        if not os.path.lexists(path):
+            continue
+        if path.is_symlink():
+            is_own = False
+        elif there(description):
+            is_own = source == "generated" and sha256(path) == read_json(description).get("sha256", {}).get(split)
+        else:
+            is_own = _begins_with(path, collect_episode(recipe, seed, (split, 0)))
+        if not is_own:
+            raise UserError(
+                f"{path} is in the way: nothing says that it was generated as it is",
+                "It stays as it is. Move it away, or generate into another folder (--out).",
+            )
+
+
+def _begins_with(path: Path, episode: Mapping[str, np.ndarray]) -> bool:
+    """Whether a dataset's first rows are those of an episode, and it has no other arrays."""
+    try:
+        with content_of(path, "", ""), np.load(path, allow_pickle=False) as arrays:
+            same = (np.array_equal(arrays[name][: len(rows)], rows) for name, rows in episode.items())
+            return set(arrays) == set(KEY_ORDER) & set(episode) and all(same)
+    except Damaged:
+        return False
 
 
 def collect_episode(recipe: Recipe, seed: int, job: tuple[str, int]) -> dict[str, np.ndarray]:
@@ -116,6 +157,9 @@ def _collect(
         bar = tqdm(results, total=len(jobs), desc=recipe.dataset, unit="episode", disable=not progress)
         for (split, number), episode in zip(jobs, bar, strict=True):
             if number == 0:
+                needed = sum(counts.values()) * sum(episode[name].nbytes for name in KEY_ORDER if name in episode)
+                if split == SPLITS[0]:
+                    require_memory(f"{recipe.dataset} of {counts[split]:,} episodes", needed, "Generate fewer.")
                 arrays[split] = {
                     name: np.empty((counts[split] * recipe.steps, *episode[name].shape[1:]), episode[name].dtype)
                     for name in KEY_ORDER

@@ -23,6 +23,7 @@ from mfql.evaluation.rollout import SCORING, episode_key, run_episodes, start_se
 from mfql.evaluation.usage import suite_used, warn_of_other_environment
 from mfql.evaluation.vector import EnvPool
 from mfql.files import write_json, write_whole
+from mfql.settings import MOST_EPISODES
 
 # The longest film.
 _MOST_FRAMES = 600
@@ -53,9 +54,14 @@ def evaluate(
         progress: show a bar of the episodes' steps, and one of the film's frames, on a terminal.
 
     Raises:
-        UserError: `out` is a folder, the video's name says no format of films, the folder has no policy, or neither
-            this machine nor the environment renders what the video or the strip shows.
+        UserError: there are too many episodes, `out` is a folder, the video's name says no format of films, the folder
+            has no policy, or neither this machine nor the environment renders what the video or the strip shows.
     """
+    if episodes > MOST_EPISODES:
+        raise UserError(
+            f"{episodes:,} episodes are more than {MOST_EPISODES:,}, each of which has an environment of its own",
+            "Evaluate fewer; so many say no more of a policy than a hundredth of them.",
+        )
     if out.is_dir():
         raise UserError(f"{out} is a folder", f"Name the file, such as {out / 'evaluation.json'}.")
     if video is not None:

@@ -9,10 +9,11 @@ from functools import cache, cached_property, partial, reduce
 from pathlib import Path
 from typing import Any
 
+from mfql.declared import unrun_checks
 from mfql.errors import UserError, unknown
 from mfql.experiment.schema import Place, check, check_tasks, from_text
 from mfql.extensions import extend
-from mfql.files import expanded, read_yaml
+from mfql.files import expanded, note_once, read_yaml
 from mfql.methods import canonical_method, checkpoint_stage, declared_settings, method_file, same_settings
 from mfql.settings import steps_of
 from mfql.tasks import (
@@ -304,6 +305,16 @@ def asked_runs(config: Mapping[str, Any], config_dir: str | Path, stage: str) ->
         method_file(method, config_dir)  # Refuses what there is not.
     tasks = select_tasks(config[stage]["tasks"], config_dir)
     return [find_run(config, config_dir, method, task, stage) for task in tasks for method in methods]
+
+
+def note_unrun(runs: Iterable[Run]) -> None:
+    """Say which checks of the runs' settings nobody makes before they train: those of extensions, whose code runs then.
+
+    Raises:
+        UserError: a method or an agent that is not to be read.
+    """
+    for path in sorted({path for agent in {run.agent for run in runs} if (path := unrun_checks(agent)) is not None}):
+        note_once(f"{path}: its own checks of settings are made when it trains, since no extension's code runs before")
 
 
 def planned_runs(config: Mapping[str, Any], config_dir: str | Path) -> list[Run]:

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mfql.errors import UserError, note, unknown, warn
+from mfql.errors import UserError, in_one_line, note, unknown, warn
 from mfql.experiment.configuration import Run, asked_runs, planned_runs
 from mfql.experiment.run import RunFolder
 from mfql.files import CannotRead, files_below, listed
@@ -117,8 +117,8 @@ def is_under(path: Path, folder: Path) -> bool:
 
 
 def name_of(run: RunFolder) -> str:
-    """`METHOD/TASK/seedN/STAGE`, as under `results/runs`."""
-    return run.folder.relative_to(run.results / "runs").as_posix()
+    """`METHOD/TASK/seedN/STAGE`, as under `results/runs`, in one line whatever the folders are called."""
+    return in_one_line(run.folder.relative_to(run.results / "runs").as_posix())
 
 
 def canonical_path(path: str, config_dir: str | Path, methods: Collection[str] = ()) -> str:

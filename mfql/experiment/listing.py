@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mfql.declared import agent_stages
-from mfql.errors import UserError, unknown, warn
+from mfql.errors import UserError, in_one_line, unknown, warn
 from mfql.extensions import METHODS, agent_code, agent_file, extensions, method_names
 from mfql.files import listed, read_text
 from mfql.methods import canonical_method, declared_settings, method_file, raw_settings, settings_source
@@ -217,7 +217,7 @@ def _text(value: Any) -> str:
 
 
 def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [heads, *rows]
+    lines = [heads, *(tuple(map(in_one_line, row)) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines

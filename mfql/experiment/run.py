@@ -6,9 +6,8 @@ import errno
 import json
 import os
 import re
-import shutil
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -18,9 +17,12 @@ from typing import Any
 from mfql.declared import training_version
 from mfql.errors import UserError
 from mfql.experiment.records import IDENTIFYING, if_there, read_evaluation, read_failure, read_manifest, require
-from mfql.files import MOST_JSON, CannotRead, hash_of, listed, sha256, there, write_json
+from mfql.files import MOST_JSON, MOST_WEIGHTS, CannotRead, hash_of, listed, sha256, there, write_json
 from mfql.settings import LATER, identified, later_facts
 from mfql.tasks import code_of_environment, simulation_version
+
+# A checkpoint's whole name: `step-10.pt` is none of a run's.
+_STEP = re.compile(r"step-(\d{9,})\.pt")
 
 
 class Fate(Enum):
@@ -41,7 +43,7 @@ class CheckpointFolder:
 
     def steps(self) -> list[int]:
         """Steps with a checkpoint, ascending."""
-        matches = (re.fullmatch(r"step-(\d+)\.pt", path.name) for path in listed(self.folder))
+        matches = (_STEP.fullmatch(path.name) for path in listed(self.folder))
         return sorted(int(match[1]) for match in matches if match)
 
     def path(self, step: int) -> Path:
@@ -103,10 +105,7 @@ class RunFolder:
     def place_of(self, identity: str) -> Path:
         """The folder that has the run of an identity: where it was moved aside for other settings, else `trained`."""
         aside = self.trained.with_name(f"run.{identity}")
-        here = self.manifest()
-        if here is None and there(self.trained):
-            return self.trained
-        if (here or {}).get("identity") != identity and there(aside / "manifest.json"):
+        if (self.manifest() or {}).get("identity") != identity and there(aside / "manifest.json"):
             return aside
         return self.trained
 
@@ -140,8 +139,10 @@ class RunFolder:
             UserError: it is not as it was when the run ended.
         """
         source, target = self.trained / "evaluation.json", self.folder / "evaluation.json"
-        expected = (self.manifest() or {}).get("outputs", {}).get(source.name)
-        if expected not in (None, sha256(source, MOST_JSON)):
+        manifest = self.manifest() or {}
+        if not has_own_identity(manifest):
+            raise _altered(self, "it has other settings, versions or data than its identity is of")
+        if not is_vouched_for(source, manifest):
             raise UserError(
                 f"{source} is altered: it is not the file that the manifest beside it knows",
                 "Put the right file back; or delete it, and the same command makes it again from the last checkpoint.",
@@ -154,6 +155,8 @@ class RunFolder:
     def fate(self, wanted: dict[str, Any]) -> Fate:
         """What training the run that `describe_run` describes makes of the folder as it is."""
         manifest, place = self._known(), self.place_of(wanted["identity"])
+        if manifest is None and place == self.trained and there(place / "evaluation.json"):
+            return Fate.REFUSED  # Nobody knows whose result it is.
         if manifest is not None and manifest["identity"] != wanted["identity"]:
             before, now = manifest["dataset"], wanted["dataset"]
             other_data = before["name"] == now["name"] and before["sha256"] != now["sha256"]
@@ -178,15 +181,27 @@ class RunFolder:
         """
         before, place = self._known(), self.place_of(wanted["identity"])
         if before is not None and before["identity"] != wanted["identity"]:
-            self._move_aside(before, wanted)
+            self._refuse_change(before, wanted)
+            print(f"{self.folder}: the earlier run is kept in {self._move_aside(before['identity']).name}", flush=True)
             if place == self.trained:
                 reasons = ", ".join(changes(before, wanted))
                 print(f"{self.folder}: trained anew ({reasons})", flush=True)
+        elif before is None and place == self.trained and there(place / "evaluation.json"):
+            refusal = UserError(
+                f"{place / 'manifest.json'} is gone: nothing says what evaluation.json beside it is the result of",
+                f"Put the file back; or move {place} away, and the same command trains the run.",
+            )
+            self.record_failure(refusal)
+            raise refusal
         if place != self.trained:
+            if before is None and there(self.trained):
+                kept = self._move_aside("unknown")
+                print(f"{self.folder}: run has no manifest, and is kept in {kept.name}", flush=True)
             os.replace(place, self.trained)
             print(f"{self.folder}: {place.name} is the run of these settings, and is put back", flush=True)
 
-    def _move_aside(self, before: dict[str, Any], wanted: dict[str, Any]) -> None:
+    def _refuse_change(self, before: dict[str, Any], wanted: dict[str, Any]) -> None:
+        """Refuse to train where a run lies of other data, or one whose manifest is altered."""
         if self.fate(wanted) is Fate.REFUSED:
             refusal = UserError(
                 f"the dataset {wanted['dataset']['name']} changed under {self.folder}: it was "
@@ -196,16 +211,39 @@ class RunFolder:
             self.record_failure(refusal)  # The run may be finished, and would pass for one.
             raise refusal
         if not changes(before, wanted):
-            raise UserError(
-                f"{self.trained / 'manifest.json'} is altered: its identity is not that of its settings, versions and"
-                " data",
-                f"Put the right file back, or write {wanted['identity']} as its identity.",
+            raise _altered(
+                self,
+                "its identity is not that of its settings, versions and data",
+                f", or write {wanted['identity']} as its identity",
             )
-        aside = self.trained.with_name(f"run.{before['identity']}")
-        if aside.exists():
-            shutil.rmtree(aside)
+
+    def _move_aside(self, name: str) -> Path:
+        """Move `run` to `run.NAME`; where one lies there already, the finished one of the two has that name.
+
+        Returns:
+            where it lies now.
+        """
+        aside = self.trained.with_name(f"run.{name}")
+        if there(aside):
+            further = _free(aside)
+            if there(aside / "evaluation.json") and not self.finished():
+                aside = further
+            else:
+                os.replace(aside, further)
         os.replace(self.trained, aside)
-        print(f"{self.folder}: the earlier run is kept in {aside.name}", flush=True)
+        return aside
+
+
+def _altered(run: RunFolder, how: str, other_remedy: str = "") -> UserError:
+    return UserError(f"{run.trained / 'manifest.json'} is altered: {how}", f"Put the right file back{other_remedy}.")
+
+
+def _free(path: Path) -> Path:
+    """The first of `NAME.2`, `NAME.3` ... that is not there."""
+    number = 2
+    while there(found := path.with_name(f"{path.name}.{number}")):
+        number += 1
+    return found
 
 
 def describe_run(
@@ -264,6 +302,35 @@ def identity_in(described: Mapping[str, Any]) -> str:
         }
         | {name: value for name, value in later_facts(described).items() if value is not None}
     )
+
+
+def is_vouched_for(result: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether an `evaluation.json` is what a run's manifest says that it ended with.
+
+    Runs of versions that wrote no hashes say nothing of it, and are believed.
+    """
+    expected = manifest.get("outputs", {}).get("evaluation.json")
+    return expected is None or sha256(result, MOST_JSON) == expected
+
+
+def has_own_identity(manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest's identity is that of its settings, versions and data; one that lacks entries says nothing."""
+    try:
+        return identity_in(manifest) == manifest["identity"]
+    except KeyError:
+        return True
+
+
+def alterations(run: RunFolder, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What of a finished run's own folder is not as it was when it ended, for people."""
+    for name, expected in manifest.get("outputs", {}).items():
+        path = run.trained / name
+        if not there(path):
+            yield f"run/{name} is gone"
+        elif sha256(path, MOST_JSON if name.endswith(".json") else MOST_WEIGHTS) != expected:
+            yield f"run/{name} is not the file that the manifest knows"
+    if not has_own_identity(manifest):
+        yield "run/manifest.json has other settings, versions or data than its identity is of"
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -1,13 +1,14 @@
 """`mfql clean`: what finished runs and downloads no longer need, shown, and removed when one says so.
 
 Of a run that stays, policy, evaluation, manifest, training log and TensorBoard's files are never touched; nor is any
-run that is in use or unfinished, or the final state of one from which an online run still has to start.
+run that is in use or unfinished, or the final state of one from which an online run still has to start. What goes are
+files that this project wrote, known by their whole names and by what its records say, below the folder that was given
+and behind no link. Whatever else lies among them is left, and named.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,12 +16,18 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from mfql.data.description import source_of
+from mfql.data.passing import KINDS, is_recorded, record_of
+from mfql.data.paths import description_path
 from mfql.errors import UserError
 from mfql.experiment.configuration import LOCK, find_run, planned_runs
-from mfql.experiment.find import look_for_runs, name_of
-from mfql.experiment.run import Fate, RunFolder
-from mfql.files import files_below, listed
+from mfql.experiment.find import is_under, look_for_runs, name_of
+from mfql.experiment.owned import is_checkpoint, link_on_the_way, own_files, remove_files
+from mfql.experiment.records import IDENTIFYING, read_manifest
+from mfql.experiment.run import Fate, RunFolder, has_own_identity, is_vouched_for
+from mfql.files import CannotRead, files_below, listed, sha256, there
 from mfql.locks import InUse, holder, locked
+from mfql.operations.verify import Current
 from mfql.plan.outlook import Outlooks
 
 
@@ -40,16 +47,23 @@ MEANING = {
 
 
 _UNREADABLE = "that cannot be read, of which nobody knows what they need"
+_ALTERED = "runs that are not what their manifests say, which their last state can make again"
+_STARTS = "final states from which an online run still has to start"
+_ASKED_FOR = "earlier runs of the settings of now, which training puts back"
+# By these a manifest is held against its folder.
+_OF_A_RUN = ("method", "task", "seed", "stage")
+_NOT_OURS = "not of this project, by its name or its records"
 
 
 @dataclass(frozen=True)
 class Removable:
-    """Files or folders that can go together.
+    """Files that can go together.
 
     Args:
         kind: see `Kind`.
-        name: of the run, or of the file.
-        paths: what is removed.
+        name: of the run, or of the folder of the files.
+        top: the folder that they lie below.
+        files: what is removed; of an earlier run its folder too, where nothing else lies in it.
         bytes: their size.
         lock: held while they are removed.
         still_so: looked at under the lock, since time passes between showing and removing.
@@ -57,18 +71,25 @@ class Removable:
 
     kind: Kind
     name: str
-    paths: tuple[Path, ...]
+    top: Path
+    files: tuple[Path, ...]
     bytes: int
     lock: Path
     still_so: Callable[[], bool]
 
+    def text(self) -> str:
+        """Its files by name."""
+        names = ", ".join(path.relative_to(self.top).as_posix() for path in self.files)
+        return f"  {self.kind:<13} {size(self.bytes):>9}  {self.name}: {names}"
+
 
 @dataclass
 class Survey:
-    """What can be removed, and the runs of which nothing or not all is, by reason."""
+    """What can be removed; the runs of which nothing or not all is, by reason; and what is none of this project's."""
 
     removable: list[Removable] = field(default_factory=list)
     kept: dict[str, list[str]] = field(default_factory=dict)
+    left: dict[Path, str] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -76,19 +97,23 @@ class Survey:
         return sum(one.bytes for one in self.removable)
 
     def text(self) -> str:
-        """The survey for people: sizes by kind, and what is kept."""
-        lines = [f"{size(self.bytes)} that finished runs and downloads no longer need"]
+        """The survey for people: each file that can be removed, sizes by kind, what is kept, and what is left."""
+        lines = [one.text() for one in self.removable]
+        lines.append(f"{size(self.bytes)} that finished runs and downloads no longer need")
         for kind in Kind:
             own = [one for one in self.removable if one.kind is kind]
             if own:
                 lines.append(f"  {kind:<13} {size(sum(one.bytes for one in own)):>9}  {len(own)}: {MEANING[kind]}")
         lines += [f"kept: {len(names)} {reason}" for reason, names in self.kept.items()]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"left: {path}: {why}" for path, why in self.left.items())])
 
     def details(self) -> str:
-        """Each thing that can be removed, and each run that is kept with the reason."""
-        lines = [f"  {one.kind:<13} {size(one.bytes):>9}  {one.name}" for one in self.removable]
-        return "\n".join([*lines, *(f"  kept: {name}: {why}" for why, names in self.kept.items() for name in names)])
+        """Each run that is kept, with the reason."""
+        return "\n".join(f"  kept: {name}: {why}" for why, names in self.kept.items() for name in names)
+
+    def keep(self, reason: str, name: str) -> None:
+        """Count something that stays, by the reason."""
+        self.kept.setdefault(reason, []).append(name)
 
 
 def survey(results: Path, data: Path, starts: Starts, kinds: Iterable[Kind]) -> Survey:
@@ -101,14 +126,14 @@ def survey(results: Path, data: Path, starts: Starts, kinds: Iterable[Kind]) -> 
         kinds: what to look for.
     """
     found, wanted = Survey(), set(kinds)
+    runs, hidden = look_for_runs(results)
     if wanted & {Kind.CHECKPOINTS, Kind.EARLIER_RUNS}:
-        runs, hidden = look_for_runs(results)
-        if hidden:
-            found.kept[_UNREADABLE] = [str(error.path) for error in hidden]
+        for error in hidden:
+            found.keep(_UNREADABLE, str(error.path))
         for run in runs:
-            _look_at(run, starts, found)
+            _look_at(run, results, starts, found)
     if Kind.DOWNLOADS in wanted:
-        found.removable += _downloads(data, found)
+        found.removable += _downloads(data, runs, found)
     found.removable = [one for one in found.removable if one.kind in wanted]
     return found
 
@@ -129,8 +154,7 @@ def remove(found: Iterable[Removable]) -> tuple[int, list[str]]:
                 if not one.still_so():
                     left.append(one.name)
                     continue
-                for path in one.paths:
-                    _remove(path)
+                remove_files(one.files, one.top)
         except InUse:
             left.append(one.name)
             continue
@@ -145,13 +169,18 @@ class Starts:
     Args:
         configurations: only the online runs that they ask for count, and those that were begun. Without any, every
             run counts that has not yet been the start of a finished online run.
+        config_dir: folder with the task table and `methods/`.
+        results: folder that has `runs/`.
+        data: the folder below which datasets lie.
     """
 
     configurations: Sequence[Mapping[str, Any]]
     config_dir: Path
     results: Path
+    data: Path
 
     def __post_init__(self) -> None:
+        self._now = Current(self.config_dir, self.data)
         self._needed = set(self._asked()) if self.configurations else None
 
     def needed(self, run: RunFolder) -> bool:
@@ -165,6 +194,17 @@ class Starts:
         own = run.manifest() or {}
         return start is None or start["identity"] != own.get("identity")
 
+    def asked_for(self, run: RunFolder, earlier: Mapping[str, Any]) -> bool:
+        """Whether training would put an earlier run back, or an online run that was begun starts from it.
+
+        Args:
+            earlier: its manifest.
+        """
+        online = RunFolder(run.results, run.method, run.task, run.seed, "online")
+        begun = online.manifest() if run.stage != "online" and not online.finished() else None
+        start = (begun or {}).get("starts_from") or {}
+        return start.get("identity") == earlier["identity"] or not self._now.reasons(run, dict(earlier))
+
     def _asked(self) -> Iterator[RunFolder]:
         for configuration in self.configurations:
             outlooks = Outlooks(configuration, self.results, LOCK)
@@ -177,76 +217,140 @@ class Starts:
                         yield outlooks.of(start, seed).folder
 
 
-def _look_at(run: RunFolder, starts: Starts, found: Survey) -> None:
+def _look_at(run: RunFolder, given: Path, starts: Starts, found: Survey) -> None:
     """Add what can be removed of one run."""
     try:
-        _look_into(run, name_of(run), starts, found)
-    except UserError:
-        found.kept.setdefault(_UNREADABLE, []).append(name_of(run))
+        if (link := _link(run.folder, given)) is not None:
+            found.left[link] = "a link, behind which nothing is removed: give the folder that it leads to"
+            return
+        _look_into(run, name_of(run), given, starts, found)
+    except UserError:  # A damaged manifest says as little of what is needed as one that cannot be read.
+        found.keep(_UNREADABLE, name_of(run))
 
 
-def _look_into(run: RunFolder, name: str, starts: Starts, found: Survey) -> None:
+def _link(folder: Path, given: Path) -> Path | None:
+    """The first link between the folder that was given and one in it."""
+    return link_on_the_way(folder, given) if is_under(folder, given) else None
+
+
+def _look_into(run: RunFolder, name: str, given: Path, starts: Starts, found: Survey) -> None:
     if holder(run.lock) is not None:
-        found.kept.setdefault("runs in use", []).append(name)
+        found.keep("runs in use", name)
         return
     if not run.finished():
-        found.kept.setdefault("unfinished runs", []).append(name)
+        found.keep("unfinished runs", name)
         return
-    files = [path for path in listed(run.checkpoints.folder) if path.is_file()]
-    if starts.needed(run):
-        found.kept.setdefault("final states from which an online run still has to start", []).append(name)
-        last = run.checkpoints.steps()[-1:]
-        files = [path for path in files if path not in [run.checkpoints.path(step) for step in last]]
-    _add(found, Kind.CHECKPOINTS, run, name, files)
+    ours, others = own_files(run.trained)
+    ours = [path for path in ours if is_checkpoint(path.relative_to(run.trained)) and is_under(path, given)]
+    found.left |= dict.fromkeys(others, _NOT_OURS)
+    needed = starts.needed(run)
+    if ours and not _is_intact(run):
+        found.keep(_ALTERED, name)
+        ours = []
+    elif needed:
+        found.keep(_STARTS, name)
+        last = [run.checkpoints.path(step) for step in run.checkpoints.steps()[-1:]]
+        ours = [path for path in ours if path not in last]
+
+    def still_so() -> bool:
+        return run.finished() and starts.needed(run) == needed
+
+    _add(found, Kind.CHECKPOINTS, run, name, run.trained, ours, still_so)
     for aside in listed(run.folder):
-        if aside.name.startswith("run."):
-            _add(found, Kind.EARLIER_RUNS, run, f"{name}/{aside.name}", [aside])
+        if aside.name.startswith("run.") and is_under(aside, given):
+            _look_aside(run, name, aside, starts, found)
 
 
-def _add(found: Survey, kind: Kind, run: RunFolder, name: str, paths: list[Path]) -> None:
-    if paths:
-        size = sum(map(_bytes, paths))
-        found.removable.append(Removable(kind, name, tuple(paths), size, run.lock, run.finished))
+def _is_intact(run: RunFolder) -> bool:
+    """Whether a run's result is what its manifest says, so that nothing needs to be made again."""
+    try:
+        manifest = run.manifest()
+    except CannotRead:
+        raise
+    except UserError:
+        return False
+    result = run.trained / "evaluation.json"
+    return manifest is not None and has_own_identity(manifest) and is_vouched_for(result, manifest)
 
 
-def _downloads(data: Path, found: Survey) -> Iterator[Removable]:
+def _look_aside(run: RunFolder, name: str, aside: Path, starts: Starts, found: Survey) -> None:
+    """Add an earlier run that was moved aside, if it is one."""
+    known: dict[str, Any] = {}
+    with suppress(UserError):
+        known = {} if aside.is_symlink() else read_manifest(aside / "manifest.json", (*IDENTIFYING, *_OF_A_RUN))
+    if not re.fullmatch(rf"run\.{re.escape(known.get('identity', ''))}(\.\d+)?", aside.name):
+        found.left[aside] = _NOT_OURS
+        return
+    if starts.asked_for(run, known):
+        found.keep(_ASKED_FOR, f"{name}/{aside.name}")
+        return
+    ours, others = own_files(aside)
+    found.left |= dict.fromkeys(others, _NOT_OURS)
+
+    def still_so() -> bool:
+        return run.finished() and not starts.asked_for(run, known)
+
+    _add(found, Kind.EARLIER_RUNS, run, name, run.folder, ours, still_so)
+
+
+def _add(
+    found: Survey, kind: Kind, run: RunFolder, name: str, top: Path, files: list[Path], still_so: Callable[[], bool]
+) -> None:
+    if files:
+        found.removable.append(Removable(kind, name, top, tuple(files), _bytes(files), run.lock, still_so))
+
+
+def _downloads(data: Path, runs: Iterable[RunFolder], found: Survey) -> Iterator[Removable]:
     """Files that a fetch has set aside, and what is left of those that have come whole since."""
     files, hidden = files_below(data)
-    if hidden:
-        found.kept.setdefault(_UNREADABLE, []).extend(str(error.path) for error in hidden)
+    for error in hidden:
+        found.keep(_UNREADABLE, str(error.path))
     for path in files:
-        match = re.fullmatch(r"\.(.+\.(?:npz|hdf5))\.(refused|copy|part|part\.json)", path.name)
+        match = re.fullmatch(rf"\.(.+\.(?:npz|hdf5))\.({'|'.join(KINDS)})", path.name)
         if match is None:
             continue
         whole, kind = path.with_name(match[1]), match[2]
-        if kind != "refused" and not whole.exists():
+        if kind != "refused" and not there(whole):
             continue  # The same fetch continues it.
         dataset = re.sub(r"(-val)?\.(npz|hdf5)$", "", match[1])
         lock = path.with_name(f".{dataset}.fetch")
-        if holder(lock) is None:
-            yield Removable(Kind.DOWNLOADS, str(path), (path,), _bytes(path), lock, path.exists)
+        if holder(lock) is not None:
+            continue
+        if (why := _why_left(path, kind, whole, dataset, runs)) is not None:
+            found.left[path] = why
+            continue
+        own = (path, record_of(path))
+        yield Removable(Kind.DOWNLOADS, str(path.parent), path.parent, own, _bytes(own), lock, path.exists)
 
 
-def _bytes(path: Path) -> int:
-    """The size of a file, or of all files in a folder."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+def _why_left(path: Path, kind: str, whole: Path, dataset: str, runs: Iterable[RunFolder]) -> str | None:
+    """Why a file beside a dataset is not removed; None where it can be."""
+    if path.is_symlink() or not path.is_file() or not is_recorded(path):
+        return _NOT_OURS
+    try:
+        source = source_of(description_path(path.parent, dataset))
+    except UserError:
+        source = None
+    if source not in ("downloaded", "generated") or not there(whole):
+        return f"no fetched or generated {whole.name} lies there in its place"
+    if kind == "refused" and sha256(path) in {_dataset_of(run) for run in runs}:
+        return "runs were trained on it"
+    return None
+
+
+def _dataset_of(run: RunFolder) -> str | None:
+    with suppress(UserError, AttributeError, TypeError):
+        return str((run.manifest() or {}).get("dataset", {}).get("sha256"))
+    return None
+
+
+def _bytes(files: Iterable[Path]) -> int:
+    """The size of files together."""
     total = 0
     for file in files:
         with suppress(FileNotFoundError):
             total += file.stat().st_size
     return total
-
-
-def _remove(path: Path) -> None:
-    try:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot remove {path}: {error.strerror}", "Check its permissions; the same command removes the rest."
-        ) from error
 
 
 def size(count: float) -> str:

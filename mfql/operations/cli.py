@@ -77,7 +77,7 @@ def _add_clean(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     parser.add_argument("--data", type=Path, default=Path("data"), help="the folder below which datasets lie")
     parser.add_argument("--only", nargs="+", choices=["checkpoints", "earlier-runs", "downloads"], help="default: all")
-    parser.add_argument("--list", action="store_true", help="name each run and file")
+    parser.add_argument("--list", action="store_true", help="name each run that is kept, too")
     parser.add_argument("--yes", action="store_true", help="remove without asking")
     parser.set_defaults(func=run_clean)
 
@@ -89,7 +89,8 @@ def run_clean(arguments: argparse.Namespace) -> None:
     from mfql.operations import clean
 
     configurations = [read_configuration(file, arguments.config_dir) for file in arguments.configfile]
-    starts = clean.Starts(configurations, arguments.config_dir, runs_in(arguments.path)[0].results)
+    results = runs_in(arguments.path)[0].results
+    starts = clean.Starts(configurations, arguments.config_dir, results, arguments.data)
     found = clean.survey(arguments.path, arguments.data, starts, map(clean.Kind, arguments.only or clean.Kind))
     print(found.text())
     if arguments.list:

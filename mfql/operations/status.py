@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from itertools import groupby
 
-from mfql.errors import counted
+from mfql.errors import counted, in_one_line
 from mfql.operations.run_status import RunStatus, State
 
 # More lines of runs that wait or are finished, of which there is little to say, are summed up.
@@ -42,12 +42,13 @@ def headline(states: Iterable[State]) -> str:
 def _lines(state: State, found: list[RunStatus], in_full: bool) -> list[str]:
     jobs = _grouped(found, lambda one: (one.run.method, one.run.task, one.run.stage, one.steps, _note(one), one.log))
     if len(jobs) <= _MOST_LINES or state not in _SUMMED_UP or in_full:
-        return [f"  {_line(job)}" for job in jobs]
+        return [in_one_line(f"  {_line(job)}") for job in jobs]
     stages = _grouped(found, lambda one: (one.run.method, one.run.stage))
     return [
-        f"  {same[0].run.method} {same[0].run.stage}: {counted(len(same), 'run')}"
-        f" on {counted(len({one.run.task for one in same}), 'task')}"
+        in_one_line(f"  {own.method} {own.stage}: {counted(len(same), 'run')}")
+        + f" on {counted(len({one.run.task for one in same}), 'task')}"
         for same in stages
+        for own in [same[0].run]
     ]
 
 

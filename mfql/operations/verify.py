@@ -14,19 +14,21 @@ import numpy as np
 from mfql.data.description import identifying, recorded_facts
 from mfql.data.paths import description_path
 from mfql.data.unpacked import altered_copy
-from mfql.errors import UserError, counted
+from mfql.errors import UserError, counted, in_one_line
 from mfql.experiment.find import look_for_runs, name_of
 from mfql.experiment.records import IDENTIFYING, unreadable
-from mfql.experiment.run import RunFolder, changes, describe_run, identity_in
-from mfql.files import MOST_JSON, MOST_WEIGHTS, CannotRead, files_below, is_refusal, listed, sha256, there
+from mfql.experiment.run import RunFolder, alterations, changes, describe_run
+from mfql.files import MOST_JSON, CannotRead, files_below, is_refusal, listed, sha256, there
 from mfql.methods import checkpoint_stage, declared_settings
-from mfql.settings import Settings
+from mfql.settings import STAGES, Settings
 from mfql.suites import split_paths
 from mfql.tasks import find_task
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# The folder, in that of a study, of what is made of the runs that are finished.
+PARTIAL = "partial"
 # What every result has to say of where it came from; an entry may say "none", as `image` does outside a container.
 PROVENANCE = (
     "method", "agent", "task", "seed", "stage", "identity", "settings", "training_version", "starts_from", "dataset",
@@ -82,7 +84,7 @@ class Verification:
         for kind in Kind:
             found = [finding for finding in self.findings if finding.kind is kind]
             if found:
-                lines += [f"{kind}: {MEANING[kind]}", *(f"  {one.where}: {one.what}" for one in found), ""]
+                lines += [f"{kind}: {MEANING[kind]}", *(in_one_line(f"  {one.where}: {one.what}") for one in found), ""]
         verdict = counted(len(self.findings), "finding") if self.findings else "nothing is wrong"
         looked = f"{counted(self.runs, 'finished run')} and {counted(self.tables, 'table')} of scores"
         return "\n".join([*lines, f"{looked}: {verdict}"])
@@ -146,7 +148,7 @@ def _studies(path: Path, found: Verification) -> list[Path]:
     if path.name == "runs" or "runs" in path.absolute().parts:
         return []
     studies = [folder for folder in listed(path) if folder.name != "runs"]
-    return [place for folder in studies for place in (folder, folder / "partial")]
+    return [place for folder in studies for place in (folder, folder / PARTIAL)]
 
 
 def _of_run(run: RunFolder, current: Current) -> Iterator[Finding]:
@@ -167,26 +169,11 @@ def _of_run(run: RunFolder, current: Current) -> Iterator[Finding]:
 
 
 def _alterations(run: RunFolder, manifest: dict[str, Any]) -> Iterator[str]:
-    """What of a run is not as it was when it ended."""
-    for name, expected in manifest.get("outputs", {}).items():
-        path = run.trained / name
-        if not there(path):
-            yield f"run/{name} is gone"
-        elif sha256(path, _most(name)) != expected:
-            yield f"run/{name} is not the file that the manifest knows"
+    """What of a run is not as it was when it ended, the copy of its result among it."""
+    yield from alterations(run, manifest)
     delivered = run.folder / "evaluation.json"
     if there(delivered) and sha256(delivered, MOST_JSON) != sha256(run.trained / "evaluation.json", MOST_JSON):
         yield "evaluation.json is not a copy of run/evaluation.json"
-    try:
-        same = identity_in(manifest) == manifest["identity"]
-    except KeyError:
-        return  # Incomplete, which is said apart.
-    if not same:
-        yield "run/manifest.json has other settings, versions or data than its identity is of"
-
-
-def _most(output: str) -> int:
-    return MOST_JSON if output.endswith(".json") else MOST_WEIGHTS
 
 
 @dataclass
@@ -262,6 +249,7 @@ class Current:
 
 def _of_table(table: Path, results: Path, config_dir: Path, faulty: set[str]) -> Iterator[Finding]:
     """A table of scores: whether its runs still say what it holds, and whether its averages are of one origin."""
+    from mfql.report.absent import absent_seeds, planned_beside, said
     from mfql.report.provenance import mixtures
     from mfql.report.scores import collect, read_scores
     from mfql.report.tasks import runs
@@ -270,6 +258,11 @@ def _of_table(table: Path, results: Path, config_dir: Path, faulty: set[str]) ->
     held = read_scores(table)
     for average, differences in mixtures(runs(held), results, config_dir).items():
         yield from (Finding(Kind.MIXED, f"{where}, {average}", line) for line in differences)
+    if table.parent.name != PARTIAL:
+        for (method, task, stage), seeds in absent_seeds(held, planned_beside(table)).items():
+            lost = [RunFolder(results, method, task, seed, stage).trained / "evaluation.json" for seed in seeds]
+            kind = Kind.ALTERED if any(_is_after(table, result) for result in lost) else Kind.STALE
+            yield Finding(kind, where, f"has no score of {said((method, task, stage), seeds)}")
     for name, rows in held.groupby("run"):
         run = str(name).removeprefix("runs/")
         file = results / str(name) / "run" / "evaluation.json"
@@ -278,10 +271,18 @@ def _of_table(table: Path, results: Path, config_dir: Path, faulty: set[str]) ->
         if not there(file):
             yield Finding(Kind.STALE, where, f"{run} has no result any more")
             continue
+        starts = {f"{run.rpartition('/')[0]}/{stage}" for stage in STAGES}
+        if run.endswith("/online") and starts & faulty:
+            continue  # Its rise is from what is found apart.
         now = collect([file])
         if not _same(rows, now[now["run"] == name]):
-            is_older = table.stat().st_mtime < file.stat().st_mtime
-            yield Finding(Kind.STALE if is_older else Kind.ALTERED, where, f"does not hold what {run} says")
+            kind = Kind.ALTERED if _is_after(table, file) else Kind.STALE
+            yield Finding(kind, where, f"does not hold what {run} says")
+
+
+def _is_after(table: Path, result: Path) -> bool:
+    """Whether a result is there, and was when a table was made."""
+    return there(result) and result.stat().st_mtime <= table.stat().st_mtime
 
 
 def _same(held: pd.DataFrame, now: pd.DataFrame) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mfql.errors import counted
-from mfql.experiment.configuration import LOCK, check_file, find_run, planned_runs, read_configuration
+from mfql.experiment.configuration import LOCK, check_file, find_run, note_unrun, planned_runs, read_configuration
 from mfql.experiment.run import Fate
 from mfql.extensions import extend
 from mfql.gpus import devices_here
@@ -128,6 +128,7 @@ def tell(
     """
     config = graph.config
     launch = Launch(graph, graph.config_dir, Outlooks(config, _RESULTS, LOCK))
+    note_unrun(job.run for job in launch.jobs)
     # On a cluster, and where a number is given, the GPUs are not those of this machine.
     here = devices_here() if gpus is None and graph.queue is None else None
     gpus = here.usable if here else _at_once(graph) if gpus is None else gpus

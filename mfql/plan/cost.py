@@ -27,8 +27,9 @@ import numpy as np
 
 from mfql.errors import UserError
 from mfql.experiment.configuration import Run
+from mfql.extensions import is_own
 from mfql.files import read_json
-from mfql.plan.footprints import FOOTPRINTS, is_own
+from mfql.plan.footprints import FOOTPRINTS
 from mfql.plan.launch import STEP_SECONDS, TrainingJob, episode_seconds
 
 # Share of the matrix-product rate that an update reaches, and the least time that its many small operations take.

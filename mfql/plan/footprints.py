@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mfql.experiment.configuration import Run
-from mfql.extensions import agent_file
+from mfql.extensions import may_run
 from mfql.footprint import Footprint
 from mfql.suites import suite_of
 
@@ -49,19 +49,16 @@ class Footprints:
         """Find the footprints of these runs, in one process."""
         questions = {_key(run): _question(run) for run in runs if _key(run) not in self._found}
         if questions:
-            answers = _answers(list(questions.values()))
-            for (key, question), answer in zip(questions.items(), answers, strict=True):
+            asked = {key: question for key, question in questions.items() if may_run(question["agent"])}
+            answers = dict(zip(asked, _answers(list(asked.values())) if asked else [], strict=True))
+            for key, question in questions.items():
+                answer = answers.get(key)
                 self._found[key] = _assumed(question) if answer is None else answer
 
     def of(self, run: Run) -> Footprint:
         """The footprint of a run."""
         self.ask([run])
         return self._found[_key(run)]
-
-
-def is_own(agent: str) -> bool:
-    """Whether an agent is none of the project's."""
-    return agent_file(agent).parent != agent_file("mfql").parent
 
 
 def _question(run: Run) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mfql.errors import UserError
+from typing_extensions import override
+
+from mfql.errors import UserError, shown
 
 # Executors that start jobs on this machine, or none at all.
 _HERE = (None, "local", "dryrun", "touch")
@@ -198,6 +200,28 @@ def _pools(workflow: Any) -> dict[str, float]:
         for name, limit in limits.items()
         if limit is not None and name not in ("_cores", "_nodes", *local)
     }
+
+
+class _ShownRecords(logging.Formatter):
+    """Gives what another formatter gives, as `shown`; colours are put around it after that."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._formatter = formatter
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        text: str | None = self._formatter.format(record)
+        return shown(text or "")  # Snakemake's gives None for what it does not print.
+
+
+def escape_logs() -> None:
+    """Have Snakemake print names and paths, which may be anybody's, with control characters as escapes."""
+    from snakemake.logging import logger
+
+    for handler in logger.handlers:
+        if handler.formatter is not None and not isinstance(handler.formatter, _ShownRecords):
+            handler.setFormatter(_ShownRecords(handler.formatter))
 
 
 def ask(arguments: Sequence[str]) -> Graph:

@@ -120,7 +120,8 @@ def card_lines(jobs: Iterable[TrainingJob], config: Mapping[str, Any], memory: f
         f"  seeds a job that fit (seeds_per_job): {fit}",
     ]
     if unknown := sorted({one.run.agent for one in sized if not one.found.known}):
-        lines.append(f"  no torch here to ask how large {', '.join(unknown)} is: counted as mfql")
+        names = ", ".join(unknown)
+        lines.append(f"  not asked how large {names} is (no torch here, or its code is not trusted): counted as mfql")
     small: dict[tuple[str, str], _Sized] = {}
     for one in sized:
         key = one.run.stage, one.run.task.environment

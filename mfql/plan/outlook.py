@@ -89,6 +89,8 @@ class Outlooks:
             fate, reason = Fate.REFUSED, "the run that it starts from is refused"
         elif manifest is not None and fate in (Fate.RETRAINED, Fate.REFUSED):
             reason = ", ".join(changes(manifest, wanted))
+        elif fate is Fate.REFUSED:
+            reason = "its manifest is gone"
         place = CheckpointFolder(folder.place_of(wanted["identity"]) / "checkpoint")
         steps = tuple(place.steps()) if fate is Fate.CONTINUED else ()
         return Outlook(folder, fate, delivered, reason, steps, wanted["identity"])

@@ -25,9 +25,9 @@ from typing import Any
 
 import pandas as pd
 
-from mfql.errors import UserError
+from mfql.errors import UserError, in_one_line
 from mfql.files import write_whole
-from mfql.report.formats import latex
+from mfql.report.formats import latex, markdown, markdown_cell
 from mfql.report.frames import read_frame
 from mfql.report.published import TASK, UNKNOWN, Numbers, Published, plain, reproduced_name
 from mfql.report.tasks import PLAIN_RETURN, in_order, parts
@@ -127,10 +127,10 @@ def write(table: pd.DataFrame, folder: str | Path) -> None:
     printed = [(_heading(one), _printable(one)) for one in tables(table)]
     with write_whole(Path(folder) / "benchmark.md") as file:
         for heading, shown in printed:
-            file.write(f"## {heading}\n\n{shown.to_markdown(index=False, disable_numparse=True)}\n\n")
+            file.write(f"## {markdown_cell(heading)}\n\n{markdown(shown)}\n\n")
     with write_whole(Path(folder) / "benchmark.tex") as file:
         for heading, shown in printed:
-            file.write(f"% {heading}\n{latex(shown)}\n")
+            file.write(f"% {in_one_line(heading)}\n{latex(shown)}\n")
 
 
 def read(path: str | Path) -> pd.DataFrame:

@@ -9,34 +9,49 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from mfql.errors import UserError
 from mfql.experiment.find import DRAWN, asked_files, panel_files
 from mfql.files import there, write_whole
 from mfql.report import aggregate as aggregates
 from mfql.report import benchmark, figures, formats, html, published, score_panels, scores, verdict_tables
+from mfql.report.absent import say_absent
 from mfql.report.expected import read_expected
 from mfql.report.verdict_tables import References
 from mfql.tasks import Task, known_tasks
 
 
-def collect(files: Iterable[Path], out: Path, partial: bool = False) -> int:
-    """Write the scores of these `evaluation.json` to a CSV; returns how many runs they are.
+class Written(NamedTuple):
+    """What a link wrote.
+
+    Attributes:
+        runs: how many there are in the scores.
+        altered: the runs that are left out, since they are not what their manifests say.
+    """
+
+    runs: int
+    altered: list[str]
+
+
+def collect(files: Iterable[Path], out: Path, partial: bool = False) -> Written:
+    """Write the scores of these `evaluation.json` to a CSV.
 
     Args:
         files: those that do not exist are refused, or left out of a partial collection.
         out: the `scores.csv`.
-        partial: see `mfql.report.scores.collect`.
+        partial: see `mfql.report.scores.gather`.
     """
-    table = scores.collect([file for file in files if not partial or there(file)], partial)
+    table, altered = scores.gather([file for file in files if not partial or there(file)], partial)
     scores.write_scores(table, out)
-    return int((table["metric"] == "score").sum())
+    return Written(int((table["metric"] == "score").sum()), altered)
 
 
 def aggregate(scores_file: Path, folder: Path) -> None:
     """Write tables, figures and panels of the scores into a folder."""
-    tables = aggregates.write(scores.read_scores(scores_file), folder)
+    tables = aggregates.write(_read(scores_file), folder)
     formats.write(tables, folder)
     figures.write(tables, folder)
     score_panels.write(tables, folder)
@@ -66,7 +81,7 @@ def judge(scores_file: Path, results: Path, compared: References, outside: Seque
         outside: CSVs of scores from elsewhere.
         folder: gets `verdict.*` and `benchmark.*`.
     """
-    verdicts = verdict_tables.verdicts(scores.read_scores(scores_file), results, compared)
+    verdicts = verdict_tables.verdicts(_read(scores_file), results, compared)
     verdict_tables.write(verdicts, folder)
     others = published.read_outside(outside)
     benchmark.write(benchmark.benchmark(verdicts, compared.published, compared.tasks, others), folder)
@@ -82,10 +97,19 @@ def page(scores_file: Path, out: Path, options: html.Options) -> None:
         if not panel_files(options.aggregates):
             score_panels.write(tables, drawn)
             options = replace(options, drawn=Path(drawn))
-        html.write_report(scores.read_scores(scores_file), tables, out, options)
+        html.write_report(_read(scores_file), tables, out, options)
 
 
-def partial(configuration: Mapping[str, Any], config_dir: Path, results: Path, speed: Sequence[Path] = ()) -> Path:
+def _read(scores_file: Path) -> pd.DataFrame:
+    """A table of scores, of which means are made: whose seeds are missing is said."""
+    table = scores.read_scores(scores_file)
+    say_absent(table, scores_file)
+    return table
+
+
+def partial(
+    configuration: Mapping[str, Any], config_dir: Path, results: Path, speed: Sequence[Path] = ()
+) -> tuple[Path, Written]:
     """Take every link for what a configuration has finished, in `results/NAME/partial`.
 
     Args:
@@ -96,7 +120,7 @@ def partial(configuration: Mapping[str, Any], config_dir: Path, results: Path, s
         speed: see `mfql.report.html.Options`.
 
     Returns:
-        the page, which lists what is missing.
+        the page, which lists what is missing, and what it is of.
 
     Raises:
         UserError: nothing is finished yet, or a run's files are damaged.
@@ -110,7 +134,7 @@ def partial(configuration: Mapping[str, Any], config_dir: Path, results: Path, s
     folder = results / configuration["name"] / "partial"
     scores_file, tasks = folder / "scores.csv", known_tasks(config_dir)
     source = config_dir.absolute().parent / "published"
-    collect(asked, scores_file, partial=True)
+    collected = collect(asked, scores_file, partial=True)
     aggregate(scores_file, folder / "aggregate")
     if source.is_dir():
         outside = [Path(file) for file in configuration["outside_scores"]]
@@ -128,4 +152,4 @@ def partial(configuration: Mapping[str, Any], config_dir: Path, results: Path, s
         config_dir=config_dir,
     )
     page(scores_file, folder / "report.html", options)
-    return folder / "report.html"
+    return folder / "report.html", collected

@@ -107,12 +107,14 @@ def _add_summary(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(func=run_summary)
 
 
-def run_scores(arguments: argparse.Namespace) -> None:
-    """`mfql scores`."""
+def run_scores(arguments: argparse.Namespace) -> int:
+    """`mfql scores`; 1 where a run is left out that is not what its manifest says, as of `mfql verify`."""
     from mfql.report import chain
 
     files = [*arguments.files, *(_listed(arguments.from_file) if arguments.from_file else [])]
-    print(f"{arguments.out}: {counted(chain.collect(files, arguments.out, arguments.partial), 'run')}")
+    written = chain.collect(files, arguments.out, arguments.partial)
+    print(f"{arguments.out}: {counted(written.runs, 'run')}")
+    return 1 if written.altered else 0
 
 
 def run_aggregate(arguments: argparse.Namespace) -> None:
@@ -137,11 +139,10 @@ def run_verdict(arguments: argparse.Namespace) -> None:
     print((arguments.out / "verdict.md").read_text(encoding="utf-8"))
 
 
-def run_report(arguments: argparse.Namespace) -> None:
-    """`mfql report`."""
+def run_report(arguments: argparse.Namespace) -> int:
+    """`mfql report`; 1 where a partial one leaves a run out that is not what its manifest says."""
     if arguments.configfile is not None:
-        _run_partial_report(arguments)
-        return
+        return _run_partial_report(arguments)
     if None in (arguments.scores, arguments.aggregates, arguments.out):
         raise UserError(
             "a report needs --scores, --aggregates and --out", "Or --partial --configfile FILE, all in one."
@@ -170,16 +171,19 @@ def run_report(arguments: argparse.Namespace) -> None:
         with write_whole(arguments.summary) as file:
             file.write(f"{found}\n")
     print(arguments.out)
+    return 0
 
 
-def _run_partial_report(arguments: argparse.Namespace) -> None:
+def _run_partial_report(arguments: argparse.Namespace) -> int:
     if not arguments.partial or arguments.scores is not None:
         raise UserError("--configfile is for --partial without --scores", "Leave one of them out.")
     from mfql.experiment.configuration import read_configuration
     from mfql.report import chain
 
     configuration = read_configuration(arguments.configfile, arguments.config_dir)
-    print(chain.partial(configuration, arguments.config_dir, arguments.results, arguments.speed))
+    page, written = chain.partial(configuration, arguments.config_dir, arguments.results, arguments.speed)
+    print(page)
+    return 1 if written.altered else 0
 
 
 def run_summary(arguments: argparse.Namespace) -> None:

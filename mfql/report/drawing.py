@@ -6,7 +6,6 @@ them darkened: each stands out from white and from the dark page by a contrast o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -193,27 +192,3 @@ def save(figure: Figure, folder: str | Path, name: str) -> None:
         with write_whole(Path(folder) / f"{name}.{suffix}", "wb") as file, drawing():
             metadata = {"Date": None} if suffix == "svg" else None
             figure.savefig(file, format=suffix, dpi=160, metadata=metadata)
-
-
-def inlined(svg: str, name: str, label: str) -> str:
-    """A file that `save` wrote, as an element for a page: text in the page's colour and font, no background.
-
-    What is drawn of a method has the attribute `data-methods`, the method's number in the figure's style.
-
-    Args:
-        svg: the file's text.
-        name: letters, digits and hyphens, unlike any other figure's on the page: the prefix of the element's ids.
-        label: what the figure shows, for those who cannot see it; escaped by the caller where it may hold markup.
-    """
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(rf'id="{name}-method(\d+)-', r'data-methods="\1" \g<0>', svg)
-    svg = re.sub(r'\b(?:d|x|y|points)="[^"]*"', _rounded, svg)
-    svg = svg.replace(INK, "currentColor").replace('style="fill: #ffffff"', 'style="fill: none"')
-    svg = re.sub(r'\A<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r"<svg \1\2", svg, count=1)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-
-
-def _rounded(attribute: re.Match[str]) -> str:
-    """An attribute with its lengths cut to hundredths of a point, which nobody sees and which halve a page."""
-    return re.sub(r"(\.\d\d)\d+", r"\1", attribute[0])

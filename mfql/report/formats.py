@@ -1,12 +1,17 @@
-"""Tables for papers and pages: Markdown and LaTeX of the aggregates, by pandas."""
+"""Tables for papers and pages: Markdown and LaTeX of the aggregates, by pandas.
+
+Names and notes in their cells may be anybody's: in Markdown they make no cell, markup or link, in LaTeX no command.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from mfql.errors import in_one_line
 from mfql.files import write_whole
 from mfql.report.answer import ends
 from mfql.report.tasks import in_order
@@ -51,9 +56,39 @@ def write_table(table: pd.DataFrame, folder: str | Path, name: str) -> None:
     _write_for_people(table, Path(folder), name)
 
 
+def markdown(table: pd.DataFrame, numbers: bool = False) -> str:
+    """The table in Markdown, escaped.
+
+    Args:
+        numbers: whether texts that look like numbers are aligned as such.
+    """
+    escaped = _each_text(table, markdown_cell)
+    return str(escaped.to_markdown(index=False, disable_numparse=not numbers))
+
+
+def markdown_cell(text: str) -> str:
+    """A text as a cell of a Markdown table: no end of the cell, code, element or link in it."""
+    plain = re.sub(r"([\\|`])", r"\\\1", in_one_line(text))
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", plain).replace("](", "]\\(").replace("][", "]\\[")
+
+
+def _each_text(table: pd.DataFrame, form: Callable[[str], str]) -> pd.DataFrame:
+    """The table with every text, those of its head too, in another form."""
+
+    def formed(value: object) -> object:
+        return form(value) if isinstance(value, str) else value
+
+    return table.map(formed).rename(columns=formed)
+
+
 def latex(table: pd.DataFrame) -> str:
     """The table in LaTeX, escaped (needs the package booktabs)."""
-    styled = table.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+    styled = (
+        _each_text(table, in_one_line)
+        .style.hide(axis="index")
+        .format(escape="latex")
+        .format_index(escape="latex", axis=1)
+    )
     return styled.to_latex(hrules=True)
 
 
@@ -61,7 +96,7 @@ def _write_for_people(table: pd.DataFrame, folder: Path, name: str) -> None:
     with write_whole(folder / f"{name}.tex") as file:
         file.write(latex(table))
     with write_whole(folder / f"{name}.md") as file:
-        file.write(table.to_markdown(index=False) + "\n")
+        file.write(f"{markdown(table, numbers=True)}\n")
 
 
 def _with_interval(table: pd.DataFrame, value: str, name: str) -> pd.DataFrame:

@@ -23,18 +23,19 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from mfql.errors import UserError, counted
+from mfql.errors import UserError, counted, shown
 from mfql.files import MOST_PICTURE, read_bytes, read_json, read_text, write_whole
 from mfql.report import benchmark, provenance, verdict_tables
 from mfql.report.aggregate import COLUMNS, FEW_SEEDS, TABLES, TEXTS
 from mfql.report.answer import answer, ends, number
-from mfql.report.drawing import Style, inlined, styles
+from mfql.report.drawing import Style, styles
 from mfql.report.expected import Expected, compare
 from mfql.report.figures import of_leaders
 from mfql.report.frames import read_frame
 from mfql.report.intervals import CONFIDENCE
 from mfql.report.panels import DATA, FIGURE, SECTIONS, Panel, read_panels
 from mfql.report.places import tells_of_home, without_places
+from mfql.report.svg import inlined
 from mfql.report.tasks import SUCCESS, runs, split
 from mfql.settings import STAGES
 from mfql.tasks import Task
@@ -103,7 +104,7 @@ def write_report(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: str
     Raises:
         UserError: a manifest or a run that was asked for is not at hand, and the report is not partial.
     """
-    page = re.sub(rf'<a href="{_NOWHERE}[^"]*">(.*?)</a>', r"\1", page_of(scores, tables, Path(out), options))
+    page = page_of(scores, tables, Path(out), options)
     with write_whole(out) as file:
         file.write(page)
 
@@ -112,9 +113,10 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
     """The page as text; see `write_report`."""
     run_table = runs(scores)
     missing = provenance.missing(run_table, options.results, options.targets)
-    if missing.targets and not options.partial:
+    lacking = [*missing.targets, *(missing.running if options.targets else ())]
+    if lacking and not options.partial:
         raise UserError(
-            f"{counted(len(missing.targets), 'run')} without a score, the first of them {missing.targets[0]}",
+            f"{counted(len(lacking), 'run')} without a score, the first of them {lacking[0]}",
             "Let them finish, or use --partial for a report of what is.",
         )
     evidence = provenance.evidence(run_table, options.results, options.partial)
@@ -124,7 +126,7 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
     suites = {task: _suite(task, options.tasks) for task in sorted(run_table["task"].unique())}
     few = tables["aggregate"]["seeds"].min() < FEW_SEEDS
     script = _file("page.js")
-    return (
+    page = (
         _environment()
         .get_template("template.html.j2")
         .render(
@@ -163,6 +165,7 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
             benchmark_data=_link(options.verdict.parent, out) if options.verdict else None,
         )
     )
+    return re.sub(rf'<a href="{_NOWHERE}[^"]*">(.*?)</a>', r"\1", page)
 
 
 def _environment() -> Environment:
@@ -170,6 +173,7 @@ def _environment() -> Environment:
         loader=PackageLoader("mfql.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -181,6 +185,11 @@ def _environment() -> Environment:
         "heading": _heading,
     }
     return environment
+
+
+def _visible(value: Any) -> Any:
+    """What the page prints of a value: names may be anybody's, and turn no line round; what is made here stays."""
+    return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 @cache
@@ -357,12 +366,8 @@ def _panel(panel: Panel, home: Path, name: str, methods: Collection[str], out: P
         of = f" Of {', '.join(panel.text.methods)}." if panel.text.methods else ""
         label = str(escape(f"{panel.text.title}. {panel.text.question}{of}"))
         small = drawn.stat().st_size <= LARGE_FIGURE
-        picture = (
-            inlined(read_text(drawn, "Draw the panel anew."), name, label)
-            if small
-            else _image(drawn.with_suffix(".png"), label)
-        )
-        shown = Markup(picture)
+        picture = inlined(read_text(drawn, "Draw the panel anew."), name, label) if small else None
+        shown = Markup(picture or _image(drawn.with_suffix(".png"), label))
     whole = home / panel.text.whole if panel.text.whole else None
     files = {"csv": Path(f"{whole}.csv") if whole else panel.folder / DATA}
     if panel.has_figure:

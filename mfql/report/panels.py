@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from mfql.errors import UserError
 from mfql.experiment.find import PANEL, panel_files
+from mfql.experiment.owned import link_on_the_way, remove_files
 from mfql.files import read_object, write_json, write_whole
 from mfql.report import formats
 from mfql.report.drawing import save
@@ -29,6 +30,7 @@ from mfql.report.frames import read_frame
 DATA = "data.csv"
 TABLE = "table"
 FIGURE = "figure"
+_FILES = (DATA, *(f"{TABLE}.{kind}" for kind in ("csv", "md", "tex")), *(f"{FIGURE}.{kind}" for kind in ("svg", "png")))
 # The page's sections by folder, in their order; the template has prose and tables of the first three.
 SECTIONS = {"curves": "Learning curves", "over_tasks": "Over tasks", "cost": "Cost beside score"}
 SECTIONS |= {"toy": "Toy", "ablations": "Ablations", "claims": "Claims of the paper", "replay": "Recorded steps"}
@@ -105,6 +107,19 @@ def write_panel(
     write_json(folder / PANEL, {name: value for name, value in asdict(text).items() if value or name in _WRITTEN})
 
 
+def remove_panels(root: Path, command: str) -> None:
+    """Remove the panels below a folder that a command made, each file by its name; what else lies there stays.
+
+    Args:
+        root: such as `results/NAME/aggregate`.
+        command: as their descriptions have it.
+    """
+    for panel in panel_files(root):
+        if link_on_the_way(panel, root) is None and read_object(panel).get("command") == command:
+            files = [panel.with_name(name) for name in (PANEL, *_FILES)]
+            remove_files([path for path in files if path.is_file() and not path.is_symlink()], root)
+
+
 def read_panels(root: str | Path) -> list[Panel]:
     """The panels below a folder, such as `results/NAME`: those of `SECTIONS` in their order, then others by name.
 
@@ -130,6 +145,8 @@ _WRITTEN = {one.name for one in fields(Text) if one.default_factory is MISSING a
 
 
 def _fits(name: str, value: Any) -> bool:
+    if name == "whole":  # A file's name: the page links no file elsewhere.
+        return isinstance(value, str) and value != ".." and "/" not in value
     if name == "methods":
         return isinstance(value, dict) and all(isinstance(stage, str) for stage in value.values())
     return isinstance(value, str)

@@ -47,4 +47,4 @@ def without_machine(value: Any) -> Any:
 def tells_of_home(path: Path, start: Path) -> bool:
     """Whether the way from the folder `start` to a file leads through a folder above the user's home."""
     common = Path(os.path.commonpath([path.absolute(), start.absolute()]))
-    return common in Path.home().absolute().parents
+    return common in (Path("/"), *Path.home().absolute().parents)

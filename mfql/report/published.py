@@ -16,7 +16,7 @@ from typing import Any
 
 from mfql.errors import UserError
 from mfql.settings import STAGES
-from mfql.tables import read_rows
+from mfql.tables import read_rows, require_no_formula
 from mfql.tasks import SCORED_EVALUATIONS
 
 COLUMNS = ("task", "method", "stage", "mean", "std", "seeds", "source")
@@ -177,6 +177,7 @@ def _published(row: dict[str, str], where: str) -> Published:
     """The number of a row."""
     for column in ("task", "method", "source"):
         _require(row[column] != "", where, f"{column} is empty")
+        require_no_formula(row[column], f"{where}: {column}")
     _require(row["stage"] in STAGES, where, f"stage is {row['stage']!r}, not one of {', '.join(STAGES)}")
     mean, std = _number(row, "mean", where), _number(row, "std", where)
     _require(not std < 0, where, f"std is {row['std']}, below 0")

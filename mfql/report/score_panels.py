@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mfql.experiment.find import panel_files
 from mfql.report import figures
 from mfql.report.drawing import styles, unit_label
-from mfql.report.panels import Text, write_panel
+from mfql.report.panels import Text, remove_panels, write_panel
 from mfql.report.tasks import RETURN, SUCCESS, split
 
 Made = tuple[str, pd.DataFrame, Callable[..., Figure], Text]  # folder, data, what draws it, what it says of itself
@@ -58,14 +56,13 @@ _OVER_TASKS = (
 
 
 def write(tables: Mapping[str, pd.DataFrame], folder: str | Path) -> None:
-    """Write the panels of each section in `folder/SECTION/`, in the place of those that were there.
+    """Write the panels of each section in `folder/SECTION/`, in the place of those of earlier scores.
 
     Args:
         tables: the frames of `mfql.report.aggregate.TABLES` by name.
         folder: that of the tables and of the whole pictures of `mfql.report.figures.write`.
     """
-    for panel in panel_files(Path(folder)):
-        shutil.rmtree(panel.parent)
+    remove_panels(Path(folder), COMMAND)
     style = styles(tables["tasks"]["method"])
     for made in (_curves(tables["curves"]), _over_tasks(tables), _cost(tables["cost"])):
         for name, data, draw, text in made:

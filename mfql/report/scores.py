@@ -35,15 +35,17 @@ import math
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from mfql.errors import UserError
 from mfql.experiment.records import if_there, read_evaluation, read_final, read_manifest, unreadable
+from mfql.experiment.run import has_own_identity, is_vouched_for
 from mfql.files import there, write_whole
 from mfql.report.frames import read_frame
 from mfql.report.origin import COMPARED, described, device, incomparable, origin
+from mfql.tables import require_no_formula
 from mfql.tasks import SCORED_EVALUATIONS, scored
 
 COLUMNS = ["method", "task", "seed", "stage", "step", "metric", "value", "run", "origin", "device"]
@@ -51,24 +53,48 @@ _TEXTS = ("method", "task", "stage", "metric", "run", "origin", "device")
 DIVERGED_SCORE = 0.0
 
 
+class Altered(UserError):
+    """A run's evaluation is not what its manifest vouches for."""
+
+
+class Collected(NamedTuple):
+    """A table of scores, and the runs that a partial one leaves out since they are not what their manifests say.
+
+    Attributes:
+        table: the columns `COLUMNS`.
+        altered: the runs' folders from `runs` on.
+    """
+
+    table: pd.DataFrame
+    altered: list[str]
+
+
 def collect(files: Iterable[str | Path], partial: bool = False) -> pd.DataFrame:
+    """The table of `gather`."""
+    return gather(files, partial).table
+
+
+def gather(files: Iterable[str | Path], partial: bool = False) -> Collected:
     """Read the `evaluation.json` of runs into one tidy table.
 
-    The run that an online run starts from is read too, whether listed or not.
+    The run that an online run starts from is read too, whether listed or not. A run whose manifest is at hand is taken
+    if that vouches for what is read.
 
     Args:
         files: `.../runs/METHOD/TASK/seedN/STAGE/evaluation.json`; an order or a repetition changes nothing.
-        partial: while some are trained anew, leave out those of earlier settings, data or training version.
+        partial: leave out those that cannot be used, or are of earlier settings, data or training version while some
+            are trained anew.
 
     Returns:
         The columns `COLUMNS`, sorted; `run` is the run's folder from `runs` on, `origin` that of `mfql.report.origin`,
-        `device` what the run trained on.
+        `device` what the run trained on; and which are left out as altered.
 
     Raises:
-        UserError: no file is given; one is absent, is no JSON, lacks a value, or says another run than its folder; or
-            runs of one method, task and stage cannot be averaged, or one has no finite score, unless partial.
+        UserError: no file is given; one is absent, is no JSON, lacks a value, says another run than its folder, or is
+            not what its manifest vouches for; or runs of one method, task and stage cannot be averaged, or one has no
+            finite score, unless partial.
     """
-    runs, manifests = _readable({Path(file).absolute(): None for file in files}, partial)
+    runs, manifests, altered = _readable({Path(file).absolute(): None for file in files}, partial)
     for lost in _without_score(runs, partial):
         del runs[lost]
     if not runs:
@@ -83,7 +109,9 @@ def collect(files: Iterable[str | Path], partial: bool = False) -> pd.DataFrame:
         own = [*_rows(path, run, runs, worst), *_final(path, run, worst), *_cost(path, run, manifest)]
         rows += [(*row, *known) for row in own]
     frame = pd.DataFrame(rows, columns=COLUMNS).astype({"seed": int, "step": int, "value": float})
-    return frame.sort_values(["method", "task", "seed", "stage", "metric", "step"], ignore_index=True)
+    table = frame.sort_values(["method", "task", "seed", "stage", "metric", "step"], ignore_index=True)
+    _require_no_formulas(table, "a run")
+    return Collected(table, altered)
 
 
 def write_scores(scores: pd.DataFrame, path: str | Path) -> None:
@@ -96,7 +124,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     """Read a table that `write_scores` wrote.
 
     Raises:
-        UserError: the file is absent, has other columns, or holds no score.
+        UserError: the file is absent, has other columns, holds no score, or lacks that of a run.
     """
     remedy = "Write it anew with `mfql scores`."
     kinds = {"method": str, "task": str, "seed": int, "step": int, "value": float}
@@ -104,15 +132,37 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     scores = read_frame(path, remedy, COLUMNS, _TEXTS, filled=filled, dtype=kinds)
     if list(scores.columns) != COLUMNS:
         raise UserError(f"{path} has the columns {list(scores.columns)}, not {COLUMNS}", remedy)
+    _require_no_formulas(scores, str(path))
     if not (scores["metric"] == "score").any():
         raise UserError(f"{path} holds no score", "Train a run to its end first.")
+    for metric, demanded in (("", "score"), ("success", "score_episodes")):
+        runs = _runs_with(scores[~scores["metric"].isin(_OF_ANOTHER)], metric)
+        if lacking := sorted(runs - _runs_with(scores, demanded)):
+            method, task, seed, stage = lacking[0]
+            raise UserError(f"{path} has rows of {method} {task} seed {seed} {stage}, and no {demanded} of it", remedy)
     return scores
+
+
+# The rows that an online run has of the run that it starts from.
+_OF_ANOTHER = ("start", "start_episodes")
+
+
+def _runs_with(scores: pd.DataFrame, metric: str) -> set[tuple[str, str, int, str]]:
+    """Method, task, seed and stage of the runs that have a metric; of all for an empty one."""
+    own = scores[scores["metric"] == metric] if metric else scores
+    return set(own[["method", "task", "seed", "stage"]].drop_duplicates().itertuples(index=False, name=None))
+
+
+def _require_no_formulas(scores: pd.DataFrame, where: str) -> None:
+    for column in ("method", "task", "device"):
+        for text in scores[column].unique():
+            require_no_formula(str(text), f"the {column} of {where}")
 
 
 def _readable(
     files: Iterable[Path], partial: bool
-) -> tuple[dict[Path, dict[str, Any]], dict[Path, dict[str, Any] | None]]:
-    """The runs of these files and those that they start from, and their manifests.
+) -> tuple[dict[Path, dict[str, Any]], dict[Path, dict[str, Any] | None], list[str]]:
+    """The runs of these files and those that they start from, their manifests, and the runs that are altered.
 
     Raises:
         UserError: files of some are absent or faulty, unless partial: a mean without them would be another.
@@ -125,6 +175,7 @@ def _readable(
         try:
             run = read_evaluation(path)
             manifests[path] = _manifest(path, run)
+            _require_vouched_for(path, manifests[path] or {})
             _final_of(path)
             start = _start_of(path, run)
         except UserError as error:
@@ -143,7 +194,7 @@ def _readable(
         )
     if faults:
         print(f"Left out, since a file of theirs cannot be used: {said}", file=sys.stderr)
-    return runs, manifests
+    return runs, manifests, [_run_name(path) for path, error in faults.items() if isinstance(error, Altered)]
 
 
 def _without_score(runs: Mapping[Path, dict[str, Any]], partial: bool) -> list[Path]:
@@ -171,9 +222,29 @@ def _is_finite(score: float | None) -> bool:
 
 
 def _manifest(path: Path, run: dict[str, Any]) -> dict[str, Any] | None:
-    """The manifest of the run that an evaluation.json scores; None where it is not at hand, or of another run."""
-    manifest = if_there(read_manifest, _folder(path) / "run" / "manifest.json") or {}
-    return manifest if manifest.keys() >= COMPARED and manifest.get("identity") == run["identity"] else None
+    """The manifest of the run that an evaluation.json scores; None where it is not at hand, or of another run.
+
+    While a run is trained anew, its earlier result and manifest are moved aside, and the copy of the result stays.
+    """
+    for trained in ("run", f"run.{run['identity']}"):
+        manifest = if_there(read_manifest, _folder(path) / Path(trained).name / "manifest.json") or {}
+        if manifest.keys() >= COMPARED and manifest.get("identity") == run["identity"]:
+            return manifest
+    return None
+
+
+def _require_vouched_for(path: Path, manifest: dict[str, Any]) -> None:
+    """Refuse an evaluation that the manifest of its run, if any is at hand, does not vouch for.
+
+    Raises:
+        Altered: it is not the file that the manifest knows, or the manifest is not what it was.
+    """
+    remedy = "Restore it, or remove it and make it anew; `mfql verify` looks at all of the run."
+    if not is_vouched_for(path, manifest):
+        raise Altered(f"{path} is altered: it is not the file that its manifest knows", remedy)
+    if not has_own_identity(manifest):
+        what = "is altered: it has other settings, versions or data than its identity is of"
+        raise Altered(f"{_folder(path) / 'run' / 'manifest.json'} {what}", remedy)
 
 
 def _incomparable(manifests: dict[Path, dict[str, Any] | None], partial: bool) -> list[Path]:

@@ -17,6 +17,7 @@ from mfql.experiment.records import read_manifest
 from mfql.extensions import METHODS, find
 from mfql.files import write_whole
 from mfql.methods import settings_source
+from mfql.report.formats import markdown
 from mfql.report.frames import read_frame
 from mfql.report.intervals import Interval, weighted
 from mfql.report.published import Numbers, Published, ThirdPartyRun, plain, reproduced_name
@@ -322,7 +323,7 @@ def _markdown(table: pd.DataFrame) -> str:
         shown = printable(own)
         if heading == "Over tasks":
             shown = shown.drop(columns="third party").assign(tasks=own["tasks"], **{"left out": own["left_out"]})
-        page += f"\n## {heading}\n\n{shown.to_markdown(index=False, disable_numparse=True)}\n"
+        page += f"\n## {heading}\n\n{markdown(shown)}\n"
     return page
 
 

@@ -57,7 +57,11 @@ def make_envs(task: str, count: int) -> list[Isolated]:
 
 def load(task: Task, folder: str | Path) -> Dataset:
     """The dataset of a task, as its suite reads it; see `Suite.load`."""
-    return suite_of(task.name).load(task, folder)
+    from mfql.data.description import warn_of_other_dimensions
+
+    found = suite_of(task.name).load(task, folder)
+    warn_of_other_dimensions(folder, task.dataset, found.constant_dimensions)
+    return found
 
 
 def score_range(task: Task) -> ScoreRange | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ from typing import Any
 import torch
 
 from mfql.errors import UserError
+from mfql.experiment.owned import is_passing
 from mfql.experiment.run import CheckpointFolder
-from mfql.files import CannotRead, open_file, reading, write_whole
+from mfql.files import CannotRead, listed, open_file, reading, write_whole
+from mfql.footprint import free_memory
 
 _DIGEST = 64
 # The last two are kept: a seed of a job may be one checkpoint ahead of the others when the job is killed.
@@ -40,6 +44,10 @@ def load_tensors(path: Path, expected: str | None = None) -> Any:
     """
     try:
         with open_file(path) as file, reading(path):
+            size, free = os.fstat(file.fileno()).st_size, free_memory()
+            if size > free:
+                said = f"it asks for {size:,} bytes of memory, and {free:,} are free here"
+                raise CannotRead(path, OSError(errno.ENOMEM, said))
             content = file.read()
     except OSError as error:
         raise UserError(
@@ -99,8 +107,9 @@ class Checkpoints(CheckpointFolder):
 
     def save(self, step: int, value: dict[str, Any]) -> None:
         """Write the checkpoint of a step; remove all but the last two, and what a killed writer left half-written."""
-        for part in self.folder.glob(".*.part"):
-            part.unlink()
+        for path in listed(self.folder):
+            if is_passing(path.name):
+                path.unlink()
         save_tensors(self.path(step), value)
         for old in self.steps()[:-_KEPT]:
             self.path(old).unlink(missing_ok=True)

@@ -241,8 +241,10 @@ class Trainer:
             self._loop()
 
     def _log(self, row: int) -> TrainingLog:
-        size = self._saved[row]["metrics_bytes"] if self._saved else None
-        return TrainingLog(self.runs[row].trained, size, self.number)
+        if not self._saved:
+            return TrainingLog(self.runs[row].trained, None, self.number)
+        saved = self._saved[row]
+        return TrainingLog(self.runs[row].trained, saved["metrics_bytes"], self.number, saved.get("metrics_sha256"))
 
     @contextmanager
     def _online_environments(self) -> Iterator[Environments]:
@@ -437,6 +439,7 @@ class Trainer:
                 rows = self.memory.tail_rows(row, first, open_row)
                 self.segments[row].append(checkpoints.save_segment(first, rows))
                 self.segment_end[row] = open_row
+            metrics_bytes, metrics_sha256 = self._logs[row].sync()
             checkpoints.save(
                 self.step,
                 {
@@ -451,7 +454,8 @@ class Trainer:
                     "logged_updates": self._logged_updates,
                     "evaluations": self.evaluations[row],
                     "stopped_at": self.stopped_at[row],
-                    "metrics_bytes": self._logs[row].sync(),
+                    "metrics_bytes": metrics_bytes,
+                    "metrics_sha256": metrics_sha256,
                     "segments": self.segments[row],
                     "segment_end": self.segment_end[row],
                     "open_rows": self.memory.tail_rows(row, open_row, self.step if self.online else 0),

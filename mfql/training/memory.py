@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mfql.agents.interface import Agent
 from mfql.data.transitions import Dataset, StackedImages, Transitions
+from mfql.draws import BLOCK
+from mfql.footprint import require_memory
 from mfql.training.images import DeviceImages
 
 # The released code takes its statistics over a buffer of this many rows, those beyond the dataset zero.
 _PADDED_ROWS = 2_000_000
+_NUMBER = 4  # bytes
 # The field that is made of a row's neighbour when it is drawn.
 NEXT_ROW_ACTIONS = "next_row_actions"
 
@@ -129,6 +134,44 @@ class Memory:
         """Write rows of one seed's tail back."""
         for name, value in rows.items():
             self.tail[name][seed, start : start + len(value)] = value
+
+
+def require_memory_for(agent: Agent, dataset: Dataset, seeds: Sequence[int], stage: str) -> None:
+    """Refuse a job on the processor that would take more memory than there is, by what of it takes the most.
+
+    Counted is what no job does without: of each seed weights, targets and Adam's moments, the rows of its online tail,
+    a block of an update's random arrays and those of an evaluation; and the dataset's rows, which are shared.
+
+    Raises:
+        UserError: names the settings.
+    """
+    settings, image = agent.settings, isinstance(dataset.observations, StackedImages)
+    seen = 0 if image else 2 * agent.observation_dim
+    row = _NUMBER * (seen + agent.action_dim + 2)
+    weights = sum(group.layout.count * (4 if group.target else 3) for group in agent.groups.values())
+    acting = agent.act_draw()
+    updates = agent.updates_per_step if stage == "online" else 1
+    drawn = settings.batch_size + sum(math.prod(draw.shape) for draw in agent.update_draws().values())
+    needed = {
+        "the networks, by their sizes": len(seeds) * _NUMBER * weights,
+        f"online_steps {settings.online_steps:,}": len(seeds) * row * settings.online_steps * (stage == "online"),
+        f"batch_size {settings.batch_size:,} and what each of its rows draws": len(seeds)
+        * BLOCK
+        * updates
+        * _NUMBER
+        * drawn,
+        f"eval_episodes {settings.eval_episodes:,}": len(seeds)
+        * settings.eval_episodes
+        * _NUMBER
+        * (math.prod(agent.observation_shape) + (BLOCK * math.prod(acting.shape) if acting else 0)),
+        f"{len(dataset):,} rows of {dataset.name}": row * len(dataset),
+    }
+    most = max(needed, key=lambda name: needed[name])
+    require_memory(
+        f"training seeds {', '.join(map(str, seeds))}, above all for {most},",
+        sum(needed.values()),
+        "Correct the setting; or train fewer seeds together (seeds_per_job), or on a machine with more memory.",
+    )
 
 
 @dataclass(frozen=True)

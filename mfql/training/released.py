@@ -11,6 +11,7 @@ from mfql.declared import agent_class
 from mfql.envs.physics import described
 from mfql.evaluation.policy import Actor, save_policy
 from mfql.evaluation.usage import usage_of
+from mfql.extensions import running_code
 from mfql.files import hash_of, sha256
 from mfql.methods import declared_settings
 from mfql.suites import load
@@ -20,6 +21,7 @@ from mfql.training.provenance import provenance
 from mfql.training.train import policy_origin
 
 
+@running_code()
 def import_released(
     file: Path, method: str, task: str, stage: str, seed: int, data: Path, config_dir: Path, out: Path
 ) -> None:

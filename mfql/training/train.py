@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,9 +21,10 @@ from mfql.errors import UserError
 from mfql.evaluation.interval import wilson
 from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, acting_seconds, save_policy
 from mfql.evaluation.usage import usage_of
+from mfql.experiment.owned import own_files, remove_files
 from mfql.experiment.records import IDENTIFYING, read_evaluation, require
-from mfql.experiment.run import Fate, RunFolder, describe_run, go_on_together
-from mfql.extensions import agent_file
+from mfql.experiment.run import Fate, RunFolder, alterations, describe_run, go_on_together, has_own_identity
+from mfql.extensions import agent_file, running_code
 from mfql.files import json_text, sha256, there, write_json, write_whole
 from mfql.locks import locked
 from mfql.methods import checkpoint_stage, declared_settings, raw_settings, settings_hash, settings_source
@@ -33,6 +34,7 @@ from mfql.tasks import Task, find_task, scored
 from mfql.training.checkpoint import Checkpoints
 from mfql.training.device import memory_errors_for_people, repays_compiling, set_precision
 from mfql.training.loop import Execution, Trainer
+from mfql.training.memory import require_memory_for
 from mfql.training.provenance import machine, provenance
 
 # Offline lengths from which a run is the paper's size.
@@ -63,6 +65,7 @@ class Job:
         return RunFolder(self.results, self.method, self.task, seed, stage or self.stage)
 
 
+@running_code()
 def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wait: bool = False) -> None:
     """Train what is missing of a job and deliver every seed's `evaluation.json`.
 
@@ -170,7 +173,7 @@ def _parent(job: Job, seed: int, dataset: Dataset) -> dict[str, Any] | None:
     """The manifest of the finished run that a seed's online part starts from; None for a method without offline part.
 
     Raises:
-        UserError: it is not finished, or saw another version of the dataset.
+        UserError: it is not finished, its manifest is altered, or it saw another version of the dataset.
     """
     start = checkpoint_stage(job.method, job.task, job.config_dir)
     if start is None:
@@ -183,6 +186,8 @@ def _parent(job: Job, seed: int, dataset: Dataset) -> dict[str, Any] | None:
             f"Run `mfql train --stage {run.stage}` for seed {seed} first.",
         )
     require(run.trained / "manifest.json", manifest, IDENTIFYING)
+    if not has_own_identity(manifest):
+        raise _altered_start(run, "run/manifest.json has other settings, versions or data than its identity is of")
     if manifest["dataset"]["sha256"] != dataset.sha256:
         raise UserError(
             f"{run.folder} was trained on another version of {dataset.name}",
@@ -213,6 +218,8 @@ def _train_group(
     usage = usage_of(task.name)
     agent = kind(settings, dataset.observations.shape[1:], dataset.actions.shape[-1])
     require_trainable(agent, settings, task, job.stage)
+    if execution.device.type == "cpu":
+        require_memory_for(agent, dataset, [seed for seed, _ in group], job.stage)
     execution = replace(execution, compiled=execution.compiled and agent.compilable)
     seeds = [seed for seed, _ in group]
     saved = [one for _, one in group if one is not None]
@@ -269,8 +276,8 @@ def _start_anew(run: RunFolder) -> None:
     """What a run left that has no usable checkpoint is removed."""
     if run.checkpoints.steps():
         print(f"{run.folder}: starts anew, since none of its checkpoints can be used", flush=True)
-    for name in ("checkpoint", "tensorboard", "policy"):
-        shutil.rmtree(run.trained / name, ignore_errors=True)
+    own = [run.trained / name for name in ("checkpoint", "tensorboard", "policy")]
+    remove_files([path for path in own_files(run.trained).own if path.parent in own], run.trained)
 
 
 def _starts(job: Job, seeds: list[int], agent: Agent) -> list[dict[str, Any]] | None:
@@ -281,13 +288,41 @@ def _starts(job: Job, seeds: list[int], agent: Agent) -> list[dict[str, Any]] | 
     starts = []
     for seed in seeds:
         run = job.run(seed, stage)
-        steps = run.checkpoints.steps()
-        if not steps:
-            raise UserError(f"{run.folder} has no final checkpoint", "Remove that folder to train the stage anew.")
-        state = Checkpoints(run.checkpoints.folder).load(steps[-1])["state"]
-        before = (run.manifest() or {})["settings"]
-        starts.append({**state, "own": agent.carried_state(state["own"], before)})
+        manifest = run.manifest() or {}
+        state = _final_state(run, manifest)
+        starts.append({**state, "own": agent.carried_state(state["own"], manifest["settings"])})
     return starts
+
+
+def _final_state(run: RunFolder, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The state that a finished run ended with.
+
+    Raises:
+        UserError: it is gone, or the run or its last checkpoint is not what the manifest knows.
+    """
+    if (fault := next(alterations(run, manifest), None)) is not None:
+        raise _altered_start(run, fault)
+    steps = run.checkpoints.steps()
+    if not steps:
+        raise UserError(f"{run.folder} has no final checkpoint", "Remove that folder to train the stage anew.")
+    saved = Checkpoints(run.checkpoints.folder).load(steps[-1])
+    name, result = run.checkpoints.path(steps[-1]).name, read_evaluation(run.trained / "evaluation.json")
+    for key in ("method", "task", "seed", "identity"):
+        if saved[key] != manifest[key]:
+            raise _altered_start(run, f"run/checkpoint/{name} is of {key} {saved[key]}, not {manifest[key]}")
+    # An earlier checkpoint has not all of the evaluations.
+    evaluations = json.loads(json_text(saved["evaluations"]))
+    if (evaluations, saved["stopped_at"]) != (result["evaluations"], result.get("stopped_at")):
+        raise _altered_start(run, f"run/checkpoint/{name} is not the state of its end: that has other evaluations")
+    state: dict[str, Any] = saved["state"]
+    return state
+
+
+def _altered_start(run: RunFolder, fault: str) -> UserError:
+    return UserError(
+        f"online training starts from {run.folder}, which is altered: {fault}",
+        "Put the right file back, or move that folder away to train its stage anew.",
+    )
 
 
 def _write_manifest(run: RunFolder, manifest: dict[str, Any], from_step: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from mfql.data.addresses import is_private
 from mfql.experiment.ablation import plan_of
 from mfql.experiment.claims import needed_files, read_claims, require_configuration
-from mfql.errors import UserError, print_in_any_locale, unknown
+from mfql.errors import UserError, print_in_any_locale, printing, unknown
 from mfql.files import read_text, sha256
 from mfql.extensions import tables
 from mfql.methods import checkpoint_stage, raw_settings, settings_hash
@@ -19,12 +19,13 @@ from mfql.experiment.configuration import (
     check_configuration,
     checksum_file,
     named_packs,
+    note_unrun,
     pack_name,
     path_from_here,
 )
 from mfql.experiment.find import DRAWN, canonical_path, files_of, panel_files
 from mfql.operations.ending import SUMMARY, answer_of, failure_of
-from mfql.plan.graph import failed_jobs, graph_of, hand_over, name_targets, when_nothing_is_to_be_done
+from mfql.plan.graph import escape_logs, failed_jobs, graph_of, hand_over, name_targets, when_nothing_is_to_be_done
 from mfql.settings import steps_of
 from mfql.suites import replayed
 from mfql.tasks import find_task, known_tasks, registered_tasks, simulation_version
@@ -35,6 +36,8 @@ os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.envi
 
 # What a launch takes, and its answer, are printed by this process.
 print_in_any_locale()
+# What Snakemake prints of paths and names, too.
+escape_logs()
 
 
 def for_people(function, *arguments):
@@ -85,6 +88,10 @@ def command_of(target):
 
 PACKS = named_packs(config)
 WANTED = {stage: for_people(asked_runs, config, CONFIG, stage) for stage in ("offline", "online")}
+
+# Once a launch or dry run, not by each of its jobs.
+if IS_MAIN and workflow.is_main_process:
+    for_people(note_unrun, [run for runs in WANTED.values() for run in runs])
 
 
 CONFIGURED_METHODS = {run.method for runs in WANTED.values() for run in runs}
@@ -328,18 +335,22 @@ def announce():
     """Print what this launch is about to run and takes on this machine, and stop where that is years."""
     # How many jobs the queue holds, and whether there is one, has no documented name.
     nodes = workflow.resource_settings.nodes if workflow.non_local_exec else None
-    if for_people(tell, graph_of(workflow, config, CONFIG, nodes)):
+    with printing():
+        refused = for_people(tell, graph_of(workflow, config, CONFIG, nodes))
+    if refused:
         sys.exit("Nothing was started.")
 
 
 def conclude():
     """Print what this launch has found."""
-    print(for_people(answer_of, graph_of(workflow, config, CONFIG, None)), flush=True)
+    with printing():
+        print(for_people(answer_of, graph_of(workflow, config, CONFIG, None)), flush=True)
 
 
 def explain():
     """Print what of this launch failed, why, and what to do."""
-    print(for_people(failure_of, graph_of(workflow, config, CONFIG, None), failed_jobs(workflow)), flush=True)
+    with printing():
+        print(for_people(failure_of, graph_of(workflow, config, CONFIG, None), failed_jobs(workflow)), flush=True)
 
 
 # `mfql plan` asks for the jobs once Snakemake has found them.

@@ -93,4 +93,7 @@ def run_ship(arguments: argparse.Namespace) -> None:
     """`mfql ship`."""
     from mfql.studies.claims.ship import ship
 
-    print(f"{arguments.out}: {ship(arguments.folder, arguments.out) / 1e6:.2f} MB")
+    shipped = ship(arguments.folder, arguments.out)
+    for path in shipped.left:
+        print(f"left: {path}: not what a shipment copied")
+    print(f"{arguments.out}: {shipped.bytes / 1e6:.2f} MB")

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from mfql.errors import UserError
-from mfql.experiment.find import AGGREGATE, PANEL
-from mfql.files import read_json, write_json
+from mfql.experiment.find import AGGREGATE, PANEL, is_under, run_of
+from mfql.experiment.owned import link_on_the_way, remove_files
+from mfql.files import files_below, listed, read_json, read_object, sha256, there, write_json
 from mfql.report.places import without_machine, without_places
 from mfql.report.scores import read_scores
 
@@ -24,6 +26,10 @@ _TABLES = ("scores.csv", AGGREGATE, "verdict", "toy", "ablations", "claims", "re
 # Of a run, with the policy where it is shipped.
 _OF_RUN = ("evaluation.json", "run/evaluation.json", "run/manifest.json")
 _POLICY = ("run/policy/policy.json", "run/policy/policy.safetensors")
+# Of a configuration's shipment: what was copied, by its path in the folder of shipments, with its sha256.
+SHIPPED = "shipped.json"
+# The parts of runs/METHOD/TASK/seedN/STAGE.
+_DEPTH = 5
 # What a run's identity rests on in its manifest, and the files whose sha256 stand there.
 _MANIFEST, _IDENTIFYING = "manifest.json", ("agent", "settings", "dataset")
 _VOUCHED_FOR, _TEXTS = ("evaluation.json", "policy.json"), (*_KINDS, ".svg")
@@ -31,43 +37,102 @@ _VOUCHED_FOR, _TEXTS = ("evaluation.json", "policy.json"), (*_KINDS, ".svg")
 _LARGEST = 200_000
 
 
-def ship(folder: Path, out: Path) -> int:
+class Shipment(NamedTuple):
+    """What a folder of shipments holds.
+
+    Attributes:
+        bytes: of all its files.
+        left: files that are in the way of none, and stay: changed since an earlier shipment copied them, or others'.
+    """
+
+    bytes: int
+    left: list[Path]
+
+
+def ship(folder: Path, out: Path) -> Shipment:
     """Copy what is small of a configuration's results, without what it says of the machine (`mfql.report.places`).
 
     Of every run in its `scores.csv` and of every ablation's that is drawn the result and the manifest are copied, and
-    of each method, task and stage of the scores the policy of the first seed. What an earlier shipment of the
-    configuration left there is replaced, its runs that nothing shipped names any more included.
+    of each method, task and stage of the scores the policy of the first seed. `shipped.json` lists what was copied, so
+    that the next shipment of the configuration removes what it ships no more. That alone goes, where it is still what
+    was copied, and no other shipment has it.
 
     Args:
         folder: of the configuration, such as `results/NAME`, with `runs/` beside it.
         out: such as `shipped`.
 
     Returns:
-        Bytes of `out`.
+        Bytes of `out`, and the files there that are of no shipment.
 
     Raises:
-        UserError: there are no scores, a file of a run is absent or must name a folder of the machine, or `out` is the
-            folder of the results themselves.
+        UserError: there are no scores, a row of them names no run, a file of a run is absent or must name a folder of
+            the machine, `out` is the folder of the results themselves, or a link in it leads elsewhere.
     """
+    folder = Path(os.path.normpath(folder.absolute()))
     if out.resolve() == folder.parent.resolve():
         raise UserError(f"{out} holds the results themselves", "Ship them into another folder: --out DIR.")
-    runs, place = _runs(folder), out / folder.name
+    runs = _runs(folder)
     files = {path: Path(folder.name, path.relative_to(folder)) for path in _small_files(folder)}
     for run, has_policy in runs.items():
         files |= {folder.parent / run / part: Path(run, part) for part in (*_OF_RUN, *(_POLICY if has_policy else ()))}
     _require(files)
-    before = set(_runs(place)) if place.exists() else set()
+    record = Path(folder.name, SHIPPED)
+    before, others = _recorded(out / record), _of_others(out, out / folder.name)
+    for target in (*files.values(), record):
+        _refuse_link(out / target, out)
     with TemporaryDirectory(dir=_made(out)) as beside:
         made = Path(beside)
         for source, target in files.items():
             _made((made / target).parent)
             _copy(source, made / target)
-        for path in (folder.name, *runs):
-            _replace(made / path, out / path)
-    shipped = {run for scores in out.glob("*/scores.csv") for run in _runs(scores.parent)}
-    for run in before - shipped:
-        shutil.rmtree(out / run, ignore_errors=True)
-    return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+        now = {target.as_posix(): sha256(made / target) for target in files.values()}
+        # What is there from now on is recorded before it is: a kill leaves nothing that no record names.
+        write_json(out / record, {"files": before | now})
+        for target in files.values():
+            (made / target).replace(_made((out / target).parent) / target.name)
+    gone = {name: digest for name, digest in before.items() if name not in now and not _is_of(name, others)}
+    left = _remove(gone, out)
+    write_json(out / record, {"files": now})
+    known = {out / name for name in (*now, record.as_posix())}
+    left |= {path for path in files_below(out / folder.name)[0] if path not in known}
+    return Shipment(sum(path.stat().st_size for path in out.rglob("*") if path.is_file()), sorted(left))
+
+
+def _recorded(record: Path) -> dict[str, str]:
+    """The sha256 of each file of an earlier shipment, by its path in the folder of shipments."""
+    files = read_object(record).get("files") if there(record) else {}
+    if not isinstance(files, dict):
+        raise UserError(f"{record} lists no files", "Put the right file in its place, or move it away.")
+    return {str(name): str(digest) for name, digest in files.items()}
+
+
+def _of_others(out: Path, place: Path) -> set[str]:
+    """The files that the records of other shipments name, and the folders of the runs of their scores."""
+    places = [folder for folder in listed(out) if folder != place]
+    found = {name for folder in places for name in _recorded(folder / SHIPPED)}
+    return found | {run for folder in places if there(folder / "scores.csv") for run in _runs(folder)}
+
+
+def _is_of(name: str, others: set[str]) -> bool:
+    return any(part.as_posix() in others for part in (Path(name), *Path(name).parents))
+
+
+def _remove(recorded: Mapping[str, str], out: Path) -> set[Path]:
+    """Remove files that an earlier shipment copied; returns those that are not what it copied."""
+    gone: set[Path] = set()
+    left: set[Path] = set()
+    for path, digest in ((out / name, digest) for name, digest in recorded.items()):
+        if os.path.lexists(path):
+            is_inside = is_under(Path(os.path.normpath(path.absolute())), out)
+            is_same = is_inside and link_on_the_way(path, out) is None and path.is_file() and sha256(path) == digest
+            (gone if is_same else left).add(path)
+    remove_files(gone, out)
+    return left
+
+
+def _refuse_link(target: Path, out: Path) -> None:
+    if (link := link_on_the_way(target, out)) is not None:
+        raise UserError(f"{link} is a link out of {out}, or may be: nothing is written there", "Ship into a folder.")
 
 
 def _small_files(folder: Path) -> Iterable[Path]:
@@ -90,7 +155,14 @@ def _runs(folder: Path) -> dict[str, bool]:
     runs = scores[["method", "task", "stage", "seed", "run"]][scores["metric"] == "score"].drop_duplicates()
     first = runs.groupby(["method", "task", "stage"])["seed"].transform("min")
     others = [*sorted(scores.loc[scores["metric"] == "start", "run"]), *_runs_of_ablations(folder)]
-    return dict.fromkeys(others, False) | dict(zip(runs["run"], runs["seed"] == first, strict=True))
+    found = dict.fromkeys(others, False) | dict(zip(runs["run"], runs["seed"] == first, strict=True))
+    for run in found:
+        if run_of(Path("results", run, "evaluation.json")) is None or len(Path(run).parts) != _DEPTH:
+            raise UserError(
+                f"{folder / 'scores.csv'} names the run {run!r}, which is none: runs/METHOD/TASK/seedN/STAGE",
+                "Write it anew with `mfql scores`.",
+            )
+    return found
 
 
 def _runs_of_ablations(folder: Path) -> Iterable[str]:
@@ -134,10 +206,3 @@ def _require(files: Iterable[Path]) -> None:
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _replace(new: Path, old: Path) -> None:
-    """Put a folder in the place of another of the same file system, which may be absent."""
-    if old.exists():
-        shutil.rmtree(old)
-    new.rename(_made(old.parent) / old.name)

@@ -1,6 +1,7 @@
 """What a method's agent declares: its settings with their checks, its stages and its version, as the trainer has them.
 
-A launcher need not have torch: see `mfql.placeholder`.
+A launcher need not have torch: see `mfql.placeholder`. An extension's agent is read without running it, unless its code
+is trusted or about to train anyway: see `mfql.declared.unrun`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mfql.declared.unrun import has_own_checks, read_agent
 from mfql.errors import UserError, unknown
-from mfql.extensions import agent_code, agent_file
+from mfql.extensions import TRUSTED, agent_code, agent_file, is_own, is_trusted, may_run
 from mfql.placeholder import NeedsTorch, Placeholder, without_torch
 from mfql.settings import Settings, build_settings, require
 from mfql.tasks import Task
@@ -38,24 +40,51 @@ def checked_settings(agent: str, values: dict[str, Any], task: Task, stage: str,
         where: named in errors.
 
     Raises:
-        UserError: there is no such agent, or its file cannot be run here; an unknown or missing setting; a value of a
-            wrong type, out of range or without effect; or what is not to be had on this task or in this stage.
+        UserError: there is no such agent, or its file cannot be run or read here; an unknown or missing setting; a
+            value of a wrong type, out of range or without effect; or what is not to be had on this task or in this
+            stage. Checks in the file of an extension's agent are made where it may run.
     """
 
     def checked() -> Settings:
-        kind = agent_class(agent)
+        kind = _declaring(agent)
         settings = build_settings(kind.settings_type, values, where)
         for key, value in vars(settings).items():
             if isinstance(value, Placeholder):
                 raise NeedsTorch(f"the default of the setting {key} is {value.__name__}")
         try:
             require_trainable(kind, settings, task, stage)
-            require_trainable(_example(kind, settings, task), settings, task, stage)
+            if may_run(agent):
+                require_trainable(_example(kind, settings, task), settings, task, stage)
+                _require_as_read(agent, kind, settings, values)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         return settings
 
     return without_torch(checked)
+
+
+def _require_as_read(agent: str, kind: type[Agent], settings: Settings, values: dict[str, Any]) -> None:
+    """Refuse an extension's agent whose code makes other settings, stages or versions than a launch reads in it.
+
+    A launch would compare runs with what they are not, and train them again and again.
+    """
+    if not is_own(agent) or is_trusted(agent_file(agent)):
+        return
+    try:
+        read = _read(agent)
+        other = build_settings(read.settings_type, values, agent).as_dict()
+    except UserError:
+        return  # So a launch says, and starts nothing.
+    declared = [(name, getattr(kind, name), getattr(read, name)) for name in ("stages", "training_version")]
+    made = settings.as_dict()
+    declared += [(key, made.get(key), other.get(key)) for key in dict.fromkeys([*made, *other])]
+    for name, found, said in declared:
+        if found != said:
+            raise UserError(
+                f"{agent_file(agent)} makes {name} {found}, and without running it one reads {said}",
+                "Write it as a plain value in its class; or, where you trust the code, name its folder: "
+                f"{TRUSTED}=DIR in the environment of every command (docs/extend.md).",
+            )
 
 
 def require_trainable(agent: Agent | type[Agent], settings: Settings, task: Task, stage: str) -> None:
@@ -97,8 +126,35 @@ def _example(kind: type[Agent], settings: Settings, task: Task) -> Agent | type[
         return kind
 
 
+def _declaring(agent: str) -> type[Agent]:
+    """The class of an agent, or one with its declarations alone where its code may not run."""
+    return agent_class(agent) if may_run(agent) else _read(agent)
+
+
+def unrun_checks(agent: str) -> Path | None:
+    """The file of an agent whose own checks of its settings are left to the trainer; None where none are.
+
+    Raises:
+        UserError: there is no such agent, or its file cannot be read.
+    """
+    left = not may_run(agent) and has_own_checks(_read(agent).settings_type)
+    return agent_file(agent) if left else None
+
+
+def _read(agent: str) -> type[Agent]:
+    path = agent_file(agent)
+    code = agent_code(path)
+    # Its bases are the project's, which import torch.
+    return without_torch(lambda: _read_once(path, code, isinstance(sys.modules["torch"], Placeholder)))
+
+
+@cache
+def _read_once(path: Path, code: str, placeholder: bool) -> type[Agent]:
+    return read_agent(path, code)
+
+
 def agent_class(agent: str) -> type[Agent]:
-    """The class of an agent; without torch one whose declarations can be used, and no more.
+    """The class of an agent, whose file is run; without torch one whose declarations can be used, and no more.
 
     Raises:
         UserError: there is no such agent, or its file cannot be run here.
@@ -120,7 +176,7 @@ def agent_stages(agent: str) -> tuple[str, ...]:
     Raises:
         UserError: there is no such agent, or its file cannot be run here.
     """
-    return agent_class(agent).stages
+    return _declaring(agent).stages
 
 
 def declared_version(agent: str) -> int:
@@ -131,7 +187,7 @@ def declared_version(agent: str) -> int:
     Raises:
         UserError: there is no such agent, or its file cannot be run here.
     """
-    lineage = agent_class(agent).__mro__
+    lineage = _declaring(agent).__mro__
     of_file = [cls for cls in lineage if cls.__module__ == lineage[0].__module__]
     versions = [vars(cls)["training_version"] for cls in of_file if "training_version" in vars(cls)] or [1]
     return int(versions[0]) + sum(vars(cls).get("training_version", 1) - 1 for cls in lineage if cls not in of_file)

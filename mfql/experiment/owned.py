@@ -1,0 +1,115 @@
+"""Which files below a trainer's folder are its own, by their whole names; whatever else lies there is somebody's.
+
+What deletes looks here first. A link is never ours, and nothing behind one is looked at or touched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from mfql.errors import UserError
+from mfql.files import CannotRead
+
+_CHECKPOINT = r"(?:step-\d{9,}|tail-\d{9,}-\d{9,})\.pt"
+# From `run` or `run.IDENTITY` on; docs/architecture.md names them.
+_OWN = (
+    r"(?:manifest\.json|evaluation\.json|metrics\.csv)",
+    r"policy/policy\.(?:json|safetensors)",
+    rf"checkpoint/{_CHECKPOINT}",
+    r"tensorboard/events\.out\.tfevents\.[^/]+",
+)
+_OWN_FILE = re.compile("|".join(_OWN))
+# Beside a file that is being written: `write_whole`'s.
+_PASSING = re.compile(r"\.(?P<name>[^/]+?\.(?:json|csv|pt|safetensors))\..+\.part")
+_STATE = re.compile(_CHECKPOINT)
+
+
+class Files(NamedTuple):
+    """The files and links below a folder: the trainer's own, and others'."""
+
+    own: list[Path]
+    others: list[Path]
+
+
+def own_files(folder: Path) -> Files:
+    """What lies below a trainer's folder, in the order of names.
+
+    Args:
+        folder: `run` or `run.IDENTITY` of a run; it may be absent.
+
+    Raises:
+        CannotRead: a folder below it does not let that be seen.
+    """
+    if folder.is_symlink():
+        return Files([], [folder])
+    found = Files([], [])
+
+    def look(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise CannotRead(error.filename, error)
+
+    for place, folders, names in os.walk(folder, onerror=look):
+        at = Path(place)
+        found.others.extend(at / name for name in folders if (at / name).is_symlink())
+        for path in (at / name for name in names):
+            is_own = _is_own(path.relative_to(folder)) and path.is_file() and not path.is_symlink()
+            (found.own if is_own else found.others).append(path)
+    return Files(sorted(found.own), sorted(found.others))
+
+
+def _is_own(path: Path) -> bool:
+    passing = _PASSING.fullmatch(path.name)
+    whole = path.with_name(passing["name"]) if passing else path
+    return _OWN_FILE.fullmatch(whole.as_posix()) is not None
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path, from a trainer's folder on, is that of a checkpoint, a segment of replay, or part of one."""
+    return path.parent == Path("checkpoint") and _is_own(path)
+
+
+def is_passing(name: str) -> bool:
+    """Whether a file in the folder of checkpoints is what a killed writer left of one."""
+    passing = _PASSING.fullmatch(name)
+    return passing is not None and _STATE.fullmatch(passing["name"]) is not None
+
+
+def link_on_the_way(path: Path, top: Path) -> Path | None:
+    """The first link on the way from a folder to what lies in it, that itself included; None where there is none.
+
+    Raises:
+        ValueError: it does not lie in the folder.
+    """
+    at = top.absolute()
+    for part in path.absolute().relative_to(at).parts:
+        at = at / part
+        if part == ".." or at.is_symlink():
+            return at
+    return None
+
+
+def remove_files(files: Iterable[Path], top: Path) -> None:
+    """Remove files below a folder, and those of the folders on the way to them that are empty then.
+
+    Raises:
+        UserError: one cannot be removed, or is reached through a link.
+    """
+    emptied: set[Path] = set()
+    for path in files:
+        if (link := link_on_the_way(path, top)) is not None:
+            raise UserError(f"{path} is not removed: {link} is a link", "Give the folder that it leads to.")
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot remove {path}: {error.strerror}", "Check its permissions; the same command removes the rest."
+            ) from error
+        emptied.update(parent for parent in path.parents if parent != top and parent.is_relative_to(top))
+    for folder in sorted(emptied, key=lambda folder: len(folder.parts), reverse=True):
+        with suppress(OSError):  # Others' files lie in it.
+            folder.rmdir()
