@@ -403,4 +403,4 @@ def _strips(run_table: pd.DataFrame, results: Path, out: Path) -> list[dict[Any,
 def _image(path: Path, label: str) -> str:
     """A PNG as an element for the page; the label is escaped by the caller."""
     content = base64.b64encode(read_bytes(path, MOST_PICTURE)).decode()
-    return f'<img alt="{label}" src="data:image/png;base64,{content}">'
+    return f'<img alt="{shown(label)}" src="data:image/png;base64,{content}">'
