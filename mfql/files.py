@@ -101,6 +101,7 @@ def is_refusal(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno is not None and error.errno not in known
 
 
+_PIECE = 1 << 16  # Bytes beyond a file's size that are asked for at once: it grows, or is one of /proc and has none.
 # Bytes of a file that are read, by kind: a multiple of what any here has had, and what is parsed within a minute.
 MOST_JSON, MOST_YAML, MOST_TEXT, MOST_PICTURE = 64 << 20, 1 << 20, 32 << 20, 64 << 20
 MOST_WEIGHTS = 16 << 30  # Of a policy, and of a training log: hashed within a minute.
@@ -121,12 +122,12 @@ def open_file(path: str | Path) -> Iterator[BufferedReader]:
         CannotRead: the system does not let it be read, or it is a folder, a pipe, a socket or a device.
     """
     with reading(path):
-        file = _opened(path)
+        file = open(_descriptor(path), "rb")  # noqa: SIM115 - closed below, where errors are the block's own
     with file:
         yield file
 
 
-def _opened(path: str | Path) -> BufferedReader:
+def _descriptor(path: str | Path) -> int:
     try:
         # What it is is asked of what was opened: between a look and the opening, a name may come to be another's.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -140,10 +141,10 @@ def _opened(path: str | Path) -> BufferedReader:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if kind != stat.S_IFREG:
             raise OSError(_IRREGULAR, f"it is {_KINDS.get(kind, 'something else')}, no file", str(path))
-        return open(descriptor, "rb")
-    except BaseException:
+    except OSError:
         os.close(descriptor)
         raise
+    return descriptor
 
 
 def read_bytes(path: str | Path, most: int) -> bytes:
@@ -157,11 +158,21 @@ def read_bytes(path: str | Path, most: int) -> bytes:
         CannotRead: as of `open_file`.
         UserError: it has more bytes.
     """
-    with open_file(path) as file, reading(path):
-        size = os.fstat(file.fileno()).st_size
-        content = file.read(size + 1) if size <= most else b""
-        if len(content) > size:  # It grows, or is one of /proc, whose size is 0.
-            content += file.read(most)
+    # By the system's own calls: a study has thousands of manifests.
+    try:
+        descriptor = _descriptor(path)
+        try:
+            size, content = os.fstat(descriptor).st_size, b""
+            while size <= most and (more := os.read(descriptor, max(size - len(content), 0) + _PIECE)):
+                content += more
+                if len(content) > most:
+                    break
+        finally:
+            os.close(descriptor)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise CannotRead(error.filename or path, error) from error
     if max(size, len(content)) > most:
         raise _too_large(path, most)
     return content
@@ -401,7 +412,8 @@ def read_json(path: str | Path) -> Any:
         text = read_bytes(path, MOST_JSON).decode()
         value = _JSON.decode(text)
         _require_shallow(text, value)
-        _require_characters(text, value)
+        if "\\u" in text:
+            _require_characters(text, value)
         return value
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{path} does not exist", "Run the stage that writes it first.") from error

@@ -106,7 +106,6 @@ _MANIFEST: dict[str, Any] = {
             "type": "array",
             "items": {
                 "type": "object",
-                "required": ["started"],
                 "properties": {"started": _TEXT, "from_step": _COUNT},
             },
         },

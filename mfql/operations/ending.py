@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mfql.experiment.find import run_of
+from mfql.files import read_text
 from mfql.operations.run_status import error_and_remedy, status_of
 from mfql.operations.status import headline
 from mfql.plan.graph import FailedJob, Graph
@@ -25,7 +26,7 @@ def answer_of(graph: Graph) -> str:
     study = Path("results", graph.config["name"])
     summary, outputs = study / SUMMARY, [Path(file) for job in graph.jobs for file in job.output]
     if summary in outputs and summary.is_file():
-        said = [summary.read_text(encoding="utf-8").rstrip("\n")]
+        said = [read_text(summary, "The next launch writes it anew.").rstrip("\n")]
     else:
         written = {str(Path(file).parent) for job in graph.needed for file in job.output if run_of(Path(file)) is None}
         said = ["", *(f"Written: {folder}" for folder in sorted(written)[:_MOST_WRITTEN])]

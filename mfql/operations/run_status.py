@@ -188,7 +188,7 @@ def _session(manifest: dict[str, Any] | None) -> tuple[float | None, int | None]
     if not manifest or not manifest.get("sessions"):
         return None, None
     last = manifest["sessions"][-1]
-    with suppress(ValueError, OverflowError):  # No moment, as of another program.
+    with suppress(KeyError, ValueError, OverflowError):  # No moment, as of another program.
         return datetime.fromisoformat(last["started"]).timestamp(), last.get("from_step")
     return None, None
 

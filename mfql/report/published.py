@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mfql.errors import UserError
+from mfql.files import listed
 from mfql.settings import STAGES
 from mfql.tables import read_rows, require_no_formula
 from mfql.tasks import SCORED_EVALUATIONS
@@ -92,7 +93,7 @@ def read_published(folder: str | Path) -> Numbers:
         UserError: no CSV is there; a file lacks a column, or has a row that is malformed or repeats another; the
             message names file and line.
     """
-    files = sorted(Path(folder).glob("*.csv"))
+    files = [path for path in listed(folder) if path.suffix == ".csv"]
     if not files:
         raise UserError(f"{folder} holds no CSV of published numbers", "Give the project's folder published/.")
     found: dict[tuple[str, str, str], dict[tuple[bool, bool], Published]] = {}

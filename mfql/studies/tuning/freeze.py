@@ -18,7 +18,7 @@ import jsonschema
 
 from mfql.errors import UserError, unknown
 from mfql.experiment.tuning import COLUMNS, TUNED, Point, published_columns, tuning_task
-from mfql.files import read_yaml, write_whole
+from mfql.files import MOST_TEXT, read_bytes, read_yaml, write_whole
 from mfql.methods import table_keys
 from mfql.studies.tuning.choose import write_proposal
 from mfql.tables import read_rows
@@ -88,7 +88,8 @@ def freeze(proposal: Path, config_dir: Path = Path("config"), dry_run: bool = Fa
                 remarks.append(f"{taker.name}: has settings from {taker.settings_source!r}, which stay")
                 continue
             rows[taker.name] = _cells(entry["chosen"], _source(name, entry, published), published)
-    before = table.read_bytes().decode()  # read_text would change the ends of lines
+    # `Path.read_text` would change the ends of lines.
+    before = read_bytes(table, MOST_TEXT).decode(errors="replace")
     if _columns(before) != read_rows(table, _REMEDY)[0]:
         raise UserError(
             f"{table} is a table as spreadsheets save one, in which no cell is written",
