@@ -42,6 +42,7 @@ os.environ["MFQL_EXTENSIONS"] = str(Path(__file__).parents[1] / "miniature")
 
 from mfql.cli import EXIT_CONTINUE
 from mfql.files import hash_of
+from mfql.locks import holder
 from mfql.suites import split_paths
 from mfql.training.checkpoint import load_tensors
 from tests.support.dataset_server import Site
@@ -117,7 +118,9 @@ class Command:
 
     def compared(self) -> str:
         """How what the command made differs from what it made undisturbed."""
-        if left := [path for path in contents(self.folder) if is_passing(path)]:
+        if left := [
+            path for path in contents(self.folder) if is_passing(path) and not is_stale_lock(self.folder / path)
+        ]:
             return f"left behind: {left}"
         if self.run is not None:
             try:
@@ -125,7 +128,7 @@ class Command:
             except AssertionError as error:
                 return f"another run: {error}"
             return ""
-        found = contents(self.folder)
+        found = {path: held for path, held in contents(self.folder).items() if not is_passing(path)}
         return "" if found == self.undisturbed else f"differs: {sorted(found.items() ^ self.undisturbed.items())}"
 
     @property
@@ -142,7 +145,7 @@ class Command:
             status, said = self.run_it()
             self.seconds = min(self.seconds, time.monotonic() - began)
             assert status == 0, said
-        self.undisturbed = contents(self.folder)
+        self.undisturbed = {path: held for path, held in contents(self.folder).items() if not is_passing(path)}
         if self.run is not None:
             shutil.rmtree(self.kept, ignore_errors=True)
             shutil.copytree(self.run, self.kept)
@@ -202,6 +205,11 @@ def is_passing(path: str) -> bool:
     """Whether a name is one of a file that is being written, or of a lock."""
     name = Path(path).name
     return name.endswith((".part", ".part.json", ".lock", ".fetch", ".copy")) or name == "lock"
+
+
+def is_stale_lock(path: Path) -> bool:
+    """Whether a file is the lock of a process that was killed, on what the next one had no need to use."""
+    return path.suffix != ".part" and path.read_bytes().startswith(b"filelock/") and holder(path) is None
 
 
 def broken(folder: Path) -> list[str]:
