@@ -302,6 +302,6 @@ def _same(held: pd.DataFrame, now: pd.DataFrame) -> bool:
         table[(table["stage"] == stage) & ~table["metric"].isin(left_out)].sort_values(keys) for table in (held, now)
     )
     of = ["method", "task", "seed", *keys, "origin"]
-    if not np.array_equal(*(table[of].fillna("").to_numpy(str) for table in (one, other))):
+    if not np.array_equal(one[of].to_numpy(str), other[of].to_numpy(str)):
         return False
     return bool(np.allclose(one["value"], other["value"], rtol=1e-9, atol=0))

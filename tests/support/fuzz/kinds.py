@@ -615,6 +615,14 @@ KINDS: tuple[Kind, ...] = (
         (Command("ship results/study --out shipped", writes=("shipped/*",)),),
     ),
     Kind(
+        "shipment",
+        "what an earlier shipment wrote",
+        "study",
+        ("shipped/study/shipped.json",),
+        "json",
+        (Command("ship results/study --out shipped", writes=("shipped/*",)),),
+    ),
+    Kind(
         "scores-read",
         "the table of scores that reports read",
         "tables",
