@@ -7,6 +7,7 @@
 They are known to a process and to all that it starts by the variable MFQL_EXTENSIONS, a search path like PYTHONPATH.
 Their code runs where something is trained, evaluated or generated with it; elsewhere that of the folders alone which
 MFQL_TRUSTED names.
+How Python processes are started that find the same modules is here too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import ast
 import json
 import os
 import re
+import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -32,6 +34,7 @@ TASKS, METHODS, AGENTS = "tasks.csv", "methods", "agents"
 # What is said of a name that is nowhere, where nothing extends the project.
 NONE_NAMED = ", and no extension is named (--extension DIR)"
 _AGENTS = Path(__file__).parent / AGENTS
+_ROOT = Path(__file__).parents[1]
 # How many callers of `running_code` there are now.
 _running = 0
 # Packages whose versions every manifest has.
@@ -68,6 +71,42 @@ def extend(folders: Iterable[str | Path]) -> None:
 def extensions() -> list[Path]:
     """The folders that extend this process."""
     return [Path(expanded(folder, VARIABLE)) for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
+
+
+def search_path() -> list[str]:
+    """Where a Python process that this one starts is to look for modules: as here, but last in the current folder.
+
+    A `numpy.py` that lies there must not stand in for the package, nor a folder `mfql` for the project. What was made
+    with this project's name elsewhere does not come before this one either.
+    """
+    current = os.getcwd()
+    here = [entry for entry in sys.path if (entry or current) == current]
+    places = [entry for entry in sys.path if entry not in here]
+    others = (at for at, entry in enumerate(places) if os.path.isdir(os.path.join(entry, "mfql")))
+    places.insert(next(others, len(places)), str(_ROOT))
+    return [*places, *[entry or current for entry in here]]
+
+
+def module_command(name: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """How to run a module as a Python process of its own: the command, and what is to be set in its environment."""
+    # Without -P the current folder would come first.
+    return [sys.executable, "-P", "-m", name, *arguments], {"PYTHONPATH": os.pathsep.join(search_path())}
+
+
+@contextmanager
+def safe_processes() -> Iterator[None]:
+    """Within the block, what `multiprocessing` starts looks for modules in `search_path()`, from its first line on."""
+    variable, path = "PYTHONSAFEPATH", sys.path[:]
+    before = os.environ.get(variable)
+    os.environ[variable], sys.path[:] = "1", search_path()
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
 
 
 def is_own(agent: str) -> bool:
@@ -344,8 +383,20 @@ def _names_in(code: bytes) -> tuple[frozenset[str], frozenset[str]]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             entry = _ENTRY_POINT.fullmatch(node.value)
             modules |= {entry[1]} if entry else set()
-            texts |= {node.value} if _may_name(node.value) else set()
+            texts |= {node.value} if _may_name(node.value) and re.search(r"[./]", node.value) else set()
+        texts |= {text for text in _joined(node) if _may_name(text)}
     return frozenset(modules), frozenset(texts)
+
+
+def _joined(node: ast.AST) -> Iterator[str]:
+    """The texts that an expression joins to a path: without a point or a slash any other word may name a folder."""
+    parts: list[ast.expr] = []
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        parts = [node.left, node.right]
+    elif isinstance(node, ast.Call):
+        function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        parts = node.args if function in ("join", "joinpath", "Path") else []
+    yield from (part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str))
 
 
 def _imported(node: ast.AST) -> Iterator[str]:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import codecs
 import errno
+import fcntl
 import hashlib
 import json
 import math
 import os
 import pwd
 import re
+import secrets
 import stat
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import cache
 from io import BufferedReader
@@ -253,21 +255,114 @@ def writing(path: str | Path) -> Iterator[None]:
 def write_whole(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a file beside `path` for writing and rename it to `path` when the block ends without an error.
 
+    The passing name is `.NAME.TOKEN.part` with a random token: process numbers repeat in containers and on other
+    machines. What a killed writer of the same file left beside it is removed.
+
     Raises:
         UserError: the folder cannot be written, or the disk is full; nothing is left behind.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with writing(path):
+        _make(path.parent)
+        file, beside = _beside(path, mode)
     try:
+        with writing(path), file:
+            remove_left(path.parent, [re.escape(path.name)])
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(beside, mode, encoding=None if "b" in mode else "utf-8") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
             os.replace(beside, path)
+            sync_folder(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+# Of the random part of a passing name.
+_TOKEN_BYTES = 8
+# Of a file system that knows no such thing, or of a folder that may be written and not read.
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM)
+
+
+def _beside(path: Path, mode: str) -> tuple[IO[Any], Path]:
+    """A new file under a passing name, marked as in use."""
+    while True:
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN_BYTES)}.part")
+        file = open(beside, mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8")  # noqa: SIM115
+        _hold(file.fileno())
+        if os.fstat(file.fileno()).st_nlink:
+            return file, beside
+        file.close()  # Another writer took it for one that a killed one left, in the moment before it was marked.
+
+
+def _hold(descriptor: int) -> bool:
+    """Mark a file as in use until it is closed or the process ends; whether it is this process's now."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # Another's; or a file system without such marks, where nothing is removed.
+        return False
+    return True
+
+
+def remove_left(folder: str | Path, names: Iterable[str], *, locked: bool = False) -> None:
+    """Remove what killed writers of `write_whole` left in a folder; files of writers that live stay.
+
+    Args:
+        folder: it may be absent; what lies in its folders is left alone.
+        names: regular expressions of the names that are written there.
+        locked: whether the caller holds the folder's lock, so that nobody else writes there. Then also what was left
+            on a file system without marks is removed, or by an earlier version, which named it by the process.
+    """
+    left = re.compile(rf"\.(?:{'|'.join(names)})\.([0-9a-f]{{{2 * _TOKEN_BYTES}}}|\d{{1,7}})\.part")
+    with suppress(OSError):  # What cannot be removed is in nobody's way.
+        for entry in [entry for entry in os.scandir(folder) if entry.name.endswith(".part")]:
+            match = left.fullmatch(entry.name)
+            if match is None or not entry.is_file(follow_symlinks=False):
+                continue
+            if locked or (len(match[1]) == 2 * _TOKEN_BYTES and _nobody_holds(entry.path)):
+                os.unlink(entry.path)
+
+
+def _nobody_holds(path: str) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return _hold(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def move(source: str | Path, target: str | Path) -> None:
+    """Rename a file or folder for good: a machine that then loses its power has it under the new name, and whole."""
+    if not os.path.isdir(source):
+        with open(source, "rb") as file:
+            os.fsync(file.fileno())
+    os.replace(source, target)
+    for folder in {Path(source).parent, Path(target).parent}:
+        sync_folder(folder)
+
+
+def sync_folder(folder: str | Path) -> None:
+    """Bring a folder's list of names to the disk, where the file system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and those above it for good."""
+    missing = [] if folder.is_dir() else [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        sync_folder(one.parent)
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,7 @@ __all__ = ["InUse", "OwnerRecord", "holder", "locked", "named"]
 # Seconds between two signs of life of a lock's holder, and without one until its lock may be taken over: longer than a
 # network file system shows old dates.
 _BEAT, _LEASE = 20.0, 120.0
-# The clocks of two machines may differ: what only asks for a holder allows for more.
+# The clocks of two machines may differ: what only asks for a holder takes its last sign of life for recent so long.
 _SILENCE = 600.0
 # Between two looks at a lock that is held: at first, and at most, since it may be held for days on a network.
 _PAUSE, _LONGEST_PAUSE = 0.05, 5.0
@@ -71,7 +71,9 @@ def locked(*paths: str | Path, wait: float = 0.0) -> Iterator[None]:
 def holder(path: str | Path) -> OwnerRecord | None:
     """The process (`hostname` and `pid`) that holds a lock; None where none does.
 
-    One that cannot be looked up from here counts as holding it unless the lock was not renewed for ten minutes.
+    One that cannot be looked up from here holds it if the lock's date is of the last ten minutes. Another date tells
+    nothing, since a clock may have been set: then it is watched for a sign of life, for half a minute from the first
+    look of this process at it.
 
     Raises:
         CannotRead: the lock is there and cannot be read, so that nobody knows.
@@ -83,9 +85,37 @@ def holder(path: str | Path) -> OwnerRecord | None:
         return None
     if _is_here(owner):
         return owner if _lives(owner) else None
-    with suppress(FileNotFoundError):
-        return owner if time.time() - Path(path).stat().st_mtime < _SILENCE else None
-    return None
+    return owner if _gives_signs(Path(path)) else None
+
+
+def watch(paths: Iterable[str | Path]) -> None:
+    """Look at locks of which holders will be asked, so that watching all takes no longer than watching one."""
+    for path in map(Path, paths):
+        with suppress(UserError):  # Whoever asks for its holder is told.
+            _changed(path, _renewed(path))
+
+
+# The date of a lock as this process saw it last, and when it saw that first, by a clock that is never set.
+_looks: dict[Path, tuple[int | None, float]] = {}
+
+
+def _changed(path: Path, renewed: int | None) -> bool:
+    """Whether a lock's date has changed within half a minute before this look."""
+    now = time.monotonic()
+    seen, since = _looks.setdefault(path, (renewed, now))
+    _looks[path] = renewed, since if seen == renewed else now
+    return seen not in (renewed, None) and now - since < 1.5 * _BEAT
+
+
+def _gives_signs(path: Path) -> bool:
+    """Whether a holder that cannot be looked up lives, as far as its lock tells."""
+    while (renewed := _renewed(path)) is not None:
+        if 0.0 <= time.time() - renewed / 1e9 < _SILENCE or _changed(path, renewed):
+            return True
+        if time.monotonic() - _looks[path][1] > 1.5 * _BEAT:
+            return False
+        time.sleep(min(1.0, 0.1 * _BEAT))
+    return False
 
 
 @cache

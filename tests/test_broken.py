@@ -24,7 +24,7 @@ import torch
 from gymnasium.spaces import Box
 
 from mfql.cli import main
-from mfql.envs.patience import VARIABLE, Limited, env_timeout
+from mfql.envs.patience import VARIABLE, Hangs, Limited, Waiting, able_to_hurry, env_timeout
 from mfql.envs.registered import RegisteredEnv
 from mfql.errors import UserError
 from mfql.evaluation.evaluate import evaluate
@@ -41,12 +41,26 @@ from tests.support.processes import started
 from tests.support.training_runs import MINIATURE, ROOT
 
 CPU = torch.device("cpu")
-HOW = ("nothing", "observation", "large", "reward", "raises", "first", "sleeps", "busy", "locked", "memory", "files")
+HOW = (
+    "nothing",
+    "observation",
+    "large",
+    "reward",
+    "raises",
+    "first",
+    "sleeps",
+    "busy",
+    "locked",
+    "starts",
+    "memory",
+    "files",
+)
 LIMIT = 8
 POINT = "pointmaze-medium-navigate-singletask-task1-v0"
 # What a step costs, and when episodes of odd seeds break; of even seeds none does.
 BRITTLE = """
 import ctypes
+import subprocess
 import time
 
 import gymnasium
@@ -96,6 +110,9 @@ class Brittle(gymnasium.Env):
 
     def locked(self):
         ctypes.PyDLL(None).sleep(600)
+
+    def starts(self):
+        subprocess.run(["sleep", "600"])
 
     def memory(self):
         raise MemoryError
@@ -363,6 +380,54 @@ def test_an_episode_that_breaks_as_it_is_replayed_is_over(how: str, brittle, cap
     assert cause in capsys.readouterr().err
 
 
+def collected_in_spite_of_a_hang(how: str, steps: int, at: int) -> dict[str, np.ndarray]:
+    """The rows of online steps; in one of them what is reset hangs, or else the step itself."""
+    with EnvPool(how, 2, 0) as pool:
+        first = environments(pool, steps)
+        first.start()
+        for step in range(at):
+            first.act(step)
+            first.finish(step)
+        first.act(at)
+        pool.reset = hang
+        try:
+            first.finish(at)
+            pool.step_wait = hang
+            at += 1
+            first.act(at)
+            first.finish(at)
+        except Hangs:
+            if first.stepping:
+                first.undo()
+            else:
+                at += 1
+    with EnvPool(how, 2, 0) as pool:
+        second = environments(pool, steps)
+        for row in range(2):
+            second.memory.restore(row, 0, first.memory.tail_rows(row, 0, at))
+            second.restore(row, first.saved(row))
+        second.start()
+        assert second.stepping == first.stepping
+        for step in range(at, steps):
+            if not second.stepping:
+                second.act(step)
+            second.finish(step)
+        return {name: values.numpy() for name, values in second.memory.tail.items()}
+
+
+def hang(*_: Any) -> None:
+    raise Hangs("it hangs")
+
+
+@pytest.mark.parametrize("how", ["observation", "raises", "first"])
+def test_a_checkpoint_holds_a_step_that_hung_begun_and_goes_on_as_if_nothing_had_been(how: str, brittle) -> None:
+    steps = 20
+    rows, _ = collected(how, steps)
+    for at in range(5, 17):
+        for name, values in collected_in_spite_of_a_hang(how, steps, at).items():
+            np.testing.assert_array_equal(rows[name], values, f"{name}, {at}")
+
+
 def test_an_environment_that_breaks_whatever_is_done_ends_the_run(monkeypatch: pytest.MonkeyPatch, brittle) -> None:
     with EnvPool("first", 2, 0) as pool:
         found = environments(pool, 4)
@@ -441,7 +506,24 @@ def test_what_catches_its_end_is_late_all_the_same(monkeypatch: pytest.MonkeyPat
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("how", ["busy", "locked"])
+@pytest.mark.parametrize(("how", "workers"), [("sleeps", 0), ("starts", 1)])
+def test_who_was_asked_to_end_waits_for_a_while_and_not_longer(
+    how: str, workers: int, brittle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mfql.envs.patience.GRACE", 0.5)
+    still, every = np.zeros((1, 1), np.float32), np.ones(1, bool)
+    with able_to_hurry() as hurry, EnvPool(how, 1, workers) as pool:
+        pool.reset({0: 1})
+        for _ in range(2):
+            pool.step(still, every)
+        hurry()
+        with pytest.raises(Hangs, match=f"{how}: environment 0: step 3 .* has not ended after 1 seconds"):
+            pool.step(still, every)
+    assert [one.name() for one in psutil.Process().children(recursive=True) if one.name() == "sleep"] == []
+    assert not Waiting(20.0).is_over(0)  # Once that is over, nobody is in a hurry.
+
+
+@pytest.mark.parametrize("how", ["busy", "locked", "starts"])
 def test_an_environment_that_hangs_ends_with_its_killed_parent(how: str, brittle, tmp_path: Path) -> None:
     script = (
         "import numpy as np; from mfql.evaluation.vector import EnvPool\n"
@@ -454,9 +536,12 @@ def test_an_environment_that_hangs_ends_with_its_killed_parent(how: str, brittle
         said = [parent.stdout.readline() for _ in range(3)]
         worker = psutil.Process(int(said[-1]))
         time.sleep(0.5)
+        while how == "starts" and not worker.children():
+            time.sleep(0.05)
+        ending = [worker, *worker.children()]
         assert worker.is_running()
         parent.kill()
-        assert psutil.wait_procs([worker], timeout=30)[1] == []
+        assert psutil.wait_procs(ending, timeout=30)[1] == []
 
 
 @pytest.mark.parametrize(("said", "seconds"), [("", 600.0), ("20", 20.0), ("0.5", 0.5), ("inf", 30 * 86400.0)])

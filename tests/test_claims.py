@@ -541,7 +541,9 @@ def telling(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     for place in results.glob("runs/**/manifest.json"):
         found = json.loads(place.read_text(encoding="utf-8"))
         found["hardware"]["host"] = "tellinghost.lab"
-        found |= {"sessions": [{"host": "tellinghost.lab"}, {"host": "telling2"}], "image": {"file": f"{home}/m.sif"}}
+        session = {"started": "2026-11-22T18:41:04+0000", "from_step": 0}
+        found["sessions"] = [session | {"host": host} for host in ("tellinghost.lab", "telling2")]
+        found["image"] = {"file": f"{home}/m.sif"}
         write_json(place, found)
     return results
 

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import mujoco
@@ -16,6 +18,7 @@ import pytest
 from mfql.envs.isolated import Isolated, reset_env
 from mfql.errors import UserError
 from mfql.evaluation.vector import EnvPool, WorkerError
+from mfql.extensions import module_command, safe_processes
 from mfql.suites import make_env, make_envs
 
 POINT = "pointmaze-medium-navigate-singletask-task1-v0"
@@ -328,3 +331,22 @@ def test_closing_a_pool_ends_its_workers_and_frees_its_descriptors():
     gc.collect()
     assert all(process.poll() is not None for process in processes)
     assert psutil.Process().num_fds() == before
+
+
+def test_workers_import_nothing_from_the_current_folder(tmp_path, monkeypatch):
+    """What is not elsewhere is found there all the same, if this process finds it there."""
+    for name in ("numpy.py", "json.py", "pickle.py", "socket.py", "mfql/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("raise SystemExit('taken from the current folder')", encoding="utf-8")
+    (tmp_path / "only_here.py").write_text("print('found', flush=True)", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with EnvPool(POINT, 1, 1) as pool:
+        pool.reset({0: 0})
+    with safe_processes(), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
+        assert processes.submit(len, "abc").result() == 3
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    command, variables = module_command("only_here")
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout == "found\n"
+    assert Path.cwd() == tmp_path
+    assert sys.path[0] == ""

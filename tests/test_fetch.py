@@ -16,10 +16,13 @@ import h5py
 import numpy as np
 import pytest
 import requests
+from hypothesis import given
+from hypothesis import strategies as st
 from urllib3.util import Retry
 
 from mfql.cli import main
 from mfql.data import checksums, download
+from mfql.data.addresses import shown
 from mfql.data.checksums import Checksum, record, recorded
 from mfql.data.description import verify
 from mfql.data.passing import is_recorded
@@ -312,7 +315,7 @@ def test_an_answer_of_unknown_length_leaves_room_on_the_disk(site, out, lock, pu
 
 @pytest.mark.parametrize("fault", ["silent", "drip"])
 def test_a_server_that_sends_nothing_or_hardly_anything_ends_with_a_message(site, out, lock, monkeypatch, fault):
-    monkeypatch.setattr(download, "_TIMEOUT", (1, 0.1))
+    monkeypatch.setattr(download, "_TIMEOUT", (30, 0.1 if fault == "silent" else 60))
     monkeypatch.setattr(download, "_SLOWEST", (0.05, 1000))
     site.faults = [fault] * 9
     said = "Read timed out" if fault == "silent" else r"only \d+ bytes came in"
@@ -395,7 +398,7 @@ def test_published_addresses_are_encrypted(name, out):
 @pytest.mark.parametrize("fault", ["", "503", "403", "page", "silent", "cut:9", "to:http://user:PSST@[", "chunked:9"])
 @pytest.mark.parametrize("mirror", ["http://user:PSST@{}", "http://{}?token=PSST", "http://user:PS/ST@{}", "u:PSST@{}"])
 def test_credentials_of_a_mirror_are_in_no_message_and_no_file(site, out, lock, mirror, fault, capfd, monkeypatch):
-    monkeypatch.setattr(download, "_TIMEOUT", (1, 0.1))
+    monkeypatch.setattr(download, "_TIMEOUT", (30, 0.1 if fault == "silent" else 60))
     monkeypatch.setattr("time.sleep", lambda _: None)
     site.faults = [fault] * 9
     monkeypatch.setenv("MIRROR", mirror.format(site.url.removeprefix("http://")))
@@ -408,6 +411,16 @@ def test_credentials_of_a_mirror_are_in_no_message_and_no_file(site, out, lock, 
     assert "Traceback" not in said.err
     if status == 0:  # They were given to the server all the same.
         assert set(site.queries) == {"token=PSST"} or all(word.startswith("Basic ") for word in site.authorized)
+
+
+@given(st.text("aA1:/@?%.~-[]", max_size=12), st.text("PS1:/@?%", min_size=1, max_size=9), st.booleans())
+def test_no_part_of_a_password_is_shown(name, password, port):
+    """Whatever is in it, and whether or not that makes an address."""
+    secret = f"<{password}>"
+    said = shown(f"https://{name}:{secret}@host{':80' if port else ''}/folder: refused")
+    assert not {"<", ">"} & set(said)
+    assert said.startswith("https://...")
+    assert said == shown(said)
 
 
 def test_a_mirror_of_a_variable_that_is_not_set_is_said(site, out, lock):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -13,6 +16,7 @@ from mfql.files import (
     MOST_TEXT,
     MOST_YAML,
     CannotRead,
+    move,
     open_file,
     read_json,
     read_text,
@@ -68,6 +72,49 @@ def test_a_folder_of_which_a_part_cannot_be_seen_has_no_hash(tmp_path):
     with forbidden(tmp_path / "episode"), pytest.raises(CannotRead, match="episode"):
         sha256(tmp_path)
     assert sha256(tmp_path) == before
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_and_a_living_ones_stays(tmp_path):
+    path = tmp_path / "file"
+    script = (
+        "import os, sys; from mfql.files import write_whole\nwith write_whole(sys.argv[1]): os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    (left,) = tmp_path.iterdir()
+    assert re.fullmatch(r"\.file\.[0-9a-f]{16}\.part", left.name)
+    other, foreign = tmp_path / left.name.replace("file", "other"), tmp_path / ".file.mine.part"
+    for one in (other, foreign):
+        one.touch()
+    with write_whole(path) as first, write_whole(path) as second:
+        assert not left.exists()
+        first.write("first")
+        second.write("second")
+        assert len(list(tmp_path.iterdir())) == 4
+    assert path.read_text(encoding="utf-8") == "first"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"file", other.name, foreign.name}
+
+
+def test_writers_of_one_number_in_two_containers_do_not_share_a_passing_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    with write_whole(tmp_path / "file") as first, write_whole(tmp_path / "file") as second:
+        assert first.name != second.name
+
+
+def test_a_rename_counts_when_the_folder_and_those_made_for_it_are_synced(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda number: (synced.append(os.readlink(f"/proc/self/fd/{number}")), fsync(number))
+    )
+    path = tmp_path / "new" / "inner" / "file"
+    with write_whole(path) as file:
+        passing = file.name
+    assert synced == [str(path.parents[1]), str(tmp_path), passing, str(path.parent)]
+    synced.clear()
+    move(path, tmp_path / "moved")
+    assert (synced[0], set(synced[1:])) == (str(path), {str(path.parent), str(tmp_path)})
+    synced.clear()
+    move(path.parent, tmp_path / "folder")
+    assert set(synced) == {str(path.parents[1]), str(tmp_path)}
 
 
 def _opened(path):

@@ -14,7 +14,7 @@ from filelock import SoftFileLease
 
 from mfql.errors import UserError
 from mfql.files import write_whole
-from mfql.locks import InUse, holder, locked
+from mfql.locks import InUse, holder, locked, watch
 
 ANOTHER_START = (1 << 127 | 1) << 64 | 1
 
@@ -186,6 +186,25 @@ def test_a_clock_that_was_set_makes_no_living_holder_dead(tmp_path, monkeypatch)
                 raise AssertionError
 
 
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_was_set_hides_no_holder_elsewhere_and_invents_none(tmp_path, monkeypatch, hours):
+    """Neither here nor where the lock's date comes from; several take no longer than one."""
+    monkeypatch.setattr("mfql.locks._BEAT", 0.5)
+    now = time.time() - 3600 * hours
+    paths = [tmp_path / name for name in ("living", "dead", "dead too")]
+    for path in paths:
+        path.write_text(marker("elsewhere"), encoding="utf-8")
+        os.utime(path, (now, now))
+    began = time.monotonic()
+    watch(paths)
+    renewal = Timer(0.3, os.utime, [paths[0], (now + 0.3, now + 0.3)])
+    renewal.start()
+    assert holder(paths[0]).hostname == "elsewhere"
+    assert holder(paths[1]) is holder(paths[2]) is None
+    assert time.monotonic() - began > 0.7
+    renewal.join()
+
+
 def test_a_holder_on_a_machine_of_this_ones_name_is_not_looked_for_here(tmp_path):
     path = tmp_path / "lock"
     path.write_text(marker(this_host(tmp_path), start=ANOTHER_START), encoding="utf-8")
@@ -194,7 +213,8 @@ def test_a_holder_on_a_machine_of_this_ones_name_is_not_looked_for_here(tmp_path
     assert holder(path) is None
 
 
-def test_a_locks_holder_is_told_without_taking_it(tmp_path, held):
+def test_a_locks_holder_is_told_without_taking_it(tmp_path, held, monkeypatch):
+    monkeypatch.setattr("mfql.locks._BEAT", 0.5)
     path = tmp_path / "lock"
     assert holder(path) is None
     process = held(path)

@@ -17,6 +17,11 @@ import yaml
 from mfql.cli import main
 from mfql.data.generate import generate
 from mfql.errors import UserError
+from mfql.experiment.run import RunFolder
+from mfql.files import write_json
+from mfql.locks import locked
+from mfql.operations.run_status import status_of
+from mfql.operations.status import overview
 from tests.support.processes import run, started, until
 from tests.support.training_runs import DATASET, ROOT, TASK, Workplace
 
@@ -145,7 +150,26 @@ def test_a_run_on_another_host_runs_until_its_lock_is_no_longer_renewed(place):
     )
     assert "by process 1 on elsewhere" in status(place, str(folder))["running"][0]
     os.utime(folder / "lock", (0, time.time() - 7200))
-    assert "killed; the same command continues it" in status(place, str(folder))["interrupted"][0]
+    impatient = ("-c", "import sys; from mfql import cli, locks; locks._BEAT = 0.5; sys.exit(cli.main())")
+    interrupted = status(place, str(folder), program=impatient)["interrupted"][0]
+    assert "killed; the same command continues it" in interrupted
+
+
+@pytest.mark.parametrize(("hours", "said"), [(0, " a second, ends about "), (2, "no step since "), (-2, "rate not kn")])
+def test_no_end_is_promised_of_a_run_that_gets_nowhere_or_whose_clock_was_set(tmp_path, hours, said):
+    run = RunFolder(tmp_path, "method", TASK, 0, "offline")
+    last = time.time() - 3600 * abs(hours)
+    began = time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime(time.time() if hours < 0 else last - 3600))
+    manifest = {"stage": "offline", "settings": {"offline_steps": 1000}}
+    write_json(run.trained / "manifest.json", manifest | {"sessions": [{"started": began, "from_step": 0}]})
+    metrics = run.trained / "metrics.csv"
+    metrics.write_text("".join(f"{step},loss,1.0\n" for step in range(0, 310, 10)), encoding="utf-8")
+    os.utime(metrics, (last, last))
+    with locked(run.lock):
+        (line,) = overview([status_of(run, tmp_path / "logs")], in_full=False).splitlines()[3:]
+    assert "step 300 of 1,000" in line
+    assert said in line
+    assert ("ends about" in line) is (hours == 0)
 
 
 def test_a_finished_run_that_is_refused_on_other_data_has_failed(place):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit, urlunsplit
 
-# Of a text that may hold addresses: who asks (user:password@, the password perhaps with a slash that should have been
-# escaped), and what is asked for beside the path (?token=...).
-_WHO = re.compile(r"(?:^|(?<=://))(?:[^/\s]*@|[^/:\s]*:(?!\d*(?:/|$))\S*@)")
+# Of a text that may hold addresses: who asks (user:password@, perhaps with a slash that should have been escaped: a
+# host and a path with @ look like that, and go too), and what is asked for beside the path (?token=...).
+_WHO = re.compile(r"(?:(?<=://)|^(?!\w+://))\S*@")
 _ASKED = re.compile(r"\?\S+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -17,7 +17,7 @@ def shown(text: str) -> str:
 
     Nor does it have what a terminal would obey: a server words some of the messages.
     """
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", _ASKED.sub("?...", _WHO.sub("", text)))
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", _ASKED.sub("?...", _WHO.sub("...@", text)))
 
 
 def is_private(address: str) -> bool:

@@ -21,7 +21,7 @@ from mfql.data.passing import claim, passing, release
 from mfql.data.paths import SPLITS, description_path
 from mfql.errors import UserError, note, warn
 from mfql.experiment.records import if_there, read_dataset
-from mfql.files import expanded, there
+from mfql.files import expanded, move, there
 from mfql.locks import locked
 
 
@@ -90,7 +90,7 @@ def fetch(
             if not _same_in_place(path, found):
                 # A description must never lie beside files that it does not describe.
                 description_path(folder, dataset).unlink(missing_ok=True)
-                os.replace(found, path)
+                move(found, path)
             release(found)
             Part.beside(path).discard()
         describe(folder, dataset, dict(zip(SPLITS, files, strict=False)), layout, "downloaded")

@@ -30,8 +30,12 @@ from mfql.data.layouts import OGBENCH
 from mfql.data.opening import Damaged, content_of
 from mfql.data.paths import SPLITS, description_path, ogbench_paths
 from mfql.data.recipes import VAL_SHARE, Recipe, find_recipe
+from mfql.envs.isolated import Isolated
+from mfql.envs.patience import Limited
 from mfql.errors import UserError
-from mfql.files import read_json, sha256, there, write_whole
+from mfql.experiment.records import read_dataset
+from mfql.extensions import safe_processes
+from mfql.files import sha256, there, write_whole
 from mfql.footprint import require_memory
 
 # Beside OGBench's own numbers, a few thousand.
@@ -41,6 +45,8 @@ KEY_ORDER = ("observations", "actions", "terminals", "qpos", "qvel", "button_sta
 
 class Collector(Protocol):
     """Collects one episode after another in an environment of its own."""
+
+    env: Isolated
 
     def episode(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """The arrays of one episode, [steps, ...] each; a pure function of `rng`'s state."""
@@ -108,7 +114,7 @@ def _refuse_foreign(paths: Mapping[str, Path], description: Path, recipe: Recipe
         if path.is_symlink():
             is_own = False
         elif there(description):
-            is_own = source == "generated" and sha256(path) == read_json(description).get("sha256", {}).get(split)
+            is_own = source == "generated" and sha256(path) == read_dataset(description)["sha256"].get(split)
         else:
             is_own = _begins_with(path, collect_episode(recipe, seed, (split, 0)))
         if not is_own:
@@ -133,10 +139,15 @@ def collect_episode(recipe: Recipe, seed: int, job: tuple[str, int]) -> dict[str
 
     Returns:
         The episode's arrays [steps, ...].
+
+    Raises:
+        UserError: the environment hangs.
     """
     split, number = job
     words = [zlib.crc32(recipe.dataset.encode()), seed, SPLITS.index(split), number]
-    return _collector(recipe).episode(np.random.default_rng(words))
+    collector = _collector(recipe)
+    with Limited(lambda: f"{recipe.dataset}: episode {number} of {split}", lambda: collector.env.turns):
+        return collector.episode(np.random.default_rng(words))
 
 
 @lru_cache(maxsize=1)
@@ -177,9 +188,19 @@ def _mapped(collect: partial, jobs: list[tuple[str, int]], workers: int) -> Iter
     if workers == 1:
         yield map(collect, jobs)
         return
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_follow_parent)
+    with safe_processes():
+        try:
+            pool = ProcessPoolExecutor(
+                min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_follow_parent
+            )
+        except OSError as error:  # Their locks lie in memory that processes share.
+            raise UserError(
+                f"cannot start worker processes: {error.strerror or error}",
+                "Make room in /dev/shm (docker run --shm-size), or do without (--workers 1).",
+            ) from error
+        results = pool.map(collect, jobs)
     try:
-        yield pool.map(collect, jobs)
+        yield results
     except BrokenProcessPool as error:
         raise UserError("a worker process was killed", "Probably out of memory: use fewer workers.") from error
     finally:

@@ -45,6 +45,7 @@ class Isolated(gymnasium.Wrapper):
 
     Attributes:
         units: of its actions.
+        turns: resets and steps that have begun so far.
     """
 
     def __init__(self, env: gymnasium.Env) -> None:
@@ -57,6 +58,7 @@ class Isolated(gymnasium.Wrapper):
         )
         self._global = np.random.MT19937()
         self._fields: dict[str, np.ndarray] = {}
+        self.turns = 0
 
     @property
     def compiled(self) -> bool:
@@ -69,11 +71,13 @@ class Isolated(gymnasium.Wrapper):
             seeded: Any = np.random.RandomState(seed).get_state(legacy=False)  # As numpy.random.seed(seed) would be.
             self._global.state = seeded
             self.action_space.seed(seed)
+        self.turns += 1
         with self.in_turn():
             return self.env.reset(seed=seed, options=options)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
         """One step, drawing from this environment's generators."""
+        self.turns += 1
         with self.in_turn():
             return self.env.step(action)
 

@@ -1,23 +1,28 @@
 """How long a reset or a step of an environment is waited for, so that one that hangs ends in an error.
 
 The limit is `DEFAULT` seconds, or what `MFQL_ENV_TIMEOUT` says. It is waited for in parts: a process that is stopped
-and goes on, as a scheduler's suspended job does, loses one of them and not all.
+and goes on, as a scheduler's suspended job does, loses one of them and not all. A process that was asked to end waits
+`GRACE` seconds more at most.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
 from mfql.errors import UserError
 
 VARIABLE, DEFAULT = "MFQL_ENV_TIMEOUT", 600.0
-PARTS = 10
+# Of a scheduler's time between asking and killing, often 30 seconds, the rest is for saving.
+GRACE = 10.0
+PARTS, _LONGEST_PART = 10, 1.0
 _LONGEST = 30 * 86400.0  # seconds: timers take no infinity
 _FRAMES, _LINES = 8, 40  # of a stack, the innermost
 
@@ -41,6 +46,50 @@ def env_timeout() -> float:
     return min(seconds, _LONGEST)
 
 
+class Waiting:
+    """Counts the parts of a wait.
+
+    Attributes:
+        part: seconds of one.
+    """
+
+    # Seconds that this process goes on waiting, for whatever.
+    _left = math.inf
+
+    def __init__(self, seconds: float) -> None:
+        self.part = min(seconds / PARTS, _LONGEST_PART)
+        self._most, self._parts, self._seen = round(seconds / self.part), 0, -1
+
+    def is_over(self, progress: int) -> bool:
+        """Whether it has lasted long enough, asked after each part.
+
+        Args:
+            progress: a number that changes with each reset or step: the wait begins anew, unless there is a hurry.
+        """
+        self._parts = self._parts + 1 if progress == self._seen else 0
+        self._seen = progress
+        Waiting._left -= self.part
+        return self._parts >= self._most or Waiting._left <= 0.0
+
+    @property
+    def waited(self) -> float:
+        """Seconds without progress."""
+        return max(1, self._parts) * self.part
+
+
+@contextmanager
+def able_to_hurry() -> Iterator[Callable[[], None]]:
+    """Within the block, after a call of what it gives, this process waits for `GRACE` seconds more, and not longer."""
+
+    def hurry() -> None:
+        Waiting._left = min(Waiting._left, GRACE)
+
+    try:
+        yield hurry
+    finally:
+        Waiting._left = math.inf
+
+
 def hanging(what: str, seconds: float, stack: str) -> tuple[str, str]:
     """Message and remedy of the error for what has not ended.
 
@@ -57,6 +106,10 @@ def hanging(what: str, seconds: float, stack: str) -> tuple[str, str]:
     )
 
 
+class Hangs(UserError):
+    """A reset or a step has not ended in time."""
+
+
 class _Late(BaseException):
     """Breaks off a block that is late; what asks a server again and again catches each `Exception`."""
 
@@ -64,8 +117,8 @@ class _Late(BaseException):
 class Limited:
     """Within the block, this process's main thread is waited for as long as a reset or a step may take.
 
-    The block, which may be entered again afterwards, ends with a `UserError`, also where its code caught what broke it
-    off: nobody knows what such a step is worth. In another thread, and where somebody else uses SIGALRM, nothing is
+    The block, which may be entered again afterwards, ends with a `Hangs` error, also where its code caught what broke
+    it off: nobody knows what such a step is worth. In another thread, and where somebody else uses SIGALRM, nothing is
     limited; nor is what never returns from a library's own code.
 
     Args:
@@ -76,17 +129,16 @@ class Limited:
     def __init__(self, what: Callable[[], str], progress: Callable[[], int] = int) -> None:
         self._what, self._progress, self._seconds = what, progress, env_timeout()
         self._before: Any = None
-        self._late: UserError | None = None
+        self._late: Hangs | None = None
 
     def __enter__(self) -> None:
         self._late = None
         free = signal.getsignal(signal.SIGALRM) in (signal.SIG_DFL, signal.SIG_IGN)
         if not free or threading.current_thread() is not threading.main_thread():
             return
-        part = self._seconds / PARTS
-        self._seen, self._parts = -1, 0
+        self._waiting = Waiting(self._seconds)
         self._before = signal.signal(signal.SIGALRM, self._part)
-        signal.setitimer(signal.ITIMER_REAL, part, part)
+        signal.setitimer(signal.ITIMER_REAL, self._waiting.part, self._waiting.part)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -99,10 +151,7 @@ class Limited:
             raise self._late from None
 
     def _part(self, _: int, frame: FrameType | None) -> None:
-        now = self._progress()
-        self._parts = self._parts + 1 if now == self._seen else 0
-        self._seen = now
-        if self._parts >= PARTS:
+        if self._waiting.is_over(self._progress()):
             stack = "".join(traceback.format_stack(frame, _FRAMES))
-            self._late = self._late or UserError(*hanging(self._what(), self._seconds, stack))
+            self._late = self._late or Hangs(*hanging(self._what(), self._waiting.waited, stack))
             raise _Late

@@ -30,16 +30,17 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from mfql.envs.isolated import reset_env
-from mfql.envs.patience import DEFAULT, PARTS, Limited, env_timeout, hanging
+from mfql.envs.patience import DEFAULT, Hangs, Limited, Waiting, env_timeout, hanging
 from mfql.envs.registered import RegisteredEnv, has_float32
 from mfql.envs.trial import named
 from mfql.errors import UserError
 from mfql.evaluation.usage import make_all_used
+from mfql.extensions import module_command
 from mfql.files import is_refusal
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -59,7 +60,7 @@ class WorkerDied(UserError, WorkerError):
     """A worker process ended that was not asked to: the system killed it, as it does when memory runs out."""
 
 
-class WorkerHangs(UserError, WorkerError):
+class WorkerHangs(Hangs, WorkerError):
     """A reset or a step did not end in time; its worker process was ended."""
 
 
@@ -120,13 +121,13 @@ class EnvPool:
             self.limit = self._local.layout.limit
             return self._local.arrays
         bounds = [self.num_envs * i // workers for i in range(workers + 1)]
-        with tempfile.TemporaryFile(dir=_SHARED_FOLDER) as shared:
+        with _shared_file() as shared:
             for first, last in pairwise(bounds):
                 self._workers.append(_Worker(used, first, last, shared.fileno()))
             answers = [worker.receive() for worker in self._workers]
             layout = _Layout(**json.loads(answers[0]))
             self.limit = layout.limit
-            shared.truncate(layout.place(self.num_envs)[1])
+            _allocate(shared.fileno(), layout.place(self.num_envs)[1])
             for worker in self._workers:
                 worker.send(str(self.num_envs).encode())
             arrays = layout.arrays(self.num_envs, mmap.mmap(shared.fileno(), 0))
@@ -206,6 +207,31 @@ class EnvPool:
         self._turn = command
         for worker in self._workers:
             worker.send(command)
+
+
+def _shared_file() -> IO[bytes]:
+    """A file without a name, whose content lies in memory where the system has a place for that."""
+    try:
+        return tempfile.TemporaryFile(dir=_SHARED_FOLDER)
+    except OSError as error:
+        raise _no_room("a file", error) from error
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Give a file its bytes now: of those that are only promised, the first to be written would end the process."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        raise _no_room(f"{size / 1e6:.3g} MB", error) from error
+
+
+def _no_room(what: str, error: OSError) -> UserError:
+    place = _SHARED_FOLDER or tempfile.gettempdir()
+    return UserError(
+        f"{place} has no room for {what} that the workers of environments share: {error.strerror or error}",
+        f"Remove what others left in {place}, make it larger (docker run --shm-size), take fewer episodes, or do"
+        " without workers (--workers 0).",
+    )
 
 
 def _used(task: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -405,14 +431,14 @@ class _Worker:
         with theirs:
             passed = theirs.fileno(), shared, self._stack.fileno(), lives
             arguments = [json.dumps(used), *map(str, (first, last, *passed))]
-            path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+            command, variables = module_command(__name__, *arguments)
             # A scheduler sends SIGTERM to every process of a job. It is for the parent, which saves and ends its
             # workers: in these, which inherit the mask, it stays blocked.
             blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             try:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", __name__, *arguments],
-                    env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
+                    command,
+                    env=os.environ | _ONE_THREAD | variables,
                     pass_fds=passed,
                     stdin=subprocess.DEVNULL,
                     process_group=0,  # Nor is a terminal's interrupt for them.
@@ -440,7 +466,7 @@ class _Worker:
         try:
             answer = self.connection.recv_bytes()
         except (EOFError, OSError):
-            code = self.process.wait()
+            code = self._end()
             cause = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
             raise WorkerDied(
                 f"the worker process {self.process.pid} of {self.name} ended {cause}"
@@ -459,16 +485,14 @@ class _Worker:
         A process that begins imports packages, which takes its time whatever a step may take.
         """
         limit = self._timeout if self.arrays else max(self._timeout, DEFAULT) * len(self._indices)
-        part = limit / PARTS
-        seen, parts = -1, 0
-        while parts < PARTS:
-            if self._answers.poll(1000.0 * min(part, 86400.0)):
-                return
-            now = self._progress()
-            parts = parts + 1 if now == seen else 0
-            seen = now
+        waiting = Waiting(limit)
+        while not self._answers.poll(1000.0 * waiting.part):
+            if waiting.is_over(self._progress()):
+                raise self._hangs(waiting)
+
+    def _hangs(self, waiting: Waiting) -> WorkerHangs:
         what = _present(self.arrays, self._indices, self._task) if self.arrays else f"making the {self.name}"
-        raise WorkerHangs(*hanging(f"{what} (process {self.process.pid}, ended now)", limit, self._where()))
+        return WorkerHangs(*hanging(f"{what} (process {self.process.pid}, ended now)", waiting.waited, self._where()))
 
     def _progress(self) -> int:
         return int(self.arrays["turns"][self._indices.start : self._indices.stop].sum()) if self.arrays else 0
@@ -486,11 +510,20 @@ class _Worker:
     def _said(self) -> bytes:
         return os.pread(self._stack.fileno(), 1 << 16, 0)
 
+    def _end(self) -> int:
+        """Wait for the process, end what its environments started that is still in its group; its exit status."""
+        if self.process.returncode is None:
+            # As long as nobody has asked how it ended, its number is no other process's.
+            os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        return self.process.wait()
+
     def close(self) -> None:
         """End the process."""
         self.connection.close()
         self.process.kill()
-        self.process.wait()
+        self._end()
         self._stack.close()
         os.close(self._lives)
 
@@ -521,7 +554,7 @@ def _end_with_parent(lives: int) -> None:
     Args:
         lives: the end for reading; nothing is ever written.
     """
-    fcntl.fcntl(lives, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lives, fcntl.F_SETOWN, -os.getpgrp())  # Also what environments started, a simulator perhaps.
     fcntl.fcntl(lives, fcntl.F_SETFL, fcntl.fcntl(lives, fcntl.F_GETFL) | os.O_ASYNC)
     if select.select([lives], [], [], 0.0)[0]:  # The parent was gone before.
         sys.exit(1)

@@ -26,7 +26,6 @@ _OWN = (
 _OWN_FILE = re.compile("|".join(_OWN))
 # Beside a file that is being written: `write_whole`'s.
 _PASSING = re.compile(r"\.(?P<name>[^/]+?\.(?:json|csv|pt|safetensors))\..+\.part")
-_STATE = re.compile(_CHECKPOINT)
 
 
 class Files(NamedTuple):
@@ -71,12 +70,6 @@ def _is_own(path: Path) -> bool:
 def is_checkpoint(path: Path) -> bool:
     """Whether a path, from a trainer's folder on, is that of a checkpoint, a segment of replay, or part of one."""
     return path.parent == Path("checkpoint") and _is_own(path)
-
-
-def is_passing(name: str) -> bool:
-    """Whether a file in the folder of checkpoints is what a killed writer left of one."""
-    passing = _PASSING.fullmatch(name)
-    return passing is not None and _STATE.fullmatch(passing["name"]) is not None
 
 
 def link_on_the_way(path: Path, top: Path) -> Path | None:

@@ -17,12 +17,30 @@ from typing import Any
 from mfql.declared import training_version
 from mfql.errors import UserError
 from mfql.experiment.records import IDENTIFYING, if_there, read_evaluation, read_failure, read_manifest, require
-from mfql.files import MOST_JSON, MOST_WEIGHTS, CannotRead, hash_of, listed, sha256, there, write_json
+from mfql.files import (
+    MOST_JSON,
+    MOST_WEIGHTS,
+    CannotRead,
+    hash_of,
+    listed,
+    move,
+    remove_left,
+    sha256,
+    there,
+    write_json,
+)
 from mfql.settings import LATER, identified, later_facts
 from mfql.tasks import code_of_environment, simulation_version
 
 # A checkpoint's whole name: `step-10.pt` is none of a run's.
 _STEP = re.compile(r"step-(\d{9,})\.pt")
+# Regular expressions of the files that a trainer writes, by their folder in a run's.
+_WRITTEN = {
+    "": (r"evaluation\.json", r"failure\.json"),
+    "run": (r"evaluation\.json", r"manifest\.json"),
+    "run/policy": (r"policy\.safetensors", r"policy\.json"),
+    "run/checkpoint": (r"step-\d+\.pt", r"tail-\d+-\d+\.pt"),
+}
 
 
 class Fate(Enum):
@@ -128,9 +146,11 @@ class RunFolder:
         said = first[0] if first and isinstance(error, UserError) else ": ".join([type(error).__name__, *first])
         write_json(self.folder / "failure.json", {"error": said, "when": now()})
 
-    def forget_failure(self) -> None:
-        """A new attempt begins."""
+    def begin_attempt(self) -> None:
+        """Forget how the last attempt failed, and remove what a killed one left half-written; the lock is held."""
         (self.folder / "failure.json").unlink(missing_ok=True)
+        for place, names in _WRITTEN.items():
+            remove_left(self.folder / place, names, locked=True)
 
     def deliver(self) -> None:
         """Copy the result to where it is declared, written last.
@@ -197,7 +217,7 @@ class RunFolder:
             if before is None and there(self.trained):
                 kept = self._move_aside("unknown")
                 print(f"{self.folder}: run has no manifest, and is kept in {kept.name}", flush=True)
-            os.replace(place, self.trained)
+            move(place, self.trained)
             print(f"{self.folder}: {place.name} is the run of these settings, and is put back", flush=True)
 
     def _refuse_change(self, before: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -229,8 +249,8 @@ class RunFolder:
             if there(aside / "evaluation.json") and not self.finished():
                 aside = further
             else:
-                os.replace(aside, further)
-        os.replace(self.trained, aside)
+                move(aside, further)
+        move(self.trained, aside)
         return aside
 
 

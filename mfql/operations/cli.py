@@ -33,6 +33,7 @@ def run_status(arguments: argparse.Namespace) -> None:
     """`mfql status`."""
     from mfql.experiment.configuration import read_configuration
     from mfql.experiment.find import configured_runs, existing_run, is_under, runs_in
+    from mfql.locks import watch
     from mfql.operations.run_status import status_of
     from mfql.operations.status import overview
 
@@ -44,6 +45,7 @@ def run_status(arguments: argparse.Namespace) -> None:
         runs = configured_runs(configuration, arguments.config_dir, arguments.results)
         if paths:
             runs = [run for run in runs if any(is_under(run.folder, path) for path in paths)]
+    watch(run.lock for run in runs)
     print(overview([status_of(run, arguments.logs) for run in dict.fromkeys(runs)], in_full=arguments.all))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,8 @@ from mfql.files import listed, open_file, reading, there
 from mfql.locks import OwnerRecord, holder, named
 from mfql.settings import steps_of
 
+# Seconds, and times as long as it takes from one row of a run's log to the next, after which it is said that none came.
+_QUIET, _QUIET_ROWS = 600.0, 5.0
 _TAIL = 16_384  # bytes of a log in which its last error is looked for
 _ERROR = re.compile(r"^mfql\b.*: |\b\w*(Error|Exception)\b|\berror:|command not found|^Killed")
 _ASKED_TO_END = "mfql: asked to end"
@@ -45,6 +48,7 @@ class RunStatus:
         state: see `State`.
         step, steps: what is done, and of how many; None where nothing says.
         rate: steps a second since the present trainer took the run up; None where nothing says.
+        quiet_since: when it was last seen to get on, if that is long ago for a run of its rate; seconds of the epoch.
         note: what there is to know: the error, when it diverged, who holds it.
         log: of the job that trained it last; None for a run that Snakemake did not start.
     """
@@ -54,6 +58,7 @@ class RunStatus:
     step: int | None = None
     steps: int | None = None
     rate: float | None = None
+    quiet_since: float | None = None
     note: str = ""
     log: Path | None = None
 
@@ -139,15 +144,24 @@ def _ended(run: RunFolder, result: dict[str, Any], log: Path | None) -> RunStatu
 def _running(run: RunFolder, manifest: dict[str, Any] | None, lock: OwnerRecord, log: Path | None) -> RunStatus:
     step, moment = _last_mark(run)
     began, first = _session(manifest)
-    note = f"by {named(lock)}"
-    return RunStatus(run, State.RUNNING, step or 0, _steps(manifest), _rate(step, moment, first, began), note, log)
+    rate = _rate(step, moment, first, began)
+    quiet = _quiet_since(run, rate, max((one for one in (moment, began) if one is not None), default=None))
+    return RunStatus(run, State.RUNNING, step or 0, _steps(manifest), rate, quiet, note=f"by {named(lock)}", log=log)
 
 
 def _rate(step: int | None, moment: float | None, first: int | None, began: float | None) -> float | None:
     """Steps a second from the first step and its moment to the last."""
     if step is None or moment is None or first is None or began is None or step <= first:
         return None
-    return (step - first) / max(moment - began, 1e-3)
+    return (step - first) / (moment - began) if moment > began else None  # A clock was set.
+
+
+def _quiet_since(run: RunFolder, rate: float | None, moment: float | None) -> float | None:
+    """The moment, if it is so long ago that nobody should be told when the run ends."""
+    steps = _logged_steps(run)
+    between = (steps[-1] - steps[-2]) / rate if rate and len(steps) > 1 else 0.0
+    long_ago = moment is not None and time.time() - moment > max(_QUIET, _QUIET_ROWS * between)
+    return moment if long_ago else None
 
 
 def _last_mark(run: RunFolder) -> tuple[int | None, float | None]:
@@ -155,11 +169,18 @@ def _last_mark(run: RunFolder) -> tuple[int | None, float | None]:
     marks: list[tuple[int, float]] = []
     with suppress(OSError):  # A checkpoint that was removed just now.
         marks = [(step, run.checkpoints.path(step).stat().st_mtime) for step in run.checkpoints.steps()[-1:]]
-    with suppress(OSError, ValueError, IndexError):
-        metrics = run.trained / "metrics.csv"
-        whole = _end_of(metrics).split(b"\n")[-2]  # The last line may be written just now.
-        marks.append((int(whole.split(b",")[0]), metrics.stat().st_mtime))
+    with suppress(OSError, IndexError):
+        marks.append((_logged_steps(run)[-1], (run.trained / "metrics.csv").stat().st_mtime))
     return max(marks) if marks else (None, None)
+
+
+def _logged_steps(run: RunFolder) -> list[int]:
+    """The last steps that the training log has rows of, in their order; none where it is absent."""
+    metrics = run.trained / "metrics.csv"
+    with suppress(OSError, ValueError):
+        whole = _end_of(metrics).split(b"\n")[1:-1]  # The first may be cut, and the last be written just now.
+        return list(dict.fromkeys(int(line.split(b",")[0]) for line in whole))
+    return []
 
 
 def _session(manifest: dict[str, Any] | None) -> tuple[float | None, int | None]:

@@ -91,11 +91,16 @@ def _pace(job: list[RunStatus]) -> str:
     rates, steps = [one.rate for one in job if one.rate], job[0].steps
     if job[0].state is not State.RUNNING:
         return ""
+    if quiet := [one.quiet_since for one in job if one.quiet_since is not None]:
+        return f"no step since {_date(max(quiet))}"
     if not rates or steps is None:
         return "rate not known yet"
     rate = sum(rates) / len(rates)
-    end = time.localtime(time.time() + (steps - _step(job)) / rate)
-    return f"{rate:.3g} a second, ends about {time.strftime('%a %d %b %H:%M', end)}"
+    return f"{rate:.3g} a second, ends about {_date(time.time() + (steps - _step(job)) / rate)}"
+
+
+def _date(moment: float) -> str:
+    return time.strftime("%a %d %b %H:%M", time.localtime(moment))
 
 
 def ranges(seeds: list[int]) -> str:

@@ -8,14 +8,14 @@ the shipped agents at the paper's size.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from mfql.experiment.configuration import Run
-from mfql.extensions import may_run
+from mfql.extensions import may_run, module_command
 from mfql.footprint import Footprint
 from mfql.suites import suite_of
 
@@ -81,10 +81,16 @@ def _key(run: Run) -> str:
 
 
 def _answers(questions: list[Mapping[str, Any]]) -> list[Footprint | None]:
-    command = [sys.executable, "-m", "mfql.training.footprint"]
+    command, variables = module_command("mfql.training.footprint")
     try:
         done = subprocess.run(
-            command, input=json.dumps(questions), capture_output=True, encoding="utf-8", errors="replace", timeout=600
+            command,
+            input=json.dumps(questions),
+            env=os.environ | variables,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=600,
         )
         answers = json.loads(done.stdout) if done.returncode == 0 else [None] * len(questions)
     except (OSError, subprocess.TimeoutExpired, json.JSONDecodeError):

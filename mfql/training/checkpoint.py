@@ -13,9 +13,8 @@ from typing import Any
 import torch
 
 from mfql.errors import UserError
-from mfql.experiment.owned import is_passing
 from mfql.experiment.run import CheckpointFolder
-from mfql.files import CannotRead, listed, open_file, reading, write_whole
+from mfql.files import CannotRead, open_file, reading, write_whole
 from mfql.footprint import free_memory
 
 _DIGEST = 64
@@ -106,10 +105,7 @@ class Checkpoints(CheckpointFolder):
         return name, save_tensors(self.folder / name, rows)
 
     def save(self, step: int, value: dict[str, Any]) -> None:
-        """Write the checkpoint of a step; remove all but the last two, and what a killed writer left half-written."""
-        for path in listed(self.folder):
-            if is_passing(path.name):
-                path.unlink()
+        """Write the checkpoint of a step; remove all but the last two."""
         save_tensors(self.path(step), value)
         for old in self.steps()[:-_KEPT]:
             self.path(old).unlink(missing_ok=True)

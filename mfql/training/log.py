@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfql.errors import UserError
-from mfql.files import writing
+from mfql.files import sync_folder, writing
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -39,6 +39,7 @@ class TrainingLog:
             folder.mkdir(parents=True, exist_ok=True)
             if size is None:
                 self._path.write_text(_HEADER, encoding="utf-8")
+                sync_folder(folder)
                 self._written = hashlib.sha256(_HEADER.encode())
             else:
                 self._written = _cut(self._path, size, digest)

@@ -19,7 +19,8 @@ from mfql.agents.interface import Agent, Draw
 from mfql.agents.update import Updater, initial_state, views_of
 from mfql.data.transitions import Dataset, Transitions
 from mfql.draws import DrawStream, generator
-from mfql.errors import UserError
+from mfql.envs.patience import Hangs, able_to_hurry
+from mfql.errors import UserError, note
 from mfql.evaluation.policy import Actor
 from mfql.evaluation.rollout import run_episodes
 from mfql.experiment.run import RunFolder
@@ -216,6 +217,12 @@ class Trainer:
                 self.memory.restore(row, 0, one["tail"])
         if self.online:
             self.memory.filled.fill_(self.step)
+            if len({"action" in one["episode"] for one in saved}) > 1:
+                raise UserError(
+                    f"of the checkpoints of step {self.step:,} in {self.runs[0].folder} and of the seeds beside it some"
+                    " hold the next step begun and others do not",
+                    "Train these seeds in jobs of their own: --seeds with one at a time.",
+                )
 
     @property
     def number(self) -> int:
@@ -229,6 +236,7 @@ class Trainer:
             Interrupted: the process was asked to end; the state is saved.
         """
         with ExitStack() as stack:
+            self._hurry = stack.enter_context(able_to_hurry())
             stack.enter_context(asked_to_end(self._ask))
             self._evaluation = stack.enter_context(
                 _LazyPool(self.runs[0].task, self.settings, self.execution, len(self.seeds))
@@ -295,37 +303,76 @@ class Trainer:
                     saved_at = time.monotonic()
                 if self._stop:
                     raise Interrupted
-        if not self._has_final_checkpoint():
+        if not self._is_saved():
             self.save()
         if self.step > first:
             self.step_seconds = (time.monotonic() - began - self._evaluation_seconds) / (self.step - first)
 
-    def _has_final_checkpoint(self) -> bool:
+    def _is_saved(self) -> bool:
         return all(self.step in run.checkpoints.steps() for run in self.runs)
 
     def _tick(self) -> None:
         """One step: offline an update; online an action, the updates, and the new row after or before them."""
         row_first = self.settings.row_before_update
+        # As a checkpoint holds it: what comes before the row is done.
+        begun = self._environments is not None and self._environments.stepping
         if self._environments:
-            self._environments.act(self.step)
+            if not begun:
+                self._environments.act(self.step)
             if row_first:
-                self._environments.finish(self.step)
-        self._update(self.step)
-        self._logged_updates += self._updates
+                self._finish(self._environments)
+        if row_first or not begun:
+            self._update_once()
         if self._environments and not row_first:
-            self._environments.finish(self.step)
+            self._finish(self._environments)
         self.step += 1
         self._end_at_once = False
 
+    def _update_once(self) -> None:
+        self._update(self.step)
+        self._logged_updates += self._updates
+
+    def _finish(self, environments: Environments) -> None:
+        """Have the environments end the step; where they do not, all is saved that was done.
+
+        Raises:
+            Interrupted: the process was asked to end, and they took too long.
+            UserError: an environment hangs or fails.
+        """
+        try:
+            environments.finish(self.step)
+        except UserError as error:
+            self._save_unfinished(environments)
+            if self._stop and isinstance(error, Hangs):
+                note(str(error).splitlines()[0])
+                raise Interrupted from error
+            raise
+
+    def _save_unfinished(self, environments: Environments) -> None:
+        """Save the present step begun, or, where its row is there and the next episode does not begin, done."""
+        if environments.stepping:
+            if self._is_saved():
+                return
+            environments.undo()
+        else:
+            if self.settings.row_before_update:
+                self._update_once()
+            self.step += 1
+            if self._log_is_due():
+                self._write_log()
+        self.save()
+
     def _log_and_evaluate(self, bar: tqdm) -> bool:
         """What is due at this step; tells whether an evaluation was."""
-        last = self.step == self.steps
-        if last or self.number % self.settings.log_interval == 0:
+        if self._log_is_due():
             self._write_log()
-        if last or self.number % self.settings.eval_interval == 0:
+        if self.step == self.steps or self.number % self.settings.eval_interval == 0:
             self._evaluate(bar)
             return True
         return False
+
+    def _log_is_due(self) -> bool:
+        return self.step == self.steps or self.number % self.settings.log_interval == 0
 
     def broken_online(self, row: int) -> int:
         """How many episodes of a seed broke in which rows were collected."""
@@ -466,8 +513,12 @@ class Trainer:
         self._end_at_once = True
 
     def _ask(self) -> None:
-        """End at the next step, or, if all steps are saved, at once: compiling may take longer than the time given."""
+        """End at the next step, or, if all steps are saved, at once: compiling may take longer than the time given.
+
+        An environment that hangs in the present one is waited for a while.
+        """
         self._stop = True
+        self._hurry()
         if self._end_at_once:
             raise Interrupted
 

@@ -40,6 +40,8 @@ class Environments:
 
     A step that breaks its episode has no row: the next episode begins, and its first step is this step's row.
 
+    A checkpoint may hold a step that had begun and did not end: its actions, with all else as it was before.
+
     Args:
         pool: one environment for each seed.
         seeds: the job's seeds.
@@ -51,6 +53,7 @@ class Environments:
 
     Attributes:
         broken: how many episodes of each seed broke so far.
+        stepping: whether a step has begun whose row is not there yet.
     """
 
     def __init__(
@@ -69,10 +72,13 @@ class Environments:
         self.rewards = rewards
         self.episodes = [Episode() for _ in seeds]
         self.broken = [0] * len(seeds)
+        self.stepping = False
         draw = actor.agent.explore_draw()
         self._noise = DrawStream({"noise": _one_row(draw)} if draw else {}, seeds, "online/act", device)
         self._before = np.empty(0)
         self._actions = np.empty(0)
+        self._begun: dict[int, np.ndarray] = {}
+        self._earlier: tuple[list[Episode], list[int], np.ndarray] | None = None
         self._given = np.empty(0)
 
     def start(self) -> None:
@@ -93,13 +99,26 @@ class Environments:
         for row in self._broken():
             self._count([row])
             self._begin([row], self.episodes[row].first_row + len(self.episodes[row].actions))
+        if self._begun:
+            self._before = self.pool.observations.copy()
+            self._actions = np.stack([self._begun[row] for row in range(len(self.seeds))])
+            self._begin_step()
 
     def act(self, step: int) -> None:
         """Choose every seed's action with the present weights and begin the environments' step."""
         self._actions = self._chosen(step)
         if "next_actions" in self.memory.tail:
             self._follow(step)
+        self._begin_step()
+
+    def _begin_step(self) -> None:
+        self._earlier, self.stepping = (list(self.episodes), list(self.broken), self._actions), True
         self.pool.step_async(self._actions, np.ones(len(self.seeds), dtype=bool))
+
+    def undo(self) -> None:
+        """Take back what a step that does not end has changed, so that a checkpoint holds it begun and no more."""
+        assert self._earlier is not None  # As long as one has begun.
+        self.episodes, self.broken, self._actions = self._earlier
 
     def finish(self, step: int) -> None:
         """Wait for the environments, append the row of this step, and start new episodes where one ended."""
@@ -112,6 +131,7 @@ class Environments:
             episode.actions.append(self._actions[row].copy())
         if "mc_returns" in self.memory.tail:
             self._accumulate(step)
+        self.stepping = False
         ended = np.flatnonzero(self.pool.terminated | self.pool.truncated).tolist()
         if ended:
             self._begin(ended, step + 1)
@@ -220,12 +240,15 @@ class Environments:
         episode = self.episodes[row]
         actions = np.array(episode.actions, dtype=np.float32).reshape(-1, self.pool.action_dim)
         saved = {"number": episode.number, "first_row": episode.first_row, "actions": torch.from_numpy(actions)}
+        saved |= {"action": torch.from_numpy(self._actions[row].copy())} if self.stepping else {}
         return saved | ({"broken": self.broken[row]} if self.broken[row] else {})
 
     def restore(self, row: int, saved: dict[str, Any]) -> None:
         """Take one seed's unfinished episode from a checkpoint; `start` replays it."""
         self.episodes[row] = Episode(saved["number"], saved["first_row"], list(saved["actions"].numpy()))
         self.broken[row] = saved.get("broken", 0)
+        if "action" in saved:
+            self._begun[row] = saved["action"].numpy()
 
 
 def _one_row(draw: Any) -> Any:

@@ -130,7 +130,7 @@ def _said_of(run: RunFolder) -> str:
 def _failure_recorded(runs: list[RunFolder]) -> Iterator[None]:
     """An error is written down in the folders of the runs that it leaves unfinished."""
     for run in runs:
-        run.forget_failure()
+        run.begin_attempt()
     try:
         yield
     except Exception as error:
@@ -228,7 +228,7 @@ def _train_group(
             _check_checkpoint(job.run(seed), one, manifests[seed]["identity"], execution)
         else:
             _start_anew(job.run(seed))
-    began = time.time()
+    began = time.monotonic()
     origin = provenance(execution.device, manifests[seeds[0]]["agent"])
     origin["packages"] |= task.registered.packages() if task.registered else {}
     session = {
@@ -243,7 +243,7 @@ def _train_group(
     starts = _starts(job, seeds, agent)
     trainer = Trainer(agent, dataset, task, [job.run(seed) for seed in seeds], execution, starts, saved or None)
     trainer.train()
-    times = _times(trainer, time.time() - began)
+    times = _times(trainer, time.monotonic() - began)
     for row, seed in enumerate(seeds):
         _finish(job.run(seed), trainer, row, manifests[seed], task, times, usage)
 

@@ -36,15 +36,10 @@ from tests.support.faults import (
     sessions,
     start,
     wait_for,
+    with_a_worker,
 )
 
 SCORING: Moment = (vector.EnvPool, "step", 3)
-
-
-def with_a_worker(arguments: list[str]) -> list[str]:
-    """The same command with a worker process."""
-    place = arguments.index("--workers", arguments.index("--workers") + 1)
-    return [*arguments[:place], "--workers", "1", *arguments[place + 2 :]]
 
 
 def kill_a_worker() -> None:

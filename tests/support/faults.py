@@ -200,6 +200,12 @@ class Runs:
         assert not half_written(run.parent)
 
 
+def with_a_worker(arguments: list[str]) -> list[str]:
+    """The same command with a worker process."""
+    place = arguments.index("--workers", arguments.index("--workers") + 1)
+    return [*arguments[:place], "--workers", "1", *arguments[place + 2 :]]
+
+
 def half_written(folder: Path) -> list[Path]:
     """Locks and passing names of files; the files under final names are compared byte for byte."""
     return [path for path in folder.rglob("*") if path.name.endswith(".part") or path.name == "lock"]
