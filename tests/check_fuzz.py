@@ -17,7 +17,9 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
+import importlib
 import json
+import pkgutil
 import shlex
 import shutil
 import signal
@@ -34,6 +36,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import mfql
 from tests.support.fuzz import judge, places
 from tests.support.fuzz.judge import Command, Ended
 from tests.support.fuzz.kinds import BY_NAME, CASES, Kind, table, unlisted
@@ -123,18 +126,11 @@ class Bench:
 
 def warm() -> None:
     """Import what commands import, once for all the processes that are forked from this one."""
-    import h5py  # noqa: F401
     import matplotlib.pyplot  # noqa: F401
     import torch
 
-    import mfql.data.own  # noqa: F401
-    import mfql.evaluation.evaluate  # noqa: F401
-    import mfql.operations.clean  # noqa: F401
-    import mfql.operations.verify  # noqa: F401
-    import mfql.report.panels  # noqa: F401
-    import mfql.studies.claims.page  # noqa: F401
-    import mfql.studies.toy.panels  # noqa: F401
-    import mfql.training.train  # noqa: F401
+    for module in pkgutil.walk_packages(mfql.__path__, "mfql."):
+        importlib.import_module(module.name)
     from mfql.report import bootstrap
     from mfql.suites import make_env
     from tests.support.training_runs import TASK
