@@ -138,6 +138,7 @@ def warm() -> None:
     torch.set_num_threads(1)
     bootstrap.REPETITIONS = 20  # type: ignore[attr-defined]
     make_env(TASK).close()
+    judge.goal_env("cube-single-play-singletask-task1-v0")
 
 
 def work(kinds: list[Kind], cases: list[int], healthy: Path, folder: Path, out: Path, every: bool) -> None:
