@@ -383,8 +383,20 @@ def _names_in(code: bytes) -> tuple[frozenset[str], frozenset[str]]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             entry = _ENTRY_POINT.fullmatch(node.value)
             modules |= {entry[1]} if entry else set()
-            texts |= {node.value} if _may_name(node.value) else set()
+            texts |= {node.value} if _may_name(node.value) and re.search(r"[./]", node.value) else set()
+        texts |= {text for text in _joined(node) if _may_name(text)}
     return frozenset(modules), frozenset(texts)
+
+
+def _joined(node: ast.AST) -> Iterator[str]:
+    """The texts that an expression joins to a path: without a point or a slash any other word may name a folder."""
+    parts: list[ast.expr] = []
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        parts = [node.left, node.right]
+    elif isinstance(node, ast.Call):
+        function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        parts = node.args if function in ("join", "joinpath", "Path") else []
+    yield from (part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str))
 
 
 def _imported(node: ast.AST) -> Iterator[str]:

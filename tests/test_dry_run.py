@@ -24,7 +24,7 @@ from mfql.agents import meanflow
 from mfql.agents.mfql import MFQLSettings
 from mfql.declared import agent_class
 from mfql.errors import UserError
-from mfql.extensions import VARIABLE
+from mfql.extensions import TRUSTED, VARIABLE
 from mfql.methods import checkpoint_stage, raw_settings
 from mfql.settings import STAGES, Settings
 from mfql.training.loop import Execution
@@ -118,6 +118,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         (folder / name).write_text(content, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, os.pathsep.join([str(MINIATURE), str(folder / "mylab")]))
+        patch.setenv(TRUSTED, os.pathsep.join([str(folder / "mylab"), str(ROOT / "tests" / "support")]))
         made = Place(folder)
         with made.process:  # Which closes its pipes: it ends with its input.
             yield made

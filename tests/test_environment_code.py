@@ -53,7 +53,8 @@ from wheels import round
 register("x", entry_point="classes.cars:Car")
 open(Path(__file__).parent / "car.xml")
 import_module("late")
-A = "meshes"
+A = Path(__file__).parent / "meshes", os.path.join(HERE, "skins"), f"shapes/{{A}}.stl"
+INFO = dict(notes="notes")
 B = "data", "tasks.csv", "agents", "/", "..", "/etc", {"x" * 150!r}
 """
 
@@ -90,6 +91,9 @@ def test_a_module_counts_with_what_it_imports_and_names_and_nothing_else_of_its_
             "classes/cars.py": "",
             "car.xml": "<car/>",
             "meshes/door.stl": "",
+            "skins/red.png": "",
+            "shapes/cone.stl": "",
+            "notes/monday.txt": "",
             "data/line.npz": "",
             "tasks.csv": "",
             "collect.py": "import lab_env",
@@ -99,6 +103,7 @@ def test_a_module_counts_with_what_it_imports_and_names_and_nothing_else_of_its_
     assert made_of(tmp_path) == {
         "lab_env.py", "gear.py", "teeth.py", "late.py", "wheels/__init__.py", "wheels/spokes.py", "wheels/tyre.xml",
         "classes/__init__.py", "classes/cars.py", "car.xml", "meshes/door.stl",
+        "skins/red.png", "shapes/cone.stl",
     }  # fmt: skip
 
 

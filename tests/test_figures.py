@@ -9,11 +9,15 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 
-from mfql.errors import UserError
-from mfql.report import chain, drawing, figures, svg
+from mfql.errors import UserError, in_one_line
+from mfql.report import chain, drawing, figures, formats, svg
 from mfql.report.expected import compare, read_expected
-from tests.support.fake_results import TASK, write_quickstart
+from mfql.report.published import read_outside
+from mfql.report.scores import collect
+from tests.support.fake_results import TASK, write_quickstart, write_run
+from tests.support.hostile import NAMES
 
 pytestmark = pytest.mark.usefixtures("few_repetitions")
 
@@ -101,3 +105,28 @@ def test_a_malformed_expectation_is_refused(tmp_path: Path, content: str) -> Non
     (tmp_path / "expected.yaml").write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=r"expected\.yaml"):
         read_expected(tmp_path / "expected.yaml")
+
+
+def test_names_of_somebody_else_are_text_in_tables_for_people() -> None:
+    """A reader of Markdown finds the names as they are in cells of their own: no link, picture, code or element."""
+    table = pd.DataFrame({NAMES["markdown"]: NAMES.values(), "score": [f"{n}.0 [1.0, 2.0]" for n in range(len(NAMES))]})
+    parsed = MarkdownIt("commonmark").enable("table").parse(formats.markdown(table))
+    assert [one.tag for one in parsed if one.type == "td_open"] == ["td"] * 2 * len(NAMES)
+    inline = [one for one in parsed if one.type == "inline"]
+    assert {child.type for one in inline for child in one.children or []} <= {"text", "text_special", "softbreak"}
+    cells = ["".join(child.content for child in one.children or []) for one in inline]
+    assert cells[2::2] == [" ".join(in_one_line(name).split()) for name in NAMES.values()]
+    latex = formats.latex(table)
+    assert r"\input" not in latex
+    assert r"\textbackslash input\{/etc/hostname\} \$x\$ \% \& \# \_" in latex
+    assert latex.count("\n") == len(NAMES) + 6  # the frame, the head and a line each
+
+
+@pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)"])
+def test_a_name_that_a_spreadsheet_takes_for_a_formula_enters_no_table(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="which a spreadsheet takes for a formula"):
+        collect([write_run(tmp_path, [50.0], name, agent="mfql")])
+    for row in (f"{TASK},{name},offline,1,2,3,a", f"{TASK},theirs,offline,1,2,3,{name}"):
+        (tmp_path / "outside.csv").write_text(f"task,method,stage,mean,std,seeds,source\n{row}\n", encoding="utf-8")
+        with pytest.raises(UserError, match=r"outside\.csv:2: .*which a spreadsheet takes for a formula"):
+            read_outside([tmp_path / "outside.csv"])

@@ -33,8 +33,9 @@ from mfql.data.recipes import VAL_SHARE, Recipe, find_recipe
 from mfql.envs.isolated import Isolated
 from mfql.envs.patience import Limited
 from mfql.errors import UserError
+from mfql.experiment.records import read_dataset
 from mfql.extensions import safe_processes
-from mfql.files import read_json, sha256, there, write_whole
+from mfql.files import sha256, there, write_whole
 from mfql.footprint import require_memory
 
 # Beside OGBench's own numbers, a few thousand.
@@ -113,7 +114,7 @@ def _refuse_foreign(paths: Mapping[str, Path], description: Path, recipe: Recipe
         if path.is_symlink():
             is_own = False
         elif there(description):
-            is_own = source == "generated" and sha256(path) == read_json(description).get("sha256", {}).get(split)
+            is_own = source == "generated" and sha256(path) == read_dataset(description)["sha256"].get(split)
         else:
             is_own = _begins_with(path, collect_episode(recipe, seed, (split, 0)))
         if not is_own:

@@ -12,7 +12,7 @@ from mfql.data.d4rl import last_trajectories
 from mfql.data.description import describe_rows, refuse_other_rows, verify
 from mfql.data.opening import opened_by_a_library
 from mfql.data.own_hdf5 import read_hdf5
-from mfql.data.own_minari import read_minari
+from mfql.data.own_minari import read_minari, recorded_keys
 from mfql.data.own_npz import read_npz
 from mfql.data.own_rows import LAYOUT, MASKS, ROWS
 from mfql.data.paths import description_path, own_paths
@@ -53,6 +53,7 @@ def load(task: Task, folder: str | Path) -> Dataset:
             environment.
     """
     refuse_changed_row(task, folder)
+    _refuse_other_order(task, folder)
     splits = read_own(task)
     source, digest = verify(folder, task.dataset, own_paths(task))
     refuse_other_rows(folder, task.dataset, splits)
@@ -83,11 +84,31 @@ def describe(task: Task, folder: str | Path) -> dict[str, Transitions]:
         UserError: as of `load`; and the folder cannot be written.
     """
     refuse_changed_row(task, folder)
+    _refuse_other_order(task, folder)
     splits = read_own(task, tried=True)
     verify(folder, task.dataset, own_paths(task))
     refuse_other_rows(folder, task.dataset, splits)
-    describe_rows(folder, task.dataset, own_paths(task), splits, environment=_environment(task))
+    order = {"observation_keys": keys} if (keys := _keys(task)) else {}
+    describe_rows(folder, task.dataset, own_paths(task), splits, environment=_environment(task), **order)
     return splits
+
+
+def _keys(task: Task) -> list[str]:
+    """The keys by which a dataset of Minari's has its observations, in their order; none of any other."""
+    data = task.registered.data if task.registered else ""
+    return recorded_keys(data) if data.startswith("minari:") else []
+
+
+def _refuse_other_order(task: Task, folder: str | Path) -> None:
+    """Refuse observations in another order than when they were described, which the files' sha256 does not tell."""
+    path = description_path(folder, task.dataset)
+    before, now = (if_there(read_dataset, path) or {}).get("observation_keys"), _keys(task)
+    if before not in (None, now):
+        raise UserError(
+            f"{path} says observations of {', '.join(before)}, in this order, and the dataset's metadata.json now has"
+            f" {', '.join(now)}",
+            "Bring back its metadata.json; or, to start over, remove the description and the task's runs.",
+        )
 
 
 def refuse_changed_row(task: Task, folder: str | Path) -> None:

@@ -36,12 +36,7 @@ def read_minari(data: str, env: Any) -> Transitions:
         UserError: it is absent, cannot be read, or an episode has not one observation more than steps.
     """
     dataset = _opened(data)
-    about = minari_folder(data) / "data" / "metadata.json"
-    told = read_object(about).get("observation_space")
-    try:
-        recorded = _in_order(dataset.observation_space, json.loads(told) if told else None)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{about}: observation_space is none that can be read: {error}", _OF_ANOTHER) from error
+    recorded = _in_order(dataset.observation_space, _told_space(data))
     space = _flattened(data, recorded, env)
     fault = "cannot be read as a dataset of the task's environment"
     try:
@@ -50,6 +45,33 @@ def read_minari(data: str, env: Any) -> Transitions:
     except (AssertionError, AttributeError, TypeError) as error:  # Of arrays of another kind, or of none.
         said = str(error) or "an entry of an episode is no array"  # Minari's own assertion is without a word.
         raise Damaged(data, f"{fault}: {said}", _OF_ANOTHER) from error
+
+
+def recorded_keys(data: str) -> list[str]:
+    """The keys of a dataset's observations as they were written, whose order no sha256 of its files tells of.
+
+    Returns:
+        none of observations that are no Dict.
+
+    Raises:
+        UserError: what Minari wrote of them cannot be read.
+    """
+
+    def keys(told: Any, above: str) -> list[str]:
+        if not isinstance(told, dict) or told.get("type") != "Dict":
+            return [above]
+        return [key for name, part in (told.get("subspaces") or {}).items() for key in keys(part, f"{above}/{name}")]
+
+    return [key.removeprefix("/") for key in keys(_told_space(data), "") if key]
+
+
+def _told_space(data: str) -> Any:
+    about = minari_folder(data) / "data" / "metadata.json"
+    told = read_object(about).get("observation_space") if there(about) else None  # Who opens it says that it is absent.
+    try:
+        return json.loads(told) if told else None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{about}: observation_space is none that can be read: {error}", _OF_ANOTHER) from error
 
 
 def _transitions(data: str, dataset: Any, space: spaces.Space) -> Transitions:

@@ -50,9 +50,11 @@ _ROW: dict[str, Any] = {
     "score_low": {"type": ["number", "null"]},
     "score_high": {"type": ["number", "null"]},
 }
+_BY_NAME = {"type": "object", "additionalProperties": {"type": "string"}}
+_CODE = {"type": ["object", "null"], "properties": {"files": _BY_NAME, "packages": _BY_NAME}}
 _ENVIRONMENT = {
     "type": "object",
-    "properties": _ROW | {"folder": _NAME_OR_NONE, "registered_by": _NAME_OR_NONE},
+    "properties": _ROW | {"folder": _NAME_OR_NONE, "registered_by": _NAME_OR_NONE, "code": _CODE},
     "dependentRequired": {"env_id": list(_ROW)},
     "if": {"properties": {"suite": {"const": "gymnasium"}}, "required": ["suite"]},
     "then": {"required": ["env_id"]},

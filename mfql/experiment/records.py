@@ -61,6 +61,12 @@ _EVALUATION: dict[str, Any] = {
     "then": {"required": ["diverged_at"], "properties": {"diverged_at": _COUNT}},
     "else": {"properties": {"evaluations": {"minItems": 1}}},
 }
+_BY_NAME = {"type": "object", "additionalProperties": _TEXT}
+_MADE_OF = {
+    "type": "object",
+    "required": ["files", "packages"],
+    "properties": {"files": _BY_NAME, "packages": _BY_NAME},
+}
 # Of a manifest no entry is required here: those of earlier versions lack some, and `mfql verify` says which.
 _MANIFEST: dict[str, Any] = {
     "type": "object",
@@ -91,6 +97,8 @@ _MANIFEST: dict[str, Any] = {
                 "constant_dimensions": {"type": ["array", "null"], "items": _COUNT},
             },
         },
+        # Of a task of one's own.
+        "environment": _MADE_OF,
         "reduced": {"type": "boolean"},
         "seeds_in_job": {"type": "array", "items": _COUNT},
         "outputs": {"type": "object", "additionalProperties": _TEXT},
@@ -113,6 +121,7 @@ _DATASET = {
         "simulation_version": _SOME,
         "constant_dimensions": {"type": ["array", "null"], "items": _COUNT},
         "environment": {"type": ["object", "null"]},
+        "observation_keys": {"type": "array", "items": _TEXT},
         "rows": {"type": "object", "additionalProperties": _COUNT},
         "versions": _OBJECT,
     },

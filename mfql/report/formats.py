@@ -69,6 +69,7 @@ def markdown(table: pd.DataFrame, numbers: bool = False) -> str:
 def markdown_cell(text: str) -> str:
     """A text as a cell of a Markdown table: no end of the cell, code, element or link in it."""
     plain = re.sub(r"([\\|`])", r"\\\1", in_one_line(text))
+    plain = re.sub(r"&(?=#?\w+;)", "&amp;", plain)
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", plain).replace("](", "]\\(").replace("][", "]\\[")
 
 

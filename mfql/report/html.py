@@ -277,7 +277,7 @@ def _strip(row: dict[Any, Any]) -> dict[str, Any] | None:
 
 def _speed(files: Sequence[Path]) -> list[dict[str, Any]]:
     """What `python -m benchmarks` measured of each method, one entry a machine."""
-    found = []
+    found: list[dict[str, Any]] = []
     for path in files:
         measured = read_json(path)
         fault = jsonschema.exceptions.best_match(_MEASURED.iter_errors(measured))
@@ -399,4 +399,4 @@ def _strips(run_table: pd.DataFrame, results: Path, out: Path) -> list[dict[Any,
 def _image(path: Path, label: str) -> str:
     """A PNG as an element for the page; the label is escaped by the caller."""
     content = base64.b64encode(read_bytes(path, MOST_PICTURE)).decode()
-    return f'<img alt="{label}" src="data:image/png;base64,{content}">'
+    return f'<img alt="{shown(label)}" src="data:image/png;base64,{content}">'

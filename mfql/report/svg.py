@@ -84,7 +84,7 @@ def inlined(svg: str, name: str, label: str) -> str | None:
     if drawn is None:
         return None
     drawn = re.sub(rf'<(\w+) id="{name}-method(\d+)-', rf'<\1 data-methods="\2" id="{name}-method\2-', drawn)
-    return shown(drawn).replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    return shown(drawn.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))
 
 
 def _allowed(name: str, tag: str, attribute: str, value: str) -> str | None:
@@ -139,6 +139,9 @@ def _to_markers(clean: str) -> str | None:
     used = Counter(re.findall(r'href="#([^"]+)"', clean))
     if sum(count * sizes.get(target, 0) for target, count in used.items()) > _MOST_MARKED:
         return None
-    return re.sub(
-        r'<use (?:[^>]*? )?(?:xlink:)?href="#([^"]+)"[^>]*>', lambda one: one[0] if one[1] in sizes else "", clean
-    )
+
+    def kept(use: re.Match[str]) -> str:
+        targets = re.findall(r'href="#([^"]+)"', use[0])
+        return use[0] if targets and all(target in sizes for target in targets) else ""
+
+    return re.sub(r"<use\b[^>]*>", kept, clean)

@@ -31,6 +31,7 @@ from mfql.report.html import Options
 from mfql.report.panels import Text, write_panel
 from mfql.tasks import load_tasks
 from tests.support.fake_results import write_final, write_study
+from tests.support.hostile import ELSEWHERE, NAMES, SVG, UNFIT
 
 ROOT = Path(__file__).parents[2]
 CUBE = [f"cube-double-play-singletask-task{number}-v0" for number in (1, 2)]
@@ -58,8 +59,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         chain.aggregate(scores, folder / "aggregate")
     tasks = load_tasks(ROOT / "config/tasks.csv")
     compared = chain.references(ROOT / "published", tasks, ROOT / "config")
-    chain.judge(scores, results, compared, [], folder / "verdict")
+    outside = folder / "outside.csv"
+    _outside().to_csv(outside, index=False)
+    chain.judge(scores, results, compared, [outside], folder / "verdict")
     _write_panels(folder)
+    _write_hostile(folder)
     options = Options(results, folder / "aggregate", verdict=folder / "verdict/verdict.csv", tasks=tasks, panels=folder)
     chain.page(scores, folder / "report.html", options)
     return folder / "report.html"
@@ -75,6 +79,27 @@ def _write_panels(folder: Path) -> None:
     claims = pd.DataFrame({"claim": ["one step is enough"], "verdict": ["held"]})
     text = Text("Claims", "Do the paper's claims hold?", "One row a claim.", "snakemake claims")
     write_panel(folder / "claims/all", None, claims, text)
+
+
+def _outside() -> pd.DataFrame:
+    """Scores of somebody else, whose methods and sources would be markup."""
+    told = {"task": CUBE[0], "stage": "offline", "mean": 12, "std": 2, "seeds": 3}
+    return pd.DataFrame([{**told, "method": name, "source": name} for name in NAMES.values()])
+
+
+def _write_hostile(folder: Path) -> None:
+    """Panels of somebody else: markup in each text, name and file."""
+    figures = {"whole": SVG[: SVG.index("</svg>") + 6], "followed": SVG, **UNFIT}
+    for number, (name, svg) in enumerate(figures.items()):
+        said = list(NAMES.values())[number % len(NAMES)]
+        panel = folder / "theirs" / f"{number} {name} <b>'\"&"
+        figure, axes = plt.subplots()
+        axes.plot([1, 2])
+        write_panel(panel, figure, pd.DataFrame({said: [said]}), Text(said, said, said, said))
+        (panel / "figure.svg").write_text(svg, encoding="utf-8")
+    for number, said in enumerate(NAMES.values()):
+        panel = folder / "theirs <i>tables</i>" / str(number)
+        write_panel(panel, None, pd.DataFrame({said: [said]}), Text(said, said, said, said, {said: said}))
 
 
 @dataclass(frozen=True)
@@ -176,6 +201,60 @@ def test_the_page_opens_without_an_error_or_a_request(reader: Reader) -> None:
     addresses = [part.split('"')[0] for line in requests for part in line.split('"url":"')[1:]]
     assert {address.split(":")[0] for address in addresses} <= {"file", "about", "data"}
     assert {address for address in addresses if address.startswith("file")} == {reader.address}
+
+
+# The elements that a hostile panel would have added, and the figures that are drawn outside of their box.
+STRANGE = """
+const box = (one) => one.getBoundingClientRect();
+const strange = [...document.querySelectorAll(
+  "main script, iframe, object, embed, foreignObject, animate, set, figure style, figure svg [class], link," +
+  " img:not([src^='data:image/png;base64,']), form[action], [onload], [onerror], [onclick]")]
+  .map((one) => one.outerHTML.slice(0, 80));
+for (const figure of document.querySelectorAll("figure")) {
+  const own = box(figure);
+  for (const svg of figure.querySelectorAll("svg[role=img], img")) {
+    const drawn = box(svg);
+    if (drawn.left < own.left - 1 || drawn.right > own.right + 1 || drawn.height > 20 * own.width) strange.push(svg.id);
+    const style = getComputedStyle(svg);
+    if (style.position !== "static" || (svg.tagName === "svg" && style.overflow !== "hidden")) strange.push("a figure");
+  }
+  for (const one of figure.querySelectorAll("svg *")) {
+    if (getComputedStyle(one).position !== "static") strange.push(one.outerHTML.slice(0, 80));
+  }
+}
+const ids = [...document.querySelectorAll("[id]")].map((one) => one.id);
+for (const [at, id] of ids.entries()) if (ids.indexOf(id) !== at) strange.push(`the id ${id} twice`);
+return strange;
+"""
+# What lies uppermost in the middle of what is seen of the page, when each of its headings has been scrolled to.
+UPPERMOST = """
+const covered = [];
+for (const heading of document.querySelectorAll("h1, h2")) {
+  heading.scrollIntoView({block: "center"});
+  const {left, top, height} = heading.getBoundingClientRect();
+  const found = document.elementFromPoint(left + 4, top + height / 2);
+  if (!heading.contains(found)) covered.push(`${heading.textContent.slice(0, 40)}: ${found?.outerHTML.slice(0, 80)}`);
+}
+return covered;
+"""
+
+
+def test_panels_names_and_scores_of_somebody_else_are_text_and_shapes_in_their_place(reader: Reader) -> None:
+    reader.driver.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+    assert reader.driver.title == "MFQL results"
+    assert reader.driver.execute_script(STRANGE) == []
+    assert reader.driver.execute_script(UPPERMOST) == []
+    source = reader.driver.page_source
+    for told in ("\u202e", "\u2066", "\x1b", "\x07"):
+        assert told not in source
+    assert "{{ 7 * 7 }}{% raw %}" in source
+    shown = reader.driver.find_element(By.TAG_NAME, "body").text
+    assert NAMES["markup"] in shown
+    assert "theirs \\u202egnp.exe" in shown
+    links = {link.get_attribute("href") or "" for link in reader.all("a")}
+    assert not [link for link in links if ELSEWHERE in link or link.startswith(("javascript", "http://"))]
+    assert len(reader.all("figure svg[role=img]")) > len(reader.all("figure img[src^='data:image/png']")) >= len(UNFIT)
+    assert reader.driver.get_log("browser") == []
 
 
 def test_filters_work_by_mouse_and_combine(reader: Reader) -> None:

@@ -12,9 +12,9 @@ import torch
 from mfql.agents.interface import Agent, load_agent
 from mfql.agents.update import Updater, initial_state
 from mfql.draws import Draw, DrawStream, generator
+from mfql.evaluation.description import read_description
 from mfql.evaluation.policy import DESCRIPTION
 from mfql.experiment.run import RunFolder
-from mfql.files import read_json
 from mfql.settings import build_settings
 from mfql.training.device import set_precision
 from mfql.training.memory import NEXT_ROW_ACTIONS, Memory
@@ -65,7 +65,7 @@ def _synchronise(device: torch.device) -> None:
 
 def _step(description: Path, seeds: int, device: torch.device) -> Step:
     """The step of a job, as the trainer makes it."""
-    known = read_json(description)
+    known = read_description(description.parent)
     kind = load_agent(known["agent"])
     settings = build_settings(kind.settings_type, known["settings"], str(description))
     agent = kind(settings, tuple(known["observation_shape"]), known["action_dim"])

@@ -16,9 +16,11 @@ from typing import NamedTuple
 from mfql.errors import UserError
 from mfql.experiment.find import AGGREGATE, PANEL, is_under, run_of
 from mfql.experiment.owned import link_on_the_way, remove_files
-from mfql.files import files_below, listed, read_json, read_object, sha256, there, write_json
+from mfql.experiment.records import read_evaluation, read_manifest, unreadable
+from mfql.files import MOST_WEIGHTS, files_below, listed, read_json, read_object, sha256, there, write_json
 from mfql.report.places import without_machine, without_places
 from mfql.report.scores import read_scores
+from mfql.studies.ablation.measure import read_plan
 
 # Of a configuration's folder: tables, and the figures of panels, which cannot be drawn anew without their runs.
 _KINDS, _DRAWN = (".csv", ".json", ".md"), (".svg", ".png")
@@ -33,6 +35,7 @@ _DEPTH = 5
 # What a run's identity rests on in its manifest, and the files whose sha256 stand there.
 _MANIFEST, _IDENTIFYING = "manifest.json", ("agent", "settings", "dataset")
 _VOUCHED_FOR, _TEXTS = ("evaluation.json", "policy.json"), (*_KINDS, ".svg")
+_READ = {"evaluation.json": read_evaluation, "manifest.json": read_manifest}
 # Bytes of a panel's data that are still small: densities of samples are not. Scores are shipped however many.
 _LARGEST = 200_000
 
@@ -167,7 +170,7 @@ def _runs(folder: Path) -> dict[str, bool]:
 
 def _runs_of_ablations(folder: Path) -> Iterable[str]:
     for panel in sorted(folder.glob(f"ablations/*/{PANEL}")):
-        for point in read_json(panel.with_name("plan.json"))["points"]:
+        for point in read_plan(panel.with_name("plan.json"))["points"]:
             yield from (f"runs/{point['method']}/{point['task']}/seed{seed}/offline" for seed in point["seeds"])
 
 
@@ -197,10 +200,27 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _require(files: Iterable[Path]) -> None:
-    """Refuse to begin unless every file is there."""
+    """Refuse to begin unless every file is there and can be what it is taken for: scores name runs that are shipped."""
+    faults = []
     for path in files:
-        if not path.is_file():
-            raise UserError(f"{path} does not exist", "Let the configuration's workflow end, then ship it.")
+        try:
+            _look_at(path)
+        except UserError as error:
+            faults.append(error)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        said = "; ".join(map(unreadable, faults))
+        raise UserError(f"{len(faults)} files cannot be shipped: {said}", "Mend them, or train their runs again.")
+
+
+def _look_at(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist", "Let the configuration's workflow end, then ship it.")
+    if path.name in _READ and run_of(path if path.parent.name != "run" else path.parent.with_name(path.name)):
+        _READ[path.name](path)
+    elif path.stat().st_size > MOST_WEIGHTS:
+        raise UserError(f"{path} has more bytes than any file of its kind", "Put the right file in its place.")
 
 
 def _made(folder: Path) -> Path:

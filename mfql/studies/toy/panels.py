@@ -16,7 +16,7 @@ from matplotlib.ticker import EngFormatter, FixedLocator
 from mfql.declared import training_version
 from mfql.errors import UserError
 from mfql.experiment.toy import AGENT, Study
-from mfql.files import read_json
+from mfql.files import read_object
 from mfql.report.drawing import INK, drawing, grid, intervals, legend, line, logarithmic, rows, styles
 from mfql.report.frames import read_frame
 from mfql.report.intervals import Group, Interval, weighted
@@ -133,7 +133,9 @@ def _interval(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def _read(folder: Path, training: Training) -> dict[str, Any]:
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_object(folder / MANIFEST)
+    if not isinstance(manifest.get("settings"), dict):
+        raise UserError(f"{folder / MANIFEST} has no settings", "Train the toy again.")
     expected = {
         "settings": training.settings.as_dict(),
         "seeds": training.seeds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -181,6 +182,18 @@ def _(lab: Lab) -> Said:
 @given("Dict observations, for an environment that shows one vector by itself")
 def _(lab: Lab) -> Said:
     return _as_gymnasium_flattens(lab, _described(lab, _recorded_goal(lab), "lab_goal:lab/VectorGoal-v0"))
+
+
+@given("Dict observations whose keys are in another order than when they were described")
+def _(lab: Lab) -> Said:
+    data = _recorded_goal(lab)
+    assert _described(lab, data, "lab_goal:lab/VectorGoal-v0").status == 0
+    path = minari_folder(data) / "data" / "metadata.json"
+    about = read_json(path)
+    space = json.loads(about["observation_space"])
+    space["subspaces"] = dict(reversed(space["subspaces"].items()))
+    write_json(path, about | {"observation_space": json.dumps(space)})
+    return lab.called(lambda: load(find_task("case"), lab.folder / "described"))
 
 
 @given("Dict observations, for another environment")

@@ -100,6 +100,26 @@ def _(lab: Lab) -> Said:
     return said
 
 
+@given("a method's name in a table of scores from elsewhere that a spreadsheet takes for a formula")
+def _(lab: Lab) -> Said:
+    from mfql.report.published import read_outside
+
+    path = lab.folder / "others.csv"
+    path.write_text("task,method,stage,mean,std,seeds,source\npoint,=SUM(1),offline,88.5,3,5,a notebook\n", "utf-8")
+    return lab.called(lambda: read_outside([path]))
+
+
+@given("a default of an agent's settings that only its code tells, where a launch is planned")
+def _(lab: Lab) -> Said:
+    from mfql.declared.unrun import read_agent
+
+    code = (
+        "from mfql.agents.bc import BC, BCSettings\n\n\nclass MineSettings(BCSettings):\n    beta: float = len('ab')\n"
+    )
+    code += "\n\nclass Mine(BC):\n    settings_type = MineSettings\n"
+    return lab.called(lambda: read_agent(lab.folder / "mine.py", code))
+
+
 @given("a method's table of settings with semicolons and decimal commas")
 def _(lab: Lab) -> Said:
     from mfql.tables import find_row

@@ -1,0 +1,131 @@
+"""A panel's SVG on the page: what matplotlib draws stays as it is, and of anything else what draws within its box."""
+
+from __future__ import annotations
+
+import io
+import re
+from html.parser import HTMLParser
+
+import matplotlib.pyplot as plt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mfql.report.drawing import INK, drawing
+from mfql.report.svg import inlined
+from tests.support.hostile import ELSEWHERE, SVG, UNFIT
+from tests.support.html_page import Page
+
+_TAGS = {"svg", "defs", "g", "clippath", "text", "tspan", "path", "use", "rect", "circle", "line", "image"}
+_NAMES = {"id", "style", "transform", "clip-path", "viewbox", "d", "x", "y", "width", "height", "cx", "cy", "r"}
+_NAMES |= {"x1", "y1", "x2", "y2", "href", "xlink:href", "role", "aria-label", "data-methods"}
+
+
+class Parts(HTMLParser):
+    """The tags, attributes and texts of a figure."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.texts += [data] if data.strip() else []
+
+
+def harmless(figure: str) -> Parts:
+    """A figure's parts, all of which are of the kinds that a figure has and stay within it."""
+    Page(figure)
+    parts = Parts(figure)
+    assert parts.tags.count("svg") == 1
+    assert set(parts.tags) <= _TAGS
+    assert {name for name, _ in parts.attributes} <= _NAMES
+    for name, value in parts.attributes:
+        if name.endswith("href"):
+            assert value.startswith(("#panel-1-", "data:image/png;base64,"))
+        if name == "id":
+            assert value.startswith("panel-1-")
+        if name != "aria-label" and "(" in value:
+            assert name == "transform" or value.startswith("url(#panel-1-")
+        if name == "style":
+            properties = {said.partition(":")[0] for said in value.split(";")}
+            assert all(re.match("fill|stroke|opacity|font|text-a", one) for one in properties)
+    return parts
+
+
+def drawn() -> str:
+    """A figure with all that the project's figures have, and more."""
+    with drawing():
+        figure, axes = plt.subplots()
+        (line,) = axes.plot([1, 2, 3], [3, 1, 2], marker="o", dashes=(5, 2))
+        line.set_gid("method3-0-0")
+        axes.fill_between([1, 2, 3], [1, 1, 1], [2, 2, 2], alpha=0.3)
+        axes.scatter([1, 2], [2, 2])
+        axes.errorbar([1, 2], [2, 1], yerr=0.1, capsize=3)
+        axes.imshow([[1, 2], [3, 4]], extent=(1, 2, 1, 2))
+        axes.set_title('a<b & "c" $x$')
+        axes.text(1, 1, "turned", rotation=30)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+        plt.close(figure)
+    return file.getvalue()
+
+
+def test_what_matplotlib_draws_stays_shape_by_shape() -> None:
+    svg = drawn()
+    figure = inlined(svg, "panel-1", "label")
+    assert figure is not None
+    parts = harmless(figure)
+    shapes = ("path", "use", "text", "image", "rect", "clippath", "g")
+    before = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL).lower()
+    assert {tag: parts.tags.count(tag) for tag in shapes} == {
+        tag: len(re.findall(f"<{tag}[ >]", before)) for tag in shapes
+    }
+    assert parts.texts[-2:] == ["turned", 'a<b & "c" $x$']
+    said = dict(parts.attributes)
+    assert said["data-methods"] == "3"
+    assert INK not in figure
+    assert "currentColor" in figure
+    assert 'style="fill:none"' in figure  # the ground
+    rotated = next(value for name, value in parts.attributes if name == "transform" and "rotate" in value)
+    assert rotated.replace(" ", "") in svg.replace(" ", "")
+    targets = {value for name, value in parts.attributes if name == "id"}
+    assert {value[1:] for name, value in parts.attributes if name.endswith("href") and value[0] == "#"} <= targets
+    assert {value[5:-1] for name, value in parts.attributes if name == "clip-path"} <= targets
+
+
+def test_what_would_leave_a_figure_or_cover_the_page_is_left_out() -> None:
+    figure = inlined(SVG[: SVG.index("</svg>") + 6], "panel-1", "label")
+    assert figure is not None
+    parts = harmless(figure)
+    assert ELSEWHERE not in figure
+    assert "taken" not in figure
+    assert "shown <b>text\\u202e" in parts.texts
+    assert parts.tags.count("use") == 2  # of the marker, not of groups of uses
+    assert inlined(SVG, "panel-1", "label") is None  # what stands after the figure is no part of it
+
+
+@pytest.mark.parametrize("svg", UNFIT.values(), ids=UNFIT)
+def test_what_is_no_one_figure_in_a_box_is_not_shown(svg: str) -> None:
+    assert inlined(svg, "panel-1", "label") is None
+
+
+_PIECES = """
+<svg viewBox='0 0 9 9'>|</svg>|<g>|</g>|<style>|</style>|<p>|<math>|<mtext>|<!--|-->|<![CDATA[|]]>|<text>|</text>
+<title>|</title>|<a href=javascript:x>|<script>x</script>|<foreignObject>|<div style='position:fixed'>
+<img src=x onerror=x>|<path d='M 0 0'/>|&lt;|<|"|<use href='http://x/y#z'/>|<g style='fill:url(http://x)'>
+<g id='a"b' onload=x>|<table>|<template>
+"""
+
+
+@given(pieces=st.lists(st.sampled_from(re.split(r"[|\n]", _PIECES.strip())), max_size=14))
+def test_of_any_markup_a_figure_or_nothing_comes(pieces: list[str]) -> None:
+    found = inlined("<svg viewBox='0 0 9 9'>" + "".join(pieces), "panel-1", "label")
+    if found is not None:
+        harmless(found)
