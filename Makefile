@@ -128,7 +128,7 @@ test-site: $(DEVELOPMENT)  ## faults in real runs: kills, full disks, no memory,
 
 check-fuzz: $(DEVELOPMENT)  ## files of every kind changed at random, 200 a kind, and 50 random kills a command; half an hour (docs/faults.md)
 	$(RUN) python tests/check_fuzz.py
-	$(RUN) python -m pytest tests/site/check_kills.py
+	$(RUN) python tests/site/check_kills.py --kills 50
 
 check-slurm: $(DEVELOPMENT)  ## the miniature through a real SLURM, jobs cancelled and requeued on the way; minutes
 	$(RUN) python -m pytest tests/site/check_slurm.py

@@ -226,12 +226,17 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     fetch.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the files and their description")
     sources = fetch.add_mutually_exclusive_group()
     sources.add_argument("--from", type=Path, dest="local", metavar="DIR", help="a folder that has the files")
-    sources.add_argument("--mirror", metavar="URL", help="the address of such a folder; default: the published one")
+    sources.add_argument(
+        "--mirror",
+        metavar="URL",
+        help="the address of such a folder, or '$NAME' of a variable that has it; default: the published one",
+    )
     fetch.add_argument(
         "--lock",
         type=Path,
         metavar="FILE",
-        help="size and sha256 of each file: the first fetch records, later ones compare; "
+        help="size and sha256 of each file: the first fetch records, later ones compare; it counts before what ships "
+        "with the project; "
         "default: config/datasets.lock.json",
     )
     fetch.set_defaults(func=_fetch)

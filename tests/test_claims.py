@@ -29,6 +29,7 @@ from mfql.methods import raw_settings
 from mfql.parity import Comparison
 from mfql.report.intervals import Interval
 from mfql.report.panels import Text, read_panels, write_panel
+from mfql.report.places import NOWHERE, link
 from mfql.report.scores import collect, write_scores
 from mfql.settings import build_settings
 from mfql.studies.claims.evidence import Judged, Verdict, difference, judge, ratio
@@ -586,8 +587,10 @@ def test_what_is_shipped_and_reported_names_neither_host_nor_folder(
     monkeypatch.setenv("HOME", str(tmp_path))
     with TemporaryDirectory() as elsewhere:
         said = report_on(telling, Path(elsewhere) / "report.html")
+        assert link(study / "verdict.csv", Path(elsewhere)) == NOWHERE
+    assert link(study / "verdict.csv", study / "aggregate") == "../verdict.csv"
     assert tmp_path.name not in said
-    assert "nowhere:" not in said
+    assert NOWHERE not in said
     assert "tasks.csv" in said
 
 

@@ -93,6 +93,31 @@ def test_a_file_of_which_others_were_read_before_is_no_dataset_of_earlier_runs(
     assert read_json(path)[name] == before
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_episodes", [1, 2]),
+        ("num_episodes", 10**15),
+        ("num_episodes", b"one"),
+        ("terminated_0", [True, False]),
+        ("rewards_0", 1.0),
+        ("rewards_0", None),
+    ],
+)
+def test_a_faulty_file_in_d3rlpys_layout_is_named(mine: Path, name: str, value: object) -> None:
+    given = {"columns": [b"observations"], "num_episodes": 1, "terminated_0": True}
+    given |= {f"{array}_0": arrays()[array] for array in ("observations", "actions", "rewards")}
+    with h5py.File(mine / "a.hdf5", "w") as file:
+        for array, values in (given | {name: value}).items():
+            if values is None:
+                file.create_group(array)
+            else:
+                file[array] = values
+    table(mine, "mine,Odd-v0,a.hdf5,return,10,,\n")
+    with pytest.raises(UserError, match=r"a\.hdf5 is no readable HDF5 file"):
+        load(find_task("mine"), mine)
+
+
 def test_a_validation_file_is_used(mine: Path) -> None:
     np.savez(mine / "a-val.npz", **arrays(9))
     assert len(load(find_task("mine"), mine).val) == 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -239,7 +240,8 @@ def test_unpacked_images_that_are_not_the_files_are_found_and_unpacked_anew(tmp_
     images = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), np.uint8)
     for path in split_paths(tmp_path, DATASET).values():
         np.savez_compressed(path, observations=images)
-    description_path(tmp_path, DATASET).write_text('{"sha256": {"train": "0"}}', encoding="utf-8")
+    described = {"source": "generated", "sha256": {"train": "0" * 64}}
+    description_path(tmp_path, DATASET).write_text(json.dumps(described), encoding="utf-8")
     path = split_paths(tmp_path, DATASET)["train"]
     np.testing.assert_array_equal(unpacked_images(path), images)
     (copy,) = (tmp_path / "unpacked").glob("*.npy")

@@ -345,7 +345,7 @@ def test_the_time_of_an_action_has_the_reach_of_its_measurements(tmp_path: Path)
 
 
 def test_the_time_of_a_continued_run_is_that_of_all_its_steps(tmp_path: Path) -> None:
-    sessions = [{"from_step": 0}, {"from_step": 1500}]
+    sessions = [{"started": "2026-11-22T18:41:04+0000", "from_step": step} for step in (0, 1500)]
     scores = collect([write_run(tmp_path, [50.0, 60.0], seconds=900.0, seeds_in_job=[0], sessions=sessions)])
     assert scores.loc[scores["metric"] == "device_hours", "value"].tolist() == [1.0]  # 500 of 2000 steps in 900 s
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import pickle
+import stat
 import sys
 import zipfile
 from collections import OrderedDict
@@ -174,8 +175,11 @@ def test_a_pickle_inside_a_fetched_array_runs_nothing(tmp_path: Path, trap: Path
 def test_an_archive_writes_nothing_outside_its_folder(loader, tmp_path: Path) -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        for name in ("../touched.npy", "../../touched.npy", str(tmp_path / "touched.npy")):
+        for name in ("../touched.npy", "../../touched.npy", str(tmp_path / "touched.npy"), "\x1b[2J.npy"):
             archive.writestr(name, "x")
+        way = zipfile.ZipInfo("observations.npy")  # A link, as archives have them, to a file elsewhere.
+        way.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(way, str(tmp_path / "touched.npy"))
     folder = tmp_path / "a" / "b"
     folder.mkdir(parents=True)
     read = loader(folder, file.getvalue())

@@ -132,6 +132,16 @@ def raise_the_table(place: Workplace) -> None:
     write_scores(table, path)
 
 
+def say_it_of_another(column: str) -> Callable[[Workplace], None]:
+    def change(place: Workplace) -> None:
+        path = place.folder / "results" / "study" / "scores.csv"
+        table = pd.read_csv(path)
+        table.loc[table["method"] == "second", column] = 5 if column == "seed" else "another"
+        write_scores(table, path)
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "kinds", "said"),
     [
@@ -144,6 +154,10 @@ def raise_the_table(place: Workplace) -> None:
         (lose_the_method, {Kind.STALE}, "unknown method 'second'"),
         (forget_the_hardware, {Kind.INCOMPLETE}, "lacks hardware"),
         (raise_the_table, {Kind.ALTERED}, f"does not hold what {name('second', 0)} says"),
+        *(
+            (say_it_of_another(column), {Kind.ALTERED}, f"does not hold what {name('second', 0)} says")
+            for column in ("method", "task", "seed")
+        ),
     ],
 )
 def test_each_fault_is_named(change, kinds, said, place):

@@ -10,8 +10,10 @@ import pytest
 
 from mfql.cli import main
 from mfql.errors import UserError
-from mfql.experiment.run import RunFolder
+from mfql.experiment.configuration import LOCK, planned_runs, read_configuration
+from mfql.experiment.run import Fate
 from mfql.files import read_json, write_json
+from mfql.plan.outlook import Outlook, Outlooks
 from mfql.report.absent import absent_seeds
 from mfql.training.checkpoint import Checkpoints
 from tests.support.training_runs import SHORT, TASK, Workplace
@@ -228,8 +230,24 @@ def test_an_online_run_starts_from_nothing_altered(alter_start, said, place):
 # --- nothing is lost --------------------------------------------------------------------------------------------------
 
 
-def place_of(place: Workplace) -> RunFolder:
-    return RunFolder(place.folder / "results", "first", TASK, 0, "offline")
+def outlook(place: Workplace, method: str) -> Outlook:
+    """What a launch would make of the first seed's offline run."""
+    configuration = {"offline": {"methods": [method], "tasks": [TASK]}, "online": {"methods": [], "tasks": [TASK]}}
+    write_json(place.folder / "study.yaml", configuration | {"seeds": [0], "data_dir": "data"})
+    configured = read_configuration(place.folder / "study.yaml", place.folder / "config")
+    (run,) = planned_runs(configured, place.folder / "config")
+    return Outlooks(configured, place.folder / "results", LOCK).of(run, 0)
+
+
+def test_a_launch_takes_the_earlier_run_whose_settings_hold_again(place):
+    assert outlook(place, "first").fate is Fate.FINISHED
+    place.method("first", SHORT + "batch_size: 4\n")
+    assert outlook(place, "first").fate is Fate.RETRAINED
+    put_back(place)
+    assert outlook(place, "first").fate is Fate.FINISHED
+    (place.run("second", 0, "offline") / "manifest.json").unlink()
+    lost = outlook(place, "second")
+    assert (lost.fate, lost.reason) == (Fate.REFUSED, "its manifest is gone")
 
 
 def put_back(place: Workplace) -> tuple[Path, dict[str, bytes]]:

@@ -186,10 +186,10 @@ def hdf5_values(dataset: h5py.Dataset) -> np.ndarray:
 
     Raises:
         UserError: there is none.
-        TypeError: it is no array.
+        ValueError: it is no array.
     """
     if not isinstance(dataset, h5py.Dataset):
-        raise TypeError(f"{getattr(dataset, 'name', dataset)} is no array")
+        raise ValueError(f"{getattr(dataset, 'name', dataset)} is no array")
     require_memory(f"{dataset.file.filename}: {dataset.name}", dataset.nbytes, _MEMORY)
     return np.asarray(dataset[()])
 

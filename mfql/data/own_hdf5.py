@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mfql.data.d4rl import read_arrays, transitions
-from mfql.data.opening import content_of, hdf5_values, open_hdf5
+from mfql.data.opening import Damaged, content_of, hdf5_values, open_hdf5
 from mfql.data.own_rows import ANEW, LAYOUT, ROWS, goes_on, with_next_observations
 from mfql.data.plausible import refuse_unmarked_ends
 from mfql.data.transitions import Transitions
@@ -38,7 +38,10 @@ def read_hdf5(path: Path, env: Any, limit: int) -> Transitions:
     with content_of(path, _FAULT, _REMEDY), open_hdf5(path) as file:
         names = frozenset(file)
     layouts = (read for marks, read in _LAYOUTS.items() if names.issuperset(marks))
-    return next(layouts, _read_d4rl)(path, env, limit, names)
+    try:
+        return next(layouts, _read_d4rl)(path, env, limit, names)
+    except TypeError as error:  # Of one number where there are to be many.
+        raise Damaged(path, f"{_FAULT}: {error}", _REMEDY) from error
 
 
 def _read_d4rl(path: Path, env: Any, limit: int, names: frozenset[str]) -> Transitions:
@@ -77,13 +80,14 @@ def _read_d3rlpy_2(path: Path, env: Any, limit: int, names: frozenset[str]) -> T
     """d3rlpy 2: arrays an episode, of as many observations as actions; `terminated` is of the whole episode."""
     arrays = ("observations", "actions", "rewards", "terminated")
     with content_of(path, _FAULT, _REMEDY), open_hdf5(path) as file:
-        count = int(hdf5_values(file["num_episodes"]))
+        count = int(hdf5_values(file["num_episodes"]).item())
         episodes = [{name: hdf5_values(file[f"{name}_{i}"]) for name in arrays} for i in range(count)]
+        terminated = [bool(episode["terminated"].item()) for episode in episodes]
     note(f"{path} is in d3rlpy's layout, version 2: {count} episodes; the last step of one not terminated is left out")
     parts = []
     for i, episode in enumerate(episodes):
         terminals = np.zeros(len(episode["rewards"]), bool)
-        terminals[-1:] = bool(episode["terminated"])
+        terminals[-1:] = terminated[i]
         parts.append(
             _episode(
                 f"{path}: episode {i}",

@@ -286,7 +286,7 @@ def _is_after(table: Path, result: Path) -> bool:
 
 
 def _same(held: pd.DataFrame, now: pd.DataFrame) -> bool:
-    """Whether two tables of one run hold the same values.
+    """Whether two tables of one run hold the same values, and say them of the same.
 
     What another run says of it is no part of it, nor a separate evaluation, which may come later, nor the score of one
     that diverged before its first evaluation, for which the task's other runs may stand in.
@@ -301,7 +301,7 @@ def _same(held: pd.DataFrame, now: pd.DataFrame) -> bool:
     one, other = (
         table[(table["stage"] == stage) & ~table["metric"].isin(left_out)].sort_values(keys) for table in (held, now)
     )
-    texts = [*keys, "origin"]
-    if not np.array_equal(one[texts].to_numpy(str), other[texts].to_numpy(str)):
+    of = ["method", "task", "seed", *keys, "origin"]
+    if not np.array_equal(one[of].to_numpy(str), other[of].to_numpy(str)):
         return False
     return bool(np.allclose(one["value"], other["value"], rtol=1e-9, atol=0))

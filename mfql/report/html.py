@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import jsonschema
 import pandas as pd
@@ -34,7 +31,7 @@ from mfql.report.figures import of_leaders
 from mfql.report.frames import read_frame
 from mfql.report.intervals import CONFIDENCE
 from mfql.report.panels import DATA, FIGURE, SECTIONS, Panel, read_panels
-from mfql.report.places import tells_of_home, without_places
+from mfql.report.places import link, without_dead_links, without_places
 from mfql.report.svg import inlined
 from mfql.report.tasks import SUCCESS, runs, split
 from mfql.settings import STAGES
@@ -43,7 +40,6 @@ from mfql.tasks import Task
 FEW_METHODS = 3  # up to here every two methods are compared on the page; above, each with the leading one
 LARGE_FIGURE = 1_500_000  # bytes; a larger SVG is shown as PNG
 _PROSE = ("title", "question", "caption", "command")  # of a panel
-_NOWHERE = "nowhere:"  # the address of what the page does not lead to
 STRIP, BENCHMARK = "strip.png", "benchmark.csv"
 
 
@@ -165,7 +161,7 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
             benchmark_data=_link(options.verdict.parent, out) if options.verdict else None,
         )
     )
-    return re.sub(rf'<a href="{_NOWHERE}[^"]*">(.*?)</a>', r"\1", page)
+    return without_dead_links(page)
 
 
 def _environment() -> Environment:
@@ -199,8 +195,8 @@ def _file(name: str) -> str:
 
 
 def _link(path: Path, out: Path) -> str:
-    """The address of a file or folder from the page, which leads through no folder above the user's home."""
-    return _NOWHERE if tells_of_home(path, out.parent) else quote(os.path.relpath(path, out.parent))
+    """The address of a file or folder from the page."""
+    return link(path, out.parent)
 
 
 def _digits(value: float, digits: int = 3) -> str:

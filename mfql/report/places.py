@@ -7,9 +7,11 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 # An absolute path in a text; an address, a fraction, a closing tag and an image in base64 have none.
 _PATH = re.compile(r"(?<![\w.~:/<+%$&;@*-])(?<!base64,)/(?:[\w.~@+=,%-]+/)+[\w.~@+=,%-]*")
+NOWHERE = "nowhere:"
 _HOST = "host"
 _ALIAS = re.compile(r"host-[0-9a-f]{8}")
 
@@ -44,7 +46,14 @@ def without_machine(value: Any) -> Any:
     return without_places(value) if isinstance(value, str) else value
 
 
-def tells_of_home(path: Path, start: Path) -> bool:
-    """Whether the way from the folder `start` to a file leads through a folder above the user's home."""
-    common = Path(os.path.commonpath([path.absolute(), start.absolute()]))
-    return common in (Path("/"), *Path.home().absolute().parents)
+def link(path: Path, folder: Path) -> str:
+    """The address of a file or folder from a page in `folder`; `NOWHERE` if it led through a folder above the home."""
+    common = Path(os.path.commonpath([path.absolute(), folder.absolute()]))
+    if common in (Path("/"), *Path.home().absolute().parents):
+        return NOWHERE
+    return quote(os.path.relpath(path, folder))
+
+
+def without_dead_links(page: str) -> str:
+    """A page in which what links to `NOWHERE`, or below it, is text."""
+    return re.sub(rf'<a href="{NOWHERE}[^"]*">(.*?)</a>', r"\1", page)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pandas as pd
 
@@ -20,6 +18,7 @@ from mfql.methods import settings_source
 from mfql.report.formats import markdown
 from mfql.report.frames import read_frame
 from mfql.report.intervals import Interval, weighted
+from mfql.report.places import link
 from mfql.report.published import Numbers, Published, ThirdPartyRun, plain, reproduced_name
 from mfql.report.tasks import PLAIN_RETURN, RETURN, SUCCESS, bounded, in_order, mean_of, parts, runs
 from mfql.report.verdict import DECIDED, RULE, Comparison, Sample, Verdict, sample_of
@@ -165,7 +164,7 @@ def for_page(path: str | Path, folder: str | Path) -> dict[str, Any]:
         "counts": table.loc[is_task, "verdict"].value_counts().to_dict(),
         "judged": bool(table.loc[is_task, "verdict"].isin([*DECIDED, Verdict.INCONCLUSIVE]).any()),
         "rule": RULE,
-        "data": quote(os.path.relpath(path, folder)),
+        "data": link(Path(path), Path(folder)),
     }
 
 

@@ -9,6 +9,8 @@ import resource
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -150,6 +152,29 @@ def test_a_worker_without_memory_ends_the_run_with_its_name_and_the_run_continue
     assert "SIGKILL (out of memory?)" in said
     assert "fewer workers" in said
     runs.assert_continues(arguments, "worker-memory")
+
+
+def test_the_memory_of_a_control_group_is_what_is_free(tmp_path: Path) -> None:
+    program = """
+import sys
+import numpy as np
+from mfql.data.opening import open_npz
+from mfql.footprint import free_memory
+print(free_memory())
+with open_npz(sys.argv[1]) as arrays:
+    arrays["rewards"]
+"""
+    np.savez_compressed(tmp_path / "large.npz", rewards=np.zeros(60 << 20))
+    with little_memory(300) as move_there:
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path / "large.npz")],
+            preexec_fn=move_there,
+            capture_output=True,
+            encoding="utf-8",
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+    assert 0 < int(done.stdout) < 300 << 20
+    assert "large.npz: rewards asks for 503,316,480 bytes of memory" in done.stderr
 
 
 # --- two at once, and what is left of one that is gone ----------------------------------------------------------------

@@ -17,7 +17,7 @@ from mfql.errors import UserError
 from mfql.experiment.find import AGGREGATE, PANEL, is_under, run_of
 from mfql.experiment.owned import link_on_the_way, remove_files
 from mfql.experiment.records import read_evaluation, read_manifest, unreadable
-from mfql.files import MOST_WEIGHTS, files_below, listed, read_json, read_object, sha256, there, write_json
+from mfql.files import MOST_WEIGHTS, files_below, listed, read_json, read_object, sha256, there, write_json, write_whole
 from mfql.report.places import without_machine, without_places
 from mfql.report.scores import read_scores
 from mfql.studies.ablation.measure import read_plan
@@ -83,7 +83,7 @@ def ship(folder: Path, out: Path) -> Shipment:
     before, others = _recorded(out / record), _of_others(out, out / folder.name)
     for target in (*files.values(), record):
         _refuse_link(out / target, out)
-    with TemporaryDirectory(dir=_made(out)) as beside:
+    with TemporaryDirectory() as beside:
         made = Path(beside)
         for source, target in files.items():
             _made((made / target).parent)
@@ -92,7 +92,8 @@ def ship(folder: Path, out: Path) -> Shipment:
         # What is there from now on is recorded before it is: a kill leaves nothing that no record names.
         write_json(out / record, {"files": before | now})
         for target in files.values():
-            (made / target).replace(_made((out / target).parent) / target.name)
+            with write_whole(out / target, "wb") as file:
+                file.write((made / target).read_bytes())
     gone = {name: digest for name, digest in before.items() if name not in now and not _is_of(name, others)}
     left = _remove(gone, out)
     write_json(out / record, {"files": now})

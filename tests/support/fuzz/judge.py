@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -163,13 +164,24 @@ def _for_people(function: Callable[..., Any]) -> Callable[..., int]:
     return called
 
 
+@cache
+def goal_env(task: str) -> Any:
+    """The environment of a state task, begun; made once for all processes that are forked later."""
+    from mfql.envs.isolated import reset_env
+    from mfql.envs.ogbench import make_task
+
+    env = make_task(task)
+    reset_env(env, 0)
+    return env
+
+
 def _load(task: str, data: str) -> None:
     from mfql.data import ogbench
     from mfql.suites import load
     from mfql.tasks import find_task
 
-    if task.startswith("visual-"):  # Its goal counts alone, and to render takes seconds.
-        made = ogbench.make_task(task.removeprefix("visual-"))
+    if task.startswith("visual-"):  # Its goal counts alone: to render, and to build the scene, takes seconds.
+        made = goal_env(task.removeprefix("visual-"))
         space = Box(0, 255, (64, 64, 3), np.uint8)
         type(made.unwrapped).observation_space = property(lambda _: space)
         ogbench.make_task = lambda _: made

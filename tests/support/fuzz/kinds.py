@@ -50,7 +50,16 @@ class Kind:
 _CONFIG = "--config-dir config"
 _RUN, _ONLINE = f"results/runs/small/{TASK}/seed0/offline", f"results/runs/small/{TASK}/seed0/online"
 _NEXT = f"results/runs/next/{TASK}/seed0"
-_IDENTITY = ("identity", "agent", "training_version", "seed", "settings", "dataset", "starts_from", "outputs")
+_IDENTITY = (
+    "identity",
+    "agent",
+    "training_version",
+    "seed",
+    "settings",
+    "dataset.sha256",
+    "starts_from.identity",
+    "outputs",
+)
 _ANY_RUN = f"results/runs/*/{TASK}/seed[01]/*"
 _VERIFY = (0, 1, 2)
 # The least that each command is called with in the place `study`.
@@ -612,6 +621,14 @@ KINDS: tuple[Kind, ...] = (
         "study",
         ("shipped/study/scores.csv",),
         "csv",
+        (Command("ship results/study --out shipped", writes=("shipped/*",)),),
+    ),
+    Kind(
+        "shipment",
+        "what an earlier shipment wrote",
+        "study",
+        ("shipped/study/shipped.json",),
+        "json",
         (Command("ship results/study --out shipped", writes=("shipped/*",)),),
     ),
     Kind(

@@ -473,7 +473,7 @@ def says_the_same(path: Path, content: bytes, form: str, keys: tuple[str, ...] =
             now, before = json.loads(path.read_bytes()), json.loads(content)
         except (ValueError, RecursionError):
             return False
-        return isinstance(now, dict) and all(now.get(key) == before[key] for key in keys)
+        return all(_entry(now, key) == _entry(before, key) for key in keys)
     if form != "csv":
         return False
     rows = []
@@ -490,6 +490,13 @@ def says_the_same(path: Path, content: bytes, form: str, keys: tuple[str, ...] =
             )
         )
     return rows[0] == rows[1]
+
+
+def _entry(document: Any, key: str) -> Any:
+    """An entry of a document; points lead to those within."""
+    for name in key.split("."):
+        document = document.get(name) if isinstance(document, dict) else None
+    return document
 
 
 def _plain(cell: str) -> str:
