@@ -77,6 +77,7 @@ online_steps: 0
 discount: 0.9
 actor_hidden: [8, 8]
 """
+DOUBLED = "_A0 = 1.0\n" + "".join(f"_A{n} = _A{n - 1} + _A{n - 1}\n" for n in range(1, 14))
 TASKS = "task,env_id,data,metric\ntheirs,theirs_point:Theirs-v0,theirs.npz,success\n"
 STUDY = (
     "name: theirs\nextensions: [{folder}]\noffline:\n  methods: [theirs]\n  tasks: [theirs]\nonline:\n  methods: []\n"
@@ -158,6 +159,8 @@ def test_the_checks_of_the_projects_classes_hold_and_its_own_are_made_where_it_r
         ("2.0", "def (", r"agents/theirs\.py, line \d+: SyntaxError"),
         ("(" * 300 + "1.0" + ")" * 300, "", "too many nested parentheses"),
         ("+".join(["1.0"] * 5000), "", "theirs.py"),
+        # Twice as much in each line: 2^13 values are more than are evaluated.
+        ("_A13", DOUBLED, "the default of the setting gamma is _A13"),
     ],
     ids=lambda value: value[:20],
 )
