@@ -15,7 +15,7 @@ from mfql.data.opening import open_hdf5, open_npz
 from mfql.data.unpacked import altered_copy
 from mfql.errors import UserError
 from mfql.experiment.find import panel_files, run_of
-from mfql.extensions import VARIABLE
+from mfql.extensions import TRUSTED, VARIABLE
 from mfql.parity.comparison import read_arrays
 from mfql.report.answer import answer
 from mfql.report.frames import read_frame
@@ -161,7 +161,8 @@ def test_an_agents_error_is_said_with_file_and_line_and_costs_its_methods_alone(
         (tmp_path / folder).mkdir()
     (tmp_path / "agents" / f"{name}.py").write_bytes(code if isinstance(code, bytes) else code.encode())
     (tmp_path / "methods" / "mine.yaml").write_text(f"agent: {name}\n", encoding="utf-8")
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    for variable in (VARIABLE, TRUSTED):
+        monkeypatch.setenv(variable, str(tmp_path))
     assert main(["list", "methods"]) == 0
     printed = capsys.readouterr()
     assert "mfql-small" in printed.out

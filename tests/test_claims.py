@@ -518,8 +518,11 @@ def test_nothing_is_shipped_through_a_link(results, tmp_path, capsys) -> None:
 
 def test_an_ablations_runs_are_shipped_with_its_panel(results: Path, tmp_path: Path) -> None:
     out, point = tmp_path / "shipped", {"method": "mfql+alpha=3", "task": "t"}
+    plan = dict.fromkeys(("title", "asks", "shows", "command"), "") | {"x": None, "measures": []}
     for name, seed in (("drawn", 0), ("begun", 1)):
-        write_json(results / f"quickstart/ablations/{name}/plan.json", {"points": [{**point, "seeds": [seed]}]})
+        points = [{**point, "series": "", "x": None, "seeds": [seed]}]
+        whole = plan | {"cost": False, "proxy": False, "points": points}
+        write_json(results / f"quickstart/ablations/{name}/plan.json", whole)
         run = write_run(results, [50.0], seed=seed, **point)
         (run.parent / "run" / "evaluation.json").write_text(run.read_text(encoding="utf-8"), encoding="utf-8")
     (results / "quickstart/ablations/drawn/panel.json").touch()
