@@ -15,6 +15,7 @@ from mfql.cli import main
 from mfql.declared import agent_stages, declared_version
 from mfql.declared.unrun import read_agent
 from mfql.errors import UserError
+from mfql.experiment.run import identity_in
 from mfql.extensions import TRUSTED, VARIABLE, extend, running_code
 from mfql.files import read_json, write_json
 from mfql.methods import declared_settings, settings_hash
@@ -207,10 +208,12 @@ def results(tmp_path: Path) -> Path:
     for task in ("theirs", TASK):
         for seed in (0, 1):
             file = write_run(tmp_path / "project/results", [20.0, 40.0, 60.0], "theirs", task, seed)
-            shutil.copy(file, file.parent / "run")  # As the trainer leaves a finished run.
-            manifest = file.parent / "run/manifest.json"
             settings = {"offline_steps": 10, "online_steps": 0, "discount": 0.9}
-            write_json(manifest, read_json(manifest) | {"starts_from": None, "settings": settings})
+            manifest = read_json(file.parent / "run/manifest.json") | {"starts_from": None, "settings": settings}
+            identity = {"identity": identity_in(manifest)}
+            write_json(file.parent / "run/manifest.json", manifest | identity)
+            write_json(file, read_json(file) | identity)
+            shutil.copy(file, file.parent / "run")  # As the trainer leaves a finished run.
     return tmp_path / "project/results"
 
 
