@@ -147,6 +147,17 @@ def _descriptor(path: str | Path) -> int:
     return descriptor
 
 
+def require_file(path: str | Path) -> None:
+    """Refuse what is no regular file, before a library opens it by its name.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: it is absent.
+        CannotRead: as of `open_file`.
+    """
+    with open_file(path):
+        pass
+
+
 def read_bytes(path: str | Path, most: int) -> bytes:
     """The content of a regular file.
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from mfql import load_policy
 from mfql.cli import main
+from mfql.data.opening import open_hdf5, open_npz
+from mfql.data.unpacked import altered_copy
 from mfql.errors import UserError
 from mfql.experiment.find import panel_files, run_of
 from mfql.extensions import TRUSTED, VARIABLE
+from mfql.parity.comparison import read_arrays
 from mfql.report.answer import answer
 from mfql.report.frames import read_frame
 from mfql.report.scores import collect
@@ -95,6 +100,29 @@ def test_a_file_in_a_seeds_place_is_no_run_that_waits(place, say):
         status, said = say("verify")
         assert status == 1
         assert "seed1" in said
+
+
+def _npz(path: Path) -> None:
+    with open_npz(path):
+        pass
+
+
+def _hdf5(path: Path) -> None:
+    with open_hdf5(path):
+        pass
+
+
+@pytest.mark.parametrize("read", [_npz, _hdf5, altered_copy, read_arrays], ids=lambda read: read.__name__)
+def test_no_pipe_is_waited_for_in_the_place_of_arrays(tmp_path, read):
+    os.mkfifo(tmp_path / "arrays")
+    with pytest.raises(UserError, match="arrays: it is a named pipe, no file"):
+        read(tmp_path / "arrays")
+
+
+def test_no_pipe_is_waited_for_in_the_place_of_a_policys_weights(place):
+    weights = place / "results" / "runs" / RUN / "run" / "policy" / "policy.safetensors"
+    with replaced(weights, "pipe"), pytest.raises(UserError, match="it is a named pipe, no file"):
+        load_policy(weights.parent)
 
 
 def test_the_manifest_of_another_run_is_not_taken_for_this_ones(place):
