@@ -516,6 +516,14 @@ def test_nothing_is_shipped_through_a_link(results, tmp_path, capsys) -> None:
     assert [path.name for path in elsewhere.rglob("*")] == ["mfql"]
 
 
+def test_a_table_in_another_encoding_is_not_shipped(results, tmp_path, capsys) -> None:
+    (results / "quickstart" / "claims").mkdir(exist_ok=True)
+    (results / "quickstart" / "claims" / "table.md").write_bytes(b"| caf\xe9 |\n")
+    assert main(["ship", str(results / "quickstart"), "--out", str(tmp_path / "shipped")]) == 2
+    assert "table.md is no text in UTF-8" in capsys.readouterr().err
+    assert not list((tmp_path / "shipped").rglob("*.*"))
+
+
 def test_an_ablations_runs_are_shipped_with_its_panel(results: Path, tmp_path: Path) -> None:
     out, point = tmp_path / "shipped", {"method": "mfql+alpha=3", "task": "t"}
     plan = dict.fromkeys(("title", "asks", "shows", "command"), "") | {"x": None, "measures": []}

@@ -179,7 +179,7 @@ def _copy(source: Path, target: Path) -> None:
     """Copy a file without what it says of the machine; what a manifest vouches for is copied byte for byte.
 
     Raises:
-        UserError: what must stay as it is names a folder of the machine.
+        UserError: what must stay as it is names a folder of the machine, or a text is none.
     """
     if source.name == _MANIFEST:
         manifest = read_json(source)
@@ -192,8 +192,11 @@ def _copy(source: Path, target: Path) -> None:
                 )
         write_json(target, given)
     elif source.suffix in _TEXTS and source.name not in _VOUCHED_FOR:
-        content = source.read_bytes()
-        target.write_bytes(without_places(content.decode()).encode())
+        try:
+            text = source.read_bytes().decode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{source} is no text in UTF-8: {error}", "Write it anew, then ship it.") from error
+        target.write_bytes(without_places(text).encode())
     else:
         shutil.copyfile(source, target)
     if Path.home() != Path("/") and os.fsencode(Path.home()) in target.read_bytes():
