@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from mfql.errors import UserError, warn
+from mfql.errors import UserError, warn_of
 from mfql.experiment.find import name_of, runs_in
 from mfql.experiment.records import read_evaluation, read_manifest
 from mfql.files import there
@@ -177,8 +177,7 @@ def _evident(folder: Path, partial: bool) -> dict[str, Any] | None:
     except UserError as error:
         if not partial:
             raise
-        said, _, remedy = str(error).partition("\n  ")
-        warn(f"{said}: the report does without it", remedy)
+        warn_of(error, "the report does without it")
         return None
 
 
