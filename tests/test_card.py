@@ -123,7 +123,8 @@ def test_a_method_of_ones_own_counts_with_its_own_size(tmp_path: Path, monkeypat
     (tmp_path / "methods" / "wide.yaml").write_text(
         "inherits: bc\nagent: wide\nactor_hidden: [3000, 3000]\n", encoding="utf-8"
     )
-    monkeypatch.setenv("MFQL_EXTENSIONS", str(tmp_path))
+    for variable in ("MFQL_EXTENSIONS", "MFQL_TRUSTED"):  # Its size is asked of its code.
+        monkeypatch.setenv(variable, str(tmp_path))
     run = find_run({"seeds": [0]}, CONFIG, "wide", TASK, "offline")
     told = Footprints().of(run)
     assert told.known

@@ -261,6 +261,7 @@ def test_another_configuration_is_refused_before_anything_is_trained(tmp_path: P
 @pytest.mark.slow
 def test_errors_against_released_code_are_those_of_the_code_as_it_is(tmp_path: Path) -> None:
     project = clone(tmp_path / "mfql")
+    shutil.copytree(ROOT / "mfql", project.folder / "mfql", ignore=shutil.ignore_patterns("__pycache__"))
     agent, out = project.folder / "mfql/agents/new.py", "results/reduced/claims/parity.csv"
     fixtures = [project.folder / "tests/data" / name for name in ("reference.npz", "baselines.npz")]
     for path in (agent, *fixtures, project.folder / out):

@@ -135,8 +135,10 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     _require_no_formulas(scores, str(path))
     if not (scores["metric"] == "score").any():
         raise UserError(f"{path} holds no score", "Train a run to its end first.")
-    for metric, demanded in (("", "score"), ("success", "score_episodes")):
-        runs = _runs_with(scores[~scores["metric"].isin(_OF_ANOTHER)], metric)
+    own = scores[~scores["metric"].isin(_OF_ANOTHER)]
+    # Of returns it may be told, too, which episodes succeeded.
+    successes = _runs_with(own, "success") - _runs_with(own, "normalized_return") - _runs_with(own, "plain_return")
+    for runs, demanded in ((_runs_with(own, ""), "score"), (successes, "score_episodes")):
         if lacking := sorted(runs - _runs_with(scores, demanded)):
             method, task, seed, stage = lacking[0]
             raise UserError(f"{path} has rows of {method} {task} seed {seed} {stage}, and no {demanded} of it", remedy)
