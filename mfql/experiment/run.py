@@ -119,7 +119,7 @@ class RunFolder:
     def place_of(self, identity: str) -> Path:
         """The folder that has the run of an identity: where it was moved aside for other settings, else `trained`."""
         aside = self.trained.with_name(f"run.{identity}")
-        if (self.manifest() or {}).get("identity") != identity and there(aside / "manifest.json"):
+        if there(aside / "manifest.json") and (self.manifest() or {}).get("identity") != identity:
             return aside
         return self.trained
 
@@ -287,12 +287,12 @@ def describe_run(
         "dataset": dataset,
         "simulation_version": simulation_version(run.task),
     }
-    manifest = run.manifest()
-    before = _with_identity(described)
-    if manifest is not None and "environment" not in manifest and run.has(before["identity"]):
+    before, manifest = _with_identity(described), run.manifest()
+    environment = code_of_environment(run.task)
+    if environment is None:  # Where the code is not to be found, that of the run that lies there.
+        environment = (manifest or {}).get("environment")
+    elif manifest is not None and "environment" not in manifest and run.has(before["identity"]):
         return before  # From before an environment's code was part of a run: it stays what it was.
-    # Where the code is not to be found, that of the run that lies there.
-    environment = code_of_environment(run.task) or (manifest or {}).get("environment")
     return before if environment is None else _with_identity(described | {"environment": environment})
 
 
