@@ -29,7 +29,7 @@ from mfql.methods import raw_settings
 from mfql.parity import Comparison
 from mfql.report.intervals import Interval
 from mfql.report.panels import Text, read_panels, write_panel
-from mfql.report.places import NOWHERE, link
+from mfql.report.places import NOWHERE, link, without_places
 from mfql.report.scores import collect, write_scores
 from mfql.settings import build_settings
 from mfql.studies.claims.evidence import Judged, Verdict, difference, judge, ratio
@@ -601,6 +601,14 @@ def test_what_is_shipped_and_reported_names_neither_host_nor_folder(
     assert tmp_path.name not in said
     assert NOWHERE not in said
     assert "tasks.csv" in said
+
+
+def test_who_has_no_home_can_ship_and_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a number in a container that no list of users has."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert without_places("see /home/mine/data/a.npz, 1/2") == "see a.npz, 1/2"
+    assert link(Path("/srv/results/a.csv"), Path("/srv/results/page")) == "../a.csv"
 
 
 def test_a_run_whose_identity_names_a_folder_is_not_shipped(

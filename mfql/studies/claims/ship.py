@@ -18,7 +18,7 @@ from mfql.experiment.find import AGGREGATE, PANEL, is_under, run_of
 from mfql.experiment.owned import link_on_the_way, remove_files
 from mfql.experiment.records import read_evaluation, read_manifest, unreadable
 from mfql.files import MOST_WEIGHTS, files_below, listed, read_json, read_object, sha256, there, write_json, write_whole
-from mfql.report.places import without_machine, without_places
+from mfql.report.places import home, without_machine, without_places
 from mfql.report.scores import read_scores
 from mfql.studies.ablation.measure import read_plan
 
@@ -199,8 +199,8 @@ def _copy(source: Path, target: Path) -> None:
         target.write_bytes(without_places(text).encode())
     else:
         shutil.copyfile(source, target)
-    if Path.home() != Path("/") and os.fsencode(Path.home()) in target.read_bytes():
-        raise UserError(f"{source} names {Path.home()}, and what it says is vouched for", "It cannot be shipped.")
+    if home() != Path("/") and os.fsencode(home()) in target.read_bytes():
+        raise UserError(f"{source} names {home()}, and what it says is vouched for", "It cannot be shipped.")
 
 
 def _require(files: Iterable[Path]) -> None:
