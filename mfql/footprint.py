@@ -102,5 +102,5 @@ def _free_of_groups() -> Iterator[int]:
             # A container may not see its own group; a group without a limit says so in words.
             with suppress(OSError, ValueError):
                 most, held = (int((folder / name).read_text(encoding="utf-8")) for name in (limit, taken))
-                said = (line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
-                yield most - held + sum(int(value) for name, value in said if name in files)
+                entries = map(str.split, (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
+                yield most - held + sum(int(value) for name, value in entries if name in files)

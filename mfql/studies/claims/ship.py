@@ -74,10 +74,7 @@ def ship(folder: Path, out: Path) -> Shipment:
     folder = Path(os.path.normpath(folder.absolute()))
     if out.resolve() == folder.parent.resolve():
         raise UserError(f"{out} holds the results themselves", "Ship them into another folder: --out DIR.")
-    runs = _runs(folder)
-    files = {path: Path(folder.name, path.relative_to(folder)) for path in _small_files(folder)}
-    for run, has_policy in runs.items():
-        files |= {folder.parent / run / part: Path(run, part) for part in (*_OF_RUN, *(_POLICY if has_policy else ()))}
+    files = _files(folder)
     _require(files)
     record = Path(folder.name, SHIPPED)
     before, others = _recorded(out / record), _of_others(out, out / folder.name)
@@ -100,6 +97,14 @@ def ship(folder: Path, out: Path) -> Shipment:
     known = {out / name for name in (*now, record.as_posix())}
     left |= {path for path in files_below(out / folder.name)[0] if path not in known}
     return Shipment(sum(path.stat().st_size for path in out.rglob("*") if path.is_file()), sorted(left))
+
+
+def _files(folder: Path) -> dict[Path, Path]:
+    """What is shipped of a configuration's folder, and where to in the folder of shipments."""
+    files = {path: Path(folder.name, path.relative_to(folder)) for path in _small_files(folder)}
+    for run, has_policy in _runs(folder).items():
+        files |= {folder.parent / run / part: Path(run, part) for part in (*_OF_RUN, *(_POLICY if has_policy else ()))}
+    return files
 
 
 def _recorded(record: Path) -> dict[str, str]:
