@@ -21,6 +21,7 @@ from mfql.report.answer import answer
 from mfql.report.frames import read_frame
 from mfql.report.scores import collect
 from mfql.report.tasks import by_task
+from mfql.training.log import TrainingLog
 from tests.support.bad_files import KINDS, replaced
 from tests.support.fake_results import write_run
 from tests.support.forbidden import forbidden
@@ -117,6 +118,13 @@ def test_no_pipe_is_waited_for_in_the_place_of_arrays(tmp_path, read):
     os.mkfifo(tmp_path / "arrays")
     with pytest.raises(UserError, match="arrays: it is a named pipe, no file"):
         read(tmp_path / "arrays")
+
+
+@pytest.mark.parametrize("size", [None, 20])
+def test_no_pipe_is_waited_for_in_the_place_of_a_training_log(tmp_path, size):
+    os.mkfifo(tmp_path / "metrics.csv")
+    with pytest.raises(UserError, match=r"metrics\.csv: it is a named pipe, no file"):
+        TrainingLog(tmp_path, size, 0)
 
 
 def test_no_pipe_is_waited_for_in_the_place_of_a_policys_weights(place):

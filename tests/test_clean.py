@@ -155,6 +155,7 @@ def test_what_the_project_did_not_write_is_left_and_named(place, capsys):
         run / "checkpoint" / "step-5.pt",
         run / "checkpoint" / "step-000000005.pt.bak",
         earlier / "notes.txt",
+        earlier / "tensorboard" / "..0123456789abcdef.part",
         run.parent / "run.old" / "step-000000005.pt",
         run.parent / "run.0123456789abcdef" / "manifest.json",
         run.parent / "run." / "manifest.json",
@@ -175,8 +176,8 @@ def test_what_the_project_did_not_write_is_left_and_named(place, capsys):
     said = capsys.readouterr().out
     assert all(path.exists() for path in others)
     shown = {line.split(": ")[1] for line in said.splitlines() if line.startswith("left: ")}
-    named = [str(path.relative_to(place.folder)) for path in others[:4]]
-    named += [str(path.parent.relative_to(place.folder)) for path in others[4:7]]
+    named = [str(path.relative_to(place.folder)) for path in others[:5]]
+    named += [str(path.parent.relative_to(place.folder)) for path in others[5:8]]
     assert shown == {
         *named,
         str(linked.relative_to(place.folder)),

@@ -173,6 +173,7 @@ def _readable(
     manifests: dict[Path, dict[str, Any] | None] = {}
     faults: dict[Path, UserError] = {}
     waiting = list(dict.fromkeys(files))
+    known = set(waiting)
     for path in waiting:
         try:
             run = read_evaluation(path)
@@ -184,8 +185,9 @@ def _readable(
             faults[path] = error
             continue
         runs[path] = run
-        if start is not None and start not in waiting:
+        if start is not None and start not in known:
             waiting.append(start)
+            known.add(start)
     if len(faults) == 1 and not partial:
         raise next(iter(faults.values()))
     said = "; ".join(map(unreadable, faults.values()))
