@@ -315,15 +315,18 @@ def test_a_dataset_that_changed_under_a_finished_run_is_refused(place):
     assert "Traceback" not in done.stderr
 
 
+SHA = {"train": "0" * 64}
+
+
 @pytest.mark.parametrize("version", [None, 1, 3])
 def test_data_generated_in_another_physics_are_refused_before_they_are_read(version, place, tmp_path):
     task, dataset = "cube-single-play-singletask-task2-v0", "cube-single-play-v0"
-    described = {"source": "generated"} | ({"simulation_version": version} if version else {})
+    described = {"source": "generated", "sha256": SHA} | ({"simulation_version": version} if version else {})
     (tmp_path / f"{dataset}.json").write_text(json.dumps(described), encoding="utf-8")
     done = place.call([*place.arguments(METHOD, "offline", [0], task=task), "--data", str(tmp_path)])
     assert done.returncode == 2
     assert f"{dataset} in {tmp_path} was generated with simulation version {version or 1}, today's is 2" in done.stderr
-    assert f"Remove {tmp_path / dataset}.json" in done.stderr
+    assert "Generate the dataset again" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -338,7 +341,7 @@ def test_data_generated_in_another_physics_are_refused_before_they_are_read(vers
 )
 def test_data_are_refused_only_if_they_were_generated_in_another_physics(dataset, described, refused, tmp_path):
     if described is not None:
-        (tmp_path / f"{dataset}.json").write_text(json.dumps(described), encoding="utf-8")
+        (tmp_path / f"{dataset}.json").write_text(json.dumps({"sha256": SHA} | described), encoding="utf-8")
     try:
         check_simulation(tmp_path, dataset)
     except UserError:

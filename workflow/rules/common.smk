@@ -148,7 +148,7 @@ def fetch_source():
     if source is None:
         return ""
     if "://" in source and is_private(source):
-        os.environ["MFQL_MIRROR"] = source
+        os.environ.update(MFQL_MIRROR=source)
         return in_command("--mirror", "$MFQL_MIRROR")
     return in_command("--mirror" if "://" in source else "--from", source)
 
