@@ -632,3 +632,14 @@ def test_shipping_what_is_not_finished_is_refused(tmp_path: Path, capsys: pytest
     assert main(["ship", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
     assert "scores.csv" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_pipe_in_a_files_place_is_not_shipped_and_called_what_it_is(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = next(results.glob("runs/*/*/seed0/offline/run/manifest.json"))
+    manifest.unlink()
+    os.mkfifo(manifest)
+    assert main(["ship", str(results / "quickstart"), "--out", str(tmp_path / "out")]) == 2
+    assert "manifest.json: it is a named pipe, no file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

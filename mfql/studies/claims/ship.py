@@ -17,7 +17,18 @@ from mfql.errors import UserError
 from mfql.experiment.find import AGGREGATE, PANEL, is_under, run_of
 from mfql.experiment.owned import link_on_the_way, remove_files
 from mfql.experiment.records import read_evaluation, read_manifest, unreadable
-from mfql.files import MOST_WEIGHTS, files_below, listed, read_json, read_object, sha256, there, write_json, write_whole
+from mfql.files import (
+    MOST_WEIGHTS,
+    files_below,
+    listed,
+    open_file,
+    read_json,
+    read_object,
+    sha256,
+    there,
+    write_json,
+    write_whole,
+)
 from mfql.report.places import home, without_machine, without_places
 from mfql.report.scores import read_scores
 from mfql.studies.ablation.measure import read_plan
@@ -224,8 +235,10 @@ def _require(files: Iterable[Path]) -> None:
 
 
 def _look_at(path: Path) -> None:
-    if not path.is_file():
+    if not there(path):
         raise UserError(f"{path} does not exist", "Let the configuration's workflow end, then ship it.")
+    with open_file(path):
+        pass  # What is no file is refused by what it is.
     if path.name in _READ and run_of(path if path.parent.name != "run" else path.parent.with_name(path.name)):
         _READ[path.name](path)
     elif path.stat().st_size > MOST_WEIGHTS:
