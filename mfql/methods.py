@@ -214,17 +214,22 @@ def same_settings(method: str) -> tuple[str, frozenset[tuple[str, str]]]:
     return base, frozenset((key, value_text(value)) for key, value in values.items())
 
 
-def settings_hash(method: str, task: str, stage: str, config_dir: str | Path = "config") -> str:
+def settings_hash(
+    method: str, task: str, stage: str, config_dir: str | Path = "config", with_environment: bool = True
+) -> str:
     """Changes with every value that changes a number, defaults of the method's code included.
 
     That of `online` changes with those of the run that it starts from, too.
+
+    Args:
+        with_environment: what an environment of one's own is made of counts; not so for a run that is known without.
     """
     agent, own = declared_settings(method, task, stage, config_dir)
     hashed = [stage, agent, identified(own.as_dict()), training_version(agent)]
     start = checkpoint_stage(method, task, config_dir) if stage == "online" else None
     if (simulation := simulation_version(task)) > 1:
         hashed.append(f"simulation_version {simulation}")
-    if (environment := code_of_environment(task)) is not None:
+    if with_environment and (environment := code_of_environment(task)) is not None:
         hashed.append(f"environment {hash_of(environment)}")
     if start is not None:
         hashed.append(identified(declared_settings(method, task, start, config_dir)[1].as_dict()))

@@ -14,7 +14,7 @@ import pytest
 
 import mfql
 from mfql.errors import UserError
-from mfql.experiment.run import Fate, RunFolder, changes, describe_run, identity_in
+from mfql.experiment.run import Fate, RunFolder, changes, describe_run, hash_for_launch, identity_in
 from mfql.extensions import environment_code, extend
 from mfql.methods import settings_hash
 from mfql.operations.verify import verify
@@ -214,6 +214,26 @@ def test_a_run_from_before_stays_finished_and_is_averaged_with_later_ones(lab, t
     assert incomparable({"one": without(now) | {"code": {}}, "other": other | {"code": {}}}) == {}
     _, changed = described(tmp_path, batch_size=16)
     assert (run.fate(changed), "environment" in changed) == (Fate.RETRAINED, True)
+    run.claim(changed)
+    leave(run, changed)
+    assert run.fate(described(tmp_path)[1]) is Fate.FINISHED
+    run.claim(described(tmp_path)[1])
+    assert run.manifest() == json.loads(json.dumps(without(now)))
+
+
+def test_a_launch_makes_nothing_anew_of_runs_from_before_as_long_as_their_settings_hold(lab, tmp_path):
+    method, config = "flow_bc-miniature", ROOT / "config"
+    runs = [RunFolder(tmp_path, method, TASK, seed, "offline") for seed in (0, 1)]
+    now, before = (settings_hash(method, TASK, "offline", config, known) for known in (True, False))
+    _, manifest = described(tmp_path)
+    for run in runs:
+        leave(run, without(manifest) | {"method": method, "seed": run.seed, "settings_hash": before})
+    edit(lab)
+    assert hash_for_launch(runs, config) == before != now
+    leave(runs[1], without(manifest) | {"method": method, "seed": 1, "settings_hash": "of other settings"})
+    assert hash_for_launch(runs, config) == settings_hash(method, TASK, "offline", config) != now
+    (runs[1].trained / "manifest.json").write_text("{", encoding="utf-8")
+    assert hash_for_launch(runs, config) != before
 
 
 def test_where_a_package_is_not_installed_the_runs_own_word_counts(lab, tmp_path):

@@ -30,6 +30,7 @@ from mfql.files import (
     there,
     write_json,
 )
+from mfql.methods import settings_hash
 from mfql.settings import LATER, identified, later_facts
 from mfql.tasks import code_of_environment, simulation_version
 
@@ -287,13 +288,33 @@ def describe_run(
         "dataset": dataset,
         "simulation_version": simulation_version(run.task),
     }
-    before, manifest = _with_identity(described), run.manifest()
-    environment = code_of_environment(run.task)
-    if environment is None:  # Where the code is not to be found, that of the run that lies there.
-        environment = (manifest or {}).get("environment")
-    elif manifest is not None and "environment" not in manifest and run.has(before["identity"]):
-        return before  # From before an environment's code was part of a run: it stays what it was.
-    return before if environment is None else _with_identity(described | {"environment": environment})
+    before = _with_identity(described)
+    # Where the code is not to be found, that of the run that lies there.
+    environment = code_of_environment(run.task) or (run.manifest() or {}).get("environment")
+    if environment is None:
+        return before
+    now = _with_identity(described | {"environment": environment})
+    # One from before an environment's code was part of a run stays what it was, also where it was moved aside since.
+    return before if run.has(before["identity"]) and not run.has(now["identity"]) else now
+
+
+def hash_for_launch(runs: Collection[RunFolder], config_dir: str | Path) -> str:
+    """The `settings_hash` that a launch compares of one job's runs, which differ in their seeds alone.
+
+    Where all were begun before an environment's code was part of a run, and have these settings, it is theirs, so that
+    nothing of them is made again.
+    """
+    of = next((run.method, run.task, run.stage, config_dir) for run in runs)
+    now, before = settings_hash(*of), settings_hash(*of, with_environment=False)
+    return before if now != before and all(_is_known_by(before, run) for run in runs) else now
+
+
+def _is_known_by(before: str, run: RunFolder) -> bool:
+    try:
+        manifest = run.manifest() or {}
+    except UserError:  # It is said where the run is judged.
+        return False
+    return "environment" not in manifest and manifest.get("settings_hash") == before
 
 
 def _with_identity(described: dict[str, Any]) -> dict[str, Any]:

@@ -161,8 +161,9 @@ def _manifest(
     if constant := dataset.constant_dimensions:
         described["constant_dimensions"] = constant
     parent = _parent(job, seed, dataset) if job.stage == "online" else None
-    return describe_run(job.run(seed), agent, settings.as_dict(), described, parent) | {
-        "settings_hash": settings_hash(job.method, job.task, job.stage, job.config_dir),
+    wanted = describe_run(job.run(seed), agent, settings.as_dict(), described, parent)
+    return wanted | {
+        "settings_hash": settings_hash(job.method, job.task, job.stage, job.config_dir, "environment" in wanted),
         "settings_source": settings_source(job.method, job.task, job.stage, job.config_dir),
         # A method without an offline part has the steps of the online one alone.
         "reduced": (settings.offline_steps or settings.online_steps) < _PAPER_STEPS,

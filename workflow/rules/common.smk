@@ -12,7 +12,7 @@ from mfql.experiment.claims import needed_files, read_claims, require_configurat
 from mfql.errors import UserError, print_in_any_locale, printing, unknown
 from mfql.files import read_text, sha256
 from mfql.extensions import tables
-from mfql.methods import checkpoint_stage, raw_settings, settings_hash
+from mfql.methods import checkpoint_stage, raw_settings
 from mfql.plan import tell
 from mfql.experiment.configuration import (
     asked_runs,
@@ -24,6 +24,7 @@ from mfql.experiment.configuration import (
     path_from_here,
 )
 from mfql.experiment.find import DRAWN, canonical_path, files_of, panel_files
+from mfql.experiment.run import RunFolder, hash_for_launch
 from mfql.operations.ending import SUMMARY, answer_of, failure_of
 from mfql.plan.graph import escape_logs, failed_jobs, graph_of, hand_over, name_targets, when_nothing_is_to_be_done
 from mfql.settings import steps_of
@@ -152,9 +153,19 @@ def fetch_source():
     return in_command("--mirror" if "://" in source else "--from", source)
 
 
-def settings_of(wildcards):
-    """A hash of every setting that changes a run's numbers, so that a changed one trains anew."""
-    return for_people(settings_hash, wildcards.method, wildcards.task, wildcards.stage, CONFIG)
+def settings_of(seeds):
+    """Parameter function: a hash of every setting that changes the numbers of a job's runs, so that a changed one trains anew.
+
+    It does not take `output`: what follows from that is no reason to run.
+    """
+
+    def settings(wildcards):
+        files = expand(run_files(wildcards.stage, seeds), **dict(wildcards.items()))
+        of = wildcards.method, wildcards.task
+        runs = [RunFolder(Path("results"), *of, int(seed), wildcards.stage) for seed in seeds_of(files)]
+        return for_people(hash_for_launch, runs, CONFIG)
+
+    return settings
 
 
 def checkpoints_of(seeds):
@@ -286,7 +297,9 @@ def lost_panels():
     drawn, runs = Path(STUDY, "aggregate", DRAWN), Path(STUDY, "runs.txt")
     if not (drawn.is_file() and runs.is_file()):
         return []
-    listed, asked = (for_people(read_text, file, "Remove it: the launch writes it anew.").split("\n")[:-1] for file in (drawn, runs))
+    listed, asked = (
+        for_people(read_text, file, "Remove it: the launch writes it anew.").split("\n")[:-1] for file in (drawn, runs)
+    )
     if asked != [*wanted("offline"), *wanted("online")]:
         return []  # Others are drawn now.
     # A list that somebody changed declares nothing elsewhere.

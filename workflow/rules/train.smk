@@ -29,7 +29,7 @@ for name, stages in [("train_offline", "offline|pretrain"), ("train_online", "on
                 mem_mb=lambda wildcards, attempt: attempt * 12000,
                 runtime=training_minutes,
             params:
-                settings=settings_of,
+                settings=settings_of(seeds),
                 seeds=lambda wildcards, output: seeds_of(output),
                 data=subpath(input.dataset, parent=True),
             shell:
