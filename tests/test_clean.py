@@ -224,6 +224,16 @@ def test_an_earlier_run_whose_settings_hold_again_stays_and_is_put_back(place, c
     assert contents(place.run("first", 0, "offline")) == before
 
 
+def test_an_earlier_run_stays_whose_method_is_not_known_here(place, capsys):
+    """As where its extension is not named: what it makes of the settings of now nobody can tell."""
+    earlier = earlier_run(place)
+    before = contents(earlier)
+    (place.folder / "config" / "methods" / "first.yaml").unlink()
+    assert main(["clean", "--yes", "--only", "earlier-runs"]) == 0
+    assert "kept: 1 earlier runs of methods or tasks that are not known here" in capsys.readouterr().out
+    assert contents(earlier) == before
+
+
 def test_an_earlier_run_that_an_online_run_has_begun_from_stays(place):
     earlier, online = earlier_run(place), place.run("first", 0, "online")
     manifest = read_json(online / "manifest.json")

@@ -24,7 +24,7 @@ from mfql.experiment.configuration import LOCK, find_run, planned_runs
 from mfql.experiment.find import is_under, look_for_runs, name_of
 from mfql.experiment.owned import is_checkpoint, link_on_the_way, own_files, remove_files
 from mfql.experiment.records import IDENTIFYING, read_manifest
-from mfql.experiment.run import Fate, RunFolder, alterations
+from mfql.experiment.run import Fate, RunFolder, alterations, changes
 from mfql.files import CannotRead, files_below, listed, sha256, there
 from mfql.locks import InUse, holder, locked
 from mfql.operations.verify import Current
@@ -50,6 +50,7 @@ _UNREADABLE = "that cannot be read, of which nobody knows what they need"
 _ALTERED = "runs that are not what their manifests say, which their last state can make again"
 _STARTS = "final states from which an online run still has to start"
 _ASKED_FOR = "earlier runs of the settings of now, which training puts back"
+_UNTOLD = "earlier runs of methods or tasks that are not known here, whose settings may hold: name their extension"
 # By these a manifest is held against its folder.
 _OF_A_RUN = ("method", "task", "seed", "stage")
 _NOT_OURS = "not of this project, by its name or its records"
@@ -199,11 +200,16 @@ class Starts:
 
         Args:
             earlier: its manifest.
+
+        Raises:
+            UserError: its method or task is not known here, so that nobody can tell.
         """
         online = RunFolder(run.results, run.method, run.task, run.seed, "online")
         begun = online.manifest() if run.stage != "online" and not online.finished() else None
         start = (begun or {}).get("starts_from") or {}
-        return start.get("identity") == earlier["identity"] or not self._now.reasons(run, dict(earlier))
+        if start.get("identity") == earlier["identity"]:
+            return True
+        return not changes(dict(earlier), self._now.wanted(run, dict(earlier)))
 
     def _asked(self) -> Iterator[RunFolder]:
         for configuration in self.configurations:
@@ -280,8 +286,14 @@ def _look_aside(run: RunFolder, name: str, aside: Path, starts: Starts, found: S
     if not known or not re.fullmatch(rf"run\.{re.escape(known['identity'])}(\.\d+)?", aside.name):
         found.left[aside] = _NOT_OURS
         return
-    if starts.asked_for(run, known):
-        found.keep(_ASKED_FOR, f"{name}/{aside.name}")
+    try:
+        reason = _ASKED_FOR if starts.asked_for(run, known) else None
+    except CannotRead:
+        raise
+    except UserError:
+        reason = _UNTOLD
+    if reason is not None:
+        found.keep(reason, f"{name}/{aside.name}")
         return
     ours, others = own_files(aside)
     found.left |= dict.fromkeys(others, _NOT_OURS)
