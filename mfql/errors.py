@@ -109,6 +109,12 @@ def warn(message: str, remedy: str = "") -> None:
     _say("warning", message, remedy)
 
 
+def warn_of(error: UserError, consequence: str) -> None:
+    """Say of an error that ends nothing what is done without."""
+    said, _, remedy = str(error).partition("\n  ")
+    warn(f"{said}: {consequence}", remedy)
+
+
 def note(message: str) -> None:
     """Say on stderr what was read as something else than it literally is."""
     _say("note", message)

@@ -39,12 +39,12 @@ _ROOT = Path(__file__).parents[1]
 _running = 0
 # Packages whose versions every manifest has.
 _OF_EVERY_RUN = frozenset({"gymnasium", "mujoco", "ogbench", "mfql"})
-# `module:name`, as Gymnasium is told where an environment's class is.
 # Where the modules of a folder have nothing to do with each other.
 _SHARED = frozenset(sysconfig.get_paths().values())
 # What a text in an environment's code does not name of a folder: the disk's top, and what else an extension holds.
 _NO_PART, _LONGEST = frozenset({os.sep, "..", TASKS, METHODS, AGENTS, "results", "logs"}), 200
 _DATA = frozenset({".npz", ".hdf5", ".h5"})
+# `module:name`, as Gymnasium is told where an environment's class is.
 _ENTRY_POINT = re.compile(r"([A-Za-z_]\w*)(?:\.\w+)*:[A-Za-z_]\w*")
 
 

@@ -147,6 +147,17 @@ def _descriptor(path: str | Path) -> int:
     return descriptor
 
 
+def require_file(path: str | Path) -> None:
+    """Refuse what is no regular file, before a library opens it by its name.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: it is absent.
+        CannotRead: as of `open_file`.
+    """
+    with open_file(path):
+        pass
+
+
 def read_bytes(path: str | Path, most: int) -> bytes:
     """The content of a regular file.
 
@@ -324,7 +335,7 @@ def remove_left(folder: str | Path, names: Iterable[str], *, locked: bool = Fals
         locked: whether the caller holds the folder's lock, so that nobody else writes there. Then also what was left
             on a file system without marks is removed, or by an earlier version, which named it by the process.
     """
-    left = re.compile(rf"\.(?:{'|'.join(names)})\.([0-9a-f]{{{2 * _TOKEN_BYTES}}}|\d{{1,7}})\.part")
+    left = left_name(tuple(names))
     with suppress(OSError):  # What cannot be removed is in nobody's way.
         for entry in [entry for entry in os.scandir(folder) if entry.name.endswith(".part")]:
             match = left.fullmatch(entry.name)
@@ -332,6 +343,15 @@ def remove_left(folder: str | Path, names: Iterable[str], *, locked: bool = Fals
                 continue
             if locked or (len(match[1]) == 2 * _TOKEN_BYTES and _nobody_holds(entry.path)):
                 os.unlink(entry.path)
+
+
+@cache
+def left_name(names: tuple[str, ...]) -> re.Pattern[str]:
+    """The passing names of `write_whole` for files whose names match a regular expression; the group is the token.
+
+    That of earlier versions was the process's number.
+    """
+    return re.compile(rf"\.(?:{'|'.join(names)})\.([0-9a-f]{{{2 * _TOKEN_BYTES}}}|\d{{1,7}})\.part")
 
 
 def _nobody_holds(path: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,8 @@ import psutil
 
 from mfql.errors import UserError
 
+# Bytes of a number and of an image's number, and the images of an observation.
+NUMBER, _INDEX, _STACKED = 4, 8, 3
 # What is smaller is not worth asking the system for.
 _SMALL = 1 << 24
 _CGROUPS, _OF_THIS_PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
@@ -44,6 +46,19 @@ class Footprint:
     updates_per_step: int
     fields: tuple[str, ...]
     known: bool = True
+
+
+def row_bytes(observation: int, action: int, fields: Iterable[str], *, images: bool = False) -> int:
+    """Bytes of a transition on the device: observation, the next, action, reward and mask, and a method's own fields.
+
+    Args:
+        observation, action: D and A.
+        fields: `next_actions` and `mc_returns`, where they are kept.
+        images: observations are numbers of images, three each.
+    """
+    own = {"next_actions": action, "mc_returns": 1}
+    seen = 2 * _STACKED * _INDEX if images else 2 * observation * NUMBER
+    return seen + NUMBER * (action + 2 + sum(own[name] for name in fields))
 
 
 def require_memory(what: str, needed: int, remedy: str) -> None:
@@ -87,5 +102,5 @@ def _free_of_groups() -> Iterator[int]:
             # A container may not see its own group; a group without a limit says so in words.
             with suppress(OSError, ValueError):
                 most, held = (int((folder / name).read_text(encoding="utf-8")) for name in (limit, taken))
-                said = (line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
-                yield most - held + sum(int(value) for name, value in said if name in files)
+                entries = map(str.split, (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
+                yield most - held + sum(int(value) for name, value in entries if name in files)

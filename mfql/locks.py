@@ -208,7 +208,7 @@ def _wait_for(lease: SoftFileLease, wait: float) -> None:
 
 def _renewed(path: Path) -> int | None:
     # Opened, since a network file system then asks its server.
-    with suppress(FileNotFoundError), open_file(path) as file:
+    with suppress(FileNotFoundError, NotADirectoryError), open_file(path) as file:
         return os.fstat(file.fileno()).st_mtime_ns
     return None
 

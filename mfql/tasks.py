@@ -326,7 +326,7 @@ def _extension_task(row: dict[str, str], path: Path, where: str) -> Task:
 
 def minari_folder(data: str) -> Path:
     """Where Minari keeps a dataset; known without the package, which a machine that only launches need not have."""
-    root = os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets"
+    root = os.environ.get("MINARI_DATASETS_PATH") or Path(os.path.expanduser("~"), ".minari", "datasets")
     return Path(root) / data.removeprefix("minari:")
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from mfql import load_policy
 from mfql.cli import main
+from mfql.data.opening import open_hdf5, open_npz
+from mfql.data.unpacked import altered_copy
 from mfql.errors import UserError
 from mfql.experiment.find import panel_files, run_of
-from mfql.extensions import VARIABLE
+from mfql.extensions import TRUSTED, VARIABLE
+from mfql.parity.comparison import read_arrays
 from mfql.report.answer import answer
 from mfql.report.frames import read_frame
 from mfql.report.scores import collect
 from mfql.report.tasks import by_task
+from mfql.training.log import TrainingLog
 from tests.support.bad_files import KINDS, replaced
 from tests.support.fake_results import write_run
 from tests.support.forbidden import forbidden
@@ -97,6 +103,36 @@ def test_a_file_in_a_seeds_place_is_no_run_that_waits(place, say):
         assert "seed1" in said
 
 
+def _npz(path: Path) -> None:
+    with open_npz(path):
+        pass
+
+
+def _hdf5(path: Path) -> None:
+    with open_hdf5(path):
+        pass
+
+
+@pytest.mark.parametrize("read", [_npz, _hdf5, altered_copy, read_arrays], ids=lambda read: read.__name__)
+def test_no_pipe_is_waited_for_in_the_place_of_arrays(tmp_path, read):
+    os.mkfifo(tmp_path / "arrays")
+    with pytest.raises(UserError, match="arrays: it is a named pipe, no file"):
+        read(tmp_path / "arrays")
+
+
+@pytest.mark.parametrize("size", [None, 20])
+def test_no_pipe_is_waited_for_in_the_place_of_a_training_log(tmp_path, size):
+    os.mkfifo(tmp_path / "metrics.csv")
+    with pytest.raises(UserError, match=r"metrics\.csv: it is a named pipe, no file"):
+        TrainingLog(tmp_path, size, 0)
+
+
+def test_no_pipe_is_waited_for_in_the_place_of_a_policys_weights(place):
+    weights = place / "results" / "runs" / RUN / "run" / "policy" / "policy.safetensors"
+    with replaced(weights, "pipe"), pytest.raises(UserError, match="it is a named pipe, no file"):
+        load_policy(weights.parent)
+
+
 def test_the_manifest_of_another_run_is_not_taken_for_this_ones(place):
     file = place / "results" / "runs" / RUN / "run" / "manifest.json"
     content = json.loads(file.read_text(encoding="utf-8"))
@@ -133,7 +169,8 @@ def test_an_agents_error_is_said_with_file_and_line_and_costs_its_methods_alone(
         (tmp_path / folder).mkdir()
     (tmp_path / "agents" / f"{name}.py").write_bytes(code if isinstance(code, bytes) else code.encode())
     (tmp_path / "methods" / "mine.yaml").write_text(f"agent: {name}\n", encoding="utf-8")
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    for variable in (VARIABLE, TRUSTED):
+        monkeypatch.setenv(variable, str(tmp_path))
     assert main(["list", "methods"]) == 0
     printed = capsys.readouterr()
     assert "mfql-small" in printed.out

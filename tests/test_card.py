@@ -20,13 +20,13 @@ from mfql.agents.update import Updater, initial_state
 from mfql.cli import main
 from mfql.experiment.configuration import find_run
 from mfql.experiment.run import RunFolder
-from mfql.footprint import Footprint
+from mfql.footprint import Footprint, row_bytes
 from mfql.gpus import devices_here
 from mfql.methods import raw_settings
 from mfql.plan import EXIT_CARD_TOO_SMALL, EXIT_WANTS_GPU
 from mfql.plan.cost import counted_parameters, operations_of
 from mfql.plan.footprints import _KNOWN, Footprints
-from mfql.plan.memory import job_memory, row_bytes
+from mfql.plan.memory import job_memory
 from mfql.settings import build_settings
 from mfql.suites import load
 from mfql.tasks import find_task
@@ -123,7 +123,8 @@ def test_a_method_of_ones_own_counts_with_its_own_size(tmp_path: Path, monkeypat
     (tmp_path / "methods" / "wide.yaml").write_text(
         "inherits: bc\nagent: wide\nactor_hidden: [3000, 3000]\n", encoding="utf-8"
     )
-    monkeypatch.setenv("MFQL_EXTENSIONS", str(tmp_path))
+    for variable in ("MFQL_EXTENSIONS", "MFQL_TRUSTED"):  # Its size is asked of its code.
+        monkeypatch.setenv(variable, str(tmp_path))
     run = find_run({"seeds": [0]}, CONFIG, "wide", TASK, "offline")
     told = Footprints().of(run)
     assert told.known

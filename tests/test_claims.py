@@ -29,7 +29,7 @@ from mfql.methods import raw_settings
 from mfql.parity import Comparison
 from mfql.report.intervals import Interval
 from mfql.report.panels import Text, read_panels, write_panel
-from mfql.report.places import NOWHERE, link
+from mfql.report.places import NOWHERE, link, without_places
 from mfql.report.scores import collect, write_scores
 from mfql.settings import build_settings
 from mfql.studies.claims.evidence import Judged, Verdict, difference, judge, ratio
@@ -261,6 +261,7 @@ def test_another_configuration_is_refused_before_anything_is_trained(tmp_path: P
 @pytest.mark.slow
 def test_errors_against_released_code_are_those_of_the_code_as_it_is(tmp_path: Path) -> None:
     project = clone(tmp_path / "mfql")
+    shutil.copytree(ROOT / "mfql", project.folder / "mfql", ignore=shutil.ignore_patterns("__pycache__"))
     agent, out = project.folder / "mfql/agents/new.py", "results/reduced/claims/parity.csv"
     fixtures = [project.folder / "tests/data" / name for name in ("reference.npz", "baselines.npz")]
     for path in (agent, *fixtures, project.folder / out):
@@ -516,10 +517,21 @@ def test_nothing_is_shipped_through_a_link(results, tmp_path, capsys) -> None:
     assert [path.name for path in elsewhere.rglob("*")] == ["mfql"]
 
 
+def test_a_table_in_another_encoding_is_not_shipped(results, tmp_path, capsys) -> None:
+    (results / "quickstart" / "claims").mkdir(exist_ok=True)
+    (results / "quickstart" / "claims" / "table.md").write_bytes(b"| caf\xe9 |\n")
+    assert main(["ship", str(results / "quickstart"), "--out", str(tmp_path / "shipped")]) == 2
+    assert "table.md is no text in UTF-8" in capsys.readouterr().err
+    assert not list((tmp_path / "shipped").rglob("*.*"))
+
+
 def test_an_ablations_runs_are_shipped_with_its_panel(results: Path, tmp_path: Path) -> None:
     out, point = tmp_path / "shipped", {"method": "mfql+alpha=3", "task": "t"}
+    plan = dict.fromkeys(("title", "asks", "shows", "command"), "") | {"x": None, "measures": []}
     for name, seed in (("drawn", 0), ("begun", 1)):
-        write_json(results / f"quickstart/ablations/{name}/plan.json", {"points": [{**point, "seeds": [seed]}]})
+        points = [{**point, "series": "", "x": None, "seeds": [seed]}]
+        whole = plan | {"cost": False, "proxy": False, "points": points}
+        write_json(results / f"quickstart/ablations/{name}/plan.json", whole)
         run = write_run(results, [50.0], seed=seed, **point)
         (run.parent / "run" / "evaluation.json").write_text(run.read_text(encoding="utf-8"), encoding="utf-8")
     (results / "quickstart/ablations/drawn/panel.json").touch()
@@ -589,6 +601,14 @@ def test_what_is_shipped_and_reported_names_neither_host_nor_folder(
     assert tmp_path.name not in said
     assert NOWHERE not in said
     assert "tasks.csv" in said
+
+
+def test_who_has_no_home_can_ship_and_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a number in a container that no list of users has."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert without_places("see /home/mine/data/a.npz, 1/2") == "see a.npz, 1/2"
+    assert link(Path("/srv/results/a.csv"), Path("/srv/results/page")) == "../a.csv"
 
 
 def test_a_run_whose_identity_names_a_folder_is_not_shipped(

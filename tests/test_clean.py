@@ -155,8 +155,10 @@ def test_what_the_project_did_not_write_is_left_and_named(place, capsys):
         run / "checkpoint" / "step-5.pt",
         run / "checkpoint" / "step-000000005.pt.bak",
         earlier / "notes.txt",
+        earlier / "tensorboard" / "..0123456789abcdef.part",
         run.parent / "run.old" / "step-000000005.pt",
         run.parent / "run.0123456789abcdef" / "manifest.json",
+        run.parent / "run." / "manifest.json",
         elsewhere / "step-000000005.pt",
         place.folder / "data" / ".z-v0.npz.part",
     ]
@@ -174,8 +176,8 @@ def test_what_the_project_did_not_write_is_left_and_named(place, capsys):
     said = capsys.readouterr().out
     assert all(path.exists() for path in others)
     shown = {line.split(": ")[1] for line in said.splitlines() if line.startswith("left: ")}
-    named = [str(path.relative_to(place.folder)) for path in others[:4]]
-    named += [str(path.parent.relative_to(place.folder)) for path in others[4:6]]
+    named = [str(path.relative_to(place.folder)) for path in others[:5]]
+    named += [str(path.parent.relative_to(place.folder)) for path in others[5:8]]
     assert shown == {
         *named,
         str(linked.relative_to(place.folder)),
@@ -242,6 +244,23 @@ def test_the_states_of_an_altered_run_stay_which_make_its_result_again(place, ca
     assert main(["clean", "--yes"]) == 0
     assert "kept: 1 runs that are not what their manifests say" in capsys.readouterr().out
     assert contents(run) == before
+
+
+def test_the_state_of_a_run_stays_whose_policy_it_alone_can_make_again(place, capsys):
+    run = place.run("first", 0, "offline")
+    (run / "policy" / "policy.safetensors").write_bytes(b"0")
+    before = contents(run)
+    assert main(["clean", "--yes"]) == 0
+    assert "kept: 1 runs that are not what their manifests say" in capsys.readouterr().out
+    assert contents(run) == before
+
+
+def test_refused_data_stay_as_long_as_a_run_does_not_say_what_it_was_trained_on(place, capsys):
+    data = place.folder / "data"
+    (place.run("first", 1, "offline") / "manifest.json").write_text("[]", encoding="utf-8")
+    assert main(["clean", "--yes", "--only", "downloads"]) == 0
+    assert f"left: data/.{DATASET}.npz.refused: a run's manifest cannot be read" in capsys.readouterr().out
+    assert (data / f".{DATASET}.npz.refused").exists()
 
 
 def test_data_that_runs_were_trained_on_stay_whatever_they_are_called(place, capsys):

@@ -251,5 +251,5 @@ def test_puzzles_need_button_states(copied):
 
 def test_a_description_without_a_sha256_is_refused(copied):
     (copied / f"{DATASET}.json").write_text('{"source": "generated"}', encoding="utf-8")
-    with pytest.raises(UserError, match=r"\.json does not say"):
+    with pytest.raises(UserError, match=r"\.json: it must contain \['sha256'\]"):
         load(TASK, copied)

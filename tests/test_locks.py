@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from threading import Timer
+from types import SimpleNamespace
 
 import pytest
 from filelock import SoftFileLease
@@ -189,20 +190,24 @@ def test_a_clock_that_was_set_makes_no_living_holder_dead(tmp_path, monkeypatch)
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_a_clock_that_was_set_hides_no_holder_elsewhere_and_invents_none(tmp_path, monkeypatch, hours):
     """Neither here nor where the lock's date comes from; several take no longer than one."""
-    monkeypatch.setattr("mfql.locks._BEAT", 0.5)
-    now = time.time() - 3600 * hours
+    now, seconds = time.time() - 3600 * hours, [0.0]
     paths = [tmp_path / name for name in ("living", "dead", "dead too")]
     for path in paths:
         path.write_text(marker("elsewhere"), encoding="utf-8")
         os.utime(path, (now, now))
-    began = time.monotonic()
+
+    def sleep(pause: float) -> None:
+        seconds[0] += pause
+        if seconds[0] > 20.0:
+            os.utime(paths[0], (now + 20.0, now + 20.0))
+
+    clock = SimpleNamespace(time=time.time, monotonic=lambda: seconds[0], sleep=sleep)
+    monkeypatch.setattr("mfql.locks.time", clock)
     watch(paths)
-    renewal = Timer(0.3, os.utime, [paths[0], (now + 0.3, now + 0.3)])
-    renewal.start()
     assert holder(paths[0]).hostname == "elsewhere"
+    assert seconds[0] < 22.0
     assert holder(paths[1]) is holder(paths[2]) is None
-    assert time.monotonic() - began > 0.7
-    renewal.join()
+    assert 30.0 < seconds[0] < 32.0
 
 
 def test_a_holder_on_a_machine_of_this_ones_name_is_not_looked_for_here(tmp_path):

@@ -107,10 +107,10 @@ def test_folders_that_cannot_be_looked_into_are_named(place, capsys, closed):
 
 @pytest.mark.parametrize("closed", CLOSED)
 def test_nothing_is_removed_of_a_run_that_cannot_be_read(place, capsys, closed):
-    assert f"  second/{TASK}/seed0/offline\n" in said(capsys, "clean", "--list")[1]
+    assert f"  second/{TASK}/seed0/offline: checkpoint/step-" in said(capsys, "clean", "--list")[1]
     with forbidden(Path(closed)):
         text = said(capsys, "clean", "--list")[1]
-    assert f"  second/{TASK}/seed0/offline\n" not in text
+    assert f"  second/{TASK}/seed0/offline: checkpoint/step-" not in text
     assert ": that cannot be read, of which nobody knows what they need" in text
 
 

@@ -253,7 +253,9 @@ class Folder:
         self.describe_data("a" * 64)
 
     def describe_data(self, sha256: str) -> None:
-        (self.data / f"{DATASET}.json").write_text(json.dumps({"sha256": {"train": sha256}}), encoding="utf-8")
+        (self.data / f"{DATASET}.json").write_text(
+            json.dumps({"source": "generated", "sha256": {"train": sha256}}), encoding="utf-8"
+        )
 
     def leave(self, seed: int, finished: bool = True, steps: tuple[int, ...] = (), **changes) -> RunFolder:
         agent, declared = declared_settings(METHOD, TASK, "offline", CONFIG)

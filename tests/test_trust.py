@@ -15,6 +15,7 @@ from mfql.cli import main
 from mfql.declared import agent_stages, declared_version
 from mfql.declared.unrun import read_agent
 from mfql.errors import UserError
+from mfql.experiment.run import identity_in
 from mfql.extensions import TRUSTED, VARIABLE, extend, running_code
 from mfql.files import read_json, write_json
 from mfql.methods import declared_settings, settings_hash
@@ -77,6 +78,7 @@ online_steps: 0
 discount: 0.9
 actor_hidden: [8, 8]
 """
+DOUBLED = "_A0 = 1.0\n" + "".join(f"_A{n} = _A{n - 1} + _A{n - 1}\n" for n in range(1, 14))
 TASKS = "task,env_id,data,metric\ntheirs,theirs_point:Theirs-v0,theirs.npz,success\n"
 STUDY = (
     "name: theirs\nextensions: [{folder}]\noffline:\n  methods: [theirs]\n  tasks: [theirs]\nonline:\n  methods: []\n"
@@ -158,6 +160,8 @@ def test_the_checks_of_the_projects_classes_hold_and_its_own_are_made_where_it_r
         ("2.0", "def (", r"agents/theirs\.py, line \d+: SyntaxError"),
         ("(" * 300 + "1.0" + ")" * 300, "", "too many nested parentheses"),
         ("+".join(["1.0"] * 5000), "", "theirs.py"),
+        # Twice as much in each line: 2^13 values are more than are evaluated.
+        ("_A13", DOUBLED, "the default of the setting gamma is _A13"),
     ],
     ids=lambda value: value[:20],
 )
@@ -204,10 +208,12 @@ def results(tmp_path: Path) -> Path:
     for task in ("theirs", TASK):
         for seed in (0, 1):
             file = write_run(tmp_path / "project/results", [20.0, 40.0, 60.0], "theirs", task, seed)
-            shutil.copy(file, file.parent / "run")  # As the trainer leaves a finished run.
-            manifest = file.parent / "run/manifest.json"
             settings = {"offline_steps": 10, "online_steps": 0, "discount": 0.9}
-            write_json(manifest, read_json(manifest) | {"starts_from": None, "settings": settings})
+            manifest = read_json(file.parent / "run/manifest.json") | {"starts_from": None, "settings": settings}
+            identity = {"identity": identity_in(manifest)}
+            write_json(file.parent / "run/manifest.json", manifest | identity)
+            write_json(file, read_json(file) | identity)
+            shutil.copy(file, file.parent / "run")  # As the trainer leaves a finished run.
     return tmp_path / "project/results"
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit, urlunsplit
 
+from mfql.errors import in_one_line
+
 # Of a text that may hold addresses: who asks (user:password@, perhaps with a slash that should have been escaped: a
 # host and a path with @ look like that, and go too), and what is asked for beside the path (?token=...).
 _WHO = re.compile(r"(?:(?<=://)|^(?!\w+://))\S*@")
 _ASKED = re.compile(r"\?\S+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def shown(text: str) -> str:
     """An address, or a text that may hold some, without credentials: what stands before `@`, and what after `?`.
 
-    Nor does it have what a terminal would obey: a server words some of the messages.
+    It is one line: a server words some of the messages.
     """
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", _ASKED.sub("?...", _WHO.sub("...@", text)))
+    return in_one_line(_ASKED.sub("?...", _WHO.sub("...@", text)))
 
 
 def is_private(address: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,12 +15,12 @@ from mfql.data.checksums import Checksum, Known, contradicted, known, record, re
 from mfql.data.description import describe
 from mfql.data.download import REMEDY, RETRIES, Part, download, require_space
 from mfql.data.layouts import Layout
-from mfql.data.opening import Damaged, content_of, open_hdf5
+from mfql.data.opening import Damaged, content_of, open_hdf5, open_zip
 from mfql.data.passing import claim, passing, release
 from mfql.data.paths import SPLITS, description_path
 from mfql.errors import UserError, note, warn
 from mfql.experiment.records import if_there, read_dataset
-from mfql.files import expanded, move, there
+from mfql.files import expanded, move, require_file, there
 from mfql.locks import locked
 
 
@@ -166,7 +165,8 @@ def _another(path: Path, found: str, expected: Known) -> UserError:
 
 def _require_open(source: Path) -> None:
     """Refuse a local file that cannot be opened now, by its own name; whether it is whole is looked at later."""
-    with suppress(Damaged), content_of(source, "is damaged", ""), open(source, "rb"):
+    with suppress(Damaged), content_of(source, "is damaged", ""):
+        require_file(source)
         if source.suffix == ".hdf5":
             with open_hdf5(source):
                 pass
@@ -296,7 +296,7 @@ def _fault(path: Path, kind: str, layout: Layout | None) -> str | None:
                 with open_hdf5(path) as file:
                     names, damaged = set(file), None
             elif kind == ".npz":
-                with zipfile.ZipFile(path) as archive:
+                with open_zip(path) as archive:
                     names, damaged = {name.removesuffix(".npy") for name in archive.namelist()}, archive.testzip()
             else:
                 return None

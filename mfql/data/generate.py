@@ -27,7 +27,7 @@ from mfql.data.collect_manipulation import ManipulationCollector
 from mfql.data.collect_maze import MazeCollector
 from mfql.data.description import describe, source_of
 from mfql.data.layouts import OGBENCH
-from mfql.data.opening import Damaged, content_of
+from mfql.data.opening import Damaged, content_of, open_npz
 from mfql.data.paths import SPLITS, description_path, ogbench_paths
 from mfql.data.recipes import VAL_SHARE, Recipe, find_recipe
 from mfql.envs.isolated import Isolated
@@ -127,9 +127,9 @@ def _refuse_foreign(paths: Mapping[str, Path], description: Path, recipe: Recipe
 def _begins_with(path: Path, episode: Mapping[str, np.ndarray]) -> bool:
     """Whether a dataset's first rows are those of an episode, and it has no other arrays."""
     try:
-        with content_of(path, "", ""), np.load(path, allow_pickle=False) as arrays:
+        with content_of(path, "", ""), open_npz(path) as arrays:
             same = (np.array_equal(arrays[name][: len(rows)], rows) for name, rows in episode.items())
-            return set(arrays) == set(KEY_ORDER) & set(episode) and all(same)
+            return arrays.names == set(KEY_ORDER) & set(episode) and all(same)
     except Damaged:
         return False
 

@@ -27,7 +27,7 @@ import psutil
 
 from mfql.data.constant import array_header
 from mfql.errors import UserError
-from mfql.files import CannotRead, is_refusal, there
+from mfql.files import CannotRead, is_refusal, require_file, there
 from mfql.footprint import free_memory, require_memory
 
 # What numpy, zipfile and h5py raise of a file that is cut, altered or of another kind.
@@ -96,14 +96,29 @@ def content_of(path: str | Path, fault: str, remedy: str, absent: str = "") -> I
 
 
 @contextmanager
+def open_zip(path: str | Path) -> Iterator[zipfile.ZipFile]:
+    """An archive for reading, such as an .npz file.
+
+    Raises:
+        CannotRead: as of `mfql.files.require_file`.
+        OSError, ValueError, zipfile.BadZipFile: it is absent, or no archive.
+    """
+    require_file(path)
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+@contextmanager
 def open_hdf5(path: str | Path) -> Iterator[h5py.File]:
     """An HDF5 file for reading; where the file system has no locks, without them.
 
     Raises:
         HeldElsewhere: another process has it open for writing, or one that did ended without closing it.
         LeadsElsewhere: something in it lies in another file.
+        CannotRead: as of `mfql.files.require_file`.
         OSError: as of `h5py.File`.
     """
+    require_file(path)
     try:
         file = h5py.File(path)
     except BlockingIOError as error:
@@ -247,9 +262,9 @@ def open_npz(path: str | Path) -> Iterator[NpzArrays]:
 
     Raises:
         UserError: it has an array twice.
-        OSError, ValueError, zipfile.BadZipFile: it is no such file.
+        CannotRead, OSError, ValueError, zipfile.BadZipFile: as of `open_zip`.
     """
-    with zipfile.ZipFile(path) as archive:  # Numpy reads other files too: of an .npy file at once.
+    with open_zip(path) as archive:  # Numpy reads other files too: of an .npy file at once.
         counts = Counter(map(_array_name, archive.namelist()))
     for name, count in counts.items():
         if count > 1:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mfql.data.opening import open_zip
 from mfql.errors import UserError, warn
 from mfql.files import there, write_whole, writing
 from mfql.locks import locked
@@ -29,8 +30,9 @@ def unpacked_images(path: Path) -> np.ndarray:
 
     Raises:
         UserError: no room to unpack.
+        CannotRead, OSError, ValueError, zipfile.BadZipFile: as of `open_zip`.
     """
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         member = archive.getinfo(_MEMBER)
         copy = _place(path, member)
         if not _is_whole(copy, member):
@@ -47,9 +49,9 @@ def altered_copy(path: Path) -> Path | None:
     """The copy of an archive's images, if there is one and it is not what the archive holds.
 
     Raises:
-        OSError, zipfile.BadZipFile: the archive cannot be read.
+        CannotRead, OSError, ValueError, zipfile.BadZipFile: as of `open_zip`.
     """
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         if _MEMBER not in archive.namelist():
             return None
         member = archive.getinfo(_MEMBER)

@@ -17,7 +17,7 @@ from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType, new_class
+from types import new_class
 from typing import Any, ClassVar, Literal, Optional
 
 from mfql.errors import UserError
@@ -30,6 +30,8 @@ DECLARATIONS = ("settings_type", "stages", "training_version")
 _LENIENT = ("extra_fields", "online_share", "updates_per_step")
 _PROJECT = "mfql"
 _LARGEST = 1_000  # of what is raised to a power, and of the power
+# Expressions that are evaluated, each as often as it is named: what names another twice, and that another, has no end.
+_MOST_EVALUATED = 10_000
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -103,6 +105,7 @@ class _File:
         self._classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
         self._made: dict[str, type] = {}
         self._resolving: list[str] = []
+        self._evaluated = 0
 
     def agent(self) -> type[Any]:
         interface = import_module("mfql.agents.interface")
@@ -125,13 +128,15 @@ class _File:
                     found.setdefault(name, []).append(node)
         return found
 
-    def _may_be_agent(self, node: ast.ClassDef, seen: tuple[str, ...] = ()) -> bool:
+    def _may_be_agent(self, node: ast.ClassDef) -> bool:
         """Whether a class is derived from the project's Agent, through others of the file or of the project."""
         interface = import_module("mfql.agents.interface")
-        for base in node.bases:
+        waiting, seen = [*node.bases], set[str]()
+        while waiting:
+            base = waiting.pop()
             if isinstance(base, ast.Name) and base.id in self._classes:
-                if base.id not in seen and self._may_be_agent(self._classes[base.id], (*seen, base.id)):
-                    return True
+                waiting += self._classes[base.id].bases if base.id not in seen else []
+                seen.add(base.id)
             elif any(isinstance(found, type) and issubclass(found, interface.Agent) for found in self._known(base)):
                 return True
         return False
@@ -262,6 +267,7 @@ class _File:
 
     def _value(self, node: ast.expr) -> Any:
         """The value of an expression: of constants, their arithmetic, and names of this file and of the project."""
+        self._count(node)
         match node:
             case ast.Constant():
                 return node.value
@@ -278,6 +284,11 @@ class _File:
             case ast.Attribute() if not node.attr.startswith("__"):
                 return self._attribute(node)
         raise NotPlain(node, f"{ast.unparse(node)[:80]} is computed")
+
+    def _count(self, node: ast.expr) -> None:
+        self._evaluated += 1
+        if self._evaluated > _MOST_EVALUATED:
+            raise NotPlain(node, f"{ast.unparse(node)[:80]} is computed of too many parts")
 
     def _number(self, node: ast.expr) -> Any:
         value = self._value(node)
@@ -357,6 +368,7 @@ class _File:
 
     def _type(self, node: ast.expr, name: str) -> Any:
         """The type that an annotation says."""
+        self._count(node)
         match node:
             case ast.Constant(value=None):
                 return None
@@ -499,7 +511,7 @@ def _is_project(module: str) -> bool:
 def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return all(map(_is_plain, value))
-    return value is None or (type(value) in (int, float, bool, str) and not isinstance(value, ModuleType))
+    return value is None or type(value) in (int, float, bool, str)
 
 
 def _is_ellipsis(node: ast.expr) -> bool:

@@ -20,7 +20,7 @@ from mfql.envs.units import ActionUnits
 from mfql.errors import UserError
 from mfql.evaluation.description import COPY, DESCRIPTION, read_description
 from mfql.evaluation.rollout import SCORING, SCORING_EPISODES, episode_key, start_seed
-from mfql.files import MOST_WEIGHTS, read_object, sha256, there, write_json, write_whole
+from mfql.files import MOST_WEIGHTS, read_object, require_file, sha256, there, write_json, write_whole
 from mfql.settings import Settings, build_settings
 from mfql.suites import suite_of
 from mfql.suites.own import Own
@@ -387,6 +387,7 @@ def _unfit(folder: Path, what: str) -> UserError:
 
 def _arrays(folder: Path) -> dict[str, Tensor]:
     try:
+        require_file(folder / WEIGHTS)
         return load_file(folder / WEIGHTS)
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise _unfit(folder, str(error)) from error

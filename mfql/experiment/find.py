@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mfql.errors import UserError, in_one_line, note, unknown, warn
+from mfql.errors import UserError, in_one_line, note, unknown, warn_of
 from mfql.experiment.configuration import Run, asked_runs, planned_runs
 from mfql.experiment.run import RunFolder
 from mfql.files import CannotRead, files_below, listed
@@ -75,8 +75,7 @@ def runs_in(path: Path) -> list[RunFolder]:
     if not found.runs:
         raise found.hidden[0]
     for error in found.hidden:
-        said, _, remedy = str(error).partition("\n  ")
-        warn(f"{said}: its runs are not looked at", remedy)
+        warn_of(error, "its runs are not looked at")
     return found.runs
 
 
@@ -192,6 +191,5 @@ def panel_files(folder: Path) -> list[Path]:
         files, hidden = files_below(place) if place.name != AGGREGATE else ([], [])
         found += [path for path in files if path.name == PANEL]
         for error in hidden:
-            said, _, remedy = str(error).partition("\n  ")
-            warn(f"{said}: its panels are not shown", remedy)
+            warn_of(error, "its panels are not shown")
     return sorted((path for path in found if AGGREGATE not in path.relative_to(folder).parts), key=str)

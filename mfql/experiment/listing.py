@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mfql.declared import agent_stages
-from mfql.errors import UserError, in_one_line, unknown, warn
+from mfql.errors import UserError, in_one_line, unknown, warn_of
 from mfql.extensions import METHODS, agent_code, agent_file, extensions, method_names
 from mfql.files import listed, read_text
 from mfql.methods import canonical_method, declared_settings, method_file, raw_settings, settings_source
@@ -38,8 +38,7 @@ def methods(config_dir: str | Path) -> str:
         except UserError as error:
             faults.append(error)
     for fault in faults:
-        said, _, remedy = str(fault).partition("\n  ")
-        warn(f"{said}: the method is not listed", remedy)
+        warn_of(fault, "the method is not listed")
     return _table(("method", "agent", "stages", ""), rows)
 
 

@@ -13,19 +13,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mfql.errors import UserError
-from mfql.files import CannotRead
+from mfql.files import CannotRead, left_name
 
-_CHECKPOINT = r"(?:step-\d{9,}|tail-\d{9,}-\d{9,})\.pt"
-# From `run` or `run.IDENTITY` on; docs/architecture.md names them.
-_OWN = (
-    r"(?:manifest\.json|evaluation\.json|metrics\.csv)",
-    r"policy/policy\.(?:json|safetensors)",
-    rf"checkpoint/{_CHECKPOINT}",
-    r"tensorboard/events\.out\.tfevents\.[^/]+",
-)
-_OWN_FILE = re.compile("|".join(_OWN))
-# Beside a file that is being written: `write_whole`'s.
-_PASSING = re.compile(r"\.(?P<name>[^/]+?\.(?:json|csv|pt|safetensors))\..+\.part")
+# Regular expressions of the files that are written whole, by their folder from `run` or `run.IDENTITY` on;
+# docs/architecture.md names them.
+WRITTEN = {
+    ".": (r"manifest\.json", r"evaluation\.json"),
+    "policy": (r"policy\.json", r"policy\.safetensors"),
+    "checkpoint": (r"step-\d{9,}\.pt", r"tail-\d{9,}-\d{9,}\.pt"),
+}
+# And of those that are written to as long as a run trains.
+_GROWING = {".": (r"metrics\.csv",), "tensorboard": (r"events\.out\.tfevents\..+",)}
 
 
 class Files(NamedTuple):
@@ -62,9 +60,10 @@ def own_files(folder: Path) -> Files:
 
 
 def _is_own(path: Path) -> bool:
-    passing = _PASSING.fullmatch(path.name)
-    whole = path.with_name(passing["name"]) if passing else path
-    return _OWN_FILE.fullmatch(whole.as_posix()) is not None
+    whole, growing = (names.get(str(path.parent), ()) for names in (WRITTEN, _GROWING))
+    if any(re.fullmatch(name, path.name) for name in (*whole, *growing)):
+        return True
+    return bool(whole) and left_name(whole).fullmatch(path.name) is not None
 
 
 def is_checkpoint(path: Path) -> bool:

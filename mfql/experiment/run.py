@@ -16,6 +16,7 @@ from typing import Any
 
 from mfql.declared import training_version
 from mfql.errors import UserError
+from mfql.experiment.owned import WRITTEN
 from mfql.experiment.records import IDENTIFYING, if_there, read_evaluation, read_failure, read_manifest, require
 from mfql.files import (
     MOST_JSON,
@@ -35,13 +36,8 @@ from mfql.tasks import code_of_environment, simulation_version
 
 # A checkpoint's whole name: `step-10.pt` is none of a run's.
 _STEP = re.compile(r"step-(\d{9,})\.pt")
-# Regular expressions of the files that a trainer writes, by their folder in a run's.
-_WRITTEN = {
-    "": (r"evaluation\.json", r"failure\.json"),
-    "run": (r"evaluation\.json", r"manifest\.json"),
-    "run/policy": (r"policy\.safetensors", r"policy\.json"),
-    "run/checkpoint": (r"step-\d+\.pt", r"tail-\d+-\d+\.pt"),
-}
+# Regular expressions of the files that a trainer writes beside the folder that it owns.
+_DELIVERED = (r"evaluation\.json", r"failure\.json")
 
 
 class Fate(Enum):
@@ -124,7 +120,7 @@ class RunFolder:
     def place_of(self, identity: str) -> Path:
         """The folder that has the run of an identity: where it was moved aside for other settings, else `trained`."""
         aside = self.trained.with_name(f"run.{identity}")
-        if (self.manifest() or {}).get("identity") != identity and there(aside / "manifest.json"):
+        if there(aside / "manifest.json") and (self.manifest() or {}).get("identity") != identity:
             return aside
         return self.trained
 
@@ -150,8 +146,9 @@ class RunFolder:
     def begin_attempt(self) -> None:
         """Forget how the last attempt failed, and remove what a killed one left half-written; the lock is held."""
         (self.folder / "failure.json").unlink(missing_ok=True)
-        for place, names in _WRITTEN.items():
-            remove_left(self.folder / place, names, locked=True)
+        remove_left(self.folder, _DELIVERED, locked=True)
+        for place, names in WRITTEN.items():
+            remove_left(self.trained / place, names, locked=True)
 
     def deliver(self) -> None:
         """Copy the result to where it is declared, written last.

@@ -24,7 +24,7 @@ from mfql.experiment.configuration import LOCK, find_run, planned_runs
 from mfql.experiment.find import is_under, look_for_runs, name_of
 from mfql.experiment.owned import is_checkpoint, link_on_the_way, own_files, remove_files
 from mfql.experiment.records import IDENTIFYING, read_manifest
-from mfql.experiment.run import Fate, RunFolder, has_own_identity, is_vouched_for
+from mfql.experiment.run import Fate, RunFolder, alterations
 from mfql.files import CannotRead, files_below, listed, sha256, there
 from mfql.locks import InUse, holder, locked
 from mfql.operations.verify import Current
@@ -262,15 +262,14 @@ def _look_into(run: RunFolder, name: str, given: Path, starts: Starts, found: Su
 
 
 def _is_intact(run: RunFolder) -> bool:
-    """Whether a run's result is what its manifest says, so that nothing needs to be made again."""
+    """Whether result, policy and log of a run are what its manifest says, so that nothing needs to be made again."""
     try:
         manifest = run.manifest()
     except CannotRead:
         raise
     except UserError:
         return False
-    result = run.trained / "evaluation.json"
-    return manifest is not None and has_own_identity(manifest) and is_vouched_for(result, manifest)
+    return manifest is not None and not any(alterations(run, manifest))
 
 
 def _look_aside(run: RunFolder, name: str, aside: Path, starts: Starts, found: Survey) -> None:
@@ -278,7 +277,7 @@ def _look_aside(run: RunFolder, name: str, aside: Path, starts: Starts, found: S
     known: dict[str, Any] = {}
     with suppress(UserError):
         known = {} if aside.is_symlink() else read_manifest(aside / "manifest.json", (*IDENTIFYING, *_OF_A_RUN))
-    if not re.fullmatch(rf"run\.{re.escape(known.get('identity', ''))}(\.\d+)?", aside.name):
+    if not known or not re.fullmatch(rf"run\.{re.escape(known['identity'])}(\.\d+)?", aside.name):
         found.left[aside] = _NOT_OURS
         return
     if starts.asked_for(run, known):
@@ -333,15 +332,13 @@ def _why_left(path: Path, kind: str, whole: Path, dataset: str, runs: Iterable[R
         source = None
     if source not in ("downloaded", "generated") or not there(whole):
         return f"no fetched or generated {whole.name} lies there in its place"
-    if kind == "refused" and sha256(path) in {_dataset_of(run) for run in runs}:
-        return "runs were trained on it"
-    return None
-
-
-def _dataset_of(run: RunFolder) -> str | None:
-    with suppress(UserError, AttributeError, TypeError):
-        return str((run.manifest() or {}).get("dataset", {}).get("sha256"))
-    return None
+    if kind != "refused":
+        return None
+    try:
+        used = {((run.manifest() or {}).get("dataset") or {}).get("sha256") for run in runs}
+    except UserError:
+        return "a run's manifest cannot be read, which may have been trained on it"
+    return "runs were trained on it" if sha256(path) in used else None
 
 
 def _bytes(files: Iterable[Path]) -> int:

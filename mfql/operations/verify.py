@@ -127,6 +127,9 @@ def _of_images(current: Current) -> Iterator[Finding]:
     for path in current.archives():
         try:
             copy = altered_copy(path)
+        except CannotRead as error:
+            yield _unreadable(str(path), error)
+            continue
         except OSError as error:
             if is_refusal(error):
                 yield _unreadable(str(path), CannotRead(error.filename or path, error))

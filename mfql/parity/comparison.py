@@ -14,6 +14,7 @@ import torch
 from mfql.agents.interface import Agent, Batch, Draws
 from mfql.agents.update import gradients, losses_of
 from mfql.errors import UserError
+from mfql.files import require_file
 
 BOUND = 2e-5
 
@@ -90,6 +91,7 @@ def read_arrays(path: str | Path) -> Arrays:
         UserError: the file is absent, cut, or no npz file.
     """
     try:
+        require_file(path)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError as error:

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mfql.experiment.configuration import Run
-from mfql.footprint import Footprint
+from mfql.footprint import NUMBER, Footprint, row_bytes
 from mfql.plan.footprints import FOOTPRINTS
 from mfql.plan.launch import TrainingJob
 from mfql.suites import suite_of
 
 GIGABYTE = 1e9
-_NUMBER, _INDEX, _STACKED = 4, 8, 3
 # What CUDA takes for its context, kernels and libraries, and what the allocator loses to rounding: an allowance.
 _CONTEXT = 1.0 * GIGABYTE
 # `mfql.training.distance`: rows of the dataset that actions are held against, and rows held.
@@ -56,19 +55,6 @@ class JobMemory:
         return max(0, int((memory - self.rows - self.shared) // (self.tail + self.seed)))
 
 
-def row_bytes(observation: int, action: int, fields: Iterable[str], *, images: bool = False) -> int:
-    """Bytes of a transition on the device: observation, the next, action, reward and mask, and a method's own fields.
-
-    Args:
-        observation, action: D and A.
-        fields: `next_actions` and `mc_returns`, where they are kept.
-        images: observations are numbers of images, three each.
-    """
-    own = {"next_actions": action, "mc_returns": 1}
-    seen = 2 * _STACKED * _INDEX if images else 2 * observation * _NUMBER
-    return seen + _NUMBER * (action + 2 + sum(own[name] for name in fields))
-
-
 def job_memory(run: Run, found: Footprint, episodes: int | None = None) -> JobMemory:
     """What a job of this run takes.
 
@@ -85,7 +71,7 @@ def job_memory(run: Run, found: Footprint, episodes: int | None = None) -> JobMe
         rows=suite.rows(run.task.dataset, episodes) * size,
         tail=float(run.steps * size if run.stage == "online" else 0),
         seed=2.0 * found.state + 2.0 * updates * found.draws + found.update + found.acting,
-        shared=_CONTEXT + _NUMBER * held,
+        shared=_CONTEXT + NUMBER * held,
     )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from mfql.errors import UserError, counted
 from mfql.experiment.cli import CONFIG_DIR
-from mfql.files import read_text
 
 # The modules that do the work load pandas and matplotlib, seconds that `mfql --help` should not cost: the functions
 # import them.
@@ -199,5 +198,7 @@ def run_summary(arguments: argparse.Namespace) -> None:
 
 def _listed(path: Path) -> list[Path]:
     """The paths that a text file names, one a line."""
+    from mfql.files import read_text
+
     lines = read_text(path, "Give a text file with one path a line.").splitlines()
     return [Path(line.strip()) for line in lines if line.strip()]

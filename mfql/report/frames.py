@@ -57,17 +57,21 @@ def read_frame(
     if lacking := [column for column in columns if column not in table.columns]:
         raise UserError(f"{path} lacks the columns {', '.join(lacking)}", remedy)
     for column in table.columns.difference(list(texts)) if texts is not None else ():
-        cells = table[column].dropna()
-        numbers = pd.to_numeric(cells, errors="coerce").to_numpy(float)
-        faulty = ~np.isfinite(numbers) if finite else np.isnan(numbers)
-        if faulty.any():
-            row = cells.index[int(np.argmax(faulty))]
-            kind = "finite number" if finite else "number"
-            raise UserError(f"{path}:{row + 2}: {column} is {str(table[column][row])[:40]!r}, no {kind}", remedy)
+        _require_numbers(path, table[column], finite, remedy)
     for column in filled:
         if (empty := table[column].isna()).any():
             raise UserError(f"{path}:{int(np.argmax(empty)) + 2}: {column} is empty", remedy)
     return table
+
+
+def _require_numbers(path: str | Path, column: pd.Series, finite: bool, remedy: str) -> None:
+    cells = column.dropna()
+    numbers = pd.to_numeric(cells, errors="coerce").to_numpy(float)
+    faulty = ~np.isfinite(numbers) if finite else np.isnan(numbers)
+    if faulty.any():
+        row = cells.index[int(np.argmax(faulty))]
+        kind = "finite number" if finite else "number"
+        raise UserError(f"{path}:{row + 2}: {column.name} is {str(column[row])[:40]!r}, no {kind}", remedy)
 
 
 def _require_cells(path: str | Path, content: bytes, remedy: str) -> None:

@@ -23,14 +23,20 @@ def alias(host: str) -> str:
     return f"{_HOST}-{hashlib.sha256(f'mfql {host}'.encode()).hexdigest()[:8]}"
 
 
+def home() -> Path:
+    """The home of whoever runs this; the root for a user without one, as in a container."""
+    found = Path(os.path.expanduser("~"))
+    return found if found.is_absolute() else Path("/")
+
+
 def without_places(text: str) -> str:
     """A text with each absolute path cut to its last name, and one below the current folder to what follows that."""
-    here, home = os.getcwd(), str(Path.home())
+    here, own = os.getcwd(), str(home())
     # These two also where their names have blanks, which no pattern tells from the text around.
     if here != "/":
         text = re.sub(rf"(?<![\w.-]){re.escape(here)}/", "", text)
-    if home != "/":
-        text = re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])", "~", text)
+    if own != "/":
+        text = re.sub(rf"(?<![\w.-]){re.escape(own)}(?![\w.-])", "~", text)
     return _PATH.sub(lambda found: found[0].rstrip("/").rpartition("/")[2], text)
 
 
@@ -49,7 +55,7 @@ def without_machine(value: Any) -> Any:
 def link(path: Path, folder: Path) -> str:
     """The address of a file or folder from a page in `folder`; `NOWHERE` if it led through a folder above the home."""
     common = Path(os.path.commonpath([path.absolute(), folder.absolute()]))
-    if common in (Path("/"), *Path.home().absolute().parents):
+    if common in (Path("/"), *home().parents):
         return NOWHERE
     return quote(os.path.relpath(path, folder))
 

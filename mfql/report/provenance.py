@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from mfql.errors import UserError, warn
-from mfql.experiment.find import name_of, runs_in
+from mfql.errors import UserError, warn_of
+from mfql.experiment.find import runs_in
 from mfql.experiment.records import read_evaluation, read_manifest
 from mfql.files import there
 from mfql.methods import keys_by_task
@@ -103,7 +103,7 @@ def missing(runs: pd.DataFrame, results: str | Path, targets: Iterable[str | Pat
     running: dict[str, int | None] = {}
     begun = runs_in(Path(results)) if there(Path(results, "runs")) else []
     for run in begun:
-        name = f"runs/{name_of(run)}"
+        name = run.folder.relative_to(run.results).as_posix()
         if name not in scored and (not asked or name in asked) and there(run.trained):
             running[name] = _last_step(run.trained / "metrics.csv")
     return Missing([run for run in asked if run not in scored and run not in running], running)
@@ -177,8 +177,7 @@ def _evident(folder: Path, partial: bool) -> dict[str, Any] | None:
     except UserError as error:
         if not partial:
             raise
-        said, _, remedy = str(error).partition("\n  ")
-        warn(f"{said}: the report does without it", remedy)
+        warn_of(error, "the report does without it")
         return None
 
 

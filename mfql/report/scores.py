@@ -135,8 +135,10 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     _require_no_formulas(scores, str(path))
     if not (scores["metric"] == "score").any():
         raise UserError(f"{path} holds no score", "Train a run to its end first.")
-    for metric, demanded in (("", "score"), ("success", "score_episodes")):
-        runs = _runs_with(scores[~scores["metric"].isin(_OF_ANOTHER)], metric)
+    own = scores[~scores["metric"].isin(_OF_ANOTHER)]
+    # Of returns it may be told, too, which episodes succeeded.
+    successes = _runs_with(own, "success") - _runs_with(own, "normalized_return") - _runs_with(own, "plain_return")
+    for runs, demanded in ((_runs_with(own, ""), "score"), (successes, "score_episodes")):
         if lacking := sorted(runs - _runs_with(scores, demanded)):
             method, task, seed, stage = lacking[0]
             raise UserError(f"{path} has rows of {method} {task} seed {seed} {stage}, and no {demanded} of it", remedy)
@@ -171,6 +173,7 @@ def _readable(
     manifests: dict[Path, dict[str, Any] | None] = {}
     faults: dict[Path, UserError] = {}
     waiting = list(dict.fromkeys(files))
+    known = set(waiting)
     for path in waiting:
         try:
             run = read_evaluation(path)
@@ -182,8 +185,9 @@ def _readable(
             faults[path] = error
             continue
         runs[path] = run
-        if start is not None and start not in waiting:
+        if start is not None and start not in known:
             waiting.append(start)
+            known.add(start)
     if len(faults) == 1 and not partial:
         raise next(iter(faults.values()))
     said = "; ".join(map(unreadable, faults.values()))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfql.errors import UserError
-from mfql.files import sync_folder, writing
+from mfql.files import require_file, sync_folder, there, writing
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -28,7 +28,7 @@ class TrainingLog:
         digest: the sha256 of those bytes; None where the checkpoint is of a version that did not keep it.
 
     Raises:
-        UserError: the CSV does not begin with what the checkpoint vouches for.
+        UserError: the CSV is no file, or does not begin with what the checkpoint vouches for.
     """
 
     def __init__(self, folder: Path, size: int | None, step: int, digest: str | None = None) -> None:
@@ -37,6 +37,8 @@ class TrainingLog:
         self._path, board = folder / "metrics.csv", folder / "tensorboard"
         with writing(self._path):
             folder.mkdir(parents=True, exist_ok=True)
+            if there(self._path):
+                require_file(self._path)
             if size is None:
                 self._path.write_text(_HEADER, encoding="utf-8")
                 sync_folder(folder)

@@ -13,12 +13,11 @@ from torch import Tensor
 from mfql.agents.interface import Agent
 from mfql.data.transitions import Dataset, StackedImages, Transitions
 from mfql.draws import BLOCK
-from mfql.footprint import require_memory
+from mfql.footprint import NUMBER, require_memory, row_bytes
 from mfql.training.images import DeviceImages
 
 # The released code takes its statistics over a buffer of this many rows, those beyond the dataset zero.
 _PADDED_ROWS = 2_000_000
-_NUMBER = 4  # bytes
 # The field that is made of a row's neighbour when it is drawn.
 NEXT_ROW_ACTIONS = "next_row_actions"
 
@@ -145,24 +144,23 @@ def require_memory_for(agent: Agent, dataset: Dataset, seeds: Sequence[int], sta
     Raises:
         UserError: names the settings.
     """
-    settings, image = agent.settings, isinstance(dataset.observations, StackedImages)
-    seen = 0 if image else 2 * agent.observation_dim
-    row = _NUMBER * (seen + agent.action_dim + 2)
+    settings, images = agent.settings, isinstance(dataset.observations, StackedImages)
+    row = row_bytes(agent.observation_dim, agent.action_dim, (), images=images)
     weights = sum(group.layout.count * (4 if group.target else 3) for group in agent.groups.values())
     acting = agent.act_draw()
     updates = agent.updates_per_step if stage == "online" else 1
     drawn = settings.batch_size + sum(math.prod(draw.shape) for draw in agent.update_draws().values())
     needed = {
-        "the networks, by their sizes": len(seeds) * _NUMBER * weights,
+        "the networks, by their sizes": len(seeds) * NUMBER * weights,
         f"online_steps {settings.online_steps:,}": len(seeds) * row * settings.online_steps * (stage == "online"),
         f"batch_size {settings.batch_size:,} and what each of its rows draws": len(seeds)
         * BLOCK
         * updates
-        * _NUMBER
+        * NUMBER
         * drawn,
         f"eval_episodes {settings.eval_episodes:,}": len(seeds)
         * settings.eval_episodes
-        * _NUMBER
+        * NUMBER
         * (math.prod(agent.observation_shape) + (BLOCK * math.prod(acting.shape) if acting else 0)),
         f"{len(dataset):,} rows of {dataset.name}": row * len(dataset),
     }

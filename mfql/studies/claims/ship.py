@@ -29,7 +29,7 @@ from mfql.files import (
     write_json,
     write_whole,
 )
-from mfql.report.places import without_machine, without_places
+from mfql.report.places import home, without_machine, without_places
 from mfql.report.scores import read_scores
 from mfql.studies.ablation.measure import read_plan
 
@@ -85,10 +85,7 @@ def ship(folder: Path, out: Path) -> Shipment:
     folder = Path(os.path.normpath(folder.absolute()))
     if out.resolve() == folder.parent.resolve():
         raise UserError(f"{out} holds the results themselves", "Ship them into another folder: --out DIR.")
-    runs = _runs(folder)
-    files = {path: Path(folder.name, path.relative_to(folder)) for path in _small_files(folder)}
-    for run, has_policy in runs.items():
-        files |= {folder.parent / run / part: Path(run, part) for part in (*_OF_RUN, *(_POLICY if has_policy else ()))}
+    files = _files(folder)
     _require(files)
     record = Path(folder.name, SHIPPED)
     before, others = _recorded(out / record), _of_others(out, out / folder.name)
@@ -111,6 +108,14 @@ def ship(folder: Path, out: Path) -> Shipment:
     known = {out / name for name in (*now, record.as_posix())}
     left |= {path for path in files_below(out / folder.name)[0] if path not in known}
     return Shipment(sum(path.stat().st_size for path in out.rglob("*") if path.is_file()), sorted(left))
+
+
+def _files(folder: Path) -> dict[Path, Path]:
+    """What is shipped of a configuration's folder, and where to in the folder of shipments."""
+    files = {path: Path(folder.name, path.relative_to(folder)) for path in _small_files(folder)}
+    for run, has_policy in _runs(folder).items():
+        files |= {folder.parent / run / part: Path(run, part) for part in (*_OF_RUN, *(_POLICY if has_policy else ()))}
+    return files
 
 
 def _recorded(record: Path) -> dict[str, str]:
@@ -190,7 +195,7 @@ def _copy(source: Path, target: Path) -> None:
     """Copy a file without what it says of the machine; what a manifest vouches for is copied byte for byte.
 
     Raises:
-        UserError: what must stay as it is names a folder of the machine.
+        UserError: what must stay as it is names a folder of the machine, or a text is none.
     """
     if source.name == _MANIFEST:
         manifest = read_json(source)
@@ -203,12 +208,15 @@ def _copy(source: Path, target: Path) -> None:
                 )
         write_json(target, given)
     elif source.suffix in _TEXTS and source.name not in _VOUCHED_FOR:
-        content = source.read_bytes()
-        target.write_bytes(without_places(content.decode()).encode())
+        try:
+            text = source.read_bytes().decode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{source} is no text in UTF-8: {error}", "Write it anew, then ship it.") from error
+        target.write_bytes(without_places(text).encode())
     else:
         shutil.copyfile(source, target)
-    if Path.home() != Path("/") and os.fsencode(Path.home()) in target.read_bytes():
-        raise UserError(f"{source} names {Path.home()}, and what it says is vouched for", "It cannot be shipped.")
+    if home() != Path("/") and os.fsencode(home()) in target.read_bytes():
+        raise UserError(f"{source} names {home()}, and what it says is vouched for", "It cannot be shipped.")
 
 
 def _require(files: Iterable[Path]) -> None:

@@ -30,7 +30,7 @@ ODD_TEXTS = (
     "1_000", "٣", "x", '"', "'", ",", ";", "\t", "#", "=1+1", "*", "../..", "\x1b[31m", "\x00", "ü", "\ufeff",
     "x" * 20_000,
 )  # fmt: skip
-_DEPTH = 5_000
+_DEPTH = 1_500
 
 Mutation = Callable[[bytes, Random], bytes]
 
@@ -182,7 +182,7 @@ def _json(content: bytes, rng: Random) -> bytes:
 def _deep_json(content: bytes, rng: Random) -> bytes:
     """One value nested deeper than a reader recurses, or a number of more digits than Python reads."""
     marked = json.dumps(_marked(json.loads(content), rng), indent=1)
-    depth = _DEPTH * rng.choice([1, 40])
+    depth = _DEPTH * rng.choice([1, 4])
     other = rng.choice(
         ["[" * depth + "]" * depth, '{"x":' * depth + "1" + "}" * depth, "9" * 5000, "1e999", "-" + "8" * 400]
     )
@@ -217,9 +217,8 @@ def _yaml(content: bytes, rng: Random) -> bytes:
 
 def _odd_yaml(content: bytes, rng: Random) -> bytes:
     marked = yaml.safe_dump(_marked(yaml.safe_load(content), rng), sort_keys=False)
-    depth = _DEPTH // 5
     other = rng.choice(
-        ["[" * depth + "]" * depth, "&a [*a]", "*unknown", "!!python/object:x {}", "!x y", "2026-13-45", "1e5", "0o7",
+        ["[" * _DEPTH + "]" * _DEPTH, "&a [*a]", "*unknown", "!!python/object:x {}", "!x y", "2026-13-45", "1e5", "0o7",
          "9" * 5000, "? [1]\n: 2", "!!binary 'x'", "!!set {a}", "{a: 1, a: 2}", ".nan", "12:30:45", "'?a?'"]
     )  # fmt: skip
     return marked.replace("MARK", other).encode()
