@@ -59,23 +59,22 @@ class Site:
             return
         content = self.files[name]
         tag = f'"{hash(content)}"' if self.tags else None
-        start = 0
-        if wanted and self.ranges and request.headers["If-Range"] in (None, tag):
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
-            request.send_response(206)
-            request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        else:
-            request.send_response(200)
-        if tag:
-            request.send_header("ETag", tag)
-        request.send_header("Content-Length", str(len(content) - start))
-        request.end_headers()
+        part = bool(wanted and self.ranges and request.headers["If-Range"] in (None, tag))
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and part else 0
         body = bytearray(content[start:])
         if fault == "corrupt":
             body[len(body) // 2] ^= 1
         if fault.startswith("cut:"):
             del body[int(fault.removeprefix("cut:")) :]
+        # Before the headers, after which a client may have seen enough.
         self.asked.append((name, wanted, len(body)))
+        request.send_response(206 if part else 200)
+        if part:
+            request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if tag:
+            request.send_header("ETag", tag)
+        request.send_header("Content-Length", str(len(content) - start))
+        request.end_headers()
         request.wfile.write(body)
 
 
