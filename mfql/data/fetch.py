@@ -215,9 +215,12 @@ def _copy(source: Path, path: Path) -> Path:
 
 
 def _copy_content(source: Path, target: Path, name: str) -> None:
-    require_space(target.parent, source.stat().st_size, name)
     try:
+        require_space(target.parent, source.stat().st_size, name)
         shutil.copyfile(source, target)
+    except UserError:
+        release(target)
+        raise
     except OSError as error:
         release(target)
         raise UserError(

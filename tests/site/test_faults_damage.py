@@ -128,6 +128,7 @@ def test_data_that_change_under_a_run_are_refused_interrupted_or_finished(runs: 
         flip(data / f"{DATASET}.npz")
         for stage in arguments:
             assert f"{DATASET}.npz is not the file that" in refused(arguments[stage])
+        (data / f"{DATASET}.npz").unlink()  # A file that is not as it was generated is not written over.
         generate(DATASET, data, episodes=3, seed=7, progress=False)
         assert "was trained on another version of" in refused(arguments["online"])
         assert "changed under" in refused(arguments["pretrain"])
