@@ -124,6 +124,7 @@ def test_every_method_that_one_trains_with_is_measured(measured):
     assert {"mfql", "rlpd", "fql-quickstart"} <= methods
 
 
+@pytest.mark.slow
 def test_the_plan_reads_the_file_of_measured_speed(measured, tmp_path):
     write_speed(tmp_path / "speed.json", measured[1], CONTEXT)
     speed = find_speed(tmp_path / "speed.json", gpus=0)
