@@ -18,9 +18,9 @@ from benchmarks.reference import Reference
 from benchmarks.results import ROOT, LeftOut, Measurement
 from benchmarks.run import DEFAULT_PARTS, FAILED, PARTS, measure, paper_hours
 from benchmarks.tables import goals_table, section, write_docs
+from mfql.documents import read_json, write_json
 from mfql.errors import UserError, unknown
 from mfql.extensions import extend
-from mfql.files import read_json, write_json
 from mfql.training.device import choose_device
 
 _RESULTS = ROOT / "benchmarks" / "results"

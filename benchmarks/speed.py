@@ -11,7 +11,7 @@ from benchmarks.job import Context, Job
 from benchmarks.results import Found, Measurement, command, describe_machine
 from benchmarks.timing import take_turns
 from mfql.agents.interface import Agent
-from mfql.files import write_json
+from mfql.documents import write_json
 from mfql.plan.cost import operations
 from mfql.training.device import repays_compiling
 

@@ -320,7 +320,7 @@ def _describe(options: argparse.Namespace) -> None:
 
 def _replay(options: argparse.Namespace) -> None:
     from mfql.data.replay import table
-    from mfql.files import write_json
+    from mfql.documents import write_json
     from mfql.suites import suite_of
     from mfql.tasks import find_task, task_name
 

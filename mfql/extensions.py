@@ -26,8 +26,9 @@ from importlib.machinery import all_suffixes
 from importlib.util import find_spec
 from pathlib import Path
 
+from mfql.documents import read_text, read_yaml
 from mfql.errors import UserError, unknown
-from mfql.files import expanded, files_below, listed, read_text, read_yaml, reading, sha256, there
+from mfql.files import expanded, files_below, listed, reading, sha256, there
 
 VARIABLE, TRUSTED = "MFQL_EXTENSIONS", "MFQL_TRUSTED"
 TASKS, METHODS, AGENTS = "tasks.csv", "methods", "agents"

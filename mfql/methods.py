@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from mfql.declared import agent_stages, checked_settings, training_version
+from mfql.documents import read_yaml
 from mfql.errors import UserError, note, unknown
 from mfql.extensions import METHODS, NONE_NAMED, extensions, find, method_names
-from mfql.files import expanded, hash_of, read_yaml
+from mfql.files import expanded, hash_of
 from mfql.settings import STAGES, Settings, identified
 from mfql.tables import as_value, find_row, own_columns, value_text
 from mfql.tasks import SOURCED, Task, code_of_environment, find_task, known_tasks, simulation_version

@@ -17,8 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mfql.documents import note_once, read_text
 from mfql.errors import UserError
-from mfql.files import note_once, read_text
 
 ANY = "*"
 KEYS, SOURCE = ("task", "stage"), "settings_source"

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mfql.documents import read_object
 from mfql.errors import UserError, note, unknown
 from mfql.extensions import (
     NONE_NAMED,
@@ -23,7 +24,7 @@ from mfql.extensions import (
     method_names,
     task_tables,
 )
-from mfql.files import expanded, read_object, there
+from mfql.files import expanded, there
 from mfql.tables import read_rows
 
 

@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from mfql.files import read_json, write_json
+from mfql.documents import read_json, write_json
 from tests.support.training_runs import DATASET, Workplace
 
 GOLDEN = Path(__file__).parent / "data" / "golden.json"

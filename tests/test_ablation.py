@@ -15,10 +15,10 @@ import yaml
 
 from mfql.agents.interface import load_agent
 from mfql.cli import main
+from mfql.documents import write_json
 from mfql.errors import UserError
 from mfql.experiment.ablation import find_ablation, plan_of, points_of, read_ablations
 from mfql.experiment.configuration import read_configuration
-from mfql.files import write_json
 from mfql.methods import raw_settings
 from mfql.settings import build_settings
 from mfql.studies.ablation.measure import Runs, by_point, read_plan

@@ -21,10 +21,11 @@ from mfql.agents.flow_bc import FlowBC, FlowBCSettings
 from mfql.agents.update import initial_state
 from mfql.cli import main
 from mfql.declared import agent_class
+from mfql.documents import read_json, write_json
 from mfql.errors import UserError
 from mfql.evaluation.policy import Actor, load_policy, save_policy
 from mfql.experiment.claims import GROUPS, read_claims
-from mfql.files import read_json, sha256, write_json
+from mfql.files import sha256
 from mfql.methods import raw_settings
 from mfql.parity import Comparison
 from mfql.report.intervals import Interval

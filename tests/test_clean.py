@@ -10,7 +10,7 @@ import yaml
 
 from mfql import load_policy
 from mfql.cli import main
-from mfql.files import read_json, write_json
+from mfql.documents import read_json, write_json
 from mfql.locks import locked
 from tests.support.training_runs import DATASET, SHORT, TASK, Workplace
 

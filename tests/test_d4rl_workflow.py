@@ -16,7 +16,7 @@ import yaml
 
 from mfql.cli import main
 from mfql.data.checksums import Checksum
-from mfql.files import write_json
+from mfql.documents import write_json
 from tests.support.d4rl_files import write_rollouts
 from tests.support.project import NOTHING_TO_DO, Project, clone, jobs
 from tests.support.training_runs import ROOT

@@ -10,21 +10,9 @@ import sys
 
 import pytest
 
+from mfql.documents import read_json, read_text, read_yaml, write_json
 from mfql.errors import UserError
-from mfql.files import (
-    MOST_JSON,
-    MOST_TEXT,
-    MOST_YAML,
-    CannotRead,
-    move,
-    open_file,
-    read_json,
-    read_text,
-    read_yaml,
-    sha256,
-    write_json,
-    write_whole,
-)
+from mfql.files import MOST_JSON, MOST_TEXT, MOST_YAML, CannotRead, move, open_file, sha256, write_whole
 from mfql.tables import read_rows
 from mfql.unpickle import load_arrays
 from tests.support.forbidden import forbidden

@@ -16,8 +16,8 @@ from mfql.cli import main
 from mfql.data.own import _refuse_lost_variation
 from mfql.data.own import describe as describe_own
 from mfql.data.plausible import refuse_unmarked_ends
+from mfql.documents import read_json, write_json
 from mfql.errors import UserError
-from mfql.files import read_json, write_json
 from mfql.suites import load
 from mfql.tasks import find_task
 from tests.support.own_tasks import BOUNDED, VECTOR, arrays, registered, table

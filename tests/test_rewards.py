@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfql.data.transitions import Transitions
+from mfql.documents import read_json
 from mfql.errors import UserError
-from mfql.files import read_json
 from mfql.settings import Settings
 from mfql.training.checkpoint import Checkpoints
 from mfql.training.rewards import OnlineRewards, with_rewards

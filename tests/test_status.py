@@ -16,9 +16,9 @@ import yaml
 
 from mfql.cli import main
 from mfql.data.generate import generate
+from mfql.documents import write_json
 from mfql.errors import UserError
 from mfql.experiment.run import RunFolder
-from mfql.files import write_json
 from mfql.locks import locked
 from mfql.operations.run_status import status_of
 from mfql.operations.status import overview

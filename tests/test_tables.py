@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mfql.documents import read_text, read_yaml
 from mfql.errors import UserError
 from mfql.experiment.schema import check_tasks
-from mfql.files import read_text, read_yaml
 from mfql.tables import read_rows
 
 NUMBERS = st.one_of(st.integers(-(10**9), 10**9), st.floats(-1e9, 1e9, allow_subnormal=False))

@@ -14,10 +14,10 @@ from mfql.agents.interface import load_agent
 from mfql.cli import main
 from mfql.declared import agent_stages, declared_version
 from mfql.declared.unrun import read_agent
+from mfql.documents import read_json, write_json
 from mfql.errors import UserError
 from mfql.experiment.run import identity_in
 from mfql.extensions import TRUSTED, VARIABLE, extend, running_code
-from mfql.files import read_json, write_json
 from mfql.methods import declared_settings, settings_hash
 from tests.support.fake_results import TASK, write_run
 from tests.support.project import clone

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mfql.cli import main
+from mfql.documents import read_json, write_json
 from mfql.errors import UserError
 from mfql.experiment.configuration import check_configuration, read_configuration
 from mfql.experiment.tuning import COLUMNS, carried_to, default_task, points_of, tuning_runs, tuning_task
-from mfql.files import read_json, write_json
 from mfql.methods import method_name, settings_hash
 from mfql.report.published import COLUMNS as PUBLISHED_COLUMNS
 from mfql.report.scores import collect, write_scores

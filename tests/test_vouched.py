@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from mfql.cli import main
+from mfql.documents import read_json, write_json
 from mfql.errors import UserError
 from mfql.experiment.configuration import LOCK, planned_runs, read_configuration
 from mfql.experiment.run import Fate
-from mfql.files import read_json, write_json
 from mfql.plan.outlook import Outlook, Outlooks
 from mfql.report.absent import absent_seeds
 from mfql.training.checkpoint import Checkpoints

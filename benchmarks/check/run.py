@@ -22,7 +22,8 @@ from benchmarks.results import ROOT, Found, LeftOut, Measurement, command, docum
 from benchmarks.run import compiled_code_in
 from benchmarks.tables import goals_table, part_tables
 from mfql.cli import EXIT_CONTINUE
-from mfql.files import hash_of, read_json, sha256, write_json
+from mfql.documents import read_json, write_json
+from mfql.files import hash_of, sha256
 from mfql.locks import locked
 from mfql.training.provenance import machine as hardware
 

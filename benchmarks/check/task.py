@@ -18,8 +18,8 @@ import torch
 from benchmarks.check.part import Check, Outcome
 from benchmarks.results import ROOT, Found, Measurement
 from mfql.data.paths import description_path
+from mfql.documents import read_json
 from mfql.experiment.run import RunFolder
-from mfql.files import read_json
 
 TASK, _DATASET, _STAGE = "cube-single-play-singletask-task2-v0", "cube-single-play-v0", "offline"
 # A million rows take about three minutes on 16 cores; what is begun there is not kept if it is ended.

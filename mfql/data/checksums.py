@@ -11,8 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mfql.documents import read_json, write_json
 from mfql.errors import UserError
-from mfql.files import read_json, sha256, there, write_json
+from mfql.files import sha256, there
 from mfql.locks import locked
 
 SHIPPED = Path(__file__).with_name("datasets.lock.json")

@@ -14,9 +14,10 @@ from mfql.data.layouts import Layout
 from mfql.data.opening import content_of
 from mfql.data.paths import description_path
 from mfql.data.transitions import Transitions
+from mfql.documents import write_json
 from mfql.errors import UserError, warn
 from mfql.experiment.records import if_there, read_dataset
-from mfql.files import sha256, there, write_json
+from mfql.files import sha256, there
 from mfql.tasks import simulation_version
 
 T = TypeVar("T")

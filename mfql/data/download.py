@@ -20,8 +20,8 @@ from urllib3.util import Retry
 from mfql.data.addresses import host_of, is_plain, shown
 from mfql.data.checksums import Known
 from mfql.data.passing import claim, passing, record_of, release
+from mfql.documents import read_json
 from mfql.errors import UserError, note
-from mfql.files import read_json
 
 # Tries in a row that bring nothing new; they wait 0, 2, 4, 8, 16 and 32 seconds, or what the server's Retry-After says.
 RETRIES = Retry(total=6, backoff_factor=1, backoff_max=60, retry_after_max=600)

@@ -13,9 +13,10 @@ from mfql.data.opening import Damaged, content_of
 from mfql.data.own_rows import ROWS
 from mfql.data.transitions import Transitions
 from mfql.data.values import listed, real_numbers
+from mfql.documents import read_object
 from mfql.envs.registered import flat_observations
 from mfql.errors import UserError, note
-from mfql.files import read_object, there
+from mfql.files import there
 from mfql.tasks import minari_folder
 
 # What Minari's own package needs to read each of its formats.

@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mfql.documents import read_json, write_json
 from mfql.errors import UserError
-from mfql.files import read_json, there, write_json
+from mfql.files import there
 
 KINDS = ("part", "copy", "refused")
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from mfql.documents import read_json
 from mfql.errors import UserError
-from mfql.files import read_json
 
 DESCRIPTION = "policy.json"
 COPY = "Copy both files again from the run's folder run/policy."

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from mfql.documents import write_json
 from mfql.envs.isolated import reset_env
 from mfql.envs.patience import Limited
 from mfql.envs.pixels import NO_RENDERER, choose_renderer
@@ -22,7 +23,7 @@ from mfql.evaluation.policy import Policy, load_policy
 from mfql.evaluation.rollout import SCORING, episode_key, run_episodes, start_seed
 from mfql.evaluation.usage import suite_used, warn_of_other_environment
 from mfql.evaluation.vector import EnvPool
-from mfql.files import write_json, write_whole
+from mfql.files import write_whole
 from mfql.settings import MOST_EPISODES
 
 # The longest film.

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from mfql.agents.interface import Agent, Draw, Parameters, load_agent
 from mfql.agents.update import views_of
+from mfql.documents import read_object, write_json
 from mfql.draws import DrawStream
 from mfql.envs.units import ActionUnits
 from mfql.errors import UserError
 from mfql.evaluation.description import COPY, DESCRIPTION, read_description
 from mfql.evaluation.rollout import SCORING, SCORING_EPISODES, episode_key, start_seed
-from mfql.files import MOST_WEIGHTS, read_object, require_file, sha256, there, write_json, write_whole
+from mfql.files import MOST_WEIGHTS, require_file, sha256, there, write_whole
 from mfql.settings import Settings, build_settings
 from mfql.suites import suite_of
 from mfql.suites.own import Own

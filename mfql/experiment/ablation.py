@@ -11,9 +11,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from mfql.documents import read_yaml
 from mfql.errors import UserError, unknown
 from mfql.experiment.schema import check
-from mfql.files import read_yaml
 from mfql.methods import declared_settings, method_name, split_method
 from mfql.tasks import find_task, seeds_of_task, select_tasks
 

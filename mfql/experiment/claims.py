@@ -13,8 +13,8 @@ from typing import Any
 
 import jsonschema
 
+from mfql.documents import read_yaml
 from mfql.errors import UserError, unknown
-from mfql.files import read_yaml
 
 FILE = "claims.yaml"
 GROUPS = {

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mfql.declared import unrun_checks
+from mfql.documents import note_once, read_yaml
 from mfql.errors import UserError, unknown
 from mfql.experiment.schema import Place, check, check_tasks, from_text
 from mfql.extensions import extend
-from mfql.files import expanded, note_once, read_yaml
+from mfql.files import expanded
 from mfql.methods import canonical_method, checkpoint_stage, declared_settings, method_file, same_settings
 from mfql.settings import steps_of
 from mfql.tasks import (

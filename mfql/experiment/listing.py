@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mfql.declared import agent_stages
+from mfql.documents import read_text
 from mfql.errors import UserError, in_one_line, unknown, warn_of
 from mfql.extensions import METHODS, agent_code, agent_file, extensions, method_names
-from mfql.files import listed, read_text
+from mfql.files import listed
 from mfql.methods import canonical_method, declared_settings, method_file, raw_settings, settings_source
 from mfql.placeholder import without_torch
 from mfql.settings import Settings

@@ -13,8 +13,9 @@ from typing import Any
 
 import fastjsonschema
 
+from mfql.documents import read_json
 from mfql.errors import UserError
-from mfql.files import CannotRead, read_json, there
+from mfql.files import CannotRead, there
 from mfql.settings import STAGES
 from mfql.tasks import SCORED_EVALUATIONS
 

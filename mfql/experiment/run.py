@@ -15,21 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from mfql.declared import training_version
+from mfql.documents import write_json
 from mfql.errors import UserError
 from mfql.experiment.owned import WRITTEN
 from mfql.experiment.records import IDENTIFYING, if_there, read_evaluation, read_failure, read_manifest, require
-from mfql.files import (
-    MOST_JSON,
-    MOST_WEIGHTS,
-    CannotRead,
-    hash_of,
-    listed,
-    move,
-    remove_left,
-    sha256,
-    there,
-    write_json,
-)
+from mfql.files import MOST_JSON, MOST_WEIGHTS, CannotRead, hash_of, listed, move, remove_left, sha256, there
 from mfql.methods import settings_hash
 from mfql.settings import LATER, identified, later_facts
 from mfql.tasks import code_of_environment, simulation_version

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from mfql.declared import training_version
+from mfql.documents import read_yaml
 from mfql.errors import unknown
 from mfql.experiment.schema import check
-from mfql.files import hash_of, read_yaml
+from mfql.files import hash_of
 from mfql.methods import split_method
 from mfql.placeholder import without_torch
 from mfql.settings import Settings, build_settings, identified

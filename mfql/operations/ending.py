@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mfql.documents import read_text
 from mfql.experiment.find import run_of
-from mfql.files import read_text
 from mfql.operations.run_status import error_and_remedy, status_of
 from mfql.operations.status import headline
 from mfql.plan.graph import FailedJob, Graph

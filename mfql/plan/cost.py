@@ -25,10 +25,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mfql.documents import read_json
 from mfql.errors import UserError
 from mfql.experiment.configuration import Run
 from mfql.extensions import is_own
-from mfql.files import read_json
 from mfql.plan.footprints import FOOTPRINTS
 from mfql.plan.launch import STEP_SECONDS, TrainingJob, episode_seconds
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from mfql.documents import read_text
 from mfql.errors import warn
 from mfql.experiment.find import run_of
-from mfql.files import read_text, there
+from mfql.files import there
 
 # Beside a table of scores: the `evaluation.json` of every run that was asked for, a line each.
 PLANNED = "runs.txt"

@@ -198,7 +198,7 @@ def run_summary(arguments: argparse.Namespace) -> None:
 
 def _listed(path: Path) -> list[Path]:
     """The paths that a text file names, one a line."""
-    from mfql.files import read_text
+    from mfql.documents import read_text
 
     lines = read_text(path, "Give a text file with one path a line.").splitlines()
     return [Path(line.strip()) for line in lines if line.strip()]

@@ -8,8 +8,8 @@ import jsonschema
 import numpy as np
 import pandas as pd
 
+from mfql.documents import read_yaml
 from mfql.errors import UserError
-from mfql.files import read_yaml
 from mfql.settings import STAGES
 
 _RANGE = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}

@@ -20,8 +20,9 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from mfql.documents import read_json, read_text
 from mfql.errors import UserError, counted, shown
-from mfql.files import MOST_PICTURE, read_bytes, read_json, read_text, write_whole
+from mfql.files import MOST_PICTURE, read_bytes, write_whole
 from mfql.report import benchmark, provenance, verdict_tables
 from mfql.report.aggregate import COLUMNS, FEW_SEEDS, TABLES, TEXTS
 from mfql.report.answer import answer, ends, number

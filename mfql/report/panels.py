@@ -19,10 +19,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from mfql.documents import read_object, write_json
 from mfql.errors import UserError
 from mfql.experiment.find import PANEL, panel_files
 from mfql.experiment.owned import link_on_the_way, remove_files
-from mfql.files import read_object, write_json, write_whole
+from mfql.files import write_whole
 from mfql.report import formats
 from mfql.report.drawing import save
 from mfql.report.frames import read_frame

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from mfql.documents import read_json
 from mfql.errors import UserError
-from mfql.files import read_json, write_whole
+from mfql.files import write_whole
 from mfql.report.panels import Text, write_panel
 
 _OF_ALL = ("task", "dataset", "rows", "mujoco", "sha256")

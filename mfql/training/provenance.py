@@ -13,9 +13,10 @@ from typing import Any
 import psutil
 import torch
 
+from mfql.documents import read_json
 from mfql.experiment.run import now
 from mfql.extensions import agent_file
-from mfql.files import hash_of, read_json, sha256
+from mfql.files import hash_of, sha256
 
 _PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "ogbench", "safetensors", "pandas", "snakemake")
 _TRAINING_CODE = (

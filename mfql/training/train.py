@@ -16,6 +16,7 @@ from mfql.agents.interface import Agent, count_parameters
 from mfql.data.description import check_simulation
 from mfql.data.transitions import Dataset
 from mfql.declared import agent_class, require_trainable
+from mfql.documents import json_text, write_json
 from mfql.envs.physics import described
 from mfql.errors import UserError
 from mfql.evaluation.interval import wilson
@@ -25,7 +26,7 @@ from mfql.experiment.owned import own_files, remove_files
 from mfql.experiment.records import IDENTIFYING, read_evaluation, require
 from mfql.experiment.run import Fate, RunFolder, alterations, describe_run, go_on_together, has_own_identity
 from mfql.extensions import agent_file, running_code
-from mfql.files import json_text, sha256, there, write_json, write_whole
+from mfql.files import sha256, there, write_whole
 from mfql.locks import locked
 from mfql.methods import checkpoint_stage, declared_settings, raw_settings, settings_hash, settings_source
 from mfql.settings import Settings

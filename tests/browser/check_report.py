@@ -24,7 +24,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from mfql.files import write_json
+from mfql.documents import write_json
 from mfql.report import bootstrap, chain
 from mfql.report.drawing import drawing
 from mfql.report.html import Options

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mfql import locks
-from mfql.files import read_json
+from mfql.documents import read_json
 from tests.support.faults import EPISODE, Running, Runs, before, call, refused, sessions, start, wait_for
 from tests.support.processes import run, started, until
 from tests.support.training_runs import DATASET, ROOT

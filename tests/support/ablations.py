@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mfql.cli import main
+from mfql.documents import write_json
 from mfql.experiment.ablation import plan_of
 from mfql.experiment.configuration import read_configuration
-from mfql.files import write_json
 from tests.support.training_runs import ROOT, Workplace
 
 # The least that trains and is evaluated twice.

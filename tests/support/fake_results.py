@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mfql.files import hash_of, read_json, write_json
+from mfql.documents import read_json, write_json
+from mfql.files import hash_of
 
 TASK = "pointmaze-medium-navigate-singletask-task1-v0"
 EPISODES = 50

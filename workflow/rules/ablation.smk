@@ -1,7 +1,7 @@
 """Ablations: the runs of `config/ablations.yaml` on the configuration's tasks, and a figure of each. Never part of `all`."""
 
 from mfql.experiment.ablation import read_ablations
-from mfql.files import write_json
+from mfql.documents import write_json
 
 ABLATIONS = for_people(read_ablations, CONFIG)
 

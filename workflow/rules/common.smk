@@ -10,7 +10,8 @@ from mfql.data.addresses import is_private
 from mfql.experiment.ablation import plan_of
 from mfql.experiment.claims import needed_files, read_claims, require_configuration
 from mfql.errors import UserError, print_in_any_locale, printing, unknown
-from mfql.files import read_text, sha256
+from mfql.documents import read_text
+from mfql.files import sha256
 from mfql.extensions import tables
 from mfql.methods import checkpoint_stage, raw_settings
 from mfql.plan import tell

@@ -12,9 +12,9 @@ import jsonschema
 import numpy as np
 import pandas as pd
 
+from mfql.documents import read_json
 from mfql.errors import UserError
 from mfql.experiment.run import RunFolder
-from mfql.files import read_json
 from mfql.report.frames import read_frame
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.scores import collect

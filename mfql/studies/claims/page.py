@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from mfql.documents import read_text
 from mfql.errors import UserError
 from mfql.experiment.claims import GROUPS, Claim
-from mfql.files import read_text, write_whole
+from mfql.files import write_whole
 from mfql.report.panels import Text, write_panel
 from mfql.studies.claims.evidence import Finding, Judged
 

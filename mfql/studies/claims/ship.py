@@ -13,22 +13,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+from mfql.documents import read_json, read_object, write_json
 from mfql.errors import UserError
 from mfql.experiment.find import AGGREGATE, PANEL, is_under, run_of
 from mfql.experiment.owned import link_on_the_way, remove_files
 from mfql.experiment.records import read_evaluation, read_manifest, unreadable
-from mfql.files import (
-    MOST_WEIGHTS,
-    files_below,
-    listed,
-    open_file,
-    read_json,
-    read_object,
-    sha256,
-    there,
-    write_json,
-    write_whole,
-)
+from mfql.files import MOST_WEIGHTS, files_below, listed, open_file, sha256, there, write_whole
 from mfql.report.places import home, without_machine, without_places
 from mfql.report.scores import read_scores
 from mfql.studies.ablation.measure import read_plan

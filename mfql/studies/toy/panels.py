@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator
 
 from mfql.declared import training_version
+from mfql.documents import read_object
 from mfql.errors import UserError
 from mfql.experiment.toy import AGENT, Study
-from mfql.files import read_object
 from mfql.report.drawing import INK, drawing, grid, intervals, legend, line, logarithmic, rows, styles
 from mfql.report.frames import read_frame
 from mfql.report.intervals import Group, Interval, weighted

@@ -20,10 +20,11 @@ from mfql.agents.meanflow import FlowPolicy, raw_actions, scaled_noise
 from mfql.agents.parameters import Views
 from mfql.agents.update import Updater, initial_state, views_of
 from mfql.declared import training_version
+from mfql.documents import write_json
 from mfql.draws import DrawStream, generator
 from mfql.errors import UserError
 from mfql.experiment.toy import AGENT
-from mfql.files import write_json, write_whole
+from mfql.files import write_whole
 from mfql.studies.toy import metrics, mixture
 from mfql.studies.toy.settings import ToySettings, Training
 from mfql.training.provenance import provenance

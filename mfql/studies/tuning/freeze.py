@@ -16,9 +16,10 @@ from typing import Any
 
 import jsonschema
 
+from mfql.documents import read_yaml
 from mfql.errors import UserError, unknown
 from mfql.experiment.tuning import COLUMNS, TUNED, Point, published_columns, tuning_task
-from mfql.files import MOST_TEXT, read_bytes, read_yaml, write_whole
+from mfql.files import MOST_TEXT, read_bytes, write_whole
 from mfql.methods import table_keys
 from mfql.studies.tuning.choose import write_proposal
 from mfql.tables import read_rows

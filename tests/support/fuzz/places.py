@@ -14,8 +14,8 @@ import numpy as np
 import yaml
 
 from mfql.cli import main
+from mfql.documents import write_json
 from mfql.extensions import VARIABLE
-from mfql.files import write_json
 from mfql.locks import locked
 from tests.support.fake_results import write_final, write_quickstart, write_run
 from tests.support.fuzz.judge import PORT

@@ -16,7 +16,7 @@ import minari
 import numpy as np
 from minari.data_collector import EpisodeBuffer
 
-from mfql.files import read_json, write_json
+from mfql.documents import read_json, write_json
 from mfql.suites import load
 from mfql.tasks import find_task, minari_folder
 from tests.support.inputs.lab import Lab, Said, given
