@@ -126,7 +126,7 @@ def _say(kind: str, message: str, remedy: str = "") -> None:
 
 def unknown(
     kind: str,
-    name: str,
+    name: object,
     known: Collection[str],
     where: str = "",
     others: Mapping[str, Collection[str]] | None = None,
@@ -136,6 +136,7 @@ def unknown(
 
     Args:
         kind: what the name was taken for, such as `task`.
+        name: a text, or what YAML made of a key that looks like a number, a date or nothing.
         known: the names of that kind.
         where: what named it, or has those names.
         others: names of other kinds by kind, for one that is meant for another place.
@@ -145,7 +146,7 @@ def unknown(
     said = f"unknown {kind} {name!r}"
     if taken:
         said += f", which is {' and '.join(map(_a, taken))}{',' if where else ''}"
-    near = nearest(name, known)
+    near = nearest(str(name), known)
     if where:
         said += f" in {where}{'' if near or taken else unseen}"
     hint = f"Did you mean {' or '.join(near)}?" if near else _listed(known)

@@ -187,6 +187,7 @@ def test_a_file_may_say_what_a_name_that_it_inherits_leaves_open(config):
         (BASE + "q_agg: median\n", "q_agg"),
         (BASE + "critic_hidden: 512\n", "critic_hidden"),
         (BASE.replace("alpha: task", "alpha: .nan"), "alpha"),
+        (BASE + "12: 3\n", "unknown setting 12"),
     ],
 )
 def test_bad_values_are_refused_by_key_and_file(config, text, named):
