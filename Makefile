@@ -135,7 +135,7 @@ check-slurm: $(DEVELOPMENT)  ## the miniature through a real SLURM, jobs cancell
 
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url $(UPGRADE)
-LOCK_PACKAGES := $(LOCK) --excludes containers/excludes.txt --extra slurm pyproject.toml containers/requirements.in
+LOCK_PACKAGES := $(LOCK) --excludes containers/excludes.txt --extra studies --extra slurm pyproject.toml containers/requirements.in
 LOCK_TORCH := $(LOCK) --constraint containers/requirements.lock containers/torch.txt
 
 # Of torch's builds the package index has one, for CUDA 13.0. The others are in PyTorch's own index, which comes last here since
