@@ -8,9 +8,10 @@ import os
 import sys
 from pathlib import Path
 
-import yaml
 from snakemake.utils import update_config
 
+from mfql.documents import read_yaml
+from mfql.errors import UserError
 from mfql.experiment.configuration import in_workflow
 from mfql.extensions import IS_INSTALLED, PROJECT as PACKAGED, project_path
 
@@ -36,7 +37,9 @@ def in_project(path):
 # As of every command of `mfql`, that of the folder that this workflow runs in goes first. A module's is the project's own.
 CONFIG = str(project_path("config", PROJECT)) if IS_MAIN else in_project("config")
 # No `configfile:`. Snakemake leaves that out of a module with a `config:` of its own, which would then have to name every key.
-with open(os.path.join(CONFIG, "config.yaml"), encoding="utf-8") as file:
-    default = yaml.safe_load(file)
+try:
+    default = read_yaml(os.path.join(CONFIG, "config.yaml"), "A folder config of your own needs all that the project's has.")
+except UserError as error:
+    sys.exit(f"Error: {error}")
 update_config(default, config)
 config = in_workflow(default, CONFIG)
