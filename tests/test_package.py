@@ -204,6 +204,6 @@ def test_a_config_of_the_folder_counts_for_the_workflow_as_for_every_command(tmp
     (tmp_path / "config/methods/bc.yaml").write_text("agent: bc\n", encoding="utf-8")
     done = mfql_in(tmp_path, "run", "-n")
     assert done.returncode != 0
-    assert "config/config.yaml does not exist" in done.stdout + done.stderr
+    assert "cannot read config/config.yaml" in done.stdout + done.stderr
     listed = mfql_in(tmp_path, "list", "methods").stdout
     assert [line.split()[0] for line in listed.splitlines()[1:]] == ["bc"]

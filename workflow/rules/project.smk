@@ -38,7 +38,9 @@ def in_project(path):
 CONFIG = str(project_path("config", PROJECT)) if IS_MAIN else in_project("config")
 # No `configfile:`. Snakemake leaves that out of a module with a `config:` of its own, which would then have to name every key.
 try:
-    default = read_yaml(os.path.join(CONFIG, "config.yaml"), "A folder config of your own needs all that the project's has.")
+    default = read_yaml(
+        os.path.join(CONFIG, "config.yaml"), "A folder config of your own needs all that the project's has."
+    )
 except UserError as error:
     sys.exit(f"Error: {error}")
 update_config(default, config)
