@@ -85,8 +85,8 @@ def extensions() -> list[Path]:
 def project_path(path: str | Path, project: str | Path = PROJECT) -> Path:
     """Where a file or folder lies that is named as in a checkout, such as `config` or `config/quickstart.yaml`.
 
-    What is in the current folder goes first; `config` itself only if it has a task table or
-    methods, and then it counts as a whole.
+    What is in the current folder goes first; `config` itself only if it has a task table, and
+    then it counts as a whole.
 
     Args:
         project: the folder of a checkout, or what stands for one.
@@ -96,9 +96,8 @@ def project_path(path: str | Path, project: str | Path = PROJECT) -> Path:
         to the project's.
     """
     given = Path(path)
-    marks = (given / TASKS, given / METHODS) if given == _CONFIG else (given,)
     own = Path(project, given)
-    if any(there(mark) for mark in marks) or not there(own):
+    if there(given / TASKS if given == _CONFIG else given) or not there(own):
         return given
     return Path(os.path.relpath(own))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -16,7 +17,7 @@ import pytest
 
 import mfql
 from mfql.errors import UserError, naming_extras
-from mfql.extensions import METHODS, TASKS, project_path
+from mfql.extensions import TASKS, project_path
 from tests.support.package import build
 from tests.support.processes import run
 from tests.support.training_runs import ROOT
@@ -174,9 +175,6 @@ def test_files_of_the_project_are_found_from_any_folder_and_those_of_the_folder_
     assert project_path("config").resolve() == ROOT / "config"  # Where datasets were fetched, no more.
     Path("config/quickstart.yaml").touch()
     assert project_path("config/quickstart.yaml") == Path("config/quickstart.yaml")
-    Path("config", METHODS).mkdir()
-    assert project_path("config") == Path("config")
-    Path("config", METHODS).rmdir()
     Path("config", TASKS).touch()
     assert project_path("config") == Path("config")
 
@@ -202,6 +200,7 @@ def test_the_workflow_runs_from_an_empty_folder_with_words_of_snakemake(tmp_path
 def test_a_config_of_the_folder_counts_for_the_workflow_as_for_every_command(tmp_path: Path) -> None:
     (tmp_path / "config/methods").mkdir(parents=True)
     (tmp_path / "config/methods/bc.yaml").write_text("agent: bc\n", encoding="utf-8")
+    shutil.copy(ROOT / "config/tasks.csv", tmp_path / "config")
     done = mfql_in(tmp_path, "run", "-n")
     assert done.returncode != 0
     assert "cannot read config/config.yaml" in done.stdout + done.stderr
