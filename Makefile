@@ -41,7 +41,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN := PATH="$$(cd "$(VENV)" && pwd)/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install launcher quickstart test test-pythons test-quick lint types bench check-gpu check-data check-physics check-science check-methods check-browser check-cuda-ahead check-golden check-fuzz update lock lock-cuda wheels image image-docker sbom check-image check-slurm test-site clean
+.PHONY: help install launcher quickstart test test-pythons test-quick lint types bench check-gpu check-data check-physics check-science check-methods check-package check-browser check-cuda-ahead check-golden check-fuzz update lock lock-cuda wheels image image-docker sbom check-image check-slurm test-site clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
@@ -120,6 +120,9 @@ update:  ## renew every package in the lock files, install them anew, and check 
 	@$(MAKE) check-golden || { echo "The numbers changed, or a check could not run. The former packages:" \
 		"git checkout containers && rm -rf $(VENV) && make install" >&2; exit 1; }
 
+check-package: $(DEVELOPMENT)  ## the wheel in fresh environments and an empty folder, its core alone too; minutes (TORCH_INDEX: torch's)
+	$(RUN) python tests/check_package.py $(TORCH_INDEX)
+
 check-browser: $(DEVELOPMENT)  ## the report in a real browser, from the file system; a minute, needs chromium and chromedriver
 	$(RUN) python -m pytest tests/browser/check_report.py
 
@@ -135,7 +138,7 @@ check-slurm: $(DEVELOPMENT)  ## the miniature through a real SLURM, jobs cancell
 
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url $(UPGRADE)
-LOCK_PACKAGES := $(LOCK) --excludes containers/excludes.txt --extra slurm pyproject.toml containers/requirements.in
+LOCK_PACKAGES := $(LOCK) --excludes containers/excludes.txt --extra studies --extra slurm pyproject.toml containers/requirements.in
 LOCK_TORCH := $(LOCK) --constraint containers/requirements.lock containers/torch.txt
 
 # Of torch's builds the package index has one, for CUDA 13.0. The others are in PyTorch's own index, which comes last here since
