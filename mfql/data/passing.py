@@ -29,7 +29,8 @@ def record_of(file: Path) -> Path:
 def is_recorded(file: Path) -> bool:
     """Whether a fetch wrote a passing file, or was about to: its record is there and says so.
 
-    A link, a pipe or a folder of that name is none that it wrote. Records of earlier versions, which have those of `.NAME.part` alone, count too.
+    A link, a pipe or a folder of that name is none that it wrote. Records of earlier versions, which have those of
+    `.NAME.part` alone, count too.
     """
     if file.is_symlink() or (there(file) and not file.is_file()):
         return False
