@@ -155,11 +155,11 @@ lock: $(DEVELOPMENT)  ## write the lock files (UPGRADE=--upgrade renews every ve
 		--output-file containers/requirements-launcher.lock > /dev/null
 	$(LOCK) containers/tools.in --output-file containers/tools.lock > /dev/null
 	$(LOCK_TORCH) --output-file containers/torch-cu130.lock > /dev/null
-	$(LOCK_TORCH) --no-deps $(if $(TORCH_INDEX),--index $(TORCH_INDEX),--torch-backend cpu) \
-		--output-file containers/torch-cpu.lock > /dev/null
 	$(LOCK_MACOS) --excludes containers/excludes.txt --extra studies pyproject.toml containers/requirements.in \
 		--output-file containers/requirements-macos.lock > /dev/null
 	$(LOCK_MACOS) --no-deps containers/torch.txt --output-file containers/torch-macos.lock > /dev/null
+	$(LOCK_TORCH) --no-deps $(if $(TORCH_INDEX),--index $(TORCH_INDEX),--torch-backend cpu) \
+		--output-file containers/torch-cpu.lock > /dev/null
 
 lock-cuda: $(DEVELOPMENT)  ## lock torch for another CUDA, for images (CUDA=12.6)
 	$(LOCK_TORCH) --torch-backend cu$(subst .,,$(CUDA)) --output-file containers/torch-cu$(subst .,,$(CUDA)).lock > /dev/null
