@@ -342,9 +342,11 @@ def _refuse_altered(folder: Path) -> None:
     known = known if isinstance(known, dict) else {}
     for name in (WEIGHTS, DESCRIPTION):
         expected = known.get(f"policy/{name}")
-        if expected is not None and sha256(folder / name, MOST_WEIGHTS) != expected:
+        absent = not there(folder / name)
+        if expected is not None and (absent or sha256(folder / name, MOST_WEIGHTS) != expected):
+            how = "is not there, a" if absent else "is altered: it is not the"
             raise UserError(
-                f"{folder / name} is altered: it is not the file that {manifest} knows",
+                f"{folder / name} {how} file that {manifest} knows",
                 "Put the right file back; or delete evaluation.json beside the manifest and train again with the same "
                 "command: the policy is made again from the last checkpoint.",
             )
