@@ -23,7 +23,7 @@ from mfql.report.cli import add_commands
 from mfql.report.cost import cost as cost_of
 from mfql.report.html import FEW_METHODS, Options, _speed, page_of, read_tables, write_report
 from mfql.report.panels import Text, read_panels, write_panel
-from mfql.report.provenance import mixtures
+from mfql.report.provenance import SHOWN_ONCE, mixtures
 from mfql.report.scores import collect, read_scores, write_scores
 from mfql.report.tasks import runs
 from tests.support.fake_results import TASK, write_final, write_quickstart, write_run, write_study
@@ -96,7 +96,7 @@ def test_every_number_has_its_evidence(quickstart: tuple[Path, str]) -> None:
         manifest["hardware"]["cpu"],
         manifest["packages"]["torch"],
         manifest["started"],
-        f"runs/mfql/{TASK}/seed1/online",
+        f"runs/mfql/{TASK}/seedN/online",
         "batch_size",
         "[128, 128]",
     ):
@@ -119,6 +119,18 @@ def test_entries_in_which_seeds_differ_are_shown_by_seed(tmp_path: Path) -> None
     assert "<td>101.0</td>" in text
     assert "<dt>device</dt><dd>cpu</dd>" in text
     assert "Reduced size" not in text
+
+
+def test_what_very_many_share_is_on_the_page_once(quickstart: tuple[Path, str], tmp_path: Path) -> None:
+    methods = [f"method{number:02d}" for number in range(SHOWN_ONCE)]
+    files = [write_run(tmp_path, [50.0], method=method, device="cpu") for method in methods]
+    text = page_from(tmp_path, files)
+    page = Page(text)
+    assert text.count("<h4>hardware</h4>") == 1
+    assert text.count(">hardware</a>") == SHOWN_ONCE
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    assert quickstart[1].count("<h4>hardware</h4>") == 4  # Few have all of it at hand.
+    assert "What many of them share" not in quickstart[1]
 
 
 def test_names_are_escaped_everywhere(tmp_path: Path) -> None:

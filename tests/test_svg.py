@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import matplotlib.pyplot as plt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfql.report.drawing import INK, drawing
@@ -114,6 +114,62 @@ def test_what_would_leave_a_figure_or_cover_the_page_is_left_out() -> None:
 @pytest.mark.parametrize("svg", UNFIT.values(), ids=UNFIT)
 def test_what_is_no_one_figure_in_a_box_is_not_shown(svg: str) -> None:
     assert inlined(svg, "panel-1", "label") is None
+
+
+def absolute(path: str) -> list[tuple[str, list[float]]]:
+    """A path's commands with the places that they lead to, whatever way they are written."""
+    found: list[tuple[str, list[float]]] = []
+    here, start = [0.0, 0.0], [0.0, 0.0]
+    for command, said in re.findall(r"([MLCQZmlcqz])([^MLCQZmlcqz]*)", path):
+        numbers = [float(number) for number in re.findall(r"-?(?:\d+\.?\d*|\.\d+)", said)]
+        size = {"C": 6, "Q": 4}.get(command.upper(), 2)
+        for at in range(0, len(numbers), size):
+            places = numbers[at : at + size]
+            if command.islower():
+                places = [value + here[axis % 2] for axis, value in enumerate(places)]
+            first = command.upper() == "M" and at == 0
+            found.append(("L" if command.upper() == "M" and not first else command.upper(), places))
+            here = places[-2:]
+            start = here if first else start
+        if command in "zZ":
+            found.append(("Z", []))
+            here = start
+    return found
+
+
+_PLACE = st.integers(-40_000, 40_000).map(lambda hundredths: hundredths / 100)
+_STEP = st.sampled_from([("M", 2), ("L", 2), ("Q", 4), ("C", 6), ("z", 0)]).flatmap(
+    lambda kind: st.tuples(st.just(kind[0]), st.lists(_PLACE, min_size=kind[1], max_size=kind[1]))
+)
+
+
+@settings(max_examples=40)
+@given(steps=st.lists(_STEP, max_size=12), box=st.sampled_from([9, 300]))
+def test_a_path_is_written_shorter_and_leads_to_the_same_places(steps: list[tuple[str, list[float]]], box: int) -> None:
+    path = " \n".join(
+        [
+            "M 25 30",
+            *(command if command == "z" else f"{command} {' '.join(map(str, places))}" for command, places in steps),
+        ]
+    )
+    figure = inlined(f"<svg viewBox='0 0 {box} {box}'><path d='{path}'/></svg>", "panel-1", "label")
+    assert figure is not None
+    written = re.findall(r' d="([^"]*)"', figure)[0]
+    near, found = absolute(path), absolute(written)
+    # Level stretches may have become one; where they go on to is the same.
+    if len(found) < len(near):
+        assert "L" in path
+        found, near = found[-1:], near[-1:]
+    assert [command for command, _ in found] == [command for command, _ in near]
+    for (_, places), (_, expected) in zip(found, near, strict=True):
+        assert places == pytest.approx(expected, abs=0.07 if box == 300 else 0.011)
+
+
+def test_level_stretches_of_a_line_are_one_step() -> None:
+    path = "M 10 10 L 60 10 L 110 10 L 160 10 L 160 60 L 160 110 L 110 110 L 160 110 z"
+    figure = inlined(f"<svg viewBox='0 0 300 300'><path d='{path}'/></svg>", "panel-1", "label")
+    assert figure is not None
+    assert re.findall(r' d="([^"]*)"', figure) == ["m10 10 150 0 0 100-50 0 50 0z"]
 
 
 _PIECES = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ SECTIONS = ("settings", "code", "dataset", "physics", "hardware", "packages")
 OTHER = "run"  # the section of entries that stand at the manifest's top
 _REQUIRED = ("settings", "code", "dataset", "hardware", "reduced")
 _IN_HEADING = ("method", "task", "seed", "stage")
+SHOWN_ONCE = 20  # so many methods, tasks and stages with the same section: the page has it once, and links it
+
+Section = tuple[str, tuple[tuple[str, str], ...]]  # name, entries
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,18 @@ class Evidence:
     without_manifest: list[int]
     reduced: bool
     uncommitted: bool
+
+    @property
+    def folder(self) -> str:
+        """Where its runs lie, with N in the place of the seed; empty where one lies elsewhere."""
+        before, after = f"runs/{self.method}/{self.task}/seed", f"/{self.stage}"
+        usual = all(seed["run"] == f"{before}{seed['seed']}{after}" for seed in self.seeds)
+        return f"{before}N{after}" if usual else ""
+
+    @property
+    def sections(self) -> list[Section]:
+        """What all its runs agree in, as keys of `recurring`."""
+        return [(name, tuple(entries.items())) for name, entries in self.shared.items()]
 
 
 @dataclass(frozen=True)
@@ -88,6 +104,17 @@ def evidence(runs: pd.DataFrame, results: str | Path, partial: bool = False) -> 
         _evidence(f"evidence-{number}", part, Path(results), partial)
         for number, (_, part) in enumerate(groups, start=1)
     ]
+
+
+def recurring(found: Iterable[Evidence]) -> dict[Section, str]:
+    """The sections that the page has once, since `SHOWN_ONCE` methods, tasks and stages or more share them.
+
+    Returns:
+        section -> the id of its place on the page.
+    """
+    counts = Counter(section for own in found for section in own.sections)
+    often = [section for section, count in counts.items() if count >= SHOWN_ONCE]
+    return {section: f"shared-{number}" for number, section in enumerate(often, start=1)}
 
 
 def missing(runs: pd.DataFrame, results: str | Path, targets: Iterable[str | Path]) -> Missing:

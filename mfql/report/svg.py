@@ -16,6 +16,7 @@ from functools import partial
 import nh3
 
 from mfql.errors import shown
+from mfql.report.compact import compact
 from mfql.report.drawing import INK
 
 _SHAPES = {"path", "use", "rect", "circle", "line", "image"}
@@ -84,7 +85,7 @@ def inlined(svg: str, name: str, label: str) -> str | None:
     if drawn is None:
         return None
     drawn = re.sub(rf'<(\w+) id="{name}-method(\d+)-', rf'<\1 data-methods="\2" id="{name}-method\2-', drawn)
-    return shown(drawn.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))
+    return shown(compact(drawn, name).replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))
 
 
 def _allowed(name: str, tag: str, attribute: str, value: str) -> str | None:
