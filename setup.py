@@ -19,6 +19,7 @@ class WithProject(build_py):
         super().run()
         if self.editable_mode:
             return
+        shutil.rmtree(Path(self.build_lib, "mfql", "project"), ignore_errors=True)  # An earlier build's may be others.
         for source, target in self._shipped().items():
             Path(target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)

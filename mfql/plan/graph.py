@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from typing_extensions import override
 
 from mfql.errors import UserError, shown
-from mfql.extensions import module_command, project_path
+from mfql.extensions import project_path
 
 # Executors that start jobs on this machine, or none at all.
 _HERE = (None, "local", "dryrun", "touch")
@@ -245,9 +245,10 @@ def in_any_folder(arguments: Sequence[str]) -> list[str]:
 
 def become_snakemake(arguments: Sequence[str]) -> NoReturn:
     """Go on as `snakemake`, called as of `in_any_folder`: signals and the exit status are its own."""
-    command, environment = module_command("snakemake", *in_any_folder(arguments))
+    # As its script does: the current folder is no place for modules, and jobs in containers inherit nothing of here.
+    command = [sys.executable, "-P", "-m", "snakemake", *in_any_folder(arguments)]
     sys.stdout.flush()
-    os.execve(command[0], command, os.environ | environment)
+    os.execv(command[0], command)
 
 
 def ask(arguments: Sequence[str]) -> Graph:
