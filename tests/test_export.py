@@ -6,9 +6,11 @@ import json
 from dataclasses import fields
 from pathlib import Path
 
+import gymnasium
 import minari
 import numpy as np
 import pytest
+from minari.data_collector import EpisodeBuffer
 
 from mfql import cli
 from mfql.cli import main
@@ -159,3 +161,39 @@ def test_nothing_half_written_is_left(mine: Path, monkeypatch: pytest.MonkeyPatc
     before = sorted(mine.rglob("*"))
     assert exported(mine, "minari", "b-v0") == 2
     assert sorted(mine.rglob("*")) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*is set to None:UserWarning")
+def test_a_dataset_that_minari_wrote_is_exported_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.chdir(Path(__file__).parents[1])
+    space, recorded = gymnasium.make("Pendulum-v1").observation_space, []
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        env = gymnasium.make("Pendulum-v1", max_episode_steps=30)
+        observations, rewards, actions = [env.reset(seed=number)[0]], [], []
+        for _ in range(30):
+            actions.append(rng.uniform(-2, 2, 1).astype(np.float32))
+            observation, reward, *_ = env.step(actions[-1])
+            observations.append(observation)
+            rewards.append(reward)
+        ends = np.arange(30) == 29
+        recorded.append(
+            EpisodeBuffer(
+                id=number,
+                observations=np.array(observations),
+                actions=np.array(actions),
+                rewards=rewards,
+                terminations=np.zeros(30, bool),
+                truncations=ends,
+            )
+        )
+    minari.create_dataset_from_buffers("theirs/pendulum-v0", recorded, env=env)
+    table(tmp_path, "mine,,minari:theirs/pendulum-v0,return,30,,\n")
+    assert exported(tmp_path, "minari", "b-v0") == 0
+    theirs, ours = (minari.load_dataset(name) for name in ("theirs/pendulum-v0", "b-v0"))
+    assert (ours.env_spec, ours.observation_space, ours.action_space) == (theirs.env_spec, space, theirs.action_space)
+    for one, other in zip(ours, theirs, strict=True):
+        for name in ("observations", "actions", "rewards", "terminations", "truncations"):
+            found, expected = getattr(one, name), getattr(other, name)
+            assert (name, found.dtype, found.tobytes()) == (name, expected.dtype, expected.tobytes())

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import registry
 
 from mfql.data.transitions import StackedImages, Transitions
 from mfql.errors import UserError, naming_extras, note
@@ -89,7 +90,7 @@ def _write_minari(rows: Transitions, env: Isolated, about: Mapping[str, Any], ou
             warnings.simplefilter("ignore")  # Bounds of another type than the actions: rounded, and known.
             storage = MinariStorage.new(
                 folder / "data",
-                observation_space=_unbounded(np.asarray(rows.observations)),
+                observation_space=_observed(np.asarray(rows.observations), env),
                 action_space=_bounded(rows.actions, env),
                 env_spec=_spec(env),
                 data_format=data_format,
@@ -148,10 +149,17 @@ def _metadata(about: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _spec(env: Isolated) -> Any:
     """What Gymnasium makes the environment from, with its time limit; None, with a note, where it cannot be written."""
+    spec = env.base.spec
     try:
-        if env.base.spec is not None and env.base.spec.to_json():
-            limit = env.spec.max_episode_steps if env.spec else None
-            return replace(env.base.spec, max_episode_steps=limit, kwargs=env.base.spec.kwargs)
+        if spec is not None and spec.to_json():
+            # A bare environment's spec lacks what its wrappers were made for.
+            flags = registry.get(spec.id, spec)
+            return replace(
+                spec,
+                max_episode_steps=env.spec.max_episode_steps if env.spec else None,
+                order_enforce=flags.order_enforce,
+                disable_env_checker=flags.disable_env_checker,
+            )
     except (TypeError, ValueError):
         pass  # Of a function that makes it, or of arguments that are no JSON.
     note("the environment is not recorded: Gymnasium has no id of it that can be written")
@@ -167,8 +175,13 @@ def _described_environment(env: Isolated) -> dict[str, Any]:
     }
 
 
-def _unbounded(observations: np.ndarray) -> spaces.Box:
-    kind: Any = observations.dtype.type
+def _observed(observations: np.ndarray, env: Isolated) -> spaces.Box:
+    """The environment's space, of the observations' type, if they are in it; else one without bounds."""
+    kind, own = cast(Any, observations.dtype.type), env.base.observation_space
+    if isinstance(own, spaces.Box) and own.shape == observations.shape[1:]:
+        least, most = own.low.astype(kind), own.high.astype(kind)
+        if ((observations >= least) & (observations <= most)).all():
+            return spaces.Box(least, most, own.shape, kind)
     low, high = (-np.inf, np.inf)
     if observations.dtype.kind == "b":
         low, high = 0, 1
