@@ -18,6 +18,8 @@ from mfql.experiment.cli import CONFIG_DIR
 
 # What a job that was asked to end exits with: the same command continues it (sysexits' EX_TEMPFAIL).
 EXIT_CONTINUE = 75
+# The forms of `mfql.data.export`, which needs Gymnasium; a test holds the two together.
+_EXPORTED = ("minari", "minari-arrow", "npz")
 # The options of `mfql` itself.
 _BEFORE_COMMAND = ("--version", "--extension", "--print-completion")
 
@@ -255,6 +257,14 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     )
     describe.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     describe.set_defaults(func=_describe)
+    export = data.add_parser("export", help="write a task's dataset in a layout that others read")
+    export.add_argument("task", help="a task of the task table, or of an extension's; rewards are the task's")
+    export.add_argument("out", type=Path, metavar="OUT", help="FILE.npz, or of Minari's a new folder NAME-v0")
+    export.add_argument("--to", required=True, choices=_EXPORTED, help="minari is Minari's HDF5 format")
+    export.add_argument("--split", default="train", choices=("train", "val"), help="which file of the dataset")
+    export.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="folder of the dataset")
+    export.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
+    export.set_defaults(func=_export)
     replay = data.add_parser("replay", help="compare one step of the simulator with a dataset's")
     replay.add_argument("task", help="of OGBench or D4RL, such as pen-human-v1")
     replay.add_argument("--data", type=Path, default=Path("data"), help="folder of the dataset")
@@ -310,14 +320,52 @@ def _say_dataset(train: Path, dataset: str) -> None:
 
 
 def _describe(options: argparse.Namespace) -> None:
+    from mfql.data.description import source_of
     from mfql.data.paths import description_path
+    from mfql.data.terms import terms_of
     from mfql.data.transitions import summary
     from mfql.suites import suite_of
     from mfql.tasks import find_task, task_name
 
     task = find_task(task_name(options.task, options.config_dir), options.config_dir)
-    print(summary(suite_of(task.name).describe(task, options.out)))
-    print(f"Written: {description_path(options.out, task.dataset)}")
+    suite, path = suite_of(task.name), description_path(options.out, task.dataset)
+    print(summary(suite.describe(task, options.out)))
+    print(terms_of(suite.name, source_of(path) or "unknown").lines())
+    print(f"Written: {path}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from mfql.data.export import export
+    from mfql.data.terms import terms_of
+    from mfql.files import sha256
+    from mfql.suites import suite_of
+    from mfql.tasks import find_task, task_name
+
+    task = find_task(task_name(options.task, options.config_dir), options.config_dir)
+    suite = suite_of(task.name)
+    splits, source = suite.recorded(task, options.data)
+    if options.split not in splits:
+        raise UserError(f"{task.dataset} has no file of the split {options.split}", "Export the split train.")
+    rows, terms = splits[options.split], terms_of(suite.name, source)
+    about = {
+        "task": task.name,
+        "dataset": task.dataset,
+        "split": options.split,
+        "source": source,
+        "sha256": sha256(suite.paths(options.data, task.dataset)[options.split]),
+        "licence": terms.licence,
+        "citation": terms.citation,
+    }
+    env = suite.make(task.name)
+    try:
+        export(rows, env, about, options.to, options.out)
+    finally:
+        env.close()
+    print(f"{task.name}: {len(rows):,} transitions, {int((rows.terminals > 0).sum()):,} trajectories")
+    print(terms.lines())
+    print(f"Written: {options.out}")
+    if options.to != "npz":
+        print(f"Minari finds it by MINARI_DATASETS_PATH={options.out.absolute().parent}, as {options.out.name}")
 
 
 def _replay(options: argparse.Namespace) -> None:
