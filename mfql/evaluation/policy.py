@@ -21,6 +21,8 @@ from mfql.envs.units import ActionUnits
 from mfql.errors import UserError
 from mfql.evaluation.description import COPY, DESCRIPTION, read_description
 from mfql.evaluation.rollout import SCORING, SCORING_EPISODES, episode_key, start_seed
+from mfql.experiment.records import read_manifest
+from mfql.experiment.run import has_own_identity
 from mfql.files import MOST_WEIGHTS, require_file, sha256, there, write_whole
 from mfql.settings import Settings, build_settings
 from mfql.suites import suite_of
@@ -360,7 +362,8 @@ def load_policy(folder: str | Path, *, seed: int = 0, device: str = "cpu") -> Po
         device: where it acts.
 
     Raises:
-        UserError: there is no policy, its files do not fit each other, or the units of its actions are not known.
+        UserError: there is no policy, its files do not fit each other or are altered, as far as a manifest beside them
+            knows, or is itself, or the units of its actions are not known.
     """
     path = _policy_folder(Path(folder))
     _refuse_altered(path)
@@ -383,18 +386,25 @@ def load_policy(folder: str | Path, *, seed: int = 0, device: str = "cpu") -> Po
 
 
 def _refuse_altered(folder: Path) -> None:
-    """Of a policy that lies in its run's folder, the manifest there knows the files; altered weights would act."""
+    """Of a policy that lies in its run's folder, the manifest there knows the files; altered ones would act."""
     manifest = folder.parent / "manifest.json"
     known = read_object(manifest).get("outputs") if there(manifest) else {}
     known = known if isinstance(known, dict) else {}
     for name in (WEIGHTS, DESCRIPTION):
         expected = known.get(f"policy/{name}")
-        if expected is not None and sha256(folder / name, MOST_WEIGHTS) != expected:
+        absent = not there(folder / name)
+        if expected is not None and (absent or sha256(folder / name, MOST_WEIGHTS) != expected):
+            how = "is not there, a" if absent else "is altered: it is not the"
             raise UserError(
-                f"{folder / name} is altered: it is not the file that {manifest} knows",
+                f"{folder / name} {how} file that {manifest} knows",
                 "Put the right file back; or delete evaluation.json beside the manifest and train again with the same "
                 "command: the policy is made again from the last checkpoint.",
             )
+    if known and not has_own_identity(read_manifest(manifest)):
+        raise UserError(
+            f"{manifest} is altered: it has other settings, versions or data than its identity is of",
+            "Put the right file back, or train the run anew.",
+        )
 
 
 def _policy_folder(folder: Path) -> Path:
