@@ -41,7 +41,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN := PATH="$$(cd "$(VENV)" && pwd)/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install launcher quickstart test test-pythons test-quick lint types bench check-gpu check-data check-physics check-science check-methods check-browser check-cuda-ahead check-golden check-fuzz update lock lock-cuda wheels image image-docker sbom check-image check-slurm test-site clean
+.PHONY: help install launcher quickstart test test-pythons test-quick lint types bench check-gpu check-data check-physics check-science check-methods check-package check-browser check-cuda-ahead check-golden check-fuzz update lock lock-cuda wheels image image-docker sbom check-image check-slurm test-site clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
@@ -120,6 +120,9 @@ update:  ## renew every package in the lock files, install them anew, and check 
 	@$(MAKE) check-golden || { echo "The numbers changed, or a check could not run. The former packages:" \
 		"git checkout containers && rm -rf $(VENV) && make install" >&2; exit 1; }
 
+check-package: $(DEVELOPMENT)  ## the wheel in fresh environments and an empty folder, its core alone too; minutes (TORCH_INDEX: torch's)
+	$(RUN) python tests/check_package.py $(TORCH_INDEX)
+
 check-browser: $(DEVELOPMENT)  ## the report in a real browser, from the file system; a minute, needs chromium and chromedriver
 	$(RUN) python -m pytest tests/browser/check_report.py
 
@@ -133,10 +136,14 @@ check-fuzz: $(DEVELOPMENT)  ## files of every kind changed at random, 200 a kind
 check-slurm: $(DEVELOPMENT)  ## the miniature through a real SLURM, jobs cancelled and requeued on the way; minutes
 	$(RUN) python -m pytest tests/site/check_slurm.py
 
-LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
+COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet --python-version 3.11 \
 	--generate-hashes --no-emit-index-url $(UPGRADE)
-LOCK_PACKAGES := $(LOCK) --excludes containers/excludes.txt --extra slurm pyproject.toml containers/requirements.in
+LOCK := $(COMPILE) --universal
+LOCK_PACKAGES := $(LOCK) --excludes containers/excludes.txt --extra studies --extra slurm pyproject.toml containers/requirements.in
 LOCK_TORCH := $(LOCK) --constraint containers/requirements.lock containers/torch.txt
+# macOS has the releases of the lock for Linux, whose lines say `sys_platform`; torch's wheels for it are of macOS 14.
+LOCK_MACOS := sed -n 's/^\([a-z0-9.-]*==[^ ;]*\).*/\1/p' containers/requirements.lock | \
+	MACOSX_DEPLOYMENT_TARGET=14.0 $(COMPILE) --python-platform aarch64-apple-darwin --constraint -
 
 # Of torch's builds the package index has one, for CUDA 13.0. The others are in PyTorch's own index, which comes last here since
 # not every machine reaches it; TORCH_INDEX=URL names a mirror of the processor's.
@@ -148,6 +155,9 @@ lock: $(DEVELOPMENT)  ## write the lock files (UPGRADE=--upgrade renews every ve
 		--output-file containers/requirements-launcher.lock > /dev/null
 	$(LOCK) containers/tools.in --output-file containers/tools.lock > /dev/null
 	$(LOCK_TORCH) --output-file containers/torch-cu130.lock > /dev/null
+	$(LOCK_MACOS) --excludes containers/excludes.txt --extra studies pyproject.toml containers/requirements.in \
+		--output-file containers/requirements-macos.lock > /dev/null
+	$(LOCK_MACOS) --no-deps containers/torch.txt --output-file containers/torch-macos.lock > /dev/null
 	$(LOCK_TORCH) --no-deps $(if $(TORCH_INDEX),--index $(TORCH_INDEX),--torch-backend cpu) \
 		--output-file containers/torch-cpu.lock > /dev/null
 

@@ -65,12 +65,18 @@ def all_methods(config_dir: Path) -> dict[str, Agent]:
     return {name: agent_of(name, config_dir) for name in names if not name.endswith(NOT_MEASURED)}
 
 
-def agent_of(method: str, config_dir: Path) -> Agent:
-    """The agent of a method, at the sizes of an ant's maze."""
-    kind = load_agent(raw_settings(method, _TASK, "online", config_dir)["agent"])
-    raw = raw_settings(method, _TASK, kind.stages[0], config_dir)
+def agent_of(
+    method: str,
+    config_dir: Path,
+    task: str = _TASK,
+    observation_dim: int = OBSERVATION_DIM,
+    action_dim: int = ACTION_DIM,
+) -> Agent:
+    """The agent of a method with a task's settings, at the sizes of an ant's maze unless told."""
+    kind = load_agent(raw_settings(method, task, "online", config_dir)["agent"])
+    raw = raw_settings(method, task, kind.stages[0], config_dir)
     raw.pop("agent")
-    return kind(build_settings(kind.settings_type, raw, f"method {method}"), (OBSERVATION_DIM,), ACTION_DIM)
+    return kind(build_settings(kind.settings_type, raw, f"method {method}"), (observation_dim,), action_dim)
 
 
 def methods(context: Context) -> Found:

@@ -114,7 +114,7 @@ def _update(jobs: Jobs, reference: Reference | None, context: Context) -> Found:
         made, found = update.jobs_by_kind(context)
         jobs.update(made)
         found += update.by_precision(context, jobs, theirs)
-    return found + update.host_synchronisations(context)
+    return found + update.at_quickstart_size(context) + update.host_synchronisations(context)
 
 
 def _plan(jobs: Jobs, context: Context) -> Found:

@@ -17,6 +17,7 @@ BEGIN, END = (
 )
 _TITLES = {
     "update": "An update of one seed, and its matrix products alone",
+    "small": "An update at the quickstart's size: one thread, processor time",
     "seeds": "Several seeds in one job",
     "acting": "Acting on one observation",
     "methods": "Every method: one seed, eager",

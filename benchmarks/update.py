@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 
+from benchmarks.acting import agent_of
 from benchmarks.job import Context, Job
 from benchmarks.products import ProductsAlone, record
 from benchmarks.results import Found, Measurement
@@ -11,6 +16,9 @@ from benchmarks.timing import Case, repeated, take_turns
 from mfql.training.device import set_precision
 
 _WARM_UP_STEPS, _CHECKED_STEPS = 5, 1_000
+# Of the quickstart: its method and task, with the task's observations and actions, and numbers of seeds in one job.
+_QUICKSTART = ("mfql-quickstart", "pointmaze-medium-navigate-singletask-task2-v0", 4, 2)
+_QUICKSTART_SEEDS = (1, 3, 8)
 
 
 def kinds(context: Context) -> list[tuple[str, str]]:
@@ -73,6 +81,59 @@ def _products(alone: ProductsAlone, precision: str, device: torch.device) -> Cas
         return run(calls)
 
     return case
+
+
+def at_quickstart_size(context: Context) -> Found:
+    """On a processor: milliseconds of an update at the quickstart's size, and of its products alone, in turns.
+
+    One thread, and the time that the processor spent: so short an update would mostly tell what else the machine does.
+    """
+    if context.device.type == "cuda":
+        return []
+    method, task, observation_dim, action_dim = _QUICKSTART
+    agent = agent_of(method, context.config_dir, task, observation_dim, action_dim)
+    modes = ["eager", *(["compiled"] if context.effort.compiled else [])]
+    found: Found = []
+    with _one_thread():
+        for seeds in _QUICKSTART_SEEDS:
+            jobs = {mode: Job(agent, seeds, 1_000, context.device, compiled=mode != "eager") for mode in modes}
+            products, operations = record(Job(agent, seeds, 1_000, context.device).once)
+            cases = {mode: _processor_time(job.once) for mode, job in jobs.items()}
+            cases["products"] = _processor_time(ProductsAlone(products, context.device))
+            times = take_turns(cases, context.effort.budget)
+            alone = times["products"]
+            for mode in modes:
+                case = {"mode": mode, "seeds": seeds}
+                found += [
+                    Measurement.of("small", "update", "ms", times[mode].times(1e3), **case),
+                    Measurement.of("small", "products alone", "ms", alone.times(1e3), **case),
+                    Measurement.of("small", "products alone", "GFLOP/s", alone.rate(operations / 1e9), **case),
+                    Measurement.of("small", "of the products' rate", "%", alone.over(times[mode]).times(100.0), **case),
+                    Measurement.of("small", "times eager", "x", times["eager"].over(times[mode]), **case),
+                ]
+    return found
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _processor_time(call: Callable[[], object]) -> Case:
+    """A case of calls on the processor, in seconds that this process had of it."""
+
+    def run(calls: int) -> float:
+        began = time.process_time()
+        for _ in range(calls):
+            call()
+        return time.process_time() - began
+
+    return run
 
 
 def by_seeds(context: Context) -> Found:

@@ -6,17 +6,26 @@ if TYPE_CHECKING:
     from mfql.evaluation.policy import load_policy
     from mfql.suites import make_env
 
-__all__ = ["load_policy", "make_env"]
+    __version__: str
+
+__all__ = ["__version__", "load_policy", "make_env"]
 
 
 def __getattr__(name: str) -> Any:
     # Loaded when asked for: a launcher uses this package without torch and without environments.
-    if name == "load_policy":
-        from mfql.evaluation.policy import load_policy
+    if name not in __all__:
+        raise AttributeError(f"module 'mfql' has no attribute {name!r}")
+    if name == "__version__":
+        from importlib.metadata import version
 
-        return load_policy
-    if name == "make_env":
+        return version("mfql")
+    from mfql.errors import naming_extras
+
+    with naming_extras():
+        if name == "load_policy":
+            from mfql.evaluation.policy import load_policy
+
+            return load_policy
         from mfql.suites import make_env
 
         return make_env
-    raise AttributeError(f"module 'mfql' has no attribute {name!r}")

@@ -13,11 +13,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mfql.errors import UserError, print_in_any_locale, printing, unknown
+from mfql.errors import UserError, naming_extras, print_in_any_locale, printing, unknown
 from mfql.experiment.cli import CONFIG_DIR
 
 # What a job that was asked to end exits with: the same command continues it (sysexits' EX_TEMPFAIL).
 EXIT_CONTINUE = 75
+# The forms of `mfql.data.export`, which needs Gymnasium; a test holds the two together.
+_EXPORTED = ("minari", "minari-arrow", "npz")
 # The options of `mfql` itself.
 _BEFORE_COMMAND = ("--version", "--extension", "--print-completion")
 
@@ -36,7 +38,8 @@ def _run(arguments: list[str] | None) -> int:
     try:
         _expand_paths(options)
         extend(options.extension)
-        status = int(options.func(options) or 0)
+        with naming_extras(getattr(options, "extra", "")):
+            status = int(options.func(options) or 0)
         sys.stdout.flush()
         return status
     except UserError as error:
@@ -99,7 +102,7 @@ class _Parser(argparse.ArgumentParser):
 
     def _mistyped(self, words: list[str]) -> str | None:
         """The first word that can be no option of this command; those of its subcommands are theirs to look at."""
-        if any(isinstance(action, argparse._SubParsersAction) for action in self._actions):
+        if "-" not in self.prefix_chars or any(isinstance(one, argparse._SubParsersAction) for one in self._actions):
             return None
         for word in words:
             option = word.partition("=")[0]
@@ -140,9 +143,9 @@ class _PrintVersion(argparse.Action):
     """Print the installed version, and end."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import version
+        from mfql import __version__
 
-        print(f"mfql {version('mfql')}")
+        print(f"mfql {__version__}")
         parser.exit()
 
 
@@ -168,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_import_released(commands)
     _add_parity(commands)
     _add_plan(commands)
+    _add_run(commands)
     from mfql.experiment import cli as experiment
     from mfql.operations import cli as operations
     from mfql.report import cli as report
@@ -220,7 +224,7 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     generate.add_argument("--episodes", type=_count(1), help="of the training file; default: the official number")
     generate.add_argument("--seed", type=_count(0), default=0, help="of the oracles and the environment")
     generate.add_argument("--workers", type=_processes(1), default=_CORES, help=f"processes; {_ALL_CORES}")
-    generate.set_defaults(func=_generate)
+    generate.set_defaults(func=_generate, extra="train")
     fetch = data.add_parser("fetch", help="bring a published dataset")
     fetch.add_argument("dataset", help="such as antmaze-large-navigate-v0")
     fetch.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the files and their description")
@@ -253,6 +257,14 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     )
     describe.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     describe.set_defaults(func=_describe)
+    export = data.add_parser("export", help="write a task's dataset in a layout that others read")
+    export.add_argument("task", help="a task of the task table, or of an extension's; rewards are the task's")
+    export.add_argument("out", type=Path, metavar="OUT", help="FILE.npz, or of Minari's a new folder NAME-v0")
+    export.add_argument("--to", required=True, choices=_EXPORTED, help="minari is Minari's HDF5 format")
+    export.add_argument("--split", default="train", choices=("train", "val"), help="which file of the dataset")
+    export.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="folder of the dataset")
+    export.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
+    export.set_defaults(func=_export)
     replay = data.add_parser("replay", help="compare one step of the simulator with a dataset's")
     replay.add_argument("task", help="of OGBench or D4RL, such as pen-human-v1")
     replay.add_argument("--data", type=Path, default=Path("data"), help="folder of the dataset")
@@ -308,14 +320,52 @@ def _say_dataset(train: Path, dataset: str) -> None:
 
 
 def _describe(options: argparse.Namespace) -> None:
+    from mfql.data.description import source_of
     from mfql.data.paths import description_path
+    from mfql.data.terms import terms_of
     from mfql.data.transitions import summary
     from mfql.suites import suite_of
     from mfql.tasks import find_task, task_name
 
     task = find_task(task_name(options.task, options.config_dir), options.config_dir)
-    print(summary(suite_of(task.name).describe(task, options.out)))
-    print(f"Written: {description_path(options.out, task.dataset)}")
+    suite, path = suite_of(task.name), description_path(options.out, task.dataset)
+    print(summary(suite.describe(task, options.out)))
+    print(terms_of(suite.name, source_of(path) or "unknown").lines())
+    print(f"Written: {path}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from mfql.data.export import export
+    from mfql.data.terms import terms_of
+    from mfql.files import sha256
+    from mfql.suites import suite_of
+    from mfql.tasks import find_task, task_name
+
+    task = find_task(task_name(options.task, options.config_dir), options.config_dir)
+    suite = suite_of(task.name)
+    splits, source = suite.recorded(task, options.data)
+    if options.split not in splits:
+        raise UserError(f"{task.dataset} has no file of the split {options.split}", "Export the split train.")
+    rows, terms = splits[options.split], terms_of(suite.name, source)
+    about = {
+        "task": task.name,
+        "dataset": task.dataset,
+        "split": options.split,
+        "source": source,
+        "sha256": sha256(suite.paths(options.data, task.dataset)[options.split]),
+        "licence": terms.licence,
+        "citation": terms.citation,
+    }
+    env = suite.make(task.name)
+    try:
+        export(rows, env, about, options.to, options.out)
+    finally:
+        env.close()
+    print(f"{task.name}: {len(rows):,} transitions, {int((rows.terminals > 0).sum()):,} trajectories")
+    print(terms.lines())
+    print(f"Written: {options.out}")
+    if options.to != "npz":
+        print(f"Minari finds it by MINARI_DATASETS_PATH={options.out.absolute().parent}, as {options.out.name}")
 
 
 def _replay(options: argparse.Namespace) -> None:
@@ -370,7 +420,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     )
     train.add_argument("--no-progress", action="store_true", help="no bar; what was done is said all the same")
     train.add_argument("--allow-cpu", action="store_true", help="go on without a GPU however long it takes")
-    train.set_defaults(func=_train)
+    train.set_defaults(func=_train, extra="train")
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -536,10 +586,12 @@ def _add_parity(commands: argparse._SubParsersAction) -> None:
 
 
 def _parity(options: argparse.Namespace) -> int:
+    from mfql.extensions import project_path
     from mfql.parity import Computed, report
     from mfql.training.device import choose_device
 
-    return 0 if report(options.files, Computed(choose_device(options.device), options.precision)) else 1
+    files = [project_path(path) for path in options.files]
+    return 0 if report(files, Computed(choose_device(options.device), options.precision)) else 1
 
 
 def _add_plan(commands: argparse._SubParsersAction) -> None:
@@ -579,7 +631,7 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
     )
     plan.add_argument("--allow-cpu", action="store_true", help="go on without a GPU however long it takes")
     plan.add_argument("--verbose", action="store_true", help="name each run, and what becomes of it")
-    plan.set_defaults(func=_plan)
+    plan.set_defaults(func=_plan, extra="workflow")
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -587,6 +639,31 @@ def _plan(options: argparse.Namespace) -> int:
 
     chosen = {field.name: getattr(options, field.name) for field in fields(Request)}
     return plan(Request(**chosen))
+
+
+def _add_run(commands: argparse._SubParsersAction) -> None:
+    # Each word is Snakemake's, options too: to this parser none begins with a dash.
+    run = commands.add_parser(
+        "run",
+        help="the workflow, by snakemake, from any folder",
+        usage="mfql run [TARGET ...] [OPTION OF SNAKEMAKE ...]",
+        epilog="`mfql plan` says what that takes. The workflow is that of the current folder, or else the project's; "
+        "so are files named as in the project, such as `--configfile config/quickstart.yaml`. `snakemake --help` has "
+        "all options.",
+        prefix_chars="\0",
+        add_help=False,
+    )
+    run.add_argument("words", nargs="*", metavar="WORD", help="as given to snakemake, such as `offline -n`")
+    run.set_defaults(func=_run_workflow, helped=run, extra="workflow")
+
+
+def _run_workflow(options: argparse.Namespace) -> None:
+    if options.words in (["-h"], ["--help"]):
+        options.helped.print_help()
+        return
+    from mfql.plan.graph import become_snakemake
+
+    become_snakemake(options.words)
 
 
 def _stage(text: str) -> str:

@@ -79,6 +79,57 @@ class _Shown:
         return getattr(self._stream, name)
 
 
+# Modules whose packages have other names.
+_PACKAGES = {
+    "PIL": "pillow",
+    "dm_control": "ogbench",
+    "imageio_ffmpeg": "imageio-ffmpeg",
+    "ot": "pot",
+    "yaml": "pyyaml",
+}
+
+
+@contextmanager
+def naming_extras(extra: str = "") -> Iterator[None]:
+    """Within it, or within a function that has it as decorator, a package that is not installed is said with its extra.
+
+    Args:
+        extra: of all that happens there, where that needs more than the package's own.
+
+    Raises:
+        UserError: a module is absent of a package that this project or one of its extras names.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = _package(error.name or "")
+        if (own := extra_of(package)) is None:
+            raise
+        raise UserError(f"this needs the package {package}, which is not installed", install(extra or own)) from error
+
+
+def _package(module: str) -> str:
+    top = module.partition(".")[0]
+    return _PACKAGES.get(top, top.replace("_", "-"))
+
+
+def extra_of(package: str) -> str | None:
+    """The extra of this project that brings a package, "" for the core; None where none does."""
+    from importlib.metadata import requires
+
+    for requirement in requires("mfql") or ():
+        name = re.match(r"[\w.-]+", requirement)
+        extra = re.search(r"""extra == ["']([\w-]+)""", requirement)
+        if name and name[0].lower().replace("_", "-") == package.lower():
+            return extra[1] if extra else ""
+    return None
+
+
+def install(extra: str) -> str:
+    """How an extra of this project is installed; "" is the core."""
+    return f"pip install 'mfql[{extra}]'" if extra else "pip install mfql"
+
+
 @contextmanager
 def printing() -> Iterator[None]:
     """What this process prints within it goes out as `shown`: names and values in it may be anybody's."""

@@ -1,4 +1,4 @@
-"""Folders outside the project that add to it, each laid out as the project's own.
+"""Where the project's own files lie, and folders outside it that add to it, each laid out as its own.
 
     tasks.csv            tasks: rows of the task table
     methods/NAME.yaml    methods
@@ -36,6 +36,14 @@ TASKS, METHODS, AGENTS = "tasks.csv", "methods", "agents"
 NONE_NAMED = ", and no extension is named (--extension DIR)"
 _AGENTS = Path(__file__).parent / AGENTS
 _ROOT = Path(__file__).parents[1]
+# The folder that has `config/`, `published/`, `workflow/` and the fixtures of released code as a checkout has them: the
+# checkout itself, or in an installed package what setup.py has put there.
+_SHIPPED = Path(__file__).parent / "project"
+IS_INSTALLED = _SHIPPED.is_dir()
+PROJECT = _SHIPPED if IS_INSTALLED else _ROOT
+# Whether a folder of this name is of this project's kind, what is in it tells: where datasets are fetched it may have a
+# file of checksums alone.
+_CONFIG = Path("config")
 # How many callers of `running_code` there are now.
 _running = 0
 # Packages whose versions every manifest has.
@@ -72,6 +80,26 @@ def extend(folders: Iterable[str | Path]) -> None:
 def extensions() -> list[Path]:
     """The folders that extend this process."""
     return [Path(expanded(folder, VARIABLE)) for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
+
+
+def project_path(path: str | Path, project: str | Path = PROJECT) -> Path:
+    """Where a file or folder lies that is named as in a checkout, such as `config` or `config/quickstart.yaml`.
+
+    What is in the current folder goes first; `config` itself only if it has a task table, and
+    then it counts as a whole.
+
+    Args:
+        project: the folder of a checkout, or what stands for one.
+
+    Returns:
+        The path as it is given if it is here, or if the project has none of this name either; else the relative path
+        to the project's.
+    """
+    given = Path(path)
+    own = Path(project, given)
+    if there(given / TASKS if given == _CONFIG else given) or not there(own):
+        return given
+    return Path(os.path.relpath(own))
 
 
 def search_path() -> list[str]:
@@ -154,7 +182,7 @@ def find(config_dir: str | Path, name: str) -> Path:
     Raises:
         UserError: two folders have it.
     """
-    places = [Path(config_dir) / name, *(folder / name for folder in extensions())]
+    places = [project_path(config_dir) / name, *(folder / name for folder in extensions())]
     return _only([place for place in places if place.is_file()]) or places[0]
 
 
@@ -208,7 +236,7 @@ def method_names(config_dir: str | Path) -> list[str]:
     Raises:
         CannotRead: as of `method_files`.
     """
-    return [file.stem for file in method_files(config_dir, *extensions())]
+    return [file.stem for file in method_files(project_path(config_dir), *extensions())]
 
 
 def tables() -> list[Path]:

@@ -53,10 +53,11 @@ def row_bytes(observation: int, action: int, fields: Iterable[str], *, images: b
 
     Args:
         observation, action: D and A.
-        fields: `next_actions` and `mc_returns`, where they are kept.
+        fields: `next_actions`, `mc_returns` and, of chunks, `ends`, where they are kept.
         images: observations are numbers of images, three each.
     """
-    own = {"next_actions": action, "mc_returns": 1}
+    # With the end of a trajectory goes the number of the row that begins a chunk, of eight bytes.
+    own = {"next_actions": action, "mc_returns": 1, "ends": 3}
     seen = 2 * _STACKED * _INDEX if images else 2 * observation * NUMBER
     return seen + NUMBER * (action + 2 + sum(own[name] for name in fields))
 

@@ -11,6 +11,8 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from typing_extensions import override
+
 from mfql.errors import UserError, unknown
 from mfql.tables import as_value, value_text
 
@@ -28,9 +30,12 @@ LATER: dict[str, Any] = {
     "policy_init": "glorot",
     "norm_epsilon": 1e-16,
     "target_follows": "updated",
+    "horizon": 1,
 }
 # More episodes are not evaluated together: each has an environment of its own.
 MOST_EPISODES = 100_000
+# Longer chunks are of no use, and sizes of networks grow with them.
+_MOST_STEPS = 1_000
 # The largest whole number below which a float has every one.
 _LARGEST_WHOLE = 2**53
 # Settings that count under a condition alone: the other setting that it is of, and the values of that.
@@ -119,6 +124,22 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         """The values, as JSON holds them."""
         return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkSettings(Settings):
+    """Settings of a method that can act in chunks (docs/chunking.md).
+
+    Args:
+        horizon: h, actions of a chunk, which the policy gives at once and the critic values; 1 is a single action.
+    """
+
+    horizon: int = 1
+
+    @override
+    def check(self) -> None:
+        super().check()
+        require("horizon", self.horizon, 1 <= self.horizon <= _MOST_STEPS, f"from 1 to {_MOST_STEPS:,}")
 
 
 def identified(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from mfql.extensions import (
     extensions,
     imported_packages,
     method_names,
+    project_path,
     task_tables,
 )
 from mfql.files import expanded, there
@@ -233,7 +234,7 @@ def known_tasks(config_dir: str | Path = "config") -> dict[str, Task]:
     Raises:
         UserError: a table is absent or faulty, or two name the same task.
     """
-    return with_extensions(load_tasks(Path(config_dir) / TASKS))
+    return with_extensions(load_tasks(project_path(config_dir) / TASKS))
 
 
 def with_extensions(tasks: Mapping[str, Task]) -> dict[str, Task]:
@@ -451,7 +452,7 @@ def _unknown_task(kind: str, name: str, known: Collection[str], config_dir: str 
         "method": method_names(config_dir),
     }
     own = {other: names for other, names in others.items() if other not in kind}
-    tables = ", ".join(map(str, [Path(config_dir) / TASKS, *task_tables()]))
+    tables = ", ".join(map(str, [project_path(config_dir) / TASKS, *task_tables()]))
     return unknown(kind, default_task(name) or name, known, tables, own, "" if task_tables() else NONE_NAMED)
 
 

@@ -133,6 +133,15 @@ def test_no_pipe_is_waited_for_in_the_place_of_a_policys_weights(place):
         load_policy(weights.parent)
 
 
+def test_a_policy_whose_weights_are_gone_says_so(place):
+    weights = place / "results" / "runs" / RUN / "run" / "policy" / "policy.safetensors"
+    with (
+        replaced(weights, "nothing"),
+        pytest.raises(UserError, match=r"safetensors is not there.*manifest"),
+    ):
+        load_policy(weights.parent)
+
+
 def test_the_manifest_of_another_run_is_not_taken_for_this_ones(place):
     file = place / "results" / "runs" / RUN / "run" / "manifest.json"
     content = json.loads(file.read_text(encoding="utf-8"))

@@ -117,6 +117,13 @@ def test_results_follow_their_schema(measured):
 
 
 @pytest.mark.slow
+def test_an_update_at_the_quickstarts_size_is_measured_beside_its_products(measured):
+    small = [one for one in measured[0]["measurements"] if one["part"] == "small"]
+    assert {one["case"]["seeds"] for one in small} == {1, 3, 8}
+    assert all(one["value"] > 0 for one in small)
+
+
+@pytest.mark.slow
 def test_every_method_that_one_trains_with_is_measured(measured):
     methods = {one["case"]["method"] for one in measured[0]["measurements"] if one["part"] == "methods"}
     files = {path.stem for path in CONTEXT.config_dir.glob("methods/*.yaml")}

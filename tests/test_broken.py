@@ -37,7 +37,7 @@ from mfql.training.online import Environments
 from mfql.training.rewards import OnlineRewards
 from tests.support.inputs.lab import TINY
 from tests.support.policies import write
-from tests.support.processes import started
+from tests.support.processes import run, started
 from tests.support.training_runs import MINIATURE, ROOT
 
 CPU = torch.device("cpu")
@@ -109,7 +109,9 @@ class Brittle(gymnasium.Env):
             pass
 
     def locked(self):
-        ctypes.PyDLL(None).sleep(600)
+        lock = ctypes.create_string_buffer(64)  # Larger than any system's, and zeros are an open one.
+        for _ in range(2):
+            ctypes.PyDLL(None).pthread_mutex_lock(lock)
 
     def starts(self):
         subprocess.run(["sleep", "600"])
@@ -462,6 +464,32 @@ def test_a_step_that_never_ends_is_an_error_with_its_line(how: str, workers: int
     assert f"in {how}" in said
     assert VARIABLE in said
     assert not any(process.is_running() for process in processes)
+
+
+@pytest.mark.parametrize("how", ["busy", "locked"])
+def test_a_step_that_never_ends_in_the_process_itself_ends_it_with_the_stack(how: str, brittle, tmp_path: Path) -> None:
+    """Busy in Python it is an error like any other; in a library that holds Python's lock the process ends."""
+    script = (
+        "import sys, numpy as np; from mfql.envs import patience; from mfql.evaluation.vector import EnvPool\n"
+        f"patience.GRACE = 0.5; pool = EnvPool({how!r}, 1, 0); pool.reset({{0: 1}})\n"
+        "try:\n"
+        "    for _ in range(3): pool.step(np.zeros((1, 1), np.float32), np.ones(1, bool))\n"
+        "except patience.Hangs as error: sys.exit(str(error))"
+    )
+    environment = os.environ | {"MFQL_EXTENSIONS": os.pathsep.join(map(str, (MINIATURE, tmp_path))), VARIABLE: "1"}
+    done = run([sys.executable, "-c", script], env=environment)
+    assert done.returncode == 1
+    assert f"in {how}" in done.stderr
+    assert f"set the variable {VARIABLE} to more seconds" in done.stderr
+    assert ("has not ended after 1 seconds" in done.stderr) == (how == "busy")
+
+
+def test_an_environment_that_is_never_made_is_an_error_with_its_line(brittle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "0.3")
+    monkeypatch.setattr("mfql.envs.registered.DEFAULT", 0.3)
+    monkeypatch.setattr("gymnasium.make", lambda *_, **__: time.sleep(600))
+    with pytest.raises(Hangs, match=r"making sleeps: the environment .* has not ended after 0\.3 seconds"):
+        EnvPool("sleeps", 1, 0)
 
 
 def test_who_waits_long_for_several_environments_waits_for_each(brittle, monkeypatch: pytest.MonkeyPatch) -> None:

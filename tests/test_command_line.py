@@ -246,5 +246,5 @@ def test_another_format_is_refused_with_those_there_are(name: str) -> None:
 
 def test_a_format_that_needs_ffmpeg_names_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mfql.evaluation.film.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="pip install imageio-ffmpeg"):
+    with pytest.raises(UserError, match=r"pip install 'mfql\[video\]'"):
         require_format(Path("film.mp4"))

@@ -36,7 +36,7 @@ def test_torch_of_the_images_is_the_version_that_the_installation_takes(lock: Pa
     assert f"torch=={version}" == (CONTAINERS / "torch.txt").read_text(encoding="utf-8").strip()
 
 
-@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+@pytest.mark.parametrize("lock", [*LOCKS, CONTAINERS / "requirements-macos.lock"], ids=lambda lock: lock.stem)
 def test_packages_in_two_locks_have_one_version(lock: Path) -> None:
     shared = pins(CONTAINERS / "requirements.lock")
     assert all(shared.get(name, version) == version for name, version in pins(lock).items())

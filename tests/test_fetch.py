@@ -219,6 +219,24 @@ def test_a_part_of_another_address_or_of_unknown_origin_is_not_continued(site, o
     assert_whole(out, published)
 
 
+@pytest.mark.parametrize("put", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("elsewhere")])
+def test_what_no_fetch_wrote_is_neither_waited_for_nor_written_through(put, site, out, lock, published):
+    """A record says that a part was begun; in its place is a pipe, a folder or a link."""
+    site.faults = ["cut:400000", *["503"] * 4]
+    with pytest.raises(UserError, match="503"):
+        bring(site, out, lock)
+    part = out / f".{FILE}.part"
+    part.unlink()
+    put(part)
+    with pytest.raises(UserError, match=f"{part} is in the way.*it stays as it is"):
+        bring(site, out, lock)
+    assert part.is_symlink() or not part.is_file()
+    assert not (out / "elsewhere").exists()
+    part.rmdir() if part.is_dir() else part.unlink()
+    bring(site, out, lock)
+    assert_whole(out, published)
+
+
 def test_a_server_that_cuts_at_the_same_place_forever_is_given_up(site, out, lock):
     site.ranges = False
     site.faults = ["cut:400000"] * 50

@@ -156,7 +156,7 @@ def say_it_of_another(column: str) -> Callable[[Workplace], None]:
         (raise_the_table, {Kind.ALTERED}, f"does not hold what {name('second', 0)} says"),
         *(
             (say_it_of_another(column), {Kind.ALTERED}, f"does not hold what {name('second', 0)} says")
-            for column in ("method", "task", "seed")
+            for column in ("method", "task", "seed", "device")
         ),
     ],
 )

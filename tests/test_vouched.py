@@ -11,6 +11,7 @@ import pytest
 from mfql.cli import main
 from mfql.documents import read_json, write_json
 from mfql.errors import UserError
+from mfql.evaluation.policy import load_policy
 from mfql.experiment.configuration import LOCK, planned_runs, read_configuration
 from mfql.experiment.run import Fate
 from mfql.plan.outlook import Outlook, Outlooks
@@ -128,6 +129,8 @@ def test_a_seed_whose_rows_are_missing_is_named_wherever_a_mean_is_made(place, f
     assert main(["verify", "results"]) == 0
     cut(study / "scores.csv", method="third", seed=1)
     assert main(["aggregate", str(study / "scores.csv"), "--out", str(study / "aggregate")]) == 0
+    assert f"no score of seed 1 of third {TASK} offline: means are of the other seeds" in capsys.readouterr().err
+    assert main(["ship", str(study), "--out", "shipped"]) == 0
     assert f"no score of seed 1 of third {TASK} offline: means are of the other seeds" in capsys.readouterr().err
     assert main(["verify", "results"]) == 1
     assert f"study/scores.csv: has no score of seed 1 of third {TASK} offline" in capsys.readouterr().out
@@ -324,3 +327,5 @@ def test_an_altered_manifest_delivers_nothing(place):
     with pytest.raises(UserError, match=ALTERED_MANIFEST):
         place.train_here("second", "offline", (0,))
     assert not (run.parent / "evaluation.json").exists()
+    with pytest.raises(UserError, match=ALTERED_MANIFEST):
+        load_policy(run.parent)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from typing_extensions import override
 
-from mfql.agents.interface import Agent, Batch, Draw, Draws, Group, Losses, Parameters
+from mfql.agents.interface import KEPT, Agent, Batch, Draw, Draws, Group, Losses, Parameters
 from mfql.agents.meanflow import (
     FlowPolicy,
     FlowSettings,
@@ -21,10 +21,11 @@ from mfql.agents.meanflow import (
     raw_actions,
     scaled_noise,
 )
+from mfql.settings import ChunkSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowBCSettings(FlowSettings):
+class FlowBCSettings(FlowSettings, ChunkSettings):
     """Settings of behaviour cloning: those of the flow."""
 
 
@@ -36,16 +37,16 @@ class FlowBC(Agent):
 
     def __init__(self, settings: FlowBCSettings, observation_shape: tuple[int, ...], action_dim: int) -> None:
         super().__init__(settings, observation_shape, action_dim)
-        self.policy = FlowPolicy(settings, self.observation_dim, action_dim)
+        self.policy = FlowPolicy(settings, self.observation_dim, self.chunk_dim)
         self.groups = {"policy": Group(self.with_encoder(self.policy.layout), settings.max_grad_norm)}
 
     @override
     def update_draws(self) -> dict[str, Draw]:
-        return flow_draws(self.settings, self.action_dim)
+        return flow_draws(self.settings, self.chunk_dim)
 
     @override
     def act_draw(self) -> Draw:
-        return noise_draw(self.settings, 1, self.action_dim)
+        return noise_draw(self.settings, 1, self.chunk_dim)
 
     @override
     def learning_rates(self, step: Tensor) -> dict[str, Tensor | float]:
@@ -59,7 +60,7 @@ class FlowBC(Agent):
     def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:
         policy = self.prepared(parameters)["policy"]
         seen = self.encode(policy, batch["observations"])
-        flow = flow_terms(self.policy, policy, seen, batch["actions"], draws, self.settings, state)
+        flow = flow_terms(self.policy, policy, seen, batch["actions"], draws, self.settings, state, batch.get(KEPT))
         return flow.loss, {"flow_loss": flow.loss, "flow_error": flow.error, **flow.state}
 
     @override
@@ -82,7 +83,9 @@ class FlowBC(Agent):
         self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         seen = self.encode(parameters["policy"], batch["observations"])
-        flow = flow_terms(self.policy, parameters["policy"], seen, batch["actions"], draws, self.settings, state)
+        flow = flow_terms(
+            self.policy, parameters["policy"], seen, batch["actions"], draws, self.settings, state, batch.get(KEPT)
+        )
         raw = raw_actions(self.policy, parameters["policy"], seen, scaled_noise(self.settings, draws["noise_bc"]))
         return {
             "out_of_bounds": (raw.abs() > 1.0).float().mean((1, 2)),

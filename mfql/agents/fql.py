@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from mfql.agents.interface import Batch, Draw, Draws, Group, Losses, Parameters
+from mfql.agents.interface import KEPT, Batch, Draw, Draws, Group, Losses, Parameters
 from mfql.agents.mlp import (
     MLP,
     ActorCritic,
@@ -21,11 +21,11 @@ from mfql.agents.mlp import (
     required,
 )
 from mfql.agents.parameters import Views
-from mfql.settings import require
+from mfql.settings import ChunkSettings, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class FQLSettings(FlowActorSettings):
+class FQLSettings(FlowActorSettings, ChunkSettings):
     """Settings of FQL.
 
     Args:
@@ -50,8 +50,8 @@ class FQL(ActorCritic):
 
     def __init__(self, settings: FQLSettings, observation_shape: tuple[int, ...], action_dim: int) -> None:
         super().__init__(settings, observation_shape, action_dim)
-        self.flow = FlowActor(self.observation_dim, action_dim, settings.actor_hidden, settings.flow_steps)
-        self.policy = MLP(self.observation_dim + action_dim, settings.actor_hidden, action_dim)
+        self.flow = FlowActor(self.observation_dim, self.chunk_dim, settings.actor_hidden, settings.flow_steps)
+        self.policy = MLP(self.observation_dim + self.chunk_dim, settings.actor_hidden, self.chunk_dim)
         self.groups = {
             "flow": Group(self.with_encoder(self.flow.layout)),
             "policy": Group(self.with_encoder(self.policy.layout)),
@@ -60,8 +60,8 @@ class FQL(ActorCritic):
 
     @override
     def update_draws(self) -> dict[str, Draw]:
-        noise = Draw("normal", (self.settings.batch_size, self.action_dim))
-        return {**matching_draws(self.settings.batch_size, self.action_dim), "noise_pi": noise, "noise_next": noise}
+        noise = Draw("normal", (self.settings.batch_size, self.chunk_dim))
+        return {**matching_draws(self.settings.batch_size, self.chunk_dim), "noise_pi": noise, "noise_next": noise}
 
     @override
     def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:
@@ -98,7 +98,7 @@ class FQL(ActorCritic):
     def _flow_terms(self, flow: Views, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
         """The loss of flow matching `[S]`, and the flow's actions `[S, B, A]` from the policy's noise."""
         seen = self.encode(flow, batch["observations"])
-        loss = flow_errors(self.flow, flow, seen, batch["actions"], draws).mean(1)
+        loss = flow_errors(self.flow, flow, seen, batch["actions"], draws, batch.get(KEPT)).mean(1)
         with torch.no_grad():
             return loss, self.flow.sample(flow, seen, draws["noise_pi"])
 
@@ -108,7 +108,7 @@ class FQL(ActorCritic):
 
     @override
     def act_draw(self) -> Draw:
-        return Draw("normal", (self.action_dim,))
+        return Draw("normal", (self.chunk_dim,))
 
     @override
     def act(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from mfql.agents.interface import Batch, Draw, Draws, Group, Losses, Parameters
+from mfql.agents.interface import KEPT, Batch, Draw, Draws, Group, Losses, Parameters
 from mfql.agents.mlp import ActorCriticValue, FlowActor, FlowActorSettings, flow_errors, matching_draws, required
-from mfql.settings import require
+from mfql.settings import ChunkSettings, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class IFQLSettings(FlowActorSettings):
+class IFQLSettings(FlowActorSettings, ChunkSettings):
     """Settings of IFQL.
 
     Args:
@@ -46,7 +46,7 @@ class IFQL(ActorCriticValue):
 
     def __init__(self, settings: IFQLSettings, observation_shape: tuple[int, ...], action_dim: int) -> None:
         super().__init__(settings, observation_shape, action_dim)
-        self.policy = FlowActor(self.observation_dim, action_dim, settings.actor_hidden, settings.flow_steps)
+        self.policy = FlowActor(self.observation_dim, self.chunk_dim, settings.actor_hidden, settings.flow_steps)
         self.groups = {
             "policy": Group(self.with_encoder(self.policy.layout)),
             "critic": self.critic_group(),
@@ -55,7 +55,7 @@ class IFQL(ActorCriticValue):
 
     @override
     def update_draws(self) -> dict[str, Draw]:
-        return matching_draws(self.settings.batch_size, self.action_dim)
+        return matching_draws(self.settings.batch_size, self.chunk_dim)
 
     @override
     def losses(self, parameters: Parameters, batch: Batch, draws: Draws, state: Mapping[str, Tensor]) -> Losses:
@@ -66,11 +66,11 @@ class IFQL(ActorCriticValue):
     def _flow_loss(self, parameters: Parameters, batch: Batch, draws: Draws) -> Tensor:
         policy = parameters["policy"]
         seen = self.encode(policy, batch["observations"])
-        return flow_errors(self.policy, policy, seen, batch["actions"], draws).mean(1)
+        return flow_errors(self.policy, policy, seen, batch["actions"], draws, batch.get(KEPT)).mean(1)
 
     @override
     def act_draw(self) -> Draw:
-        return Draw("normal", (self.settings.num_samples, self.action_dim))
+        return Draw("normal", (self.settings.num_samples, self.chunk_dim))
 
     @override
     def act(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:

@@ -31,6 +31,8 @@ from mfql.settings import STAGES, Settings
 Batch = Mapping[str, Tensor]
 Draws = Mapping[str, Tensor]
 Losses = tuple[Tensor, dict[str, Tensor]]
+# The field of a batch of chunks that says which of a chunk's actions the data have, `[S, B, h]`.
+KEPT = "kept"
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,9 @@ class Agent(ABC):
         action_dim: A.
 
     Attributes:
+        horizon: h, actions of a chunk; 1 of a method that has no such setting.
+        chunk_dim: h A, numbers of a chunk: what networks see and give where they would an action.
+        discount: of the value of the observation at a chunk's end: that of a step to the power of h.
         observation_dim: D, what networks see of an observation: of a pixel task the features of `encode`.
     """
 
@@ -114,6 +119,9 @@ class Agent(ABC):
     def __init__(self, settings: Settings, observation_shape: tuple[int, ...], action_dim: int) -> None:
         self.settings: Any = settings
         self.observation_shape, self.action_dim = tuple(observation_shape), action_dim
+        self.horizon = int(getattr(settings, "horizon", 1))
+        self.chunk_dim = self.horizon * action_dim
+        self.discount = settings.discount**self.horizon
         self._encoder = _encoder(settings, self.observation_shape)
         self.observation_dim = self._encoder.features if self._encoder else self.observation_shape[0]
 
@@ -139,7 +147,8 @@ class Agent(ABC):
         Args:
             parameters: views of every group and target.
             batch: observations, next_observations `[S, B, *observation_shape]` (normalised; pixels as they are),
-                actions `[S, B, A]`, rewards, masks `[S, B]`, extra fields.
+                actions `[S, B, A]`, rewards, masks `[S, B]`, extra fields; of chunks as
+                `mfql.training.chunks.ChunkMemory.batch` gives them, with h A for A.
             draws: as declared, each with the leading seed axis.
             state: the method's own state, see `initial_state`; in training `step` too, updates so far.
 
@@ -172,7 +181,10 @@ class Agent(ABC):
 
     @abstractmethod
     def act(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
-        """Actions `[S, B, A]` in [-1, 1] for observations as `losses` gets them and noise `[S, B, *act_draw]`."""
+        """Actions `[S, B, A]` in [-1, 1] for observations as `losses` gets them and noise `[S, B, *act_draw]`.
+
+        Of chunks `[S, B, h A]`, one action after another.
+        """
 
     def explore_draw(self) -> Draw | None:
         """The random array that one action of online training takes."""
@@ -291,6 +303,18 @@ def _module_of(path: Path, code: str) -> ModuleType:
 def count_parameters(agent: Agent) -> int:
     """Parameters of one seed, targets not counted."""
     return sum(group.layout.count for group in agent.groups.values())
+
+
+def mean_over_actions(errors: Tensor, kept: Tensor | None) -> Tensor:
+    """Errors `[S, B, A]`, meant over action dims: `[S, B]`; of chunks `[S, B, h A]` over those of the actions kept.
+
+    Args:
+        kept: 1 of an action that counts and 0 of another, `[S, B, h]`, the first always 1; None where all count.
+    """
+    if kept is None:
+        return errors.mean(-1)
+    by_action = errors.unflatten(-1, (kept.shape[-1], -1)).mean(-1)
+    return (by_action * kept).sum(-1) / kept.sum(-1)
 
 
 def no_grad_views(parameters: Views) -> dict[str, Tensor]:

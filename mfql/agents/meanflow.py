@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from mfql.agents.interface import Draw, Draws
+from mfql.agents.interface import Draw, Draws, mean_over_actions
 from mfql.agents.networks import Dual, ResidualPolicy
 from mfql.agents.parameters import Views
 from mfql.settings import Conditions, Settings, require, require_effect
@@ -277,6 +277,7 @@ def flow_terms(
     draws: Draws,
     settings: FlowSettings,
     state: Mapping[str, Tensor] | None = None,
+    kept: Tensor | None = None,
 ) -> FlowTerms:
     """The MeanFlow loss (paper, flow loss; per row w d with d the mean over action dims of (g - target)^2).
 
@@ -285,6 +286,7 @@ def flow_terms(
         actions: the data's `[S, B, A]`.
         draws: those of `flow_draws`, each with the leading seed axis.
         state: with the entries of `flow_state`, where it has any.
+        kept: of chunks, the actions that count `[S, B, h]`; d is the mean over their dims.
     """
     noise = scaled_noise(settings, draws["noise_bc"])
     times, indices = _times(draws["time"], settings, state)
@@ -304,7 +306,7 @@ def flow_terms(
     else:
         target = noise - velocity - spans * tangent
     target = target.clamp(-_TARGET_BOUND, _TARGET_BOUND)
-    errors = (prediction - target).square().mean(-1)
+    errors = mean_over_actions((prediction - target).square(), kept)
     weight = (errors.detach() + settings.loss_constant) ** (settings.loss_gamma - 1.0)
     following = {}
     if settings.time_distribution == "adaptive":

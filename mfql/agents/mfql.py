@@ -17,7 +17,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from mfql.agents.balance import weighting_of
-from mfql.agents.interface import Agent, Batch, Draw, Draws, Group, Losses, Parameters, no_grad_views
+from mfql.agents.interface import KEPT, Agent, Batch, Draw, Draws, Group, Losses, Parameters, no_grad_views
 from mfql.agents.meanflow import (
     FlowPolicy,
     FlowSettings,
@@ -32,7 +32,7 @@ from mfql.agents.meanflow import (
 )
 from mfql.agents.networks import Critic
 from mfql.agents.parameters import Views
-from mfql.settings import Conditions, require, require_effect
+from mfql.settings import ChunkSettings, Conditions, require, require_effect
 
 # Rate at which the running scale of the Q term follows the batches', and the least scale.
 _SCALE_RATE, _LEAST_SCALE = 0.005, 1e-6
@@ -42,7 +42,7 @@ _COUNTS_WHERE: Conditions = {"q_scale": ("normalize_q", (True,))}
 
 
 @dataclass(frozen=True, kw_only=True)
-class MFQLSettings(FlowSettings):
+class MFQLSettings(FlowSettings, ChunkSettings):
     """Settings of MFQL.
 
     Args:
@@ -127,9 +127,9 @@ class MFQL(Agent):
     def __init__(self, settings: MFQLSettings, observation_shape: tuple[int, ...], action_dim: int) -> None:
         super().__init__(settings, observation_shape, action_dim)
         self.tau = settings.tau
-        self.policy = FlowPolicy(settings, self.observation_dim, action_dim)
+        self.policy = FlowPolicy(settings, self.observation_dim, self.chunk_dim)
         self.critic = Critic(
-            self.observation_dim, action_dim, settings.critic_hidden, settings.num_critics, settings.critic_init
+            self.observation_dim, self.chunk_dim, settings.critic_hidden, settings.num_critics, settings.critic_init
         )
         self.balanced = settings.balance != "alpha"
         self.groups = {
@@ -145,20 +145,20 @@ class MFQL(Agent):
     def update_draws(self) -> dict[str, Draw]:
         batch, candidates = self.settings.batch_size, self.settings.num_candidates
         return {
-            **flow_draws(self.settings, self.action_dim),
-            "noise_pi": noise_draw(self.settings, batch, self.action_dim),
-            "noise_next": noise_draw(self.settings, batch, candidates, self.action_dim),
+            **flow_draws(self.settings, self.chunk_dim),
+            "noise_pi": noise_draw(self.settings, batch, self.chunk_dim),
+            "noise_next": noise_draw(self.settings, batch, candidates, self.chunk_dim),
         }
 
     @override
     def diagnose_draws(self) -> dict[str, Draw]:
         rows = min(_POOL_ROWS, self.settings.batch_size)
-        return {**self.update_draws(), "noise_pool": noise_draw(self.settings, rows, _POOL_CANDIDATES, self.action_dim)}
+        return {**self.update_draws(), "noise_pool": noise_draw(self.settings, rows, _POOL_CANDIDATES, self.chunk_dim)}
 
     @override
     def act_draw(self) -> Draw:
         candidates = self.settings.acting_candidates or self.settings.num_candidates
-        return noise_draw(self.settings, candidates, self.action_dim)
+        return noise_draw(self.settings, candidates, self.chunk_dim)
 
     @override
     def learning_rates(self, step: Tensor) -> dict[str, Tensor | float]:
@@ -182,13 +182,15 @@ class MFQL(Agent):
     def critic_loss(self, parameters: Parameters, batch: Batch, seen: Tensor, draws: Draws) -> Losses:
         """Mean over critics and rows of (Q - y)^2, y = r + discount mask Q_target(s', a*) (paper, critic update).
 
+        Of chunks r is the discounted sum of their rewards, and s' is h steps on.
+
         `seen` `[S, B, D]` is what the critic sees of the observations; so it is in `policy_losses`.
         """
         with torch.no_grad():
             _, values = self.best_candidate(
                 parameters["policy"], parameters["target_critic"], batch["next_observations"], draws["noise_next"]
             )
-            targets = batch["rewards"] + self.settings.discount * batch["masks"] * values
+            targets = batch["rewards"] + self.discount * batch["masks"] * values
         values = self.critic(parameters["critic"], seen, batch["actions"])
         loss = (values - targets.unsqueeze(1)).square().mean((1, 2))
         return loss, {"critic_loss": loss, "q": values.mean((1, 2)), "q_target": targets.mean(1)}
@@ -208,7 +210,9 @@ class MFQL(Agent):
         q_loss = -values.mean(1)
         excess = functional.relu(raw - 1.0) + functional.relu(-1.0 - raw)
         bound_loss = excess.mean((1, 2)) if self.settings.bound_loss else torch.zeros_like(q_loss)
-        flow = flow_terms(self.policy, policy, observations, batch["actions"], draws, self.settings, state)
+        flow = flow_terms(
+            self.policy, policy, observations, batch["actions"], draws, self.settings, state, batch.get(KEPT)
+        )
         alpha = state["alpha"]
         if self.settings.adaptive_alpha and self.settings.alpha_timing == "within":
             alpha = self.adapted(state, state["step"], flow.loss.detach())["alpha"]
@@ -337,7 +341,9 @@ class MFQL(Agent):
         at_clipped = self.aggregate(self.critic(critic, seen, raw.clamp(-1.0, 1.0)))
         candidates = candidate_actions(self.policy, policy, observations, noise)
         values = self.candidate_values(critic, seen, candidates)
-        flow = flow_terms(self.policy, policy, observations, batch["actions"], draws, self.settings, state)
+        flow = flow_terms(
+            self.policy, policy, observations, batch["actions"], draws, self.settings, state, batch.get(KEPT)
+        )
         return {
             "out_of_bounds": (raw.abs() > 1.0).float().mean((1, 2)),
             "q_raw_minus_clipped": (at_raw - at_clipped).mean(1),
@@ -364,7 +370,9 @@ class MFQL(Agent):
         if self.settings.derivative == "exact" and self.settings.derivative_interval == 1:
             return {}
         exact = replace(self.settings, derivative="exact", derivative_interval=1)
-        expected = flow_terms(self.policy, policy, observations, batch["actions"], draws, exact, state).target
+        expected = flow_terms(
+            self.policy, policy, observations, batch["actions"], draws, exact, state, batch.get(KEPT)
+        ).target
         return {"target_error": (target - expected).square().mean((1, 2)).sqrt()}
 
     def target_spread(self, parameters: Parameters, batch: Batch, noise: Tensor) -> dict[str, Tensor]:
@@ -388,7 +396,7 @@ class MFQL(Agent):
         chances = below.diff()
         largest = (values * chances).sum(-1, keepdim=True)
         variance = ((values - largest).square() * chances).sum(-1)
-        kept = self.settings.discount * batch["masks"][:, :rows]
+        kept = self.discount * batch["masks"][:, :rows]
         gain = largest.squeeze(-1) - values.mean(-1)
         return {
             "target_std": (kept.square() * variance).mean(1).sqrt(),

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
 
-from mfql.agents.interface import Agent, Batch, Draw, Group, Losses, Parameters, no_grad_views
+from mfql.agents.interface import Agent, Batch, Draw, Group, Losses, Parameters, mean_over_actions, no_grad_views
 from mfql.agents.networks import Critic, Dual, dense, linear
 from mfql.agents.parameters import Layout, Parameter, Views, variance_scaling
 from mfql.settings import Settings, require
@@ -172,7 +172,12 @@ def matching_draws(rows: int, action_dim: int) -> dict[str, Draw]:
 
 
 def flow_errors(
-    policy: FlowActor, parameters: Views, observations: Tensor, actions: Tensor, draws: Mapping[str, Tensor]
+    policy: FlowActor,
+    parameters: Views,
+    observations: Tensor,
+    actions: Tensor,
+    draws: Mapping[str, Tensor],
+    kept: Tensor | None = None,
 ) -> Tensor:
     """Squared error of v(s, x_t, t) from x_1 - x_0 with x_t = (1 - t) x_0 + t x_1, mean over action dims: `[S, B]`.
 
@@ -181,11 +186,12 @@ def flow_errors(
     Args:
         observations: `[S, B, D]`, encoded.
         actions: x_1, the data's `[S, B, A]`.
+        kept: of chunks, the actions that count, as in `mean_over_actions`.
         draws: x_0, `noise_bc`, standard normal `[S, B, A]`, and t, `time`, uniform on [0, 1) `[S, B, 1]`.
     """
     noise, times = draws["noise_bc"], draws["time"]
     velocity = policy(parameters, observations, torch.lerp(noise, actions, times), times)
-    return (velocity - (actions - noise)).square().mean(-1)
+    return mean_over_actions((velocity - (actions - noise)).square(), kept)
 
 
 def td_loss(values: Tensor, targets: Tensor) -> Losses:
@@ -231,7 +237,7 @@ class ActorCritic(Agent):
         super().__init__(settings, observation_shape, action_dim)
         self.tau = settings.tau
         self.critic = Critic(
-            self.observation_dim, action_dim, settings.critic_hidden, settings.num_critics, initialisation="fan_avg"
+            self.observation_dim, self.chunk_dim, settings.critic_hidden, settings.num_critics, initialisation="fan_avg"
         )
 
     def critic_group(self) -> Group:
@@ -251,8 +257,8 @@ class ActorCritic(Agent):
         return values.mean(1) if self.settings.q_agg == "mean" else values.amin(1)
 
     def td_targets(self, batch: Batch, next_values: Tensor) -> Tensor:
-        """r + discount mask V(s') `[S, B]`, without a gradient."""
-        return batch["rewards"] + self.settings.discount * batch["masks"] * next_values.detach()
+        """r + discount mask V(s') `[S, B]`, without a gradient; of chunks h steps on."""
+        return batch["rewards"] + self.discount * batch["masks"] * next_values.detach()
 
     def next_values(self, parameters: Parameters, batch: Batch, next_actions: Tensor) -> Tensor:
         """The target critics' aggregated Q(s', a') `[S, B]`, without a gradient."""

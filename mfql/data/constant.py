@@ -27,9 +27,15 @@ def constant_dimensions(rows: np.ndarray) -> list[int]:
 
 
 def array_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array in an npz file, of which nothing else is read."""
+    """Shape and type of an array in an npz file, of which nothing else is read.
+
+    Raises:
+        ValueError: a length in its shape is no number of values. Numpy takes `True` for 1 and fails later.
+    """
     with archive.open(name) as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
+    if any(type(length) is not int or length < 0 for length in shape):
+        raise ValueError(f"the header of {name.removesuffix('.npy')} says {list(shape)}, which is no shape")
     return shape, dtype

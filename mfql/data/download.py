@@ -19,7 +19,7 @@ from urllib3.util import Retry
 
 from mfql.data.addresses import host_of, is_plain, shown
 from mfql.data.checksums import Known
-from mfql.data.passing import claim, passing, record_of, release
+from mfql.data.passing import claim, is_recorded, passing, record_of, release
 from mfql.documents import read_json
 from mfql.errors import UserError, note
 
@@ -133,7 +133,7 @@ class Part:
         except (UserError, AttributeError, TypeError):
             return None
         same = version.url == shown(url) and (version.size, version.validator) != (None, None)
-        return version if same and self.path.exists() else None
+        return version if same and self.path.exists() and is_recorded(self.path) else None
 
     @property
     def _note(self) -> Path:

@@ -128,12 +128,13 @@ def refuse_changed_row(task: Task, folder: str | Path) -> None:
             )
 
 
-def read_own(task: Task, tried: bool = False) -> dict[str, Transitions]:
+def read_own(task: Task, tried: bool = False, fitting: bool = True) -> dict[str, Transitions]:
     """The transitions of each file of a task of one's own: `train`, and `val` where there is one.
 
     Args:
         task: a row of an extension's table.
         tried: whether the environment is tried, and the data held against what it does then.
+        fitting: whether they are as training takes them; else in the numbers of the file, held against nothing.
 
     Raises:
         UserError: a file is absent or damaged, does not fit the environment, cannot be what it says, or has
@@ -145,16 +146,17 @@ def read_own(task: Task, tried: bool = False) -> dict[str, Transitions]:
     env = Isolated(make_registered(task))
     try:
         trial = try_out(env) if tried else None
-        return {split: _read_split(row.data, split, path, env, trial) for split, path in own_paths(task).items()}
+        files = own_paths(task).items()
+        if not fitting:
+            return {split: _read(row.data, path, env, _limit(env)) for split, path in files}
+        return {split: _read_split(row.data, split, path, env, trial) for split, path in files}
     finally:
         env.close()
 
 
 def _read_split(data: str, split: str, path: Path, env: Isolated, trial: Trial | None) -> Transitions:
     where = data if data.startswith("minari:") else str(path)
-    assert env.spec is not None
-    assert env.spec.max_episode_steps is not None  # A task without one is refused.
-    limit = env.spec.max_episode_steps
+    limit = _limit(env)
     rows = _read(data, path, env, limit)
     found = _fitting(rows, env, where)
     warn_of_long_episodes(found, limit, where)
@@ -163,6 +165,12 @@ def _read_split(data: str, split: str, path: Path, env: Isolated, trial: Trial |
     if trial is not None:
         warn_against_trial(rows, found.actions, trial, env, where)
     return found
+
+
+def _limit(env: Isolated) -> int:
+    assert env.spec is not None
+    assert env.spec.max_episode_steps is not None  # A task without one is refused.
+    return env.spec.max_episode_steps
 
 
 def _environment(task: Task) -> dict[str, Any]:

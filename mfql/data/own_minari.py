@@ -15,12 +15,10 @@ from mfql.data.transitions import Transitions
 from mfql.data.values import listed, real_numbers
 from mfql.documents import read_object
 from mfql.envs.registered import flat_observations
-from mfql.errors import UserError, note
+from mfql.errors import UserError, install, note
 from mfql.files import there
 from mfql.tasks import minari_folder
 
-# What Minari's own package needs to read each of its formats.
-_EXTRA = {"hdf5": "hdf5", "arrow": "arrow", "parquet": "arrow"}
 _OF_ANOTHER = (
     "Check that env_id is the environment that it was recorded in, or a wrapper of it, and that the dataset is whole."
 )
@@ -109,7 +107,7 @@ def _opened(data: str) -> Any:
             f"Fetch it with `minari download {name}`, or set MINARI_DATASETS_PATH to the folder that has it.",
         )
     form = str(read_object(about).get("data_format", "hdf5"))
-    needs = f"pip install 'minari[{_EXTRA.get(form, form)}]>=0.5.4,<0.6', or in this project's folder -e '.[minari]'."
+    needs = f"{install('minari')}, or in this project's folder: pip install -e '.[minari]'."
     try:
         import minari
     except ImportError as error:

@@ -29,8 +29,11 @@ def record_of(file: Path) -> Path:
 def is_recorded(file: Path) -> bool:
     """Whether a fetch wrote a passing file, or was about to: its record is there and says so.
 
-    Records of earlier versions, which have those of `.NAME.part` alone, count too.
+    A link, a pipe or a folder of that name is none that it wrote. Records of earlier versions, which have those of
+    `.NAME.part` alone, count too.
     """
+    if file.is_symlink() or (there(file) and not file.is_file()):
+        return False
     try:
         said = read_json(record_of(file))
     except UserError:
@@ -45,9 +48,9 @@ def claim(file: Path, **facts: Any) -> None:
         facts: what is known of it.
 
     Raises:
-        UserError: such a file is there without a record, so that somebody else put it there.
+        UserError: such a file is there without a record, or a link is, so that somebody else put it there.
     """
-    if there(file) and not is_recorded(file):
+    if (there(file) or file.is_symlink()) and not is_recorded(file):
         raise UserError(
             f"{file} is in the way, and no record beside it says that a fetch wrote it: it stays as it is",
             "Move it away; the same command goes on.",

@@ -12,6 +12,7 @@ import mujoco
 import numpy as np
 
 from mfql.data.description import REPLACE
+from mfql.envs.patience import Limited
 from mfql.errors import UserError
 from mfql.files import sha256
 from mfql.tasks import Task, simulation_version
@@ -77,7 +78,9 @@ def replay(task: Task, path: Path, recording: Recording, rows: int) -> dict[str,
         found: dict[str, list[tuple[float, float]]] = {}
         chosen, starts = recording.rows(rows)
         for row, start in zip(chosen, starts, strict=True):
-            for name, simulated in recording.step(row, start).items():
+            with Limited(lambda row=row: f"{path}: the step from row {row}"):  # type: ignore[misc]
+                simulations = recording.step(row, start)
+            for name, simulated in simulations.items():
                 array, lead = _COMPARED_WITH.get(name, (name, 1))
                 values, at = recording.arrays[array], row + lead
                 moved = _rms(values[at] - values[max(at - 1, 0)])

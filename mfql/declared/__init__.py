@@ -105,6 +105,7 @@ def require_trainable(agent: Agent | type[Agent], settings: Settings, task: Task
                 f"{task.name} shows images, and this method has no encoder",
                 "Its agent's groups need `with_encoder` and its losses `encode`: mfql/agents/interface.py.",
             )
+        require("horizon", getattr(settings, "horizon", 1), getattr(settings, "horizon", 1) == 1, "1 on pixel tasks")
     if stage == "online" and settings.replay_rows and agent.online_share is not None:
         raise UserError(
             f"setting replay_rows is {settings.replay_rows}, which has no effect",

@@ -3,18 +3,26 @@
 The limit is `DEFAULT` seconds, or what `MFQL_ENV_TIMEOUT` says. It is waited for in parts: a process that is stopped
 and goes on, as a scheduler's suspended job does, loses one of them and not all. A process that was asked to end waits
 `GRACE` seconds more at most.
+
+What hangs in this process, and not in a worker, is broken off by a signal; Python sees that only once a library's own
+code has returned. Where that does not return either, the process ends with all stacks `GRACE` seconds later, by a clock
+that goes on while it is stopped.
 """
 
 from __future__ import annotations
 
+import _thread
+import faulthandler
 import math
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from functools import cache
+from types import FrameType, FunctionType, TracebackType
 from typing import Any
 
 from mfql.errors import UserError
@@ -119,15 +127,16 @@ class Limited:
 
     The block, which may be entered again afterwards, ends with a `Hangs` error, also where its code caught what broke
     it off: nobody knows what such a step is worth. In another thread, and where somebody else uses SIGALRM, nothing is
-    limited; nor is what never returns from a library's own code.
+    limited. What never returns from a library's own code ends the process, with 1, after `GRACE` seconds more.
 
     Args:
         what: says what hangs, asked when it does.
         progress: a number that changes with each reset or step, if there are several in the block.
+        least: seconds that are waited for, whatever a step may take.
     """
 
-    def __init__(self, what: Callable[[], str], progress: Callable[[], int] = int) -> None:
-        self._what, self._progress, self._seconds = what, progress, env_timeout()
+    def __init__(self, what: Callable[[], str], progress: Callable[[], int] = int, least: float = 0.0) -> None:
+        self._what, self._progress, self._seconds = what, progress, max(env_timeout(), least)
         self._before: Any = None
         self._late: Hangs | None = None
 
@@ -139,12 +148,14 @@ class Limited:
         self._waiting = Waiting(self._seconds)
         self._before = signal.signal(signal.SIGALRM, self._part)
         signal.setitimer(signal.ITIMER_REAL, self._waiting.part, self._waiting.part)
+        self._live()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._before is not None:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
+            faulthandler.cancel_dump_traceback_later()
             signal.signal(signal.SIGALRM, self._before)
             self._before = None  # The next block may be in another thread, or SIGALRM somebody else's by then.
         if self._late is not None and (kind is None or issubclass(kind, Exception | _Late)):
@@ -155,3 +166,28 @@ class Limited:
             stack = "".join(traceback.format_stack(frame, _FRAMES))
             self._late = self._late or Hangs(*hanging(self._what(), self._waiting.waited, stack))
             raise _Late
+        self._live()
+
+    def _live(self) -> None:
+        """Python runs: only from now on may a library's own code be what hangs."""
+        _explain_in_stacks()
+        faulthandler.dump_traceback_later(self._seconds + GRACE, exit=True, file=sys.__stderr__ or 2)
+
+
+@cache
+def _explain_in_stacks() -> None:
+    """Have stacks, which are all that can be shown while a library holds Python's lock, say what to do.
+
+    They name the file of each thread's code; that of the one that is started here, and waits for ever, is a sentence.
+    """
+    said = (
+        "A reset or a step of an environment has not come back from a library's own code in time. Mend it, or set the"
+        f" variable {VARIABLE} to more seconds. The same command of a training goes on from the last checkpoint."
+    )
+    lock = _thread.allocate_lock()
+    lock.acquire()
+    _thread.start_new_thread(FunctionType(_wait.__code__.replace(co_filename=said), {}), (lock,))
+
+
+def _wait(lock: _thread.LockType) -> None:
+    lock.acquire()

@@ -17,6 +17,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from mfql.envs.patience import DEFAULT, Limited
 from mfql.envs.units import ActionUnits
 from mfql.errors import UserError
 from mfql.extensions import TASKS, environment_code
@@ -262,7 +263,12 @@ def _make(own: Registered, where: str, render: bool) -> gymnasium.Env:
     options: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
     said = [f"{name}={value!r}" for name, value in options.items()]
     try:
-        return gymnasium.make(own.env_id, max_episode_steps=own.max_episode_steps, disable_env_checker=True, **options)
+        with Limited(lambda: f"making {where}", least=DEFAULT):  # It imports packages, which takes its time.
+            return gymnasium.make(
+                own.env_id, max_episode_steps=own.max_episode_steps, disable_env_checker=True, **options
+            )
+    except UserError:
+        raise
     except ModuleNotFoundError as error:
         raise UserError(
             f"{where} cannot be imported: {error}",

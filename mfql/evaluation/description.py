@@ -79,6 +79,8 @@ _SCHEMA: dict[str, Any] = {
     | {
         "environment": _ENVIRONMENT,
         "observation_layout": _LAYOUT,
+        # 1 of an earlier version.
+        "horizon": _SIZE,
         "agent_file": _NAME_OR_NONE,
         "weights_sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
     },

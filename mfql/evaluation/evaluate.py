@@ -86,6 +86,7 @@ def evaluate(
             episodes,
             SCORING,
             torch.device("cpu"),
+            policy.actor.agent.horizon,
         )
         found.say_broken(description["task"], pool.faults)
     result = {
@@ -143,6 +144,7 @@ def film(policy: Policy, video: Path | None, strip: Path | None = None, progress
 def _frames(policy: Policy, bar: tqdm) -> np.ndarray:
     """Frames `[T, H, W, 3]` of one episode."""
     env = policy.make_env(render=True)
+    policy.reset()
     frames: list[np.ndarray] = []
     what = f"the film of {policy.description['task']}"
     try:

@@ -11,7 +11,7 @@ import imageio.v3 as imageio
 import numpy as np
 from PIL import Image
 
-from mfql.errors import UserError
+from mfql.errors import UserError, install
 from mfql.files import write_whole
 
 FRAMES_PER_SECOND = 30
@@ -30,9 +30,7 @@ def require_format(path: Path) -> None:
     if ending in _PICTURES or (ending in _CODECS and find_spec("imageio_ffmpeg")):
         return
     if ending in _CODECS:
-        raise UserError(
-            f"{path}: {ending} is written by ffmpeg, which is not here", "pip install imageio-ffmpeg, or .gif."
-        )
+        raise UserError(f"{path}: {ending} is written by ffmpeg, which is not here", f"{install('video')}, or .gif.")
     said = f"the ending {ending} is" if ending else "a name without an ending says"
     raise UserError(f"{path}: {said} no format of films", f"Name it {', '.join([*_PICTURES, *_CODECS])}.")
 

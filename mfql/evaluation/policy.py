@@ -21,6 +21,8 @@ from mfql.envs.units import ActionUnits
 from mfql.errors import UserError
 from mfql.evaluation.description import COPY, DESCRIPTION, read_description
 from mfql.evaluation.rollout import SCORING, SCORING_EPISODES, episode_key, start_seed
+from mfql.experiment.records import read_manifest
+from mfql.experiment.run import has_own_identity
 from mfql.files import MOST_WEIGHTS, require_file, sha256, there, write_whole
 from mfql.settings import Settings, build_settings
 from mfql.suites import suite_of
@@ -84,6 +86,10 @@ class Actor:
 class Policy:
     """A trained policy. Calling it with an observation gives an action in the environment's own units.
 
+    One that was trained with a horizon h above 1 gives h actions at once, which are done without looking again: a call
+    takes the next of them, and looks at the observation where none is left. `reset` begins an episode; `chunk` gives
+    all h.
+
     Args:
         actor: acts for one seed.
         description: what `policy.json` holds: agent, settings, method, task, seed, stage, sizes, and how it is used.
@@ -98,6 +104,7 @@ class Policy:
         self._seed, self._calls = seed, 0
         self._streams: dict[int, DrawStream] = {}
         self._episode: _Episode | None = None
+        self._queue: list[np.ndarray] = []
 
     def __call__(self, observation: Any) -> np.ndarray:
         """One observation or several to actions `[A]` or `[B, A]` in the environment's units, within its bounds.
@@ -110,6 +117,41 @@ class Policy:
         Raises:
             ValueError: another shape or type, or a number that is not finite in float32.
         """
+        if self.horizon == 1:
+            return self._chunk(observation)[..., 0, :]
+        # What is looked at anew is checked there; what is not, here: it has the shape of what the chunk was made of.
+        observations = self._taken(observation)
+        if not self._queue:
+            chunk = self._chunk(observation)
+            self._queue = [chunk[..., step, :] for step in range(self.horizon)]
+        if observations.shape[:-1] != self._queue[0].shape[:-1]:
+            raise ValueError(
+                f"observations of shape {observations.shape} within a chunk of actions of shape"
+                f" {self._queue[0].shape}; call `reset` where others begin"
+            )
+        return self._queue.pop(0)
+
+    @property
+    def horizon(self) -> int:
+        """h, actions that the policy gives at once."""
+        return self.actor.agent.horizon
+
+    def chunk(self, observation: Any) -> np.ndarray:
+        """The h actions that follow an observation or several: `[h, A]` or `[B, h, A]`, as a call has them.
+
+        What is left of a chunk that calls have begun is dropped.
+
+        Raises:
+            ValueError: as of a call.
+        """
+        self._queue = []
+        return self._chunk(observation)
+
+    def reset(self) -> None:
+        """Begin an episode: the next call looks at its observation, whatever is left of a chunk."""
+        self._queue = []
+
+    def _chunk(self, observation: Any) -> np.ndarray:
         observations = self._taken(observation)
         single = observations.ndim == len(self.actor.agent.observation_shape)
         if self._episode is not None:
@@ -120,6 +162,7 @@ class Policy:
             batch = observations[None] if single else observations
             actions = self.actor(batch[None], self._noise(len(batch)))[0]
             actions = actions[0] if single else actions
+        actions = actions.reshape(*actions.shape[:-1], self.horizon, -1)
         return actions if self.units is None else self.units.to_env(actions)
 
     def begin(self, episode: int, episodes: int = SCORING_EPISODES) -> int:
@@ -143,6 +186,7 @@ class Policy:
             raise ValueError(f"episode {episode} of {episodes}")
         key = episode_key(self.description["seed"], episode)
         self._episode = _Episode(self.actor, key, episode, episodes)
+        self.reset()
         return start_seed(key, SCORING)
 
     def make_env(self, *, render: bool = False) -> Isolated:
@@ -208,7 +252,9 @@ class _Episode:
         self._row, self._rows, self._step = row, rows, 0
 
     def act(self, actor: Actor, observation: np.ndarray) -> np.ndarray:
-        """The action `[A]` for the episode's next observation. What stands in the other rows changes none of it."""
+        """The action `[A]`, or chunk `[h A]`, for an observation that is looked at. What stands in the other rows
+        changes none of it.
+        """
         noise = self._noise.at(self._step).get("noise")
         self._step += 1
         if noise is not None:
@@ -254,7 +300,7 @@ def _numbers(found: np.ndarray) -> np.ndarray:
 
 
 def acting_seconds(actor: Actor, row: int, calls: int = 20) -> float:
-    """The median time of one action for one observation on the processor, as a loaded policy takes it.
+    """The median time of one action, or chunk, for one observation on the processor, as a loaded policy takes it.
 
     Args:
         actor: acts for several seeds.
@@ -268,6 +314,7 @@ def acting_seconds(actor: Actor, row: int, calls: int = 20) -> float:
     observation = np.zeros(shape, np.uint8 if len(shape) == 3 else np.float64)
     seconds = []
     for _ in range(calls + calls // 10):
+        policy.reset()
         began = time.perf_counter()
         policy(observation)
         seconds.append(time.perf_counter() - began)
@@ -295,6 +342,7 @@ def save_policy(folder: Path, actor: Actor, row: int, description: dict[str, Any
             **description,
             "observation_shape": list(actor.agent.observation_shape),
             "action_dim": actor.agent.action_dim,
+            "horizon": actor.agent.horizon,
             "observation_mean": actor.mean.tolist(),
             "observation_std": actor.std.tolist(),
             "weights_sha256": sha256(folder / WEIGHTS),
@@ -314,7 +362,8 @@ def load_policy(folder: str | Path, *, seed: int = 0, device: str = "cpu") -> Po
         device: where it acts.
 
     Raises:
-        UserError: there is no policy, its files do not fit each other, or the units of its actions are not known.
+        UserError: there is no policy, its files do not fit each other or are altered, as far as a manifest beside them
+            knows, or is itself, or the units of its actions are not known.
     """
     path = _policy_folder(Path(folder))
     _refuse_altered(path)
@@ -322,6 +371,10 @@ def load_policy(folder: str | Path, *, seed: int = 0, device: str = "cpu") -> Po
     kind = _agent(description, path)
     settings = build_settings(kind.settings_type, description["settings"], str(path / DESCRIPTION))
     agent = _made(kind, settings, description, path)
+    if description.get("horizon", 1) != agent.horizon:
+        raise UserError(
+            f"{path / DESCRIPTION}: horizon: {description.get('horizon', 1)}, and {agent.horizon} by the settings", COPY
+        )
     arrays = _arrays(path)
     flat = {name: _flat(agent, name, arrays, path) for name in agent.act_groups()}
     if arrays:
@@ -333,18 +386,25 @@ def load_policy(folder: str | Path, *, seed: int = 0, device: str = "cpu") -> Po
 
 
 def _refuse_altered(folder: Path) -> None:
-    """Of a policy that lies in its run's folder, the manifest there knows the files; altered weights would act."""
+    """Of a policy that lies in its run's folder, the manifest there knows the files; altered ones would act."""
     manifest = folder.parent / "manifest.json"
     known = read_object(manifest).get("outputs") if there(manifest) else {}
     known = known if isinstance(known, dict) else {}
     for name in (WEIGHTS, DESCRIPTION):
         expected = known.get(f"policy/{name}")
-        if expected is not None and sha256(folder / name, MOST_WEIGHTS) != expected:
+        absent = not there(folder / name)
+        if expected is not None and (absent or sha256(folder / name, MOST_WEIGHTS) != expected):
+            how = "is not there, a" if absent else "is altered: it is not the"
             raise UserError(
-                f"{folder / name} is altered: it is not the file that {manifest} knows",
+                f"{folder / name} {how} file that {manifest} knows",
                 "Put the right file back; or delete evaluation.json beside the manifest and train again with the same "
                 "command: the policy is made again from the last checkpoint.",
             )
+    if known and not has_own_identity(read_manifest(manifest)):
+        raise UserError(
+            f"{manifest} is altered: it has other settings, versions or data than its identity is of",
+            "Put the right file back, or train the run anew.",
+        )
 
 
 def _policy_folder(folder: Path) -> Path:

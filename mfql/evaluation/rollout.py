@@ -41,7 +41,7 @@ class Pool(Protocol):
 # The purpose of the episodes of `mfql evaluate`, and how many there are unless it is said.
 SCORING, SCORING_EPISODES = "scoring", 50
 
-# Raw observations [S, E, D] and noise [S, E, *act_draw] to actions [S, E, A].
+# Raw observations [S, E, D] and noise [S, E, *act_draw] to actions [S, E, A], or chunks of them [S, E, h A].
 Act = Callable[[np.ndarray, Tensor | None], np.ndarray]
 
 
@@ -102,16 +102,25 @@ def start_seed(key: str, purpose: str) -> int:
 
 
 def run_episodes(
-    act: Act, act_draw: Draw | None, pool: Pool, seeds: list[int], episodes: int, purpose: str, device: torch.device
+    act: Act,
+    act_draw: Draw | None,
+    pool: Pool,
+    seeds: list[int],
+    episodes: int,
+    purpose: str,
+    device: torch.device,
+    horizon: int = 1,
 ) -> Episodes:
     """One episode in each environment of the pool, seed by seed.
 
     The start of an episode and its noise are functions of (seed, purpose, episode, step). The acting batch keeps its
-    shape `[S, E]` to the end: finished episodes are masked, not dropped.
+    shape `[S, E]` to the end: finished episodes are masked, not dropped. All episodes begin together, so that their
+    chunks do too: the policy acts at every h-th step, and what it gives is done without looking again.
 
     Args:
         pool: `S * E` environments; episode e of the i-th seed in environment `i * E + e`.
         purpose: names the evaluation, such as `offline/evaluate/100000`.
+        horizon: h, actions that `act` gives at once.
     """
     shape = (len(seeds), episodes)
     keys = [episode_key(seed, episode) for seed in seeds for episode in range(episodes)]
@@ -122,12 +131,14 @@ def run_episodes(
     success, returns, lengths = (np.zeros(len(keys)) for _ in range(3))
     step = 0
     while running.any():
-        drawn = noise.at(step).get("noise")
-        actions = act(
-            pool.observations.reshape(*shape, *pool.observations.shape[1:]),
-            None if drawn is None else drawn.unflatten(0, shape),
-        )
-        pool.step(actions.reshape(len(keys), -1), running)
+        chunk, of_chunk = divmod(step, horizon)
+        if of_chunk == 0:
+            drawn = noise.at(chunk).get("noise")
+            actions = act(
+                pool.observations.reshape(*shape, *pool.observations.shape[1:]),
+                None if drawn is None else drawn.unflatten(0, shape),
+            ).reshape(len(keys), horizon, -1)
+        pool.step(actions[:, of_chunk], running)
         returns[running] += pool.rewards[running]
         lengths[running] += 1
         success[running] = np.maximum(success[running], pool.success[running])

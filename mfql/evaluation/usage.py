@@ -9,7 +9,7 @@ import gymnasium
 
 from mfql.envs.isolated import Isolated
 from mfql.envs.pixels import FRAMES, StackedFrames
-from mfql.errors import warn
+from mfql.errors import naming_extras, warn
 from mfql.experiment.run import environment_changes
 from mfql.suites import suite_of
 from mfql.suites.own import Own
@@ -88,6 +88,7 @@ def warn_of_other_environment(description: Mapping[str, Any]) -> None:
         )
 
 
+@naming_extras()
 def make_used(description: Mapping[str, Any], render: bool = False) -> Isolated:
     """The environment that a policy was trained for, as `policy.json` describes it.
 
@@ -104,6 +105,7 @@ def make_used(description: Mapping[str, Any], render: bool = False) -> Isolated:
     return suite_used(description).make(description["task"], render)
 
 
+@naming_extras()
 def make_all_used(description: Mapping[str, Any], count: int) -> list[Isolated]:
     """`count` of those environments, for one thread.
 

@@ -14,6 +14,7 @@ from typing import Any
 from mfql.documents import read_yaml
 from mfql.errors import UserError, unknown
 from mfql.experiment.schema import check
+from mfql.extensions import project_path
 from mfql.methods import declared_settings, method_name, split_method
 from mfql.tasks import find_task, seeds_of_task, select_tasks
 
@@ -60,7 +61,7 @@ def raw_ablations(config_dir: str | Path = "config") -> dict[str, dict[str, Any]
     Raises:
         UserError: the file is absent, or an entry lacks a key, has an unknown one or a value that it cannot have.
     """
-    path = Path(config_dir) / FILE
+    path = project_path(config_dir) / FILE
     entries: dict[str, dict[str, Any]] = read_yaml(path, "Its first lines say what an entry has.")
     check(entries, "ablations", lambda _: str(path), str(path))
     return entries
@@ -83,7 +84,7 @@ def find_ablation(name: str, config_dir: str | Path = "config") -> Ablation:
     """
     known = read_ablations(config_dir)
     if name not in known:
-        raise unknown("ablation", name, list(known), str(Path(config_dir) / FILE))
+        raise unknown("ablation", name, list(known), str(project_path(config_dir) / FILE))
     return known[name]
 
 

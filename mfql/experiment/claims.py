@@ -15,6 +15,7 @@ import jsonschema
 
 from mfql.documents import read_yaml
 from mfql.errors import UserError, unknown
+from mfql.extensions import project_path
 
 FILE = "claims.yaml"
 GROUPS = {
@@ -179,7 +180,7 @@ def read_claims(config_dir: str | Path = "config") -> Claims:
     Raises:
         UserError: the file is absent or faulty; names the claim and the key.
     """
-    path = Path(config_dir) / FILE
+    path = project_path(config_dir) / FILE
     content = read_yaml(path, "docs/claims.md explains the keys.")
     fault = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_SCHEMA).iter_errors(content))
     if fault is not None:

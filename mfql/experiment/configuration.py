@@ -13,7 +13,7 @@ from mfql.declared import unrun_checks
 from mfql.documents import note_once, read_yaml
 from mfql.errors import UserError, unknown
 from mfql.experiment.schema import Place, check, check_tasks, from_text
-from mfql.extensions import extend
+from mfql.extensions import extend, project_path
 from mfql.files import expanded
 from mfql.methods import canonical_method, checkpoint_stage, declared_settings, method_file, same_settings
 from mfql.settings import steps_of
@@ -102,7 +102,7 @@ def in_workflow(value: Any, config_dir: str | Path) -> Any:
     if isinstance(value, list):
         return [in_workflow(item, config_dir) for item in value]
     if isinstance(value, str) and value.startswith(_WORKFLOW):
-        return os.path.normpath(Path(config_dir, "..", value.removeprefix(_WORKFLOW)))
+        return os.path.normpath(Path(project_path(config_dir), "..", value.removeprefix(_WORKFLOW)))
     return value
 
 
@@ -131,7 +131,7 @@ def check_file(file: str | Path) -> None:
     Raises:
         UserError: it cannot be read, or is no mapping.
     """
-    _read(file)
+    _read(project_path(file))
 
 
 def path_from_here(path: str | Path) -> str:
@@ -143,7 +143,7 @@ def _layers(files: Sequence[str | Path], config_dir: str | Path) -> dict[str, di
     """The files' contents by name, lowest first."""
     return {
         path_from_here(path): in_workflow(_read(path), config_dir)
-        for path in [Path(config_dir) / "config.yaml", *files]
+        for path in [project_path(config_dir) / "config.yaml", *map(project_path, files)]
     }
 
 

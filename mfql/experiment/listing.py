@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from mfql.declared import agent_stages
 from mfql.documents import read_text
 from mfql.errors import UserError, in_one_line, unknown, warn_of
-from mfql.extensions import METHODS, agent_code, agent_file, extensions, method_names
+from mfql.extensions import METHODS, agent_code, agent_file, extensions, method_names, project_path
 from mfql.files import listed
 from mfql.methods import canonical_method, declared_settings, method_file, raw_settings, settings_source
 from mfql.placeholder import without_torch
@@ -28,10 +28,9 @@ _TRIED: tuple[float, ...] = (-1, 0, 1.5, 2)
 def methods(config_dir: str | Path) -> str:
     """Every method: its agent, its stages and where its file is."""
     rows, faults = [], []
-    if not listed(Path(config_dir) / METHODS):
-        raise UserError(
-            f"{Path(config_dir) / METHODS} has no methods", "Run from the project's folder, or give --config-dir."
-        )
+    folder = project_path(config_dir) / METHODS
+    if not listed(folder):
+        raise UserError(f"{folder} has no methods", "Run from the project's folder, or give --config-dir.")
     for name in sorted(method_names(config_dir)):
         try:
             agent = _agent(name, config_dir)

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from mfql.errors import UserError, unknown
-from mfql.extensions import TASKS
+from mfql.extensions import TASKS, project_path
 from mfql.settings import misread_hint
 from mfql.tables import read_rows
 
@@ -73,7 +73,7 @@ def check_tasks(config_dir: str | Path) -> None:
     Raises:
         UserError: it cannot be read, or a row does not follow the schema.
     """
-    path = Path(config_dir) / TASKS
+    path = project_path(config_dir) / TASKS
     for row, _ in read_rows(path, "Run from the project's folder.")[1]:
         cells = {column: _number(cell) for column, cell in row.items() if cell}
         source = f"{path}: {row.get('task')}"

@@ -15,6 +15,7 @@ from mfql.declared import training_version
 from mfql.documents import read_yaml
 from mfql.errors import unknown
 from mfql.experiment.schema import check
+from mfql.extensions import project_path
 from mfql.files import hash_of
 from mfql.methods import split_method
 from mfql.placeholder import without_torch
@@ -98,6 +99,6 @@ def read_configuration(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or is none.
     """
-    document: dict[str, Any] = read_yaml(path, "Give a configuration of the toy: config/toy.yaml.")
+    document: dict[str, Any] = read_yaml(project_path(path), "Give a configuration of the toy: config/toy.yaml.")
     check(document, "toy", lambda _: str(path), "docs/toy.md")
     return document

@@ -336,7 +336,7 @@ def _downloads(data: Path, runs: Iterable[RunFolder], found: Survey) -> Iterator
 
 def _why_left(path: Path, kind: str, whole: Path, dataset: str, runs: Iterable[RunFolder]) -> str | None:
     """Why a file beside a dataset is not removed; None where it can be."""
-    if path.is_symlink() or not path.is_file() or not is_recorded(path):
+    if not is_recorded(path):
         return _NOT_OURS
     try:
         source = source_of(description_path(path.parent, dataset))

@@ -294,6 +294,7 @@ def _same(held: pd.DataFrame, now: pd.DataFrame) -> bool:
     What another run says of it is no part of it, nor a separate evaluation, which may come later, nor the score of one
     that diverged before its first evaluation, for which the task's other runs may stand in.
     """
+    from mfql.report.origin import UNKNOWN
     from mfql.report.tasks import FINAL
 
     keys = ["stage", "step", "metric"]
@@ -304,7 +305,8 @@ def _same(held: pd.DataFrame, now: pd.DataFrame) -> bool:
     one, other = (
         table[(table["stage"] == stage) & ~table["metric"].isin(left_out)].sort_values(keys) for table in (held, now)
     )
-    of = ["method", "task", "seed", *keys, "origin"]
+    # A manifest that does not say the device any more is a finding of its own.
+    of = ["method", "task", "seed", *keys, "origin", *(["device"] if UNKNOWN not in set(other["device"]) else [])]
     if not np.array_equal(one[of].to_numpy(str), other[of].to_numpy(str)):
         return False
     return bool(np.allclose(one["value"], other["value"], rtol=1e-9, atol=0))

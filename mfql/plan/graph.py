@@ -15,14 +15,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from typing_extensions import override
 
 from mfql.errors import UserError, shown
+from mfql.extensions import project_path
 
 # Executors that start jobs on this machine, or none at all.
 _HERE = (None, "local", "dryrun", "touch")
+# What the project has for Snakemake: its workflow, and what the command line names.
+_SNAKEFILE, _SHIPPED = "workflow/Snakefile", ("config/", "profiles/")
 # Lines that are no complaint of Snakemake's.
 _TOLD = re.compile(r"Using |Assuming unrestricted |host: |Building DAG of jobs")
 
@@ -224,6 +227,30 @@ def escape_logs() -> None:
             handler.setFormatter(_ShownRecords(handler.formatter))
 
 
+def in_any_folder(arguments: Sequence[str]) -> list[str]:
+    """Arguments of `snakemake` with which it finds what is the project's from any folder.
+
+    Words are taken as `project_path` takes them, such as `config/quickstart.yaml` or `profiles/slurm`. Where the
+    current folder has no workflow and none is named, it is the project's.
+    """
+    from snakemake.cli import resolve_snakefile
+
+    # Those that begin like something of the project's: a target's file is never looked for there.
+    words = [str(project_path(word)) if word.startswith(_SHIPPED) else word for word in arguments]
+    named = any(re.match("-s|--snakefile", word) for word in words)
+    if not named and resolve_snakefile(None, allow_missing=True) is None:
+        words += ["--snakefile", str(project_path(_SNAKEFILE))]
+    return words
+
+
+def become_snakemake(arguments: Sequence[str]) -> NoReturn:
+    """Go on as `snakemake`, called as of `in_any_folder`: signals and the exit status are its own."""
+    # As its script does: the current folder is no place for modules, and jobs in containers inherit nothing of here.
+    command = [sys.executable, "-P", "-m", "snakemake", *in_any_folder(arguments)]
+    sys.stdout.flush()
+    os.execv(command[0], command)
+
+
 def ask(arguments: Sequence[str]) -> Graph:
     """What `snakemake` finds to do with these arguments, by a dry run in this process.
 
@@ -238,7 +265,7 @@ def ask(arguments: Sequence[str]) -> Graph:
     try:
         with redirect_stdout(said), redirect_stderr(said):
             # With just these two Snakemake finds the jobs and prints none of them.
-            parser, options = parse_args([*arguments, "--dry-run", "--quiet", "rules", "progress"])
+            parser, options = parse_args([*in_any_folder(arguments), "--dry-run", "--quiet", "rules", "progress"])
             # Read before the dry run takes their place.
             nodes = None if options.executor in _HERE else (options.jobs or sys.maxsize)
             agreed = args_to_api(options, parser)

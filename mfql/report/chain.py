@@ -15,6 +15,7 @@ import pandas as pd
 
 from mfql.errors import UserError
 from mfql.experiment.find import DRAWN, asked_files, panel_files
+from mfql.extensions import project_path
 from mfql.files import there, write_whole
 from mfql.report import aggregate as aggregates
 from mfql.report import benchmark, figures, formats, html, published, score_panels, scores, verdict_tables
@@ -133,7 +134,7 @@ def partial(
         )
     folder = results / configuration["name"] / "partial"
     scores_file, tasks = folder / "scores.csv", known_tasks(config_dir)
-    source = config_dir.absolute().parent / "published"
+    source = project_path(config_dir).absolute().parent / "published"
     collected = collect(asked, scores_file, partial=True)
     aggregate(scores_file, folder / "aggregate")
     if source.is_dir():

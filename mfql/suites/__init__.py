@@ -7,7 +7,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mfql.errors import UserError
+from mfql.errors import UserError, naming_extras
 from mfql.suites.d4rl import D4RL
 from mfql.suites.ogbench import OGBench
 from mfql.suites.own import Own
@@ -31,6 +31,7 @@ def suite_of(name: str) -> Suite:
     return next((suite for suite in known if suite.has(name)), known[-1])
 
 
+@naming_extras()
 def make_env(task: str, render: bool = False) -> Isolated:
     """The environment of a task with its time limit: OGBench's single tasks, D4RL's, or one of an extension.
 
@@ -46,6 +47,7 @@ def make_env(task: str, render: bool = False) -> Isolated:
     return suite_of(task).make(task, render)
 
 
+@naming_extras()
 def make_envs(task: str, count: int) -> list[Isolated]:
     """`count` environments of one task, for one thread; each behaves as one of `make_env`.
 

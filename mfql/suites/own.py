@@ -80,6 +80,13 @@ class Own(Suite):
         return describe(task, folder)
 
     @override
+    def recorded(self, task: Task, folder: str | Path) -> tuple[Mapping[str, Transitions], str]:
+        from mfql.data.own import load, read_own
+
+        source = load(task, folder).source
+        return read_own(task, fitting=False), source
+
+    @override
     def score_range(self, task: str) -> ScoreRange | None:
         row = self.registered(task)
         low, high = row.score_low, row.score_high

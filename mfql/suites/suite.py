@@ -140,6 +140,20 @@ class Suite(ABC):
             describe_rows(folder, task.dataset, paths, rows)
         return rows
 
+    def recorded(self, task: Task, folder: str | Path) -> tuple[Mapping[str, Transitions], str]:
+        """The transitions of each file of a dataset as they are exported, checked as of `load`.
+
+        Returns:
+            Of a suite's own what training sees; of files of one's own the files' numbers, actions in the environment's
+            units. And the dataset's source.
+
+        Raises:
+            UserError: as of `load`.
+        """
+        dataset = self.load(task, folder)
+        splits: dict[str, Transitions] = {"train": dataset, "val": dataset.val}
+        return {split: splits[split] for split in self.paths(folder, task.dataset)}, dataset.source
+
     def fetch(self, dataset: str, folder: str | Path, **options: Any) -> Path:
         """Bring the files of a dataset from where they are published, a mirror or a folder.
 

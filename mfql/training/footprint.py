@@ -29,8 +29,9 @@ from mfql.agents.update import TrainState, Updater, initial_state, views_of
 from mfql.draws import BLOCK
 from mfql.footprint import Footprint
 from mfql.settings import build_settings
+from mfql.training.chunks import memory_for, stored_fields
 from mfql.training.images import shift_draws, shifted
-from mfql.training.memory import NEXT_ROW_ACTIONS, Memory
+from mfql.training.memory import Memory
 
 _META = torch.device("meta")
 # Rows of the memory that a batch is taken from; a batch has the same size whatever they are.
@@ -83,13 +84,8 @@ def footprint(agent: Agent, device: torch.device = _META) -> Footprint:
         _update_peak(agent, state, memory, draws),
         _acting_peak(agent, state, memory, device),
         agent.updates_per_step,
-        kept_fields(agent),
+        stored_fields(agent),
     )
-
-
-def kept_fields(agent: Agent) -> tuple[str, ...]:
-    """Fields of a transition that a job keeps beside the usual."""
-    return tuple(name for name in agent.extra_fields if name != NEXT_ROW_ACTIONS)
 
 
 def memory_of(agent: Agent, rows: int, seeds: int, capacity: int, device: torch.device) -> Memory:
@@ -99,11 +95,11 @@ def memory_of(agent: Agent, rows: int, seeds: int, capacity: int, device: torch.
     shapes = {
         "observations": seen,
         "next_observations": seen,
-        **{name: numbers.get(name, ()) for name in ("actions", "rewards", "masks", *kept_fields(agent))},
+        **{name: numbers.get(name, ()) for name in ("actions", "rewards", "masks", *stored_fields(agent))},
     }
     # One number stands for all: no array of this size is made.
     arrays = {name: np.broadcast_to(np.float32(0.0), (rows, *shape)) for name, shape in shapes.items()}
-    return Memory(arrays, seeds, capacity, None, device, next_row_actions=NEXT_ROW_ACTIONS in agent.extra_fields)
+    return memory_for(agent, arrays, seeds, capacity, device)
 
 
 def _sees_images(agent: Agent) -> bool:

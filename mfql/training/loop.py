@@ -28,12 +28,13 @@ from mfql.settings import steps_of
 from mfql.suites import score_range
 from mfql.tasks import Task
 from mfql.training.checkpoint import Checkpoints
+from mfql.training.chunks import memory_for, stored_fields
 from mfql.training.distance import ROWS as DISTANCE_ROWS
 from mfql.training.distance import DataDistance
 from mfql.training.images import shift_draws
 from mfql.training.interruption import Interrupted, asked_to_end
 from mfql.training.log import TrainingLog
-from mfql.training.memory import NEXT_ROW_ACTIONS, Memory, Normaliser, training_fields
+from mfql.training.memory import Memory, Normaliser, training_fields
 from mfql.training.online import Environments
 from mfql.training.provenance import machine
 from mfql.training.rewards import OnlineRewards, with_rewards
@@ -137,23 +138,25 @@ class Trainer:
 
     def _memory(self, rows: Transitions, capacity: int) -> Memory:
         needed = self.agent.extra_fields
+        if self.agent.horizon > 1:
+            needed = (*needed, f"chunks of {self.agent.horizon} actions")
         if needed and rows.fragmented():
             raise UserError(
                 f"{self.runs[0].method} learns from {' and '.join(needed)}, and the rows of {self.dataset.name} are in"
                 " no order of time, so that nobody knows what followed them",
                 "Write them in the order of their episodes, or train a method that learns from single transitions.",
             )
-        stored = tuple(name for name in needed if name != NEXT_ROW_ACTIONS)
         share = self.agent.online_share if self.online else None
         replay_rows = self.settings.replay_rows if self.online else 0
-        return Memory(
-            training_fields(rows, self.normaliser, stored, self.settings.discount),
+        return memory_for(
+            self.agent,
+            training_fields(rows, self.normaliser, stored_fields(self.agent), self.settings.discount),
             len(self.runs),
             capacity,
-            share,
             self.execution.device,
+            online_share=share,
             replay_rows=replay_rows,
-            next_row_actions=NEXT_ROW_ACTIONS in needed,
+            name=self.dataset.name if rows is self.dataset else f"the validation rows of {self.dataset.name}",
         )
 
     def _steps(self) -> Step:
@@ -216,7 +219,7 @@ class Trainer:
             if self.online:
                 self.memory.restore(row, 0, one["tail"])
         if self.online:
-            self.memory.filled.fill_(self.step)
+            self.memory.restored(self.step)
             if len({"action" in one["episode"] for one in saved}) > 1:
                 raise UserError(
                     f"of the checkpoints of step {self.step:,} in {self.runs[0].folder} and of the seeds beside it some"
@@ -416,6 +419,7 @@ class Trainer:
                 self.settings.eval_episodes,
                 f"{stage}/evaluate/{self.number}",
                 self.execution.device,
+                self.agent.horizon,
             )
         episodes.say_broken(f"{self.runs[0].task} at step {self.number:,}, {stage}", self._evaluation.pool().faults)
         diagnostics = self.diagnostics()
@@ -470,7 +474,9 @@ class Trainer:
             purpose = f"{'online' if self.online else 'offline'}/distance"
             noise = DrawStream(drawn, self.seeds, purpose, self.execution.device).at(self.step)["noise"]
         parameters = self.agent.prepared(views_of(self.agent, self.state.flat))
-        distances = self._distance(batch, self.agent.act(parameters, batch["observations"], noise))
+        actions, first = self.agent.act(parameters, batch["observations"], noise), self.agent.action_dim
+        # Of chunks the first actions are compared.
+        distances = self._distance(batch | {"actions": batch["actions"][..., :first]}, actions[..., :first])
         return {f"diagnostics/{name}": value.tolist() for name, value in distances.items()}
 
     @cached_property

@@ -20,6 +20,8 @@ from mfql.training.images import DeviceImages
 _PADDED_ROWS = 2_000_000
 # The field that is made of a row's neighbour when it is drawn.
 NEXT_ROW_ACTIONS = "next_row_actions"
+# The field that says of a step that its trajectory ends with it, for a memory of chunks.
+ENDS = "ends"
 
 
 class Memory:
@@ -40,7 +42,12 @@ class Memory:
         replay_rows: least slots of the buffer; 0 keeps every row. Without `online_share` alone.
         next_row_actions: whether a batch has the action of the row in the following slot, whatever trajectory that is
             of; the last one its own.
+
+    Attributes:
+        horizon: h, steps of what is drawn: see `mfql.training.chunks`.
     """
+
+    horizon = 1
 
     def __init__(
         self,
@@ -70,6 +77,16 @@ class Memory:
         }
         self.filled = torch.zeros((), dtype=torch.int64, device=device)
         self._seeds = torch.arange(seeds, device=device).unsqueeze(1)
+
+    @property
+    def drawable(self) -> int:
+        """How many of the dataset's rows are drawn."""
+        return self.size
+
+    @property
+    def added(self) -> Tensor:
+        """How many rows of a tail are drawn beside them."""
+        return self.filled
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         """The rows of large random whole numbers `[S, B]`: fields `[S, B, ...]`."""
@@ -101,7 +118,7 @@ class Memory:
     def _drawn(self, indices: Tensor) -> Tensor:
         """Numbers of rows in [0, N + filled)."""
         if self.capacity == 0:
-            return indices % self.size
+            return indices % self.drawable
         if self.online_share is None:
             return self._latest(indices % self._present())
         online = round(self.online_share * indices.shape[1])
@@ -112,11 +129,11 @@ class Memory:
 
     def _present(self) -> Tensor:
         """Slots that rows are drawn from."""
-        return (self.size + self.filled).clamp(max=self.slots - 1)
+        return (self.drawable + self.added).clamp(max=self.slots - 1)
 
     def _latest(self, slots: Tensor) -> Tensor:
         """The number of the last row that was written to each slot."""
-        newest = self.size + self.filled - 1
+        newest = self.drawable + self.added - 1
         return newest - (newest - slots) % self.slots
 
     def append(self, row: int, transition: Mapping[str, Tensor]) -> None:
@@ -124,6 +141,9 @@ class Memory:
         for name, value in transition.items():
             self.tail[name][:, row] = value
         self.filled.fill_(row + 1)
+
+    def end(self, seed: int, row: int) -> None:
+        """A seed's episode has ended with a row of its tail, whatever the row says. Single steps need not know."""
 
     def tail_rows(self, seed: int, start: int, end: int) -> dict[str, Tensor]:
         """Rows of one seed's tail, on the CPU."""
@@ -133,6 +153,10 @@ class Memory:
         """Write rows of one seed's tail back."""
         for name, value in rows.items():
             self.tail[name][seed, start : start + len(value)] = value
+
+    def restored(self, rows: int) -> None:
+        """The rows of the tails that were written back count as present, so many of each seed."""
+        self.filled.fill_(rows)
 
 
 def require_memory_for(agent: Agent, dataset: Dataset, seeds: Sequence[int], stage: str) -> None:
@@ -145,7 +169,8 @@ def require_memory_for(agent: Agent, dataset: Dataset, seeds: Sequence[int], sta
         UserError: names the settings.
     """
     settings, images = agent.settings, isinstance(dataset.observations, StackedImages)
-    row = row_bytes(agent.observation_dim, agent.action_dim, (), images=images)
+    ends = () if agent.horizon == 1 else (ENDS,)
+    row = row_bytes(agent.observation_dim, agent.action_dim, ends, images=images)
     weights = sum(group.layout.count * (4 if group.target else 3) for group in agent.groups.values())
     acting = agent.act_draw()
     updates = agent.updates_per_step if stage == "online" else 1
@@ -208,7 +233,11 @@ def training_fields(
     rows: Transitions, normaliser: Normaliser, extra_fields: tuple[str, ...], discount: float
 ) -> dict[str, np.ndarray | StackedImages]:
     """The fields that a method trains on, observations normalised."""
-    extra = {"next_actions": rows.next_actions, "mc_returns": lambda: rows.mc_returns(discount)}
+    extra = {
+        "next_actions": rows.next_actions,
+        "mc_returns": lambda: rows.mc_returns(discount),
+        ENDS: lambda: rows.terminals,
+    }
     observations, following = (
         value if isinstance(value, StackedImages) else normaliser(value)
         for value in (rows.observations, rows.next_observations)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from mfql.data.transitions import endless
 from mfql.draws import DrawStream, derived_seed
 from mfql.errors import UserError, warn
 from mfql.evaluation.policy import Actor
-from mfql.training.memory import Memory, Normaliser
+from mfql.training.memory import ENDS, Memory, Normaliser
 from mfql.training.rewards import OnlineRewards
 
 if TYPE_CHECKING:
@@ -25,11 +26,15 @@ _MOST_BROKEN = 100
 
 @dataclass
 class Episode:
-    """The unfinished episode of one seed: its number, its first row in the tail, and the actions so far."""
+    """The unfinished episode of one seed: its number, its first row in the tail, and the actions so far.
+
+    Of a chunk that is being done `queue` has the actions that are left.
+    """
 
     number: int = 0
     first_row: int = 0
     actions: list[np.ndarray] = field(default_factory=list)
+    queue: list[np.ndarray] = field(default_factory=list)
 
 
 class Environments:
@@ -106,7 +111,7 @@ class Environments:
 
     def act(self, step: int) -> None:
         """Choose every seed's action with the present weights and begin the environments' step."""
-        self._actions = self._chosen(step)
+        self._actions = self._chosen(step, range(len(self.seeds)))
         if "next_actions" in self.memory.tail:
             self._follow(step)
         self._begin_step()
@@ -136,11 +141,19 @@ class Environments:
         if ended:
             self._begin(ended, step + 1)
 
-    def _chosen(self, step: int) -> np.ndarray:
-        """Every seed's action [S, A] with the present weights."""
+    def _chosen(self, step: int, rows: Iterable[int]) -> np.ndarray:
+        """The actions [S, A] that these seeds take: the next of their chunks, new ones with the present weights."""
         self._before = self.pool.observations.copy()
-        noise = self._noise.at(step).get("noise")
-        return self.actor.explore(self._before[:, None], noise)[:, 0]
+        begin = [row for row in rows if not self.episodes[row].queue]
+        if begin:
+            noise = self._noise.at(step).get("noise")
+            chunks = self.actor.explore(self._before[:, None], noise)[:, 0]
+            for row in begin:
+                self.episodes[row].queue = list(chunks[row].reshape(self.memory.horizon, -1))
+        actions = np.zeros((len(self.seeds), self.pool.action_dim), np.float32)
+        for row in rows:
+            actions[row] = self.episodes[row].queue.pop(0)
+        return actions
 
     def _begin(self, rows: list[int], first_row: int) -> None:
         """Start the next episode of these seeds, or the first after it that does not break at once.
@@ -151,6 +164,8 @@ class Environments:
         for _ in range(_MOST_BROKEN):
             for row in rows:
                 self.episodes[row] = Episode(self.episodes[row].number + 1, first_row)
+                if first_row > 0:
+                    self.memory.end(row, first_row - 1)
             self.pool.reset({row: self._seed_of(row) for row in rows})
             rows = [row for row in rows if self.pool.broken[row]]
             if not rows:
@@ -168,7 +183,7 @@ class Environments:
             self._count(rows)
             self._begin(rows, step)
             mask = np.isin(np.arange(len(self.seeds)), rows)
-            before, actions = before.copy(), self._chosen(step)
+            before, actions = before.copy(), self._chosen(step, rows)
             before[mask], self._before = self._before[mask], before
             self._actions = np.where(mask[:, None], actions, self._actions)
             self.pool.step(self._actions, mask)
@@ -206,6 +221,8 @@ class Environments:
             "rewards": self._given,
             "masks": 1.0 - pool.terminated.astype(np.float32),
         }
+        if ENDS in self.memory.tail:
+            arrays[ENDS] = (pool.terminated | pool.truncated).astype(np.float32)
         if "next_actions" in self.memory.tail:
             arrays["next_actions"] = self._actions
         if "mc_returns" in self.memory.tail:
@@ -241,11 +258,14 @@ class Environments:
         actions = np.array(episode.actions, dtype=np.float32).reshape(-1, self.pool.action_dim)
         saved = {"number": episode.number, "first_row": episode.first_row, "actions": torch.from_numpy(actions)}
         saved |= {"action": torch.from_numpy(self._actions[row].copy())} if self.stepping else {}
+        if episode.queue:
+            saved["queue"] = torch.from_numpy(np.stack(episode.queue))
         return saved | ({"broken": self.broken[row]} if self.broken[row] else {})
 
     def restore(self, row: int, saved: dict[str, Any]) -> None:
         """Take one seed's unfinished episode from a checkpoint; `start` replays it."""
-        self.episodes[row] = Episode(saved["number"], saved["first_row"], list(saved["actions"].numpy()))
+        queue = list(saved["queue"].numpy()) if "queue" in saved else []
+        self.episodes[row] = Episode(saved["number"], saved["first_row"], list(saved["actions"].numpy()), queue)
         self.broken[row] = saved.get("broken", 0)
         if "action" in saved:
             self._begun[row] = saved["action"].numpy()

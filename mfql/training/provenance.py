@@ -6,13 +6,14 @@ import os
 import platform
 import socket
 import subprocess
-from importlib.metadata import distributions, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
+from mfql import __version__
 from mfql.documents import read_json
 from mfql.experiment.run import now
 from mfql.extensions import agent_file
@@ -50,7 +51,7 @@ def provenance(device: torch.device, agent: str) -> dict[str, Any]:
     """Code, packages and hardware behind a run of an agent."""
     installed = {found.metadata["Name"].lower(): found.version for found in distributions()}
     return {
-        "code": {"version": version("mfql"), "hash": _code_hash(agent), **_git_state()},
+        "code": {"version": __version__, "hash": _code_hash(agent), **_git_state()},
         "packages": {"python": platform.python_version()}
         | {name: installed[name] for name in _PACKAGES if name in installed},
         "hardware": {

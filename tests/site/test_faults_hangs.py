@@ -126,7 +126,14 @@ class Lab:
         return ["--extension", str(self.folder / "mylab"), "train", *run, *map(str, where), "--no-progress"]
 
     def command(self, place: str) -> list[str]:
-        """The command that hangs in a place, in a folder of results of its own."""
+        """The command that hangs in a place, in a folder of results of its own; without workers where that says so."""
+        place, _, without = place.partition(" ")
+        command = self._command(place)
+        if without:
+            command[command.index("--workers") + 1] = "0"
+        return command
+
+    def _command(self, place: str) -> list[str]:
         results = f"results-{place}"
         shutil.rmtree(self.folder / results, ignore_errors=True)
         if place == "online":
@@ -179,7 +186,8 @@ def living(session: int) -> list[int]:
     return found
 
 
-PLACES = ("trial", "offline", "online", "evaluate")
+ALONE = " without workers"
+PLACES = ("trial", "offline", "online", "evaluate", f"offline{ALONE}", f"online{ALONE}", f"evaluate{ALONE}")
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -214,7 +222,7 @@ def test_wherever_an_environment_hangs_the_command_can_be_ended_and_leaves_no_pr
         status = process.wait(LONGEST)
         assert time.monotonic() - began < 30.0
         wait_for(lambda: not living(process.pid), "the end of the workers")
-    trains = place != "evaluate"
+    trains = not place.startswith("evaluate")
     asked = {EXIT_CONTINUE} if trains else {-signal.SIGTERM}
     expected = {"killed": {-signal.SIGKILL}, "asked": asked, "interrupted twice": {130, EXIT_CONTINUE, -signal.SIGINT}}[
         how

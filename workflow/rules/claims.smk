@@ -31,7 +31,7 @@ rule parity:
 rule judge_claims:
     input:
         judged_tables,
-        claims=in_project("config/claims.yaml"),
+        claims=f"{CONFIG}/claims.yaml",
     output:
         report(
             [f"{STUDY}/claims/{file}" for file in ("data.csv", "table.md", "table.csv")],

@@ -65,13 +65,13 @@ config.update(for_people(check_configuration, config, workflow.overwrite_configf
 
 STUDY = f"results/{config['name']}"
 DATA = config["data_dir"]
-TASK_TABLE = in_project("config/tasks.csv")
+TASK_TABLE = f"{CONFIG}/tasks.csv"
 
 # What `mfql` is told wherever it looks up tasks, methods or agents, or makes environments: no parameter, since a run depends neither
 # on what else is known nor on where the workflow lies.
 EXTENSIONS = in_command(*(word for folder in config["extensions"] for word in ("--extension", folder)))
 # In the project's folder `mfql` finds it by itself, and the commands of jobs finished there stay as they were.
-CONFIG_DIR = "" if AT_HOME else in_command("--config-dir", CONFIG)
+CONFIG_DIR = "" if CONFIG == "config" else in_command("--config-dir", CONFIG)
 # What reports read of the extensions beside the project's own tables.
 EXTENSION_TABLES = [os.path.relpath(path) for path in tables()]
 # Tasks of one's own; their datasets have their names.
@@ -83,9 +83,8 @@ def command_of(target):
     # Of the command line the workflow itself is documented to tell its configuration, and no more.
     files = map(path_from_here, workflow.overwrite_configfiles)
     snakefile = ["--snakefile", in_project("workflow/Snakefile")] if IS_MAIN and not AT_HOME else []
-    return shlex.join(
-        ["snakemake", *snakefile, target, *(["--configfile", *files] if workflow.overwrite_configfiles else [])]
-    )
+    begin = ["mfql", "run"] if IS_MAIN and IS_PACKAGED else ["snakemake", *snakefile]
+    return shlex.join([*begin, target, *(["--configfile", *files] if workflow.overwrite_configfiles else [])])
 
 
 PACKS = named_packs(config)

@@ -5,7 +5,7 @@ Never part of `all`. Trainings lie in `results/toy-runs/SIZE/METHOD/`, shared by
 
 from mfql.experiment.toy import read_configuration, read_study, training_identity
 
-TOY_FILE = in_project("config/toy.yaml")
+TOY_FILE = f"{CONFIG}/toy.yaml"
 TOY_CONFIG = in_command("--config", TOY_FILE)
 TOY = for_people(read_configuration, TOY_FILE)
 TOY_RUN = "results/toy-runs/{size}/{method}/"

@@ -10,7 +10,7 @@ rule verdict:
         glob(in_project("published/**/*.csv"), recursive=True),
         EXTENSION_TABLES,
         scores=f"{STUDY}/scores.csv",
-        tables=glob(in_project("config/baselines/**/*.csv"), recursive=True),
+        tables=glob(f"{CONFIG}/baselines/**/*.csv", recursive=True),
         tasks=TASK_TABLE,
         outside=config["outside_scores"],
     output:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mfql.agents.interface import Agent, load_agent
@@ -16,8 +17,9 @@ from mfql.evaluation.description import read_description
 from mfql.evaluation.policy import DESCRIPTION
 from mfql.experiment.run import RunFolder
 from mfql.settings import build_settings
+from mfql.training.chunks import memory_for
 from mfql.training.device import set_precision
-from mfql.training.memory import NEXT_ROW_ACTIONS, Memory
+from mfql.training.memory import ENDS
 from mfql.training.step import Step
 
 # Rounds, updates of a method in each, and those that come before: they choose algorithms.
@@ -73,8 +75,7 @@ def _step(description: Path, seeds: int, device: torch.device) -> Step:
     state = initial_state(agent, [generator(torch.device("cpu"), key, "initial") for key in keys], device)
     draws = {"rows": Draw("integer", (settings.batch_size,)), **agent.update_draws()}
     stream = DrawStream({name: Draw(one.kind, (1, *one.shape)) for name, one in draws.items()}, keys, "cost", device)
-    next_row = NEXT_ROW_ACTIONS in agent.extra_fields
-    memory = Memory(_rows(agent), seeds, 0, None, device, next_row_actions=next_row)
+    memory = memory_for(agent, _rows(agent), seeds, 0, device)
     captured = device.type == "cuda" and agent.compilable
     return Step(Updater(agent, state, float("inf")), memory, stream, 1, 0.0, captured=captured)
 
@@ -91,4 +92,5 @@ def _rows(agent: Agent) -> dict[str, Any]:
         "mc_returns": (),
     }
     source = generator(torch.device("cpu"), "cost")
-    return {name: torch.rand((_ROWS, *shape), generator=source).numpy() for name, shape in shapes.items()}
+    rows = {name: torch.rand((_ROWS, *shape), generator=source).numpy() for name, shape in shapes.items()}
+    return rows if agent.horizon == 1 else rows | {ENDS: np.zeros(_ROWS, np.float32)}

@@ -19,6 +19,7 @@ from mfql.experiment.find import AGGREGATE, PANEL, is_under, run_of
 from mfql.experiment.owned import link_on_the_way, remove_files
 from mfql.experiment.records import read_evaluation, read_manifest, unreadable
 from mfql.files import MOST_WEIGHTS, files_below, listed, open_file, sha256, there, write_whole
+from mfql.report.absent import say_absent
 from mfql.report.places import home, without_machine, without_places
 from mfql.report.scores import read_scores
 from mfql.studies.ablation.measure import read_plan
@@ -77,6 +78,7 @@ def ship(folder: Path, out: Path) -> Shipment:
         raise UserError(f"{out} holds the results themselves", "Ship them into another folder: --out DIR.")
     files = _files(folder)
     _require(files)
+    say_absent(read_scores(folder / "scores.csv"), folder / "scores.csv")
     record = Path(folder.name, SHIPPED)
     before, others = _recorded(out / record), _of_others(out, out / folder.name)
     for target in (*files.values(), record):

@@ -42,6 +42,7 @@ class ToySettings(FlowBCSettings):
     @override
     def check(self) -> None:
         super().check()
+        require("horizon", self.horizon, self.horizon == 1, "1 in the toy, which has no steps")
         for key in ("offline_steps", "evaluations", "repeats", "samples"):
             require(key, getattr(self, key), getattr(self, key) >= 1, "one or more")
         require("data_size", self.data_size, self.data_size >= 0, "zero or more")

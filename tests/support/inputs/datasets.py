@@ -175,7 +175,7 @@ def _(lab: Lab) -> Said:
     return lab.describe("data/case.npz")
 
 
-def _with_header(lab: Lab, rows: int, held: int) -> Said:
+def _with_header(lab: Lab, rows: object, held: int) -> Said:
     """What is said of rewards whose header says more rows, of which the file holds so many bytes."""
     path, header = lab.folder / "data" / "case.npz", io.BytesIO()
     np.savez(path, **{name: values for name, values in lab.point().items() if name != "rewards"})
@@ -188,6 +188,11 @@ def _with_header(lab: Lab, rows: int, held: int) -> Said:
 @given("an .npz file whose header says more numbers than it has")
 def _(lab: Lab) -> Said:
     return _with_header(lab, 10**13, 800)
+
+
+@given("an .npz file whose header says a number of rows that is none")
+def _(lab: Lab) -> Said:
+    return _with_header(lab, True, 8)
 
 
 @given("an .npz file with more numbers than there is memory for")

@@ -1,0 +1,199 @@
+"""Datasets in others' layouts: what is read of them again, and what the libraries of those layouts read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import gymnasium
+import minari
+import numpy as np
+import pytest
+from minari.data_collector import EpisodeBuffer
+
+from mfql import cli
+from mfql.cli import main
+from mfql.data.export import FORMS
+from mfql.data.transitions import Transitions
+from mfql.suites import load
+from mfql.tasks import find_task
+from tests.support.own_tasks import BOUNDED, VECTOR, arrays, registered, table
+from tests.support.training_runs import TASK, Workplace
+
+ROWS = [field.name for field in fields(Transitions)]
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a task `mine`: a trajectory that its time limit ends, and one that the task ends."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.chdir(Path(__file__).parents[1])
+    registered(tmp_path, observations=VECTOR, actions=BOUNDED)
+    given = arrays(12)
+    given["masks"][10] = 0.0
+    np.savez(tmp_path / "a.npz", **given)
+    return tmp_path
+
+
+def exported(folder: Path, form: str, name: str, *more: str, task: str = "mine") -> int:
+    return main(["data", "export", task, str(folder / name), "--to", form, "--data", str(folder), *more])
+
+
+def read(folder: Path, data: str) -> Transitions:
+    """What training sees of a file, by a task table of its own."""
+    other = folder / f"of-{data.partition(':')[2] or data}"
+    other.mkdir()
+    path = data if data.startswith("minari:") else folder / data
+    table(other, f"mine,Odd-v0,{path},return,10,,\n")
+    return load(find_task("mine"), other)
+
+
+def assert_equal(found: Transitions, expected: Transitions) -> None:
+    for name in ROWS:
+        one, other = (np.asarray(getattr(rows, name)) for rows in (found, expected))
+        assert (name, one.shape, one.tobytes()) == (name, other.shape, other.astype(one.dtype).tobytes())
+
+
+def test_the_command_line_names_the_forms() -> None:
+    assert set(cli._EXPORTED) == set(FORMS)
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        [("npz", "b.npz"), ("minari", "b-v0"), ("npz", "c.npz")],
+        [("minari-arrow", "b-v0"), ("npz", "b.npz"), ("minari", "c-v0"), ("minari-arrow", "d-v0")],
+    ],
+)
+def test_what_is_read_of_an_export_is_equal_to_the_last_bit(mine: Path, chain: list[tuple[str, str]]) -> None:
+    expected = load(find_task("mine"), mine)
+    for form, name in chain:
+        assert exported(mine, form, name) == 0
+        assert_equal(read(mine, name if form == "npz" else f"minari:{name}"), expected)
+    assert expected.terminals.sum() == 2
+
+
+@pytest.mark.parametrize("form", ["minari", "minari-arrow"])
+def test_minari_reads_ends_spaces_and_where_the_data_come_from(
+    mine: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exported(mine, form, "b-v0") == 0
+    said = capsys.readouterr()
+    assert "licence: unknown" in said.out
+    given, found = np.load(mine / "a.npz"), minari.load_dataset("b-v0")
+    assert [len(episode) for episode in found] == [2, 8]
+    for episode, kept in zip(found, (slice(0, 3), slice(3, 12)), strict=True):
+        np.testing.assert_array_equal(episode.observations, given["observations"][kept])
+        np.testing.assert_array_equal(episode.actions, given["actions"][kept][:-1])
+        assert (episode.observations.dtype, episode.actions.dtype) == (np.float64, np.float64)
+    ends = [(episode.terminations[-1], episode.truncations[-1]) for episode in found]
+    assert ends == [(False, True), (True, False)]
+    assert (found.observation_space, found.action_space) == (VECTOR, BOUNDED)
+    about = json.loads(found.storage.metadata["mfql"])
+    assert (about["task"], about["source"], about["split"]) == ("mine", "unknown", "train")
+    assert about["licence"].startswith("unknown")
+
+
+def test_the_file_says_where_its_data_come_from(mine: Path) -> None:
+    assert exported(mine, "npz", "b.npz") == 0
+    about = json.loads(str(np.load(mine / "b.npz")["about"]))
+    assert (about["task"], about["env_id"], about["citation"]) == ("mine", "Odd-v0", None)
+
+
+def test_an_ogbench_dataset_is_exported_as_its_task_sees_it(
+    finished_runs: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.chdir(Path(__file__).parents[1])
+    data, expected = finished_runs.folder / "data", load(find_task(TASK), finished_runs.folder / "data").val
+    options = ["--split", "val", "--data", str(data)]
+    for form, name in (("npz", "b.npz"), ("minari", "b-v0")):
+        assert main(["data", "export", TASK, str(tmp_path / name), "--to", form, *options]) == 0
+    assert "licence: of your own making" in capsys.readouterr().out
+    file = np.load(tmp_path / "b.npz")
+    assert_equal(Transitions(**{name: file[name] for name in ROWS}), expected)
+    dataset = minari.load_dataset("b-v0")
+    found = list(dataset)
+    for name, values in {
+        "observations": expected.observations,
+        "next_observations": expected.next_observations,
+    }.items():
+        cut = slice(None, -1) if name == "observations" else slice(1, None)
+        np.testing.assert_array_equal(np.concatenate([episode.observations[cut] for episode in found]), values)
+    terminations = np.concatenate([episode.terminations for episode in found])
+    np.testing.assert_array_equal(terminations, expected.masks == 0)
+    assert dataset.recover_environment().spec.max_episode_steps == dataset.env_spec.max_episode_steps > 100
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "change", "said"),
+    [
+        ("npz", "b.csv", {}, "is no name of an .npz file"),
+        ("minari", "b", {}, "Name the folder NAME-v0: b-v0."),
+        ("minari", "there-v0", {}, "there-v0 is there already"),
+        ("minari", "b-v0", {"masks": 0.5}, "masks of 10 transitions are neither 0 nor 1"),
+        ("minari-arrow", "b-v0", {"next_observations": 1e-9}, "are not to the last bit the observation of the row"),
+    ],
+)  # fmt: skip
+def test_what_a_form_cannot_hold_is_refused(
+    mine: Path, form: str, name: str, change: dict[str, float], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = dict(np.load(mine / "a.npz"))
+    if "masks" in change:
+        given["masks"][:] = change["masks"]
+    if "next_observations" in change:
+        after = np.roll(given["observations"], -1, axis=0)
+        given["next_observations"] = after * (1 + change["next_observations"])
+    np.savez(mine / "a.npz", **given)
+    (mine / "there-v0").mkdir()
+    before = sorted(mine.rglob("*"))
+    assert exported(mine, form, name) == 2
+    assert said in capsys.readouterr().err
+    assert sorted(mine.rglob("*")) == before
+
+
+def test_nothing_half_written_is_left(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("minari.dataset._storages.hdf5_storage.HDF5Storage.update_episodes", full)
+    before = sorted(mine.rglob("*"))
+    assert exported(mine, "minari", "b-v0") == 2
+    assert sorted(mine.rglob("*")) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*is set to None:UserWarning")
+def test_a_dataset_that_minari_wrote_is_exported_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.chdir(Path(__file__).parents[1])
+    space, recorded = gymnasium.make("Pendulum-v1").observation_space, []
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        env = gymnasium.make("Pendulum-v1", max_episode_steps=30)
+        observations, rewards, actions = [env.reset(seed=number)[0]], [], []
+        for _ in range(30):
+            actions.append(rng.uniform(-2, 2, 1).astype(np.float32))
+            observation, reward, *_ = env.step(actions[-1])
+            observations.append(observation)
+            rewards.append(reward)
+        ends = np.arange(30) == 29
+        recorded.append(
+            EpisodeBuffer(
+                id=number,
+                observations=np.array(observations),
+                actions=np.array(actions),
+                rewards=rewards,
+                terminations=np.zeros(30, bool),
+                truncations=ends,
+            )
+        )
+    minari.create_dataset_from_buffers("theirs/pendulum-v0", recorded, env=env)
+    table(tmp_path, "mine,,minari:theirs/pendulum-v0,return,30,,\n")
+    assert exported(tmp_path, "minari", "b-v0") == 0
+    theirs, ours = (minari.load_dataset(name) for name in ("theirs/pendulum-v0", "b-v0"))
+    assert (ours.env_spec, ours.observation_space, ours.action_space) == (theirs.env_spec, space, theirs.action_space)
+    for one, other in zip(ours, theirs, strict=True):
+        for name in ("observations", "actions", "rewards", "terminations", "truncations"):
+            found, expected = getattr(one, name), getattr(other, name)
+            assert (name, found.dtype, found.tobytes()) == (name, expected.dtype, expected.tobytes())
