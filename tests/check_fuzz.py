@@ -105,7 +105,7 @@ class Bench:
             path = self.folder / name
             content = path.read_bytes()
             how = mutate(path, self.kind.form, rng)
-            same = says_the_same(path, content, self.kind.form, self.kind.keys)
+            same = says_the_same(path, content, self.kind.form, command.keys or self.kind.keys)
             ended = self._run(command)
             found.append(
                 {

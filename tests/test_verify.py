@@ -132,6 +132,12 @@ def raise_the_table(place: Workplace) -> None:
     write_scores(table, path)
 
 
+def link_the_table_to_nowhere(place: Workplace) -> None:
+    path = place.folder / "results" / "study" / "scores.csv"
+    path.unlink()
+    path.symlink_to("moved.csv")
+
+
 def say_it_of_another(column: str) -> Callable[[Workplace], None]:
     def change(place: Workplace) -> None:
         path = place.folder / "results" / "study" / "scores.csv"
@@ -153,6 +159,7 @@ def say_it_of_another(column: str) -> Callable[[Workplace], None]:
         (break_the_manifest, {Kind.ALTERED}, "manifest.json is not valid JSON"),
         (lose_the_method, {Kind.STALE}, "unknown method 'second'"),
         (forget_the_hardware, {Kind.INCOMPLETE}, "lacks hardware"),
+        (link_the_table_to_nowhere, {Kind.ALTERED}, "scores.csv does not exist"),
         (raise_the_table, {Kind.ALTERED}, f"does not hold what {name('second', 0)} says"),
         *(
             (say_it_of_another(column), {Kind.ALTERED}, f"does not hold what {name('second', 0)} says")

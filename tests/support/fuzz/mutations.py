@@ -492,8 +492,8 @@ def says_the_same(path: Path, content: bytes, form: str, keys: tuple[str, ...] =
 
 
 def _entry(document: Any, key: str) -> Any:
-    """An entry of a document; points lead to those within."""
-    for name in key.split("."):
+    """An entry of a document; slashes lead to those within."""
+    for name in key.split("/"):
         document = document.get(name) if isinstance(document, dict) else None
     return document
 
