@@ -136,6 +136,12 @@ def raise_the_table(place: Workplace) -> None:
     write_scores(table, path)
 
 
+def link_a_delivered_result_to_nowhere(place: Workplace) -> None:
+    path = place.run("second", 0, "offline").parent / "evaluation.json"
+    path.unlink()
+    path.symlink_to("moved.json")
+
+
 def link_the_table_to_nowhere(place: Workplace) -> None:
     path = place.folder / "results" / "study" / "scores.csv"
     path.unlink()
@@ -164,6 +170,7 @@ def say_it_of_another(column: str) -> Callable[[Workplace], None]:
         (break_the_manifest, {Kind.ALTERED}, "manifest.json is not valid JSON"),
         (lose_the_method, {Kind.STALE}, "unknown method 'second'"),
         (forget_the_hardware, {Kind.INCOMPLETE}, "lacks hardware"),
+        (link_a_delivered_result_to_nowhere, {Kind.ALTERED}, "evaluation.json is a link that leads nowhere"),
         (link_the_table_to_nowhere, {Kind.ALTERED}, "scores.csv does not exist"),
         (raise_the_table, {Kind.ALTERED}, f"does not hold what {name('second', 0)} says"),
         *(

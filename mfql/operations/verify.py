@@ -177,6 +177,8 @@ def _alterations(run: RunFolder, manifest: dict[str, Any]) -> Iterator[str]:
     delivered = run.folder / "evaluation.json"
     if there(delivered) and sha256(delivered, MOST_JSON) != sha256(run.trained / "evaluation.json", MOST_JSON):
         yield "evaluation.json is not a copy of run/evaluation.json"
+    elif delivered.is_symlink() and not there(delivered):
+        yield "evaluation.json is a link that leads nowhere"
 
 
 @dataclass

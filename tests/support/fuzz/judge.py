@@ -266,7 +266,8 @@ def faults(command: Command, ended: Ended, healthy: Ended, mutated: str, same: b
     """What is wrong with how a command ended, in words; nothing where nothing is.
 
     Args:
-        same: the file says the same in other characters, so that to accept it is right.
+        same: the file says the same in other characters, or is gone and made again, so that to end with 0 is right
+            where the results are those of the healthy place.
     """
     found = []
     if "Traceback (most recent" in ended.text:

@@ -453,8 +453,8 @@ KINDS: tuple[Kind, ...] = (
             _STATUS_ALL,
             _VERIFIED,
             _CLEANED,
-            _train("small", "offline", of=f"{_RUN}/*", vouched=True),
-            _train("small", "online", of=f"{_ONLINE}/*", vouched=True),
+            _train("small", "offline", of=f"{_RUN}/*", vouched=True, same=_result("small", "offline")),
+            _train("small", "online", of=f"{_ONLINE}/*", vouched=True, same=_result("small", "online")),
         ),
     ),
     Kind(
