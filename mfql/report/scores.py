@@ -228,8 +228,8 @@ def _is_finite(score: float | None) -> bool:
 def _manifest(path: Path, run: dict[str, Any]) -> dict[str, Any] | None:
     """The manifest that has to know an evaluation.json; None where none is at hand.
 
-    While a run is trained anew, its earlier result and manifest are moved aside, and the copy of the result stays. Beside
-    a run that has finished there is no copy of another's.
+    While a run is trained anew, its earlier result and manifest are moved aside, and the copy of the result stays.
+    Beside a run that has finished there is no copy of another's.
     """
     for trained in ("run", f"run.{run['identity']}"):
         manifest = if_there(read_manifest, _folder(path) / Path(trained).name / "manifest.json") or {}

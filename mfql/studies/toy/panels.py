@@ -169,7 +169,8 @@ def _table(path: Path, training: Training, remedy: str) -> pd.DataFrame:
     """A table of a training.
 
     Raises:
-        UserError: it is of another method, other seeds or generation steps, or has more rows of one seed than of another.
+        UserError: it is of another method, other seeds or generation steps, or has more rows of one seed than of
+            another.
     """
     columns = ["method", "generation_steps", "seed", *_OWN[path.name]]
     table = read_frame(path, remedy, columns, ("method", "metric"), filled=columns[:3])
