@@ -113,8 +113,11 @@ def change_a_setting_in_the_manifest(place: Workplace) -> None:
     edit(path, lambda manifest: manifest["dataset"].update(sha256="0" * 64))
 
 
-def forget_the_results_hash(place: Workplace) -> None:
-    edit(place.run("second", 0, "offline") / "manifest.json", lambda found: found["outputs"].pop("evaluation.json"))
+def forget_an_output(name: str) -> Callable[[Workplace], None]:
+    def change(place: Workplace) -> None:
+        edit(place.run("second", 0, "offline") / "manifest.json", lambda found: found["outputs"].pop(name))
+
+    return change
 
 
 def break_the_manifest(place: Workplace) -> None:
@@ -166,7 +169,10 @@ def say_it_of_another(column: str) -> Callable[[Workplace], None]:
         (raise_a_score_in_its_folder_too, {Kind.ALTERED}, "run/evaluation.json is not the file"),
         # A manifest that says other data is also not that of the data of now.
         (change_a_setting_in_the_manifest, {Kind.ALTERED, Kind.STALE}, "than its identity is of"),
-        (forget_the_results_hash, {Kind.ALTERED}, "run/manifest.json does not know run/evaluation.json"),
+        *(
+            (forget_an_output(name), {Kind.ALTERED}, f"run/manifest.json does not know run/{name}")
+            for name in ("evaluation.json", "metrics.csv", "policy/policy.json")
+        ),
         (break_the_manifest, {Kind.ALTERED}, "manifest.json is not valid JSON"),
         (lose_the_method, {Kind.STALE}, "unknown method 'second'"),
         (forget_the_hardware, {Kind.INCOMPLETE}, "lacks hardware"),

@@ -393,6 +393,8 @@ def _refuse_altered(folder: Path) -> None:
     for name in (WEIGHTS, DESCRIPTION):
         expected = known.get(f"policy/{name}")
         absent = not there(folder / name)
+        if known and expected is None:
+            raise UserError(f"{manifest} is altered: it does not know {folder / name}", "Put the right file back.")
         if expected is not None and (absent or sha256(folder / name, MOST_WEIGHTS) != expected):
             how = "is not there, a" if absent else "is altered: it is not the"
             raise UserError(

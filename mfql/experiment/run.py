@@ -25,6 +25,8 @@ from mfql.settings import LATER, identified, later_facts
 from mfql.tasks import code_of_environment, simulation_version
 
 # A checkpoint's whole name: `step-10.pt` is none of a run's.
+# What a finished run's manifest knows, the result last.
+OUTPUTS = ("policy/policy.safetensors", "policy/policy.json", "metrics.csv", "evaluation.json")
 _STEP = re.compile(r"step-(\d{9,})\.pt")
 # Regular expressions of the files that a trainer writes beside the folder that it owns.
 _DELIVERED = (r"evaluation\.json", r"failure\.json")
@@ -352,8 +354,9 @@ def has_own_identity(manifest: Mapping[str, Any]) -> bool:
 def alterations(run: RunFolder, manifest: Mapping[str, Any]) -> Iterator[str]:
     """What of a finished run's own folder is not as it was when it ended, for people."""
     outputs = manifest.get("outputs", {})
-    if outputs and "evaluation.json" not in outputs:
-        yield "run/manifest.json does not know run/evaluation.json"
+    for name in OUTPUTS if outputs else ():
+        if name not in outputs:
+            yield f"run/manifest.json does not know run/{name}"
     for name, expected in outputs.items():
         path = run.trained / name
         if not there(path):

@@ -20,11 +20,11 @@ from mfql.documents import json_text, write_json
 from mfql.envs.physics import described
 from mfql.errors import UserError
 from mfql.evaluation.interval import wilson
-from mfql.evaluation.policy import DESCRIPTION, WEIGHTS, acting_seconds, save_policy
+from mfql.evaluation.policy import acting_seconds, save_policy
 from mfql.evaluation.usage import usage_of
 from mfql.experiment.owned import own_files, remove_files
 from mfql.experiment.records import IDENTIFYING, read_evaluation, require
-from mfql.experiment.run import Fate, RunFolder, alterations, describe_run, go_on_together, has_own_identity
+from mfql.experiment.run import OUTPUTS, Fate, RunFolder, alterations, describe_run, go_on_together, has_own_identity
 from mfql.extensions import agent_file, running_code
 from mfql.files import sha256, there, write_whole
 from mfql.locks import locked
@@ -355,12 +355,12 @@ def _finish(
         | usage,
     )
     result = json_text(found)
-    names = (f"policy/{WEIGHTS}", f"policy/{DESCRIPTION}", "metrics.csv")
-    outputs = {name: sha256(run.trained / name) for name in names}
+    *written, last = OUTPUTS
+    outputs = {name: sha256(run.trained / name) for name in written}
     finished = {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **times,
-        "outputs": outputs | {"evaluation.json": hashlib.sha256(result.encode()).hexdigest()},
+        "outputs": outputs | {last: hashlib.sha256(result.encode()).hexdigest()},
     }
     write_json(run.trained / "manifest.json", session | finished)
     with write_whole(run.trained / "evaluation.json") as file:
