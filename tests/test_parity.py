@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +97,16 @@ def test_a_cut_file_is_refused_by_name(tmp_path, capsys):
     cut.write_bytes(FIXTURE.read_bytes()[:2000])
     assert main(["parity", str(cut)]) == 2
     assert str(cut) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [(10**13,), (True,)])
+def test_a_header_that_says_what_is_not_there_is_refused_by_name(tmp_path, capsys, shape):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(tmp_path / "said.npz", "w") as archive:
+        archive.writestr("observations.npy", header.getvalue() + bytes(4))
+    assert main(["parity", str(tmp_path / "said.npz")]) == 2
+    assert f"{tmp_path / 'said.npz'} is not a readable npz file" in capsys.readouterr().err
 
 
 def test_a_foreign_npz_is_refused(tmp_path, capsys):

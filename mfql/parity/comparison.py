@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -84,6 +85,10 @@ def section(arrays: Arrays, prefix: str) -> Arrays:
     return {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}
 
 
+# Of the decompressor, and of a header that says more than the machine holds, too.
+_UNREADABLE = (AttributeError, EOFError, MemoryError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
+
+
 def read_arrays(path: str | Path) -> Arrays:
     """The arrays of an npz file.
 
@@ -96,7 +101,7 @@ def read_arrays(path: str | Path) -> Arrays:
             return {name: file[name] for name in file.files}
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist", "Give the path of a fixture (npz).") from error
-    except (AttributeError, OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except _UNREADABLE as error:
         raise UserError(f"{path} is not a readable npz file: {error}", "Copy it again from its source.") from error
 
 
