@@ -105,7 +105,8 @@ class Bench:
             path = self.folder / name
             content = path.read_bytes()
             how = mutate(path, self.kind.form, rng)
-            same = says_the_same(path, content, self.kind.form, self.kind.keys)
+            same = says_the_same(path, content, self.kind.form, command.keys or self.kind.keys)
+            gone = how == "as_dangling_link" and bool(command.same)
             ended = self._run(command)
             found.append(
                 {
@@ -117,7 +118,7 @@ class Bench:
                     "status": ended.status,
                     "seconds": round(ended.seconds, 2),
                     "processor": round(ended.processor, 2),
-                    "faults": judge.faults(command, ended, healthy, name, same),
+                    "faults": judge.faults(command, ended, healthy, name, same or gone),
                     "text": ended.text[-6000:],
                 }
             )

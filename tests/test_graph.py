@@ -265,6 +265,16 @@ def test_a_profile_that_pools_is_named_with_the_remedy(
     assert all(f"set-resource-scopes: {{{resource}: local}}" in remedy for resource, _, remedy in found)
 
 
+@pytest.mark.parametrize("option", ["--profile", "--workflow-profile"])
+def test_no_pipe_is_waited_for_in_the_place_of_a_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("config.v8+.yaml")
+    assert main(["plan", option, "."]) == 2
+    assert "config.v8+.yaml: it is a named pipe, no file" in capsys.readouterr().err
+
+
 def test_jobs_on_this_machine_have_no_queue(empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", *MINIATURE, "--snakemake", "--jobs", "3"]) == 0
     assert "in the queue" not in capsys.readouterr().out

@@ -156,10 +156,11 @@ def test_what_snakemake_refuses_is_named_without_a_traceback(project, capsys, ar
     assert not said.out
 
 
-def test_a_folder_without_a_workflow_is_named(tmp_path, monkeypatch, capsys):
+def test_a_folder_without_a_workflow_has_the_projects(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["plan"]) == 2
-    assert "No Snakefile found" in capsys.readouterr().err
+    assert main(["plan", "--configfile", "config/quickstart.yaml"]) == 0
+    assert "quickstart, all: 12 runs, 0 of them finished" in capsys.readouterr().out
+    assert not list(tmp_path.glob("results"))
 
 
 def test_a_machine_without_torch_plans(config):

@@ -440,6 +440,33 @@ def test_a_panel_in_a_section_of_the_scores_is_shown_where_the_scores_have_none(
     assert Page(page).text.count("Mine Why?") == 3
 
 
+@pytest.mark.parametrize(
+    ("cell", "becomes", "said"),
+    [
+        ("offline,", "onlin ,", "tasks.csv:2: stage is none of offline, online, pretrain"),
+        (",score,", ",scores,", "tasks.csv:2: metric is none of rise, score"),
+        (f",{TASK},", ",NaN,", "tasks.csv:2: task is empty"),
+        ("\nonline,", "\noffline,", f"tasks.csv has a rise of mfql on {TASK}, and no score online"),
+    ],
+)
+def test_aggregates_that_are_of_nothing_are_refused(
+    tmp_path: Path, few_repetitions: None, cell: str, becomes: str, said: str
+) -> None:
+    aggregate.write(collect(write_quickstart(tmp_path)), tmp_path)
+    path = tmp_path / "tasks.csv"
+    path.write_text(path.read_text(encoding="utf-8").replace(cell, becomes, 1), encoding="utf-8")
+    with pytest.raises(UserError, match=re.escape(said)):
+        read_tables(tmp_path)
+
+
+def test_a_number_of_very_many_digits_is_a_number(tmp_path: Path, few_repetitions: None) -> None:
+    aggregate.write(collect(write_quickstart(tmp_path)), tmp_path)
+    table = pd.read_csv(tmp_path / "tasks.csv", dtype=str)
+    table["final"] = ["9" * 31 + "1.0", *table["final"][1:]]
+    table.to_csv(tmp_path / "tasks.csv", index=False)
+    assert read_tables(tmp_path)["tasks"]["final"][0] == 1e32
+
+
 @pytest.mark.slow
 def test_tables_without_the_scores_panels_make_the_same_page_and_stay_as_they_are(tmp_path: Path) -> None:
     chain.collect(write_quickstart(tmp_path), tmp_path / "scores.csv")

@@ -214,6 +214,9 @@ def test_samples_of_other_code_are_not_drawn(tiny, tmp_path, capsys):
         path.write_text(f"{head}\n{row}\n{rest}", encoding="utf-8")
         assert panels(tiny, "data", tmp_path / "runs", tmp_path / "x") == 2
         assert f"{table}.csv has not" in capsys.readouterr().err
+        path.write_text(whole.replace("residual,1,", "residual,1.5,", 1), encoding="utf-8")
+        assert panels(tiny, "data", tmp_path / "runs", tmp_path / "x") == 2
+        assert f"{table}.csv has other generation_steps than the settings" in capsys.readouterr().err
         path.write_text(whole, encoding="utf-8")
 
 

@@ -113,6 +113,10 @@ def change_a_setting_in_the_manifest(place: Workplace) -> None:
     edit(path, lambda manifest: manifest["dataset"].update(sha256="0" * 64))
 
 
+def forget_the_results_hash(place: Workplace) -> None:
+    edit(place.run("second", 0, "offline") / "manifest.json", lambda found: found["outputs"].pop("evaluation.json"))
+
+
 def break_the_manifest(place: Workplace) -> None:
     (place.run("second", 0, "offline") / "manifest.json").write_text("{", encoding="utf-8")
 
@@ -130,6 +134,18 @@ def raise_the_table(place: Workplace) -> None:
     table = pd.read_csv(path)
     table.loc[(table["method"] == "second") & (table["metric"] == "score"), "value"] += 1
     write_scores(table, path)
+
+
+def link_a_delivered_result_to_nowhere(place: Workplace) -> None:
+    path = place.run("second", 0, "offline").parent / "evaluation.json"
+    path.unlink()
+    path.symlink_to("moved.json")
+
+
+def link_the_table_to_nowhere(place: Workplace) -> None:
+    path = place.folder / "results" / "study" / "scores.csv"
+    path.unlink()
+    path.symlink_to("moved.csv")
 
 
 def say_it_of_another(column: str) -> Callable[[Workplace], None]:
@@ -150,13 +166,16 @@ def say_it_of_another(column: str) -> Callable[[Workplace], None]:
         (raise_a_score_in_its_folder_too, {Kind.ALTERED}, "run/evaluation.json is not the file"),
         # A manifest that says other data is also not that of the data of now.
         (change_a_setting_in_the_manifest, {Kind.ALTERED, Kind.STALE}, "than its identity is of"),
+        (forget_the_results_hash, {Kind.ALTERED}, "run/manifest.json does not know run/evaluation.json"),
         (break_the_manifest, {Kind.ALTERED}, "manifest.json is not valid JSON"),
         (lose_the_method, {Kind.STALE}, "unknown method 'second'"),
         (forget_the_hardware, {Kind.INCOMPLETE}, "lacks hardware"),
+        (link_a_delivered_result_to_nowhere, {Kind.ALTERED}, "evaluation.json is a link that leads nowhere"),
+        (link_the_table_to_nowhere, {Kind.ALTERED}, "scores.csv does not exist"),
         (raise_the_table, {Kind.ALTERED}, f"does not hold what {name('second', 0)} says"),
         *(
             (say_it_of_another(column), {Kind.ALTERED}, f"does not hold what {name('second', 0)} says")
-            for column in ("method", "task", "seed")
+            for column in ("method", "task", "seed", "device")
         ),
     ],
 )

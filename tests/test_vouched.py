@@ -53,6 +53,10 @@ def an_altered_result(run: Path) -> None:
     alter(run.parent / "evaluation.json", score=100.0)
 
 
+def a_result_of_another_identity(run: Path) -> None:
+    alter(run.parent / "evaluation.json", identity="0123456789abcdef")
+
+
 def an_altered_setting(run: Path) -> None:
     manifest = read_json(run / "manifest.json")
     alter(run / "manifest.json", settings=manifest["settings"] | {"batch_size": 99})
@@ -62,6 +66,7 @@ def an_altered_setting(run: Path) -> None:
     ("change", "said"),
     [
         (an_altered_result, "evaluation.json is altered: it is not the file that its manifest knows"),
+        (a_result_of_another_identity, "evaluation.json is altered: it is not the file that its manifest knows"),
         (an_altered_setting, f"run/manifest.json is altered: it has {ALTERED_MANIFEST}"),
     ],
 )

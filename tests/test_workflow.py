@@ -173,7 +173,8 @@ def test_no_target_looks_for_what_ships_in_the_working_directory(tmp_path: Path)
     }
     assert {"config/tasks.csv", "config/toy.yaml", "published/mfql.csv", "tests/data/reference.npz"} <= shipped
     here = Project(tmp_path / "here")
-    for name in shipped:  # What has the same name here is of no use to anybody.
+    # What has the same name here is of no use to anybody; with a task table `config` would be this folder's own.
+    for name in shipped - {"config/tasks.csv"}:
         (here.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (here.folder / name).write_text("%", encoding="utf-8")
     options = ("--snakefile", str(ROOT / "workflow/Snakefile"), "--configfile", str(ROOT / "config/reduced.yaml"))

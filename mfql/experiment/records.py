@@ -74,7 +74,8 @@ _MANIFEST: dict[str, Any] = {
     "properties": {
         **dict.fromkeys(("method", "agent", "task", "identity", "settings_hash"), _NAME),
         **dict.fromkeys(("seed", "threads", "parameters"), _COUNT),
-        **dict.fromkeys(("code", "packages", "hardware"), _OBJECT),
+        **dict.fromkeys(("code", "hardware"), _OBJECT),
+        "packages": _BY_NAME,
         **dict.fromkeys(("seconds", "step_ms", "acting_ms"), _NUMBER_OR_NONE),
         **dict.fromkeys(("settings_source", "device", "started", "finished"), _TEXT),
         "stage": {"enum": list(STAGES)},

@@ -337,8 +337,8 @@ def is_vouched_for(result: Path, manifest: Mapping[str, Any]) -> bool:
 
     Runs of versions that wrote no hashes say nothing of it, and are believed.
     """
-    expected = manifest.get("outputs", {}).get("evaluation.json")
-    return expected is None or sha256(result, MOST_JSON) == expected
+    outputs = manifest.get("outputs")
+    return not outputs or sha256(result, MOST_JSON) == outputs.get("evaluation.json")
 
 
 def has_own_identity(manifest: Mapping[str, Any]) -> bool:
@@ -351,7 +351,10 @@ def has_own_identity(manifest: Mapping[str, Any]) -> bool:
 
 def alterations(run: RunFolder, manifest: Mapping[str, Any]) -> Iterator[str]:
     """What of a finished run's own folder is not as it was when it ended, for people."""
-    for name, expected in manifest.get("outputs", {}).items():
+    outputs = manifest.get("outputs", {})
+    if outputs and "evaluation.json" not in outputs:
+        yield "run/manifest.json does not know run/evaluation.json"
+    for name, expected in outputs.items():
         path = run.trained / name
         if not there(path):
             yield f"run/{name} is gone"

@@ -114,7 +114,7 @@ def verify(path: Path, config_dir: Path, data: Path) -> Verification:
     known = {finding.where for finding in found.findings if finding.kind in (Kind.ALTERED, Kind.UNREADABLE)}
     for table in (path / "scores.csv" for path in _studies(path, found)):
         try:
-            if there(table):
+            if there(table) or table.is_symlink():  # One that leads nowhere is no table that was never made.
                 found.tables += 1
                 found.findings += list(_of_table(table, path, config_dir, known))
         except UserError as error:
@@ -177,6 +177,8 @@ def _alterations(run: RunFolder, manifest: dict[str, Any]) -> Iterator[str]:
     delivered = run.folder / "evaluation.json"
     if there(delivered) and sha256(delivered, MOST_JSON) != sha256(run.trained / "evaluation.json", MOST_JSON):
         yield "evaluation.json is not a copy of run/evaluation.json"
+    elif delivered.is_symlink() and not there(delivered):
+        yield "evaluation.json is a link that leads nowhere"
 
 
 @dataclass
@@ -294,6 +296,7 @@ def _same(held: pd.DataFrame, now: pd.DataFrame) -> bool:
     What another run says of it is no part of it, nor a separate evaluation, which may come later, nor the score of one
     that diverged before its first evaluation, for which the task's other runs may stand in.
     """
+    from mfql.report.origin import UNKNOWN
     from mfql.report.tasks import FINAL
 
     keys = ["stage", "step", "metric"]
@@ -304,7 +307,8 @@ def _same(held: pd.DataFrame, now: pd.DataFrame) -> bool:
     one, other = (
         table[(table["stage"] == stage) & ~table["metric"].isin(left_out)].sort_values(keys) for table in (held, now)
     )
-    of = ["method", "task", "seed", *keys, "origin"]
+    # A manifest that does not say the device any more is a finding of its own.
+    of = ["method", "task", "seed", *keys, "origin", *(["device"] if UNKNOWN not in set(other["device"]) else [])]
     if not np.array_equal(one[of].to_numpy(str), other[of].to_numpy(str)):
         return False
     return bool(np.allclose(one["value"], other["value"], rtol=1e-9, atol=0))

@@ -16,7 +16,8 @@ from mfql.cores import usable_cores
 from mfql.errors import counted
 from mfql.experiment.configuration import LOCK, check_file, find_run, note_unrun, planned_runs, read_configuration
 from mfql.experiment.run import Fate
-from mfql.extensions import extend
+from mfql.extensions import extend, project_path
+from mfql.files import require_file
 from mfql.gpus import devices_here
 from mfql.plan.cost import Hours, find_speed, hours_of
 from mfql.plan.graph import Graph, ask
@@ -98,10 +99,14 @@ def plan(request: Request) -> int:
         As of `tell`.
 
     Raises:
+        CannotRead: the system does not let a profile's file be read, or it is no file.
         UserError: a file is no configuration; Snakemake refuses the targets or the configuration; or as of `tell`.
     """
     for path in request.configfile:
         check_file(path)  # Snakemake's own reader says less.
+    for folder in filter(None, (request.profile, request.workflow_profile)):
+        for path in project_path(folder).glob("config*.yaml"):  # One of them, by Snakemake's version.
+            require_file(path)  # Snakemake waits for a pipe.
     graph = ask(request.arguments)
     speed = None if request.speed is None else request.speed.absolute()
     with chdir(graph.folder):

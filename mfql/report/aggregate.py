@@ -33,6 +33,7 @@ from mfql.report.tasks import (
     runs,
     split,
 )
+from mfql.settings import STAGES
 
 FEW_SEEDS = 5  # with fewer, the report marks a bootstrap's interval as too narrow
 PROFILE_POINTS = 101
@@ -194,6 +195,10 @@ COLUMNS = {
 }  # fmt: skip
 # Of these the ones that hold texts.
 TEXTS = frozenset({"stage", "task", "method", "metric", "unit", "by_seed", "baseline", "statistic", "curve", "device"})
+
+# Those without which nobody knows what a row is of, and what may stand in them.
+NAMING = TEXTS - {"by_seed", "device"}
+KNOWN = {"stage": STAGES, "metric": ("score", "rise")}
 
 
 def write(scores: pd.DataFrame, folder: str | Path) -> dict[str, pd.DataFrame]:

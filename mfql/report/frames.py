@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from io import BytesIO, StringIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ def read_frame(
     texts: Collection[str] | None = None,
     finite: bool = True,
     filled: Collection[str] = (),
+    known: Mapping[str, Collection[str]] = MappingProxyType({}),
     **options: Any,
 ) -> pd.DataFrame:
     """A CSV table.
@@ -36,6 +38,7 @@ def read_frame(
             looks at none.
         finite: whether these numbers must be.
         filled: columns without an empty cell.
+        known: of columns the texts that may stand in them.
         options: of `pandas.read_csv`.
 
     Raises:
@@ -58,10 +61,20 @@ def read_frame(
         raise UserError(f"{path} lacks the columns {', '.join(lacking)}", remedy)
     for column in table.columns.difference(list(texts)) if texts is not None else ():
         _require_numbers(path, table[column], finite, remedy)
+        if any(isinstance(cell, str) for cell in table[column]):  # Pandas leaves a number of very many digits a text.
+            table[column] = table[column].astype(float)
     for column in filled:
-        if (empty := table[column].isna()).any():
-            raise UserError(f"{path}:{int(np.argmax(empty)) + 2}: {column} is empty", remedy)
+        _require(path, ~table[column].isna(), f"{column} is empty", remedy)
+    for column, texts_of_it in known.items():
+        of_it = ", ".join(sorted(texts_of_it))
+        _require(path, table[column].isin(texts_of_it), f"{column} is none of {of_it}", remedy)
     return table
+
+
+def _require(path: str | Path, right: pd.Series, fault: str, remedy: str) -> None:
+    """Refuse a table by the first of its rows that is not right."""
+    if not right.all():
+        raise UserError(f"{path}:{int(np.argmin(right)) + 2}: {fault}", remedy)
 
 
 def _require_numbers(path: str | Path, column: pd.Series, finite: bool, remedy: str) -> None:

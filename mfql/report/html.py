@@ -24,7 +24,7 @@ from mfql.documents import read_json, read_text
 from mfql.errors import UserError, counted, shown
 from mfql.files import MOST_PICTURE, read_bytes, write_whole
 from mfql.report import benchmark, provenance, verdict_tables
-from mfql.report.aggregate import COLUMNS, FEW_SEEDS, TABLES, TEXTS
+from mfql.report.aggregate import COLUMNS, FEW_SEEDS, KNOWN, NAMING, TABLES, TEXTS
 from mfql.report.answer import answer, ends, number
 from mfql.report.drawing import Style, styles
 from mfql.report.expected import Expected, compare
@@ -40,6 +40,7 @@ from mfql.tasks import Task
 
 FEW_METHODS = 3  # up to here every two methods are compared on the page; above, each with the leading one
 LARGE_FIGURE = 1_500_000  # bytes; a larger SVG is shown as PNG
+_AGGREGATE = "Write it anew with `mfql aggregate`."
 _PROSE = ("title", "question", "caption", "command")  # of a panel
 STRIP, BENCHMARK = "strip.png", "benchmark.csv"
 
@@ -80,13 +81,25 @@ def read_tables(folder: str | Path) -> dict[str, pd.DataFrame]:
     """Read the frames that `mfql.report.aggregate.write` wrote into the folder, by name.
 
     Raises:
-        UserError: one is absent or is no CSV.
+        UserError: one is absent, is no CSV, or holds what no aggregate is of.
     """
     tables = {}
     for name in TABLES:
+        filled = sorted(NAMING.intersection(COLUMNS[name]))
+        known = {column: KNOWN[column] for column in filled if column in KNOWN}
         path = Path(folder) / f"{name}.csv"
-        tables[name] = read_frame(path, "Write it anew with `mfql aggregate`.", COLUMNS[name], TEXTS)
+        tables[name] = read_frame(path, _AGGREGATE, COLUMNS[name], TEXTS, filled=filled, known=known)
+    _require_ends(tables["tasks"], Path(folder) / "tasks.csv")
     return tables
+
+
+def _require_ends(tasks: pd.DataFrame, path: Path) -> None:
+    """Refuse rises that lead to no score."""
+    keys = ["task", "method"]
+    reached = tasks.loc[(tasks["stage"] == "online") & (tasks["metric"] == "score"), keys]
+    for row in tasks.loc[tasks["metric"] == "rise", keys].merge(reached, how="left", indicator=True).itertuples():
+        if row[-1] == "left_only":
+            raise UserError(f"{path} has a rise of {row.method} on {row.task}, and no score online", _AGGREGATE)
 
 
 def write_report(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: str | Path, options: Options) -> None:

@@ -31,6 +31,8 @@ def home() -> Path:
 
 def without_places(text: str) -> str:
     """A text with each absolute path cut to its last name, and one below the current folder to what follows that."""
+    if "/" not in text:
+        return text
     here, own = os.getcwd(), str(home())
     # These two also where their names have blanks, which no pattern tells from the text around.
     if here != "/":

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +101,11 @@ def evidence(runs: pd.DataFrame, results: str | Path, partial: bool = False) -> 
     Raises:
         UserError: a manifest is absent, lacks an entry, or belongs to another run than the score (unless partial).
     """
-    groups = runs.assign(order=runs["stage"].map(STAGES.index)).groupby(["task", "order", "method"])
+    ordered = runs.assign(order=runs["stage"].map(STAGES.index)).sort_values(["task", "order", "method"], kind="stable")
+    groups = groupby(ordered.to_dict("records"), key=itemgetter("task", "order", "method"))
     return [
-        _evidence(f"evidence-{number}", part, Path(results), partial)
-        for number, (_, part) in enumerate(groups, start=1)
+        _evidence(f"evidence-{number}", list(rows), Path(results), partial)
+        for number, (_, rows) in enumerate(groups, start=1)
     ]
 
 
@@ -165,31 +168,36 @@ def mixtures(runs: pd.DataFrame, results: str | Path, config_dir: str | Path = "
     }
 
 
-def _evidence(anchor: str, part: pd.DataFrame, results: Path, partial: bool) -> Evidence:
-    """The evidence of one method, task and stage; `part` has its rows of `runs`."""
-    manifests = {row["seed"]: _evident(results / row["run"], partial) for row in part.to_dict("records")}
+def _evidence(anchor: str, rows: list[dict[Any, Any]], results: Path, partial: bool) -> Evidence:
+    """The evidence of one method, task and stage, from its rows of `runs`."""
+    manifests = {row["seed"]: _evident(results / row["run"], partial) for row in rows}
     found = {seed: manifest for seed, manifest in manifests.items() if manifest is not None}
-    entries = pd.DataFrame({seed: _flat(manifest) for seed, manifest in found.items()}).T.fillna("none")
-    is_shared = entries.nunique() == 1
+    entries = {seed: _flat(manifest) for seed, manifest in found.items()}
+    values = {
+        name: [own.get(name, "none") for own in entries.values()]
+        for name in dict.fromkeys(name for own in entries.values() for name in own)
+    }
+    agreed = {name for name, own in values.items() if len(set(own)) == 1}
     shared: dict[str, dict[str, str]] = {}
-    for name in entries.columns[is_shared]:
-        section, entry = name.split(".", 1)
-        shared.setdefault(section, {})[entry] = entries[name].iloc[0]
-    differing = [name.removeprefix(f"{OTHER}.") for name in entries.columns[~is_shared]]
+    for name, own in values.items():
+        if name in agreed:
+            section, entry = name.split(".", 1)
+            shared.setdefault(section, {})[entry] = own[0]
+    differing = {name: name.removeprefix(f"{OTHER}.") for name in values if name not in agreed}
     seeds = [
         {key: row[key] for key in ("seed", "score", "diverged", "stopped", "broken", "run")}
-        | {name.removeprefix(f"{OTHER}."): entries.loc[row["seed"], name] for name in entries.columns[~is_shared]}
-        for row in part.to_dict("records")
+        | {short: entries[row["seed"]].get(name, "none") for name, short in differing.items()}
+        for row in rows
         if row["seed"] in found
     ]
-    first = part.iloc[0]
+    first = rows[0]
     return Evidence(
         anchor,
         first["method"],
         first["task"],
         first["stage"],
         {section: shared[section] for section in (OTHER, *SECTIONS) if section in shared},
-        differing,
+        list(differing.values()),
         seeds,
         without_manifest=[seed for seed in manifests if seed not in found],
         reduced=any(manifest["reduced"] for manifest in found.values()),

@@ -226,15 +226,17 @@ def _is_finite(score: float | None) -> bool:
 
 
 def _manifest(path: Path, run: dict[str, Any]) -> dict[str, Any] | None:
-    """The manifest of the run that an evaluation.json scores; None where it is not at hand, or of another run.
+    """The manifest that has to know an evaluation.json; None where none is at hand.
 
     While a run is trained anew, its earlier result and manifest are moved aside, and the copy of the result stays.
+    Beside a run that has finished there is no copy of another's.
     """
     for trained in ("run", f"run.{run['identity']}"):
         manifest = if_there(read_manifest, _folder(path) / Path(trained).name / "manifest.json") or {}
         if manifest.keys() >= COMPARED and manifest.get("identity") == run["identity"]:
             return manifest
-    return None
+    here = if_there(read_manifest, _folder(path) / "run" / "manifest.json") or {}
+    return here if here.get("outputs") and here.keys() >= COMPARED else None
 
 
 def _require_vouched_for(path: Path, manifest: dict[str, Any]) -> None:

@@ -169,13 +169,16 @@ def _table(path: Path, training: Training, remedy: str) -> pd.DataFrame:
     """A table of a training.
 
     Raises:
-        UserError: it is of another method or other seeds, or has more rows of one seed than of another.
+        UserError: it is of another method, other seeds or generation steps, or has more rows of one seed than of
+            another.
     """
     columns = ["method", "generation_steps", "seed", *_OWN[path.name]]
     table = read_frame(path, remedy, columns, ("method", "metric"), filled=columns[:3])
     rows = table["seed"].value_counts()
     if set(table["method"]) != {training.method} or set(rows.index) != set(training.seeds) or rows.nunique() != 1:
         raise UserError(f"{path} has not the same rows of each seed of {training.method}", remedy)
+    if set(table["generation_steps"]) != set(training.settings.generations):
+        raise UserError(f"{path} has other generation_steps than the settings of {training.method}", remedy)
     return table
 
 

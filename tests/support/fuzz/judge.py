@@ -48,6 +48,7 @@ class Command:
         of: a pattern of the files for which it is called, where it does not read all of a kind.
         exits: the documented statuses.
         vouched: a hash vouches for the file, so that a status of 0 is right only where the file is named.
+        keys: of a document, the entries that it takes; without any those of the kind.
         writes: patterns of files that it may change beside those that it changes in the healthy place.
         same: patterns of files that it must leave, where it ends with 0, as it does in the healthy place.
     """
@@ -57,6 +58,7 @@ class Command:
     of: str = "*"
     exits: tuple[int, ...] = (0, 2)
     vouched: bool = False
+    keys: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     same: tuple[str, ...] = ()
 
@@ -264,7 +266,8 @@ def faults(command: Command, ended: Ended, healthy: Ended, mutated: str, same: b
     """What is wrong with how a command ended, in words; nothing where nothing is.
 
     Args:
-        same: the file says the same in other characters, so that to accept it is right.
+        same: the file says the same in other characters, or is gone and made again, so that to end with 0 is right
+            where the results are those of the healthy place.
     """
     found = []
     if "Traceback (most recent" in ended.text:

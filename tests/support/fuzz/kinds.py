@@ -56,10 +56,12 @@ _IDENTITY = (
     "training_version",
     "seed",
     "settings",
-    "dataset.sha256",
-    "starts_from.identity",
+    "dataset/sha256",
+    "starts_from/identity",
     "outputs",
 )
+# What a training that was finished before takes of a run: its result, not its policy.
+_RESTORED = (*_IDENTITY[:-1], "outputs/evaluation.json")
 _ANY_RUN = f"results/runs/*/{TASK}/seed[01]/*"
 _VERIFY = (0, 1, 2)
 # The least that each command is called with in the place `study`.
@@ -409,8 +411,8 @@ KINDS: tuple[Kind, ...] = (
             _VERIFIED,
             _CLEANED,
             _SCORED,
-            _train("small", "offline", of=f"{_RUN}/*", vouched=True),
-            _train("small", "online", of=f"{_ONLINE}/*", vouched=True),
+            _train("small", "offline", of=f"{_RUN}/*", vouched=True, keys=_RESTORED),
+            _train("small", "online", of=f"{_ONLINE}/*", vouched=True, keys=_RESTORED),
             Command(_EVALUATE, of=f"{_RUN}/*", every=4),
             Command(f"report --partial --configfile study.yaml {_CONFIG}", every=40),
         ),
@@ -451,8 +453,8 @@ KINDS: tuple[Kind, ...] = (
             _STATUS_ALL,
             _VERIFIED,
             _CLEANED,
-            _train("small", "offline", of=f"{_RUN}/*", vouched=True),
-            _train("small", "online", of=f"{_ONLINE}/*", vouched=True),
+            _train("small", "offline", of=f"{_RUN}/*", vouched=True, same=_result("small", "offline")),
+            _train("small", "online", of=f"{_ONLINE}/*", vouched=True, same=_result("small", "online")),
         ),
     ),
     Kind(

@@ -17,6 +17,8 @@ import h5py
 import numpy as np
 import yaml
 
+from mfql.settings import identified
+
 # What stands in place of a value; the absurd ones are as large as a text can say them, not as a machine can hold.
 ODD_VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2**31, -(2**63), 10**30, 1e308, -1e-320, float("nan"), float("inf"), float("-inf"),
@@ -492,10 +494,10 @@ def says_the_same(path: Path, content: bytes, form: str, keys: tuple[str, ...] =
 
 
 def _entry(document: Any, key: str) -> Any:
-    """An entry of a document; points lead to those within."""
-    for name in key.split("."):
+    """An entry of a document; slashes lead to those within."""
+    for name in key.split("/"):
         document = document.get(name) if isinstance(document, dict) else None
-    return document
+    return identified(document) if key == "settings" and isinstance(document, dict) else document
 
 
 def _plain(cell: str) -> str:
