@@ -21,7 +21,7 @@ from benchmarks.tables import goals_table, section, write_docs
 from mfql.documents import read_json, write_json
 from mfql.errors import UserError, unknown
 from mfql.extensions import extend
-from mfql.training.device import choose_device
+from mfql.training.device import choose_device, use_threads
 
 _RESULTS = ROOT / "benchmarks" / "results"
 
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help")):
         given.insert(0, "run")
     options = _parser().parse_args(given)
+    use_threads(torch.get_num_threads())
     try:
         return int(options.func(options))
     except UserError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from benchmarks.timing import Budget, Case, Values, synchronise, take_turns
 from mfql.agents.interface import Agent
 from mfql.agents.mfql import MFQL
 from mfql.agents.update import initial_state
+from mfql.cores import usable_cores
 from mfql.draws import generator
 from mfql.errors import UserError
 from mfql.evaluation.policy import Actor
@@ -61,11 +61,6 @@ def _actor(agent: Agent, flat: Mapping[str, torch.Tensor], device: torch.device)
     return RandomMoves(agent, flat, np.zeros(size, np.float32), np.ones(size, np.float32), device)
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 class OnlineRun:
     """Online training of a job: every step acts, updates and appends a row, as the trainer's does.
 
@@ -82,7 +77,7 @@ class OnlineRun:
         job.begin(rows, capacity)
         self.job, self.capacity = job, capacity
         seeds, size = len(job.seeds), job.agent.observation_dim
-        self.pool = EnvPool(task, seeds, min(seeds, cores()))
+        self.pool = EnvPool(task, seeds, min(seeds, usable_cores()))
         actor = _actor(job.agent, job.state.flat, job.device)
         normaliser = Normaliser(np.zeros(size, np.float32), np.ones(size, np.float32))
         self.environments = Environments(
@@ -200,11 +195,11 @@ def evaluation(context: Context) -> Found:
             continue
         agent = MFQL(context.agent().settings, shape, actions)
         pixels = len(shape) == 3
-        seeds = context.effort.packed if not pixels and cores() >= MANY_CORES else 1
+        seeds = context.effort.packed if not pixels and usable_cores() >= MANY_CORES else 1
         episodes = min(context.effort.episodes, PIXEL_EPISODES) if pixels else context.effort.episodes
         steps = min(context.effort.env_steps, PIXEL_STEPS) if pixels else context.effort.env_steps
         rates = _evaluated(context, agent, task, seeds, episodes, steps)
-        case = {"suite": suite, "task": task, "seeds": seeds, "episodes": episodes, "cores": cores()}
+        case = {"suite": suite, "task": task, "seeds": seeds, "episodes": episodes, "cores": usable_cores()}
         found += [
             Measurement.of("evaluation", "environment steps", "1/s", rates["together"], **case),
             Measurement.of("evaluation", "environment steps one at a time", "1/s", rates["alone"], **case),
@@ -235,7 +230,7 @@ def _evaluated(context: Context, agent: Agent, task: str, seeds: int, count: int
 
         return run
 
-    with EnvPool(task, seeds * count, cores()) as many, EnvPool(task, 1, 0) as single:
+    with EnvPool(task, seeds * count, usable_cores()) as many, EnvPool(task, 1, 0) as single:
         cases = {"together": episodes(many, flat, seeds, count), "alone": episodes(single, one, 1, 1)}
         steps = {"together": length * many.num_envs, "alone": length}
         times = take_turns(cases, effort.long_budget)
@@ -252,10 +247,10 @@ def collecting(context: Context) -> Found:
         episodes = context.effort.generated
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
-            generate(dataset, folder, episodes=episodes, workers=cores(), progress=False)
+            generate(dataset, folder, episodes=episodes, workers=usable_cores(), progress=False)
             seconds = time.perf_counter() - began
         rows = (episodes + max(1, episodes // 10)) * recipes()[dataset].steps
-        found.append(Measurement.of("data", "rows", "1/s", rows / seconds, dataset=dataset, cores=cores()))
+        found.append(Measurement.of("data", "rows", "1/s", rows / seconds, dataset=dataset, cores=usable_cores()))
     return found
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.timing import Values
+from mfql.cores import usable_cores
 from mfql.training.provenance import machine
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,7 +87,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     return {
         "device": device.type,
         "cpu": machine(torch.device("cpu"), False)["cpu"],
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "load_at_start": round(os.getloadavg()[0], 1),

@@ -154,6 +154,7 @@ def paper_hours(context: Context, speed: Path) -> list[dict[str, Any]]:
     """On a GPU: the hours that `mfql plan` finds for the paper's state-based runs with a file of measured speed."""
     if context.device.type != "cuda":
         return []
+    from mfql.cores import usable_cores
     from mfql.experiment.configuration import packs_of_task, planned_runs, read_configuration
     from mfql.plan.cost import find_speed, hours_of
     from mfql.plan.launch import TrainingJob
@@ -168,6 +169,6 @@ def paper_hours(context: Context, speed: Path) -> list[dict[str, Any]]:
             for run in planned_runs(config, context.config_dir)
             for pack in packs_of_task(config, run.task)
         ]
-        hours = hours_of(jobs, 0.0, find_speed(speed, 1), config["threads"], 1, os.cpu_count() or 1)
+        hours = hours_of(jobs, 0.0, find_speed(speed, 1), config["threads"], 1, usable_cores())
     one = Measurement.of("plan", "the paper's state-based runs", "GPU-hours", hours.gpu, gpu=1)
     return [asdict(one)]

@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mfql.cores import sleep_while_waiting, usable_cores
 from mfql.errors import UserError, naming_extras, print_in_any_locale, printing, unknown
 from mfql.experiment.cli import CONFIG_DIR
 
@@ -213,7 +214,7 @@ def _complete_paths(parser: argparse.ArgumentParser) -> None:
                 _complete_paths(command)
 
 
-_CORES, _ALL_CORES = os.cpu_count() or 1, "default: this machine's cores"
+_CORES, _ALL_CORES = usable_cores(), "default: the cores that it may use"
 
 
 def _add_data(commands: argparse._SubParsersAction) -> None:
@@ -436,16 +437,17 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _train_job(options: argparse.Namespace) -> int:
+    sleep_while_waiting()
     import torch
 
     from mfql.methods import canonical_method
     from mfql.plan import EXIT_WANTS_GPU, training_wants_gpu
     from mfql.tasks import task_name
-    from mfql.training.device import choose_device
+    from mfql.training.device import choose_device, use_threads
     from mfql.training.loop import Execution
     from mfql.training.train import Job, train
 
-    torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     # Gradients behind a zero initialisation are so small that their squares are denormal numbers, slow on most
     # processors.
     torch.set_flush_denormal(True)
@@ -467,6 +469,7 @@ def _train_job(options: argparse.Namespace) -> int:
         options.checkpoint_seconds,
         options.compile == "on",
         not options.no_progress,
+        options.threads,
     )
     train(job, execution, choose_compiling=options.compile == "auto", wait=options.wait)
     return 0

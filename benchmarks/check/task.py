@@ -5,7 +5,6 @@ Data and runs are `mfql data generate`'s and `mfql train`'s, in folders of the c
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import torch
 
 from benchmarks.check.part import Check, Outcome
 from benchmarks.results import ROOT, Found, Measurement
+from mfql.cores import usable_cores
 from mfql.data.paths import description_path
 from mfql.documents import read_json
 from mfql.experiment.run import RunFolder
@@ -36,7 +36,7 @@ def task(check: Check) -> Outcome:
         if check.seconds_left() < _DATA_SECONDS and check.size.episodes is None:
             return Outcome(left=f"{_DATASET} is still to be generated, which takes {_DATA_SECONDS / 60:.0f} minutes")
         episodes = [] if check.size.episodes is None else ["--episodes", str(check.size.episodes)]
-        workers = str(len(os.sched_getaffinity(0)))
+        workers = str(usable_cores())
         done = _mfql("data", "generate", _DATASET, "--out", str(data.resolve()), "--workers", workers, *episodes)
         if done.wait():
             return Outcome(failures=[f"mfql data generate {_DATASET} ended with status {done.returncode}"])

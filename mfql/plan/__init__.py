@@ -6,13 +6,13 @@ estimates. This package needs no torch, so that a login node can plan.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
+from mfql.cores import usable_cores
 from mfql.errors import counted
 from mfql.experiment.configuration import LOCK, check_file, find_run, note_unrun, planned_runs, read_configuration
 from mfql.experiment.run import Fate
@@ -140,7 +140,7 @@ def tell(
     card = gpu_memory or (graph.queue.gpu_memory if graph.queue else None)
     memory = card * GIGABYTE if card else here and here.memory
     on_card, too_small = card_lines(launch.jobs, config, memory) if memory else ([], False)
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     known = find_speed(speed or _RESULTS / _SPEED, gpus)
     hours = hours_of([*launch.jobs, *launch.toys], launch.beside, known, config["threads"], gpus, cores)
     results = sum(
@@ -198,7 +198,7 @@ def training_wants_gpu(
     run = find_run(config, config_dir, method, task, stage)
     outlooks = Outlooks(config, results, LOCK)
     job = TrainingJob(run, tuple(outlooks.of(run, seed) for seed in seeds), needed=True)
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     speed = find_speed(results / _SPEED, gpus=0)
     hours = hours_of([job], 0.0, speed, cores, 0, cores)
     if hours.elapsed > _MOST_CPU_HOURS:

@@ -1,4 +1,4 @@
-"""Which device a job trains on: with several GPUs, jobs on one machine each take one of their own."""
+"""Which device a job trains on, and with how many threads: with several GPUs, jobs of a machine take one each."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import torch
 
+from mfql.cores import usable_cores
 from mfql.errors import UserError
 from mfql.gpus import devices_here
 
@@ -75,6 +76,27 @@ def why_no_gpu(gpus: int) -> UserError:
         f"the machine has a GPU, but {built}, cannot use it: {said}",
         "`nvidia-smi` says whether the driver works and who else uses the GPU.",
     )
+
+
+def use_threads(asked: int, began: Collection[int] = ()) -> None:
+    """Have torch use as many threads as are asked for, where so many cores may be used; it is said if not.
+
+    Threads that share a core wait for each other in each of an update's thousand small operations. A run that was
+    interrupted goes on with as many as it began with, since their number can change rounding, unless fewer are asked
+    for.
+
+    Args:
+        asked: threads, one or more.
+        began: threads of the runs that go on, if they do.
+    """
+    usable = usable_cores()
+    threads = min(asked, usable)
+    if len(set(began)) == 1 and (same := min(began)) <= asked:
+        threads = same
+    if threads < asked:
+        why = f"{usable} of the cores may be used" if threads == usable else "the run began so"
+        print(f"mfql: threads: {threads}, not {asked}: {why}", file=sys.stderr, flush=True)
+    torch.set_num_threads(threads)
 
 
 def repays_compiling(device: torch.device, updates: int) -> bool:

@@ -59,6 +59,7 @@ class Execution:
         checkpoint_seconds: time between checkpoints; one follows every evaluation too.
         compiled: compile the update.
         progress: show a progress bar.
+        threads: of updates on the processor that were asked for; None leaves torch's.
     """
 
     device: torch.device
@@ -66,6 +67,7 @@ class Execution:
     checkpoint_seconds: float = 300.0
     compiled: bool = False
     progress: bool = True
+    threads: int | None = None
 
 
 class Trainer:

@@ -33,7 +33,7 @@ from mfql.settings import Settings
 from mfql.suites import load, split_paths, suite_of
 from mfql.tasks import Task, find_task, scored
 from mfql.training.checkpoint import Checkpoints
-from mfql.training.device import memory_errors_for_people, repays_compiling, set_precision
+from mfql.training.device import memory_errors_for_people, repays_compiling, set_precision, use_threads
 from mfql.training.loop import Execution, Trainer
 from mfql.training.memory import require_memory_for
 from mfql.training.provenance import machine, provenance
@@ -225,6 +225,8 @@ def _train_group(
     execution = replace(execution, compiled=execution.compiled and agent.compilable)
     seeds = [seed for seed, _ in group]
     saved = [one for _, one in group if one is not None]
+    if saved and execution.threads is not None:
+        use_threads(execution.threads, {one["machine"]["threads"] for one in saved})
     for seed, one in group:
         if one is not None:
             _check_checkpoint(job.run(seed), one, manifests[seed]["identity"], execution)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
+from mfql.cores import sleep_while_waiting, usable_cores
 from mfql.experiment.cli import CONFIG_DIR
 
 
@@ -21,7 +21,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     drawn.add_argument("plan", type=Path, help="plan.json, which the workflow writes")
     drawn.add_argument("--results", type=Path, default=Path("results"), help="the folder that holds runs/")
     drawn.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the panel")
-    drawn.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="where updates are timed")
+    drawn.add_argument("--threads", type=int, default=usable_cores(), help="where updates are timed")
     drawn.set_defaults(func=run_draw)
 
 
@@ -39,11 +39,13 @@ def run_list(arguments: argparse.Namespace) -> None:
 
 def run_draw(arguments: argparse.Namespace) -> None:
     """`mfql ablation draw`."""
+    sleep_while_waiting()
     import torch
 
     from mfql.studies.ablation.draw import draw
+    from mfql.training.device import use_threads
 
-    torch.set_num_threads(arguments.threads)
+    use_threads(arguments.threads)
     torch.set_flush_denormal(True)
     draw(arguments.plan, arguments.results, arguments.out)
     print(arguments.out)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mfql.cores import sleep_while_waiting
+
 # The modules that do the work load torch and matplotlib: the functions import them.
 
 
@@ -36,13 +38,12 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
 
 def run_train(arguments: argparse.Namespace) -> None:
     """`mfql toy train`."""
-    import torch
-
+    sleep_while_waiting()
     from mfql.studies.toy.settings import read_training
     from mfql.studies.toy.train import train
-    from mfql.training.device import choose_device, memory_errors_for_people
+    from mfql.training.device import choose_device, memory_errors_for_people, use_threads
 
-    torch.set_num_threads(arguments.threads)
+    use_threads(arguments.threads)
     training = read_training(arguments.config, arguments.method, arguments.size)
     with memory_errors_for_people():
         train(training, choose_device(arguments.device), arguments.out)
