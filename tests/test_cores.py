@@ -11,6 +11,7 @@ import torch
 
 from mfql import cores
 from mfql.cores import usable_cores
+from mfql.documents import note_once
 from mfql.training import device
 from tests.support.processes import run
 from tests.support.training_runs import METHOD, TASK
@@ -104,6 +105,7 @@ def test_threads_are_those_that_may_be_used_and_those_that_a_run_began_with(
     monkeypatch, capfd, asked, usable, began, expected, said
 ):
     monkeypatch.setattr(device, "usable_cores", lambda: usable)
+    note_once.cache_clear()
     before = torch.get_num_threads()
     try:
         device.use_threads(asked, began)

@@ -17,10 +17,11 @@ from mfql.data.description import check_simulation
 from mfql.errors import UserError
 from mfql.evaluation.policy import load_policy
 from mfql.methods import settings_hash
+from mfql.training import device
 from mfql.training.checkpoint import Checkpoints, load_tensors
 from mfql.training.memory import Memory
 from tests.support.equal_runs import RESULT_FILES, assert_equal_runs, final_state
-from tests.support.training_runs import METHOD, ROOT, TASK, Workplace
+from tests.support.training_runs import METHOD, ROOT, SHORT, TASK, Workplace
 
 pytestmark = pytest.mark.xdist_group("training")
 
@@ -167,6 +168,19 @@ def test_a_finished_seed_is_restored_and_only_the_missing_one_trains(place):
     assert delivered.read_bytes() == (trained / "evaluation.json").read_bytes()
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*") if path.is_file()} == dates
     assert (place.run(METHOD, 2, "pretrain", "grown") / "policy" / "policy.json").exists()
+
+
+@pytest.mark.slow
+def test_a_seed_that_begins_beside_a_continued_one_has_the_threads_that_are_asked_for(place, monkeypatch, capfd):
+    monkeypatch.setattr(device, "usable_cores", lambda: 2)
+    place.method("short", SHORT)
+    place.train_here("short", "pretrain", (0,), "threads", threads=1)
+    first = place.run("short", 0, "pretrain", "threads")
+    (first / "evaluation.json").unlink()
+    place.train_here("short", "pretrain", (0, 1), "threads", threads=2)
+    runs = (first, place.run("short", 1, "pretrain", "threads"))
+    assert [json.loads((run / "manifest.json").read_text(encoding="utf-8"))["threads"] for run in runs] == [1, 2]
+    assert capfd.readouterr().err.count("threads: 1, not 2: the run began so") == 1
 
 
 @pytest.mark.slow

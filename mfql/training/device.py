@@ -16,6 +16,7 @@ from typing import IO
 import torch
 
 from mfql.cores import usable_cores
+from mfql.documents import note_once
 from mfql.errors import UserError
 from mfql.gpus import devices_here
 
@@ -79,7 +80,7 @@ def why_no_gpu(gpus: int) -> UserError:
 
 
 def use_threads(asked: int, began: Collection[int] = ()) -> None:
-    """Have torch use as many threads as are asked for, where so many cores may be used; it is said if not.
+    """Have torch use as many threads as are asked for, where so many cores may be used; it is said, once, if not.
 
     Threads that share a core wait for each other in each of an update's thousand small operations. A run that was
     interrupted goes on with as many as it began with, since their number can change rounding, unless fewer are asked
@@ -95,7 +96,7 @@ def use_threads(asked: int, began: Collection[int] = ()) -> None:
         threads = same
     if threads < asked:
         why = f"{usable} of the cores may be used" if threads == usable else "the run began so"
-        print(f"mfql: threads: {threads}, not {asked}: {why}", file=sys.stderr, flush=True)
+        note_once(f"threads: {threads}, not {asked}: {why}")
     torch.set_num_threads(threads)
 
 

@@ -225,7 +225,7 @@ def _train_group(
     execution = replace(execution, compiled=execution.compiled and agent.compilable)
     seeds = [seed for seed, _ in group]
     saved = [one for _, one in group if one is not None]
-    if saved and execution.threads is not None:
+    if execution.threads is not None:  # What another group of the job took is not for this one.
         use_threads(execution.threads, {one["machine"]["threads"] for one in saved})
     for seed, one in group:
         if one is not None:

@@ -78,21 +78,22 @@ class Workplace:
         results: str = "results",
         data: str = "data",
         task: str = TASK,
+        threads: int | None = None,
     ) -> None:
-        """Train in this process, which costs no start of another."""
+        """Train in this process, which costs no start of another; with one thread, or those that are asked for."""
         import torch
 
         from mfql.training.loop import Execution
         from mfql.training.train import Job, train
 
         job = Job(method, task, stage, seeds, self.folder / data, self.folder / results, self.folder / "config")
-        threads = torch.get_num_threads()
+        before = torch.get_num_threads()
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
         try:
-            train(job, Execution(torch.device("cpu"), workers=0, progress=False))
+            train(job, Execution(torch.device("cpu"), workers=0, progress=False, threads=threads))
         finally:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(before)
 
     def run(self, method: str, seed: int, stage: str, results: str = "results", task: str = TASK) -> Path:
         """The folder that the trainer owns of a run."""
