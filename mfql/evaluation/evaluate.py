@@ -86,7 +86,7 @@ def evaluate(
             episodes,
             SCORING,
             torch.device("cpu"),
-            policy.actor.agent.horizon,
+            policy.horizon,
         )
         found.say_broken(description["task"], pool.faults)
     result = {

@@ -24,9 +24,9 @@ from mfql.methods import settings_hash
 from mfql.settings import LATER, identified, later_facts
 from mfql.tasks import code_of_environment, simulation_version
 
-# A checkpoint's whole name: `step-10.pt` is none of a run's.
 # What a finished run's manifest knows, the result last.
 OUTPUTS = ("policy/policy.safetensors", "policy/policy.json", "metrics.csv", "evaluation.json")
+# A checkpoint's whole name: `step-10.pt` is none of a run's.
 _STEP = re.compile(r"step-(\d{9,})\.pt")
 # Regular expressions of the files that a trainer writes beside the folder that it owns.
 _DELIVERED = (r"evaluation\.json", r"failure\.json")

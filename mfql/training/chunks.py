@@ -125,7 +125,7 @@ class ChunkMemory(Memory):
 
     def _chunks(self, first: Tensor) -> dict[str, Tensor]:
         rows = (first.unsqueeze(-1) + self._steps).clamp(max=self.size + self.capacity - 1)
-        here = _before(1.0 - self._at("ends", rows))
+        here = _before(1.0 - self._at(ENDS, rows))
         length = here.sum(-1).long()
         rows = torch.minimum(rows, (first + length - 1).unsqueeze(-1))
         masks = self._at("masks", rows)
