@@ -63,7 +63,7 @@ STEP_SECONDS = 0.0007
 
 def episode_seconds(run: Run, episodes: int) -> float:
     """Core-seconds of the environment in that many episodes."""
-    return episodes * suite_of(run.task.name).horizon(run.task.name) * STEP_SECONDS
+    return episodes * suite_of(run.task.name).episode_steps(run.task.name) * STEP_SECONDS
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class D4RL(Suite):
         return score_range(task)
 
     @override
-    def horizon(self, task: str) -> int:
+    def episode_steps(self, task: str) -> int:
         return find_d4rl_task(task).limit
 
     @override

@@ -197,7 +197,7 @@ class Suite(ABC):
             UserError: what knows them is not installed.
         """
 
-    def horizon(self, task: str) -> int:
+    def episode_steps(self, task: str) -> int:
         """About how many steps an episode has, at most."""
         return 500
 
