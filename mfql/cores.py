@@ -44,8 +44,8 @@ def sleep_while_waiting() -> None:
 def _quotas(proc: Path) -> Iterator[float]:
     """Cores by the quota of each control group that this process is in, from the innermost out, of either version."""
     try:
-        groups = [line.split(":", 2) for line in (proc / "self/cgroup").read_text().splitlines()]
-        mounts = [line.split(" ") for line in (proc / "self/mountinfo").read_text().splitlines()]
+        groups = [line.split(":", 2) for line in _text(proc / "self/cgroup").splitlines()]
+        mounts = [line.split(" ") for line in _text(proc / "self/mountinfo").splitlines()]
     except OSError:
         return
     for _, controllers, path in (group for group in groups if len(group) == 3):
@@ -79,10 +79,15 @@ def _limits(group: Path) -> Iterator[tuple[int, int]]:
     """Microseconds of processor time and of the period that has them, if the group has a limit."""
     for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
         try:
-            quota, period = " ".join((group / name).read_text() for name in names).split()
+            quota, period = " ".join(_text(group / name) for name in names).split()
             yield int(quota), int(period)
         except (OSError, ValueError):  # No such file, or "max" and -1: no limit.
             continue
+
+
+def _text(path: Path) -> str:
+    """What the system says; names of folders in it are bytes of any encoding."""
+    return path.read_text(encoding="utf-8", errors="surrogateescape")
 
 
 def _unescaped(text: str) -> str:
