@@ -115,9 +115,13 @@ def _package(module: str) -> str:
 
 def extra_of(package: str) -> str | None:
     """The extra of this project that brings a package, "" for the core; None where none does."""
-    from importlib.metadata import requires
+    from importlib.metadata import PackageNotFoundError, requires
 
-    for requirement in requires("mfql") or ():
+    try:
+        requirements = requires("mfql") or ()
+    except PackageNotFoundError:  # Its source tree alone is on the path.
+        return None
+    for requirement in requirements:
         name = re.match(r"[\w.-]+", requirement)
         extra = re.search(r"""extra == ["']([\w-]+)""", requirement)
         if name and name[0].lower().replace("_", "-") == package.lower():

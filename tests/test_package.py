@@ -11,6 +11,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,15 @@ def test_what_is_missing_is_said_with_its_extra(module: str, extra: str, install
     assert str(caught.value).endswith(f"\n  {install}")
 
 
+def test_a_source_tree_that_is_not_installed_leaves_the_error_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> list[str]:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.requires", absent)
+    with pytest.raises(ModuleNotFoundError, match="No module named 'pandas'"), naming_extras():
+        raise ModuleNotFoundError("No module named 'pandas'", name="pandas")
+
+
 def test_a_module_of_nobody_known_stays_the_error_that_it_is() -> None:
     with pytest.raises(ModuleNotFoundError), naming_extras():
         raise ModuleNotFoundError("No module named 'mylab'", name="mylab")
@@ -190,7 +200,7 @@ def mfql_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_the_workflow_runs_from_an_empty_folder_with_words_of_snakemake(tmp_path: Path) -> None:
-    options = ("offline", "-n", "--configfile", "config/quickstart.yaml", "--config", "name=mine")
+    options = ("offline", "-n", "--configfile=config/quickstart.yaml", "--config", "name=mine")
     done = mfql_in(tmp_path, "run", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "This was a dry-run" in done.stdout + done.stderr

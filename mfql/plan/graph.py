@@ -235,12 +235,17 @@ def in_any_folder(arguments: Sequence[str]) -> list[str]:
     """
     from snakemake.cli import resolve_snakefile
 
-    # Those that begin like something of the project's: a target's file is never looked for there.
-    words = [str(project_path(word)) if word.startswith(_SHIPPED) else word for word in arguments]
+    words = [_found(word) for word in arguments]
     named = any(re.match("-s|--snakefile", word) for word in words)
     if not named and resolve_snakefile(None, allow_missing=True) is None:
         words += ["--snakefile", str(project_path(_SNAKEFILE))]
     return words
+
+
+def _found(word: str) -> str:
+    """A word, or the value of `--option=value`, that begins like something of the project's: no target does."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{project_path(value) if value.startswith(_SHIPPED) else value}"
 
 
 def become_snakemake(arguments: Sequence[str]) -> NoReturn:
