@@ -139,7 +139,7 @@ check-slurm: $(DEVELOPMENT)  ## the miniature through a real SLURM, jobs cancell
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet --python-version 3.11 \
 	--generate-hashes --no-emit-index-url $(UPGRADE)
 LOCK := $(COMPILE) --universal
-LOCK_PACKAGES := $(LOCK) --excludes containers/excludes.txt --extra studies --extra slurm pyproject.toml containers/requirements.in
+LOCK_PACKAGES := $(LOCK) --excludes containers/excludes.txt --extra export --extra hub --extra studies --extra slurm pyproject.toml containers/requirements.in
 LOCK_TORCH := $(LOCK) --constraint containers/requirements.lock containers/torch.txt
 # macOS has the releases of the lock for Linux, whose lines say `sys_platform`; torch's wheels for it are of macOS 14.
 LOCK_MACOS := sed -n 's/^\([a-z0-9.-]*==[^ ;]*\).*/\1/p' containers/requirements.lock | \
@@ -155,7 +155,7 @@ lock: $(DEVELOPMENT)  ## write the lock files (UPGRADE=--upgrade renews every ve
 		--output-file containers/requirements-launcher.lock > /dev/null
 	$(LOCK) containers/tools.in --output-file containers/tools.lock > /dev/null
 	$(LOCK_TORCH) --output-file containers/torch-cu130.lock > /dev/null
-	$(LOCK_MACOS) --excludes containers/excludes.txt --extra studies pyproject.toml containers/requirements.in \
+	$(LOCK_MACOS) --excludes containers/excludes.txt --extra export --extra hub --extra studies pyproject.toml containers/requirements.in \
 		--output-file containers/requirements-macos.lock > /dev/null
 	$(LOCK_MACOS) --no-deps containers/torch.txt --output-file containers/torch-macos.lock > /dev/null
 	$(LOCK_TORCH) --no-deps $(if $(TORCH_INDEX),--index $(TORCH_INDEX),--torch-backend cpu) \
