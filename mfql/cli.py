@@ -178,11 +178,13 @@ def _parser() -> argparse.ArgumentParser:
     from mfql.report import cli as report
     from mfql.studies.ablation import cli as ablation
     from mfql.studies.claims import cli as claims
+    from mfql.studies.hub import cli as hub
     from mfql.studies.toy import cli as toy
 
     experiment.add_commands(commands)
     ablation.add_commands(commands)
     claims.add_commands(commands)
+    hub.add_commands(commands)
     operations.add_commands(commands)
     report.add_commands(commands)
     toy.add_commands(commands)

@@ -15,7 +15,9 @@ import os
 import pwd
 import re
 import secrets
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -291,6 +293,27 @@ def write_whole(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
             sync_folder(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """The path of a folder to be made, which becomes `path` when the block ends without an error.
+
+    Raises:
+        UserError: something of that name is there, or the folder around it cannot be written; nothing is left behind.
+    """
+    path = Path(path)
+    if os.path.lexists(path):
+        raise UserError(f"{path} is there already", "Name another folder, or remove it.")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield beside / path.name
+        with writing(path):
+            move(beside / path.name, path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 # Of the random part of a passing name.

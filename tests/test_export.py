@@ -110,7 +110,7 @@ def test_an_ogbench_dataset_is_exported_as_its_task_sees_it(
     options = ["--split", "val", "--data", str(data)]
     for form, name in (("npz", "b.npz"), ("minari", "b-v0")):
         assert main(["data", "export", TASK, str(tmp_path / name), "--to", form, *options]) == 0
-    assert "licence: of your own making" in capsys.readouterr().out
+    assert "licence: of whoever generated them" in capsys.readouterr().out
     file = np.load(tmp_path / "b.npz")
     assert_equal(Transitions(**{name: file[name] for name in ROWS}), expected)
     dataset = minari.load_dataset("b-v0")

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +16,7 @@ from gymnasium.envs.registration import registry
 
 from mfql.data.transitions import StackedImages, Transitions
 from mfql.errors import UserError, naming_extras, note
-from mfql.files import move, write_whole, writing
+from mfql.files import whole_folder, write_whole, writing
 
 if TYPE_CHECKING:
     from mfql.envs.isolated import Isolated
@@ -84,7 +81,7 @@ def _write_minari(rows: Transitions, env: Isolated, about: Mapping[str, Any], ou
         from minari.data_collector import EpisodeBuffer
         from minari.dataset.minari_storage import MinariStorage
 
-    with _whole_folder(out) as folder:
+    with whole_folder(out) as folder:
         (folder / "data").mkdir(parents=True)
         with writing(out), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Bounds of another type than the actions: rounded, and known.
@@ -193,19 +190,3 @@ def _observed(observations: np.ndarray, env: Isolated) -> spaces.Box:
 def _bounded(actions: np.ndarray, env: Isolated) -> spaces.Box:
     kind: Any = actions.dtype.type
     return spaces.Box(env.units.low.astype(kind), env.units.high.astype(kind), actions.shape[1:], kind)
-
-
-@contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that becomes it when the block ends without an error."""
-    if out.exists():
-        raise UserError(f"{out} is there already", "Name another folder, or remove it.")
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        yield beside / out.name
-        with writing(out):
-            move(beside / out.name, out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)

@@ -36,7 +36,7 @@ _PUBLISHED = {
     # The section Licenses of the README of github.com/Farama-Foundation/D4RL.
     "d4rl": Terms("CC BY 4.0, unless D4RL notes otherwise of one; its code is under Apache 2.0", _D4RL),
 }
-_GENERATED = Terms("of your own making, with the oracles of OGBench's repository, which is under MIT", _OGBENCH)
+_GENERATED = Terms("of whoever generated them, with the oracles of OGBench's repository, which is under MIT", _OGBENCH)
 _UNKNOWN = Terms("unknown: nothing that this project reads says it", None)
 
 

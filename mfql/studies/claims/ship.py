@@ -7,20 +7,19 @@ and of one seed the policy.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from mfql.documents import read_json, read_object, write_json
+from mfql.documents import read_object, write_json
 from mfql.errors import UserError
 from mfql.experiment.find import AGGREGATE, PANEL, is_under, run_of
 from mfql.experiment.owned import link_on_the_way, remove_files
 from mfql.experiment.records import read_evaluation, read_manifest, unreadable
 from mfql.files import MOST_WEIGHTS, files_below, listed, open_file, sha256, there, write_whole
 from mfql.report.absent import say_absent
-from mfql.report.places import home, without_machine, without_places
+from mfql.report.places import copy_given
 from mfql.report.scores import read_scores
 from mfql.studies.ablation.measure import read_plan
 
@@ -34,9 +33,6 @@ _POLICY = ("run/policy/policy.json", "run/policy/policy.safetensors")
 SHIPPED = "shipped.json"
 # The parts of runs/METHOD/TASK/seedN/STAGE.
 _DEPTH = 5
-# What a run's identity rests on in its manifest, and the files whose sha256 stand there.
-_MANIFEST, _IDENTIFYING = "manifest.json", ("agent", "settings", "dataset")
-_VOUCHED_FOR, _TEXTS = ("evaluation.json", "policy.json"), (*_KINDS, ".svg")
 _READ = {"evaluation.json": read_evaluation, "manifest.json": read_manifest}
 # Bytes of a panel's data that are still small: densities of samples are not. Scores are shipped however many.
 _LARGEST = 200_000
@@ -87,7 +83,7 @@ def ship(folder: Path, out: Path) -> Shipment:
         made = Path(beside)
         for source, target in files.items():
             _made((made / target).parent)
-            _copy(source, made / target)
+            copy_given(source, made / target)
         now = {target.as_posix(): sha256(made / target) for target in files.values()}
         # What is there from now on is recorded before it is: a kill leaves nothing that no record names.
         write_json(out / record, {"files": before | now})
@@ -181,34 +177,6 @@ def _runs_of_ablations(folder: Path) -> Iterable[str]:
     for panel in sorted(folder.glob(f"ablations/*/{PANEL}")):
         for point in read_plan(panel.with_name("plan.json"))["points"]:
             yield from (f"runs/{point['method']}/{point['task']}/seed{seed}/offline" for seed in point["seeds"])
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file without what it says of the machine; what a manifest vouches for is copied byte for byte.
-
-    Raises:
-        UserError: what must stay as it is names a folder of the machine, or a text is none.
-    """
-    if source.name == _MANIFEST:
-        manifest = read_json(source)
-        given = without_machine(manifest)
-        for key in _IDENTIFYING:
-            if given.get(key) != manifest.get(key):
-                raise UserError(
-                    f"{source} names a folder of this machine in its {key}, on which the run's identity rests",
-                    "An agent in agents/ of an extension is named without a path: its runs can be shipped.",
-                )
-        write_json(target, given)
-    elif source.suffix in _TEXTS and source.name not in _VOUCHED_FOR:
-        try:
-            text = source.read_bytes().decode()
-        except UnicodeDecodeError as error:
-            raise UserError(f"{source} is no text in UTF-8: {error}", "Write it anew, then ship it.") from error
-        target.write_bytes(without_places(text).encode())
-    else:
-        shutil.copyfile(source, target)
-    if home() != Path("/") and os.fsencode(home()) in target.read_bytes():
-        raise UserError(f"{source} names {home()}, and what it says is vouched for", "It cannot be shipped.")
 
 
 def _require(files: Iterable[Path]) -> None:

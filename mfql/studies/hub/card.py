@@ -1,0 +1,387 @@
+"""A model card of a finished run: Markdown with the metadata of the Hugging Face Hub, from what the run says of itself.
+
+What stands in the run's files may be anybody's: it is shown as code, in which Markdown makes no markup, link or
+element.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mfql.data.terms import terms_of
+from mfql.errors import UserError, in_one_line, naming_extras
+from mfql.evaluation.interval import wilson
+from mfql.experiment.records import if_there, read_final
+from mfql.extensions import agent_code, agent_file
+from mfql.report.places import without_machine
+from mfql.studies.hub.runs import Finished
+from mfql.suites import suite_of
+from mfql.tasks import scored
+
+_PAPER = re.compile(r"arXiv (\d{4}\.\d{4,5})")
+_METRICS = {
+    "success": ("success_rate", "success rate in percent of episodes"),
+    "normalized_return": ("normalized_return", "normalised return: 0 is a random policy's, 100 an expert's"),
+    "return": ("mean_reward", "mean return of an episode"),
+}
+# Where the software is described for those who cite it; a card is written where no file of the project may be at hand.
+_SOFTWARE = "MFQL: a pipeline to reproduce, check and extend one-step MeanFlow Q-learning"
+
+
+@naming_extras()
+def card_of(finished: Finished, licence: str | None = None, repo: str | None = None) -> str:
+    """The card.
+
+    Args:
+        finished: the run.
+        licence: of the policy, as the Hub names licences, such as `mit`; None leaves it out.
+        repo: where the Hub will have the run, `OWNER/NAME`; None where that is not known.
+
+    Raises:
+        UserError: `huggingface_hub` is not installed, or an evaluation beside the run cannot be read.
+    """
+    from huggingface_hub import ModelCard
+
+    told = _Told(finished)
+    body = "\n\n".join(
+        [
+            told.what(),
+            _section("Score", told.score()),
+            _section("Training", told.training()),
+            _section("Data", told.data()),
+            _section("Environment", told.environment()),
+            _section("Machine and time", told.machine()),
+            _section("Limits of use", told.limits()),
+            _section("Use", told.use(repo)),
+            _section("Check", told.check(repo)),
+            _section("Cite", told.cite()),
+        ]
+    )
+    # As a whole text: the library's own reading of it is the check that the Hub's will succeed.
+    return str(ModelCard(f"---\n{told.metadata(licence, repo)}\n---\n\n{body}\n"))
+
+
+class _Told:
+    """What a card tells of a run, by sections."""
+
+    def __init__(self, finished: Finished) -> None:
+        self.run, self.result, self.policy = finished.run, finished.result, without_machine(finished.policy)
+        self.manifest: dict[str, Any] = without_machine(finished.manifest)
+        self.final = self._final()
+        self.suite = self.policy.get("environment", {}).get("suite") or suite_of(self.run.task).name
+        dataset = self.manifest["dataset"]
+        self.terms = terms_of(self.suite, dataset.get("source", "unknown"))
+        self.about, self.papers = _of_agent(self.manifest["agent"])
+
+    def _final(self) -> dict[str, Any] | None:
+        """The separate evaluation of this very policy, if it was made."""
+        found = if_there(read_final, self.run.folder / "final.json")
+        is_own = found is not None and found["identity"] == self.result["identity"]
+        return found if is_own and found is not None and found.get(self.result["metric"]) is not None else None
+
+    def metadata(self, licence: str | None, repo: str | None) -> str:
+        """The Hub's YAML, between the two lines of `---`."""
+        from huggingface_hub import EvalResult, ModelCardData
+
+        kind, name = _METRICS[self.result["metric"]]
+        _, episodes = self._counted()
+        values = [(self.result["score"], f"{name}; {self._rule()}, {episodes} episodes")]
+        if self.final is not None:
+            values.append(
+                (self.final[self.result["metric"]], f"{name}; separate evaluation, {self.final['episodes']} episodes")
+            )
+        results = [
+            EvalResult(
+                task_type="reinforcement-learning",
+                task_name="reinforcement learning",
+                dataset_type=in_one_line(self.run.task),
+                dataset_name=in_one_line(self.run.task),
+                metric_type=kind,
+                metric_name=said,
+                metric_value=round(float(value), 4),
+            )
+            for value, said in values
+            if value is not None
+        ]
+        papers = [f"arxiv:{paper}" for paper in self.papers]
+        data = ModelCardData(
+            library_name="mfql",
+            license=licence,
+            pipeline_tag="reinforcement-learning",
+            tags=[in_one_line(tag) for tag in (*self._tags(), *papers)],
+            datasets=[in_one_line(self.manifest["dataset"]["name"])],
+            model_name=repo.rpartition("/")[2] if repo else in_one_line(f"{self.run.method} {self.run.task}"),
+            eval_results=results or None,
+        )
+        return data.to_yaml()
+
+    def _tags(self) -> Iterable[str]:
+        phase = "online-reinforcement-learning" if self.run.stage == "online" else "offline-reinforcement-learning"
+        return dict.fromkeys(["reinforcement-learning", phase, self.manifest["agent"], self.suite, self.run.task])
+
+    def what(self) -> str:
+        """The heading, and what the policy is."""
+        kind = f"{_code(self.manifest['agent'])}{f' ({self.about})' if self.about else ''}"
+        return (
+            f"# {_code(self.run.method)} on {_code(self.run.task)}\n\n"
+            f"A policy for the simulated task {_code(self.run.task)}, trained {self._how()} by the method "
+            f"{_code(self.run.method)}, whose agent is {kind}. It is one seed's, number {self.run.seed}, and was made"
+            " with [MFQL's](#cite) code; the numbers below are those that the run recorded of itself."
+        )
+
+    def _how(self) -> str:
+        if self.run.stage != "online":
+            return "offline, from a dataset alone,"
+        start = self.manifest["starts_from"]
+        return "offline and then online," if start else "online, beside a dataset,"
+
+    def _rule(self) -> str:
+        counted, _ = self._counted()
+        return f"mean of the last {len(counted)} evaluations" if len(counted) > 1 else "the last evaluation"
+
+    def _counted(self) -> tuple[list[Mapping[str, Any]], int]:
+        """The evaluations that the score is the mean of, and their episodes."""
+        counted = list(scored(self.result["evaluations"], self.result["score_rule"]))
+        return counted, sum(evaluation["episodes"] for evaluation in counted)
+
+    def score(self) -> str:
+        """The score with what it rests on."""
+        metric, value = self.result["metric"], self.result["score"]
+        counted, episodes = self._counted()
+        steps = ", ".join(f"{evaluation['step']:,}" for evaluation in counted)
+        rows = [
+            ("metric", _METRICS[metric][1]),
+            ("score", _value(metric, value)),
+            ("which is", f"the {self._rule().removeprefix('the ')}, after {steps} steps"),
+            ("95 % interval over episodes", _interval(metric, value, episodes)),
+            ("episodes", f"{episodes}"),
+            ("seeds", f"1: seed {self.run.seed}"),
+        ]
+        if self.final is not None:
+            found, count = self.final[metric], self.final["episodes"]
+            rows.append(("separate evaluation of this policy", f"{_value(metric, found)} over {count} episodes"))
+            rows.append(("its 95 % interval over episodes", _interval(metric, found, count)))
+        broken = sum(evaluation.get("broken") or 0 for evaluation in counted)
+        if broken:
+            rows.append(("episodes that broke, and count as failed", f"{broken:.0f}"))
+        return (
+            f"{_table(rows)}\n\nThe interval says how well the episodes tell this policy's score. Another seed's policy"
+            " may score otherwise by more than that: one run says nothing of the spread over seeds."
+        )
+
+    def training(self) -> str:
+        """Stage, settings, identity and code."""
+        manifest, code = self.manifest, self.manifest.get("code", {})
+        start, version = manifest["starts_from"], manifest["training_version"]
+        begun = f"{_code(start['stage'])}, identity {_code(start['identity'])}" if start else "nothing"
+        rows = [
+            ("stage", _code(self.run.stage)),
+            ("steps", f"{self.result['steps']:,}"),
+            ("starts from", begun),
+            ("seed", str(self.run.seed)),
+            ("trained together with seeds", _listed(manifest.get("seeds_in_job", []))),
+            ("parameters", _number(manifest.get("parameters"))),
+            ("identity", _code(manifest["identity"])),
+            ("training version", _code(version if not isinstance(version, list) else _dotted(version))),
+            ("settings by task from", _recorded(manifest.get("settings_source"))),
+            ("MFQL", _recorded(code.get("version"))),
+            ("commit", _commit(code)),
+            ("hash of the training code", _recorded(code.get("hash"))),
+        ]
+        if self.result.get("stopped_at") is not None:
+            rows.insert(2, ("stopped early at step", f"{self.result['stopped_at']:,}"))
+        settings = json.dumps(manifest["settings"], indent=1)
+        return f"{_table(rows)}\n\nEvery setting that the run used:\n\n```json\n{settings}\n```"
+
+    def data(self) -> str:
+        """The dataset with its terms."""
+        dataset = self.manifest["dataset"]
+        rows = [
+            ("dataset", _code(dataset["name"])),
+            ("source", _recorded(dataset.get("source"))),
+            ("sha256", _code(dataset["sha256"])),
+            ("rows", _number(dataset.get("rows"))),
+            ("trajectories", _number(dataset.get("episodes"))),
+            ("licence", self.terms.licence),
+            ("cite", self.terms.citation or "unknown"),
+        ]
+        return _table(rows)
+
+    def environment(self) -> str:
+        """The simulated environment and the packages that it was made of."""
+        used, shape = self.policy.get("environment", {}), self.policy["observation_shape"]
+        physics, packages = self.policy.get("physics"), self.manifest.get("packages", {})
+        corrected = physics.get("corrected") if isinstance(physics, dict) else None
+        rows = [
+            ("suite", _code(self.suite)),
+            ("environment's id", _recorded(used.get("env_id") or used.get("gymnasium_id"))),
+            ("time limit", f"{_number(used.get('time_limit'))} steps" if used.get("time_limit") else "none"),
+            ("observations", f"{' x '.join(map(str, shape))} {'numbers' if len(shape) == 1 else 'image, stacked'}"),
+            ("actions", f"{self.policy['action_dim']} numbers"),
+            ("actions at once", str(self.policy.get("horizon", 1))),
+            ("simulation version", str(self.manifest.get("simulation_version") or 1)),
+            ("corrections of the simulation", _named(corrected)),
+            *((f"package {_code(name)}", _code(version)) for name, version in packages.items()),
+        ]
+        return _table(rows)
+
+    def machine(self) -> str:
+        """What class of machine it was, and how long it took."""
+        manifest, hardware = self.manifest, self.manifest.get("hardware", {})
+        seconds, seeds = manifest.get("seconds"), len(manifest.get("seeds_in_job") or [self.run.seed])
+        together = f"in which {seeds} seed{'' if seeds == 1 else 's'} trained together"
+        rows = [
+            ("GPU", _code(hardware["gpu"]) if hardware.get("gpu") else "none"),
+            ("processor", _recorded(hardware.get("cpu"))),
+            ("cores", _number(hardware.get("cores"))),
+            ("memory in GB", _recorded(hardware.get("memory_gb"))),
+            ("trained on", _recorded(manifest.get("device"))),
+            ("threads", _number(manifest.get("threads"))),
+            ("time of the last session", _hours(seconds, together)),
+            ("one step of training", _milliseconds(manifest.get("step_ms"))),
+            ("one action on the processor", _milliseconds(manifest.get("acting_ms"))),
+        ]
+        return _table(rows)
+
+    def limits(self) -> str:
+        """What the policy is not for."""
+        said = [
+            "It acts in the simulated environment above, whose observations and actions it takes and gives. Nothing"
+            " here was measured on a robot or in another environment.",
+            "It is one seed. Compare methods by several seeds' scores, not by this one.",
+            "Its score holds with the simulation and the packages above; another MuJoCo may be another task.",
+        ]
+        if self.manifest.get("reduced"):
+            said.append("It was trained for fewer steps than the papers' runs, with which its score does not compare.")
+        code = self.manifest.get("code", {})
+        if code.get("dirty"):
+            said.append("The code that trained it had changes that are in no commit; its hash above names it.")
+        if self.about is None:
+            said.append("Its agent's code is of an extension of MFQL, which must be there to load it.")
+        return "\n".join(f"- {line}" for line in said)
+
+    def use(self, repo: str | None) -> str:
+        """How to load the policy."""
+        folder = f"pulled/runs/{self.run.method}/{self.run.task}/seed{self.run.seed}/{self.run.stage}"
+        pulled = f"mfql pull {repo}\n" if repo else ""
+        folder = folder if repo else "FOLDER"
+        where = "" if repo else "\n`FOLDER` is one that has `policy.json` and `policy.safetensors`.\n"
+        shell = f"pip install 'mfql[envs,hub]'\n{pulled}mfql evaluate {shlex.quote(folder)} --out scored.json"
+        python = (
+            f"import mfql\n\npolicy = mfql.load_policy({json.dumps(folder)})\nenv = policy.make_env()\n"
+            "observation, _ = env.reset(seed=policy.begin(0))\naction = policy(observation)"
+        )
+        return f"{_block('bash', shell)}\n{where}\n{_block('python', python)}\n\nNothing of it is unpickled."
+
+    def check(self, repo: str | None) -> str:
+        """How to see that the files are the run's."""
+        command = f"mfql pull {repo}\nmfql verify pulled" if repo else "mfql verify FOLDER"
+        outputs = [(_code(name), _code(digest)) for name, digest in sorted(self.manifest["outputs"].items())]
+        return (
+            f"{_block('bash', command)}\n\nThe manifest has the sha256 of each file that the run ended with, and its"
+            " identity is the hash of settings, versions and data; `mfql pull` refuses files that do not fit them."
+            " They show that the files belong together, not who made them: for that, name a commit that you trust"
+            f" (`--revision`).\n\n{_table(outputs, ('file of the run', 'sha256'))}"
+        )
+
+    def cite(self) -> str:
+        """The software, the method's papers and the data."""
+        papers = [f"- The method: [arXiv:{paper}](https://arxiv.org/abs/{paper})" for paper in self.papers]
+        data = [f"- The data: {self.terms.citation}"] if self.terms.citation else []
+        version = self.manifest.get("code", {}).get("version")
+        software = (
+            f"- The software: {_SOFTWARE}{f', version {_code(version)}' if version else ''}. The MFQL developers."
+        )
+        return "\n".join([software, *papers, *data])
+
+
+def _of_agent(agent: str) -> tuple[str | None, list[str]]:
+    """What an agent of the project's says of itself, and the papers that it names; of an extension's nothing."""
+    try:
+        file = agent_file(agent)
+    except UserError:
+        return None, []
+    if file.parent != agent_file("mfql").parent:
+        return None, []
+    said = (ast.get_docstring(ast.parse(agent_code(file))) or "").split("\n\n")[0].replace("\n", " ").rstrip(".")
+    return said, list(dict.fromkeys(_PAPER.findall(said)))
+
+
+def _section(heading: str, text: str) -> str:
+    return f"## {heading}\n\n{text}"
+
+
+def _table(rows: Iterable[tuple[str, str]], head: tuple[str, str] = ("", "")) -> str:
+    lines = [f"| {key} | {value} |" for key, value in rows]
+    return "\n".join([f"| {head[0]} | {head[1]} |", "|---|---|", *lines])
+
+
+def _code(value: object) -> str:
+    """A value as a span of code, in a table's cell too: no markup, link or element begins or ends in it.
+
+    A bar would end the cell, and no way of escaping it is the same in all Markdown: it is shown as control characters
+    are.
+    """
+    text = in_one_line(str(value)).replace("|", "\\x7c")
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") or not text.strip() else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def _block(language: str, text: str) -> str:
+    """A block of code, which nothing in it ends."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _value(metric: str, value: float | None) -> str:
+    if value is None:
+        return "none"
+    return f"{value:.4g}{' %' if metric == 'success' else ''}"
+
+
+def _interval(metric: str, value: float | None, episodes: int) -> str:
+    if metric != "success" or value is None or not 0 <= value <= 100:
+        return "none: of returns the evaluations keep their means alone"
+    low, high = (100.0 * end for end in wilson(value / 100.0, episodes))
+    return f"{low:.1f} to {high:.1f} % (Wilson)"
+
+
+def _recorded(value: object) -> str:
+    return "not recorded" if value in (None, "") else _code(value)
+
+
+def _named(found: object) -> str:
+    """Names as code; none, or that nobody noted them."""
+    return (", ".join(map(_code, found)) or "none") if isinstance(found, list) else "not recorded"
+
+
+def _number(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else "not recorded"
+
+
+def _milliseconds(value: object) -> str:
+    return f"{value:.4g} ms" if isinstance(value, int | float) else "not recorded"
+
+
+def _hours(seconds: object, together: str) -> str:
+    return f"{seconds / 3600:.3g} hours, {together}" if isinstance(seconds, int | float) else "not recorded"
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds)) or "not recorded"
+
+
+def _dotted(version: Iterable[object]) -> str:
+    return ".".join(map(str, version))
+
+
+def _commit(code: Mapping[str, Any]) -> str:
+    if not code.get("commit"):
+        return "none: an installed package"
+    return f"{_code(code['commit'])}{' with changes that are in no commit' if code.get('dirty') else ''}"

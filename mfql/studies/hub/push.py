@@ -1,0 +1,133 @@
+"""`mfql push`: a finished run, its policy first, in a repository of the Hub or in a folder that stands for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mfql.data.addresses import is_address
+from mfql.errors import UserError, naming_extras
+from mfql.experiment.find import name_of
+from mfql.files import MOST_WEIGHTS, expanded, listed, write_whole, writing
+from mfql.operations.verify import verify
+from mfql.report.places import copy_given
+from mfql.studies.hub.card import card_of
+from mfql.studies.hub.files import CARD, EXPORTED, FILES
+from mfql.studies.hub.folder import Shelf
+from mfql.studies.hub.hub import Hub, Sent
+from mfql.studies.hub.runs import Finished, finished_run
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a push.
+
+    Args:
+        repo: `OWNER/NAME`.
+        endpoint: the address of a Hub, or a folder that stands for one; None for the library's own.
+        private: whether nobody else may see a new repository.
+        revision: a branch; None for the main one.
+        licence: of the policy, as the Hub names licences.
+    """
+
+    repo: str
+    endpoint: str | None = None
+    private: bool = False
+    revision: str | None = None
+    licence: str | None = None
+
+
+@naming_extras()
+def library_of(endpoint: str | None) -> Hub | Shelf:
+    """The Hub at an address, or the folder that stands for one.
+
+    Raises:
+        UserError: it is neither, or `huggingface_hub` is not installed.
+    """
+    if endpoint is None or is_address(endpoint):
+        return Hub(endpoint)
+    return Shelf(Path(expanded(endpoint, "--endpoint")))
+
+
+@naming_extras()
+def require_repo(repo: str) -> None:
+    """Refuse what is no name of a repository.
+
+    Raises:
+        UserError: says what one is, or `huggingface_hub` is not installed.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise UserError(
+            f"{repo!r} is no repository: {error}",
+            "A repository is OWNER/NAME, of letters, digits and -_. in each; a folder is given as --endpoint DIR.",
+        ) from error
+
+
+@contextmanager
+def prepared(path: Path, asked: Asked, config_dir: Path, data: Path) -> Iterator[Path]:
+    """A folder with the files that a push sends, as long as the block lasts.
+
+    Args:
+        path: of the run.
+        config_dir, data: as of `mfql verify`.
+
+    Raises:
+        UserError: the run is not finished, diverged or none that `mfql verify` finds nothing wrong with, or a file of
+            it names a folder of this machine.
+    """
+    require_repo(asked.repo)
+    finished = finished_run(path)
+    _require_verified(finished, config_dir, data)
+    with TemporaryDirectory(prefix="mfql-push-") as made:
+        folder = Path(made)
+        with writing(folder):
+            for name, shared in FILES.items():
+                if name != CARD:
+                    copy_given(finished.run.folder / shared.place, folder / name)
+            for file in _exported(finished):
+                copy_given(file, folder / file.name)
+        with write_whole(folder / CARD) as card:
+            card.write(card_of(finished, asked.licence, asked.repo))
+        yield folder
+
+
+def push(folder: Path, asked: Asked, message: str) -> Sent:
+    """Send what was prepared.
+
+    Args:
+        folder: of `prepared`.
+        message: of the commit.
+
+    Raises:
+        UserError: it is refused or cannot be reached.
+    """
+    library = library_of(asked.endpoint)
+    return library.send(folder, asked.repo, message, private=asked.private, revision=asked.revision)
+
+
+def _require_verified(finished: Finished, config_dir: Path, data: Path) -> None:
+    found = verify(finished.run.folder, config_dir, data).findings
+    if found:
+        said = "; ".join(f"{one.kind}: {one.what}" for one in found)
+        raise UserError(
+            f"{name_of(finished.run)} is not pushed: {said}",
+            "Mend what `mfql verify` finds, or train the run anew. A run of an extension needs mfql --extension DIR.",
+        )
+
+
+def _exported(finished: Finished) -> list[Path]:
+    """Files that `mfql export` wrote of this very policy, in the run's folder or beside the policy."""
+    places = (finished.run.folder, finished.run.trained / "policy")
+    files = [path for place in places for path in listed(place) if path.suffix in EXPORTED and path.is_file()]
+    for path in files:
+        if path.stat().st_size > MOST_WEIGHTS:
+            raise UserError(f"{path} is larger than any policy", "Move it away, or export the policy anew.")
+    return files
