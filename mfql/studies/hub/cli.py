@@ -82,7 +82,7 @@ def run_push(arguments: argparse.Namespace) -> None:
             print(f"{asked.repo} at {name} would get\n{listed}\nNothing was sent.")
             return
         print(f"{asked.repo} at {name} gets\n{listed}")
-        sent = push(folder, asked, f"{arguments.run.name} by mfql push")
+        sent = push(folder, asked)
     print(f"Pushed: {sent.where}{f', commit {sent.commit}' if sent.commit else ''}")
 
 

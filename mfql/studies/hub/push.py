@@ -9,7 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mfql.data.addresses import is_address
-from mfql.errors import UserError, naming_extras
+from mfql.documents import read_object
+from mfql.errors import UserError, in_one_line, naming_extras
 from mfql.experiment.find import name_of
 from mfql.files import MOST_WEIGHTS, expanded, listed, write_whole, writing
 from mfql.operations.verify import verify
@@ -99,17 +100,17 @@ def prepared(path: Path, asked: Asked, config_dir: Path, data: Path) -> Iterator
         yield folder
 
 
-def push(folder: Path, asked: Asked, message: str) -> Sent:
+def push(folder: Path, asked: Asked) -> Sent:
     """Send what was prepared.
 
     Args:
         folder: of `prepared`.
-        message: of the commit.
 
     Raises:
         UserError: it is refused or cannot be reached.
     """
-    library = library_of(asked.endpoint)
+    library, manifest = library_of(asked.endpoint), read_object(folder / "manifest.json")
+    message = in_one_line("{method}, {task}, seed {seed}, {stage}: run {identity}".format(**manifest))
     return library.send(folder, asked.repo, message, private=asked.private, revision=asked.revision)
 
 
