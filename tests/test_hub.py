@@ -280,16 +280,22 @@ def test_a_policy_loads_from_what_the_hub_s_own_client_brings(pushed: HubServer,
     np.testing.assert_array_equal(mfql.load_policy(folder)(observation), mfql.load_policy(RUN)(observation))
 
 
-def test_a_second_push_leaves_no_file_of_the_first_policy_and_others_files(place: Workplace, pushed: HubServer) -> None:
-    pushed.files(REPO).update({"policy.onnx": b"of the first", "notes.txt": b"mine"})
+def test_a_second_push_leaves_no_file_of_the_first_policy_and_others_files(
+    place: Workplace, pushed: HubServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pushed.files(REPO).update({"policy.onnx": b"of the first", "notes.txt": b"mine", "my/policy.onnx": b"mine"})
     other = RUN.replace("seed0", "seed1")
     assert main(["push", other, REPO, "--endpoint", pushed.url]) == 0
     files = pushed.files(REPO)
-    assert set(files) == {*NAMES, ".gitattributes", "notes.txt"}
+    assert set(files) == {*NAMES, ".gitattributes", "notes.txt", "my/policy.onnx"}
     assert json.loads(files["manifest.json"])["seed"] == 1
-    Path(other, "policy.onnx").write_bytes(b"exported")
+    digest = json.loads(files["manifest.json"])["outputs"]["policy/policy.safetensors"].encode()
+    Path(other, "policy.onnx").write_bytes(b"exported of " + digest)
+    Path(other, "policy.pt2").write_bytes(b"exported of another")
     assert main(["push", other, REPO, "--endpoint", pushed.url]) == 0
-    assert pushed.files(REPO)["policy.onnx"] == b"exported"
+    assert pushed.files(REPO)["policy.onnx"] == b"exported of " + digest
+    assert "policy.pt2" not in pushed.files(REPO)
+    assert "policy.pt2 is not sent: it does not say that it is of this policy" in capsys.readouterr().err
 
 
 def test_large_files_go_and_come_as_the_hub_has_them(place: Workplace) -> None:

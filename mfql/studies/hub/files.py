@@ -35,6 +35,6 @@ FILES = {
     "policy.safetensors": Shared("run/policy/policy.safetensors", MOST_WEIGHTS),
 }
 REQUIRED = tuple(name for name in FILES if name != CARD)
-# Of files that `mfql export` wrote beside the policy: pushed for those who have no MFQL, and not pulled, since nothing
-# vouches for them and the policy makes them again.
-EXPORTED = (".onnx", ".pt2")
+# What `mfql export` wrote beside the policy, under these names: pushed for those who have no MFQL, and not pulled,
+# since nothing vouches for it and the policy makes it again.
+EXPORTED = ("policy.onnx", "policy.pt2")

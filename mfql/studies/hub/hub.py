@@ -101,7 +101,7 @@ class Hub:
                 revision=revision,
                 commit_message=message,
                 allow_patterns=sorted(path.name for path in folder.iterdir()),
-                delete_patterns=[*FILES, *(f"*{suffix}" for suffix in EXPORTED)],
+                delete_patterns=[*FILES, *EXPORTED],
             )
         return Sent(shown(str(commit.commit_url)), in_one_line(str(commit.oid)))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,9 +12,9 @@ from tempfile import TemporaryDirectory
 
 from mfql.data.addresses import is_address
 from mfql.documents import read_object
-from mfql.errors import UserError, in_one_line, naming_extras
+from mfql.errors import UserError, in_one_line, naming_extras, warn
 from mfql.experiment.find import name_of
-from mfql.files import MOST_WEIGHTS, expanded, listed, write_whole, writing
+from mfql.files import expanded, open_file, there, write_whole, writing
 from mfql.operations.verify import verify
 from mfql.report.places import copy_given
 from mfql.studies.hub.card import card_of
@@ -125,10 +127,24 @@ def _require_verified(finished: Finished, config_dir: Path, data: Path) -> None:
 
 
 def _exported(finished: Finished) -> list[Path]:
-    """Files that `mfql export` wrote of this very policy, in the run's folder or beside the policy."""
+    """Files that `mfql export` wrote of this very policy, in the run's folder or beside the policy.
+
+    Each says in plain characters which weights it was made of; one of an earlier policy is named and left.
+    """
+    digest = finished.manifest["outputs"]["policy/policy.safetensors"].encode()
     places = (finished.run.folder, finished.run.trained / "policy")
-    files = [path for place in places for path in listed(place) if path.suffix in EXPORTED and path.is_file()]
+    found = {name: place / name for name in EXPORTED for place in places if there(place / name)}
+    files = list(found.values())
+    of_this = [path for path in files if _holds(path, digest)]
     for path in files:
-        if path.stat().st_size > MOST_WEIGHTS:
-            raise UserError(f"{path} is larger than any policy", "Move it away, or export the policy anew.")
-    return files
+        if path not in of_this:
+            warn(f"{path} is not sent: it does not say that it is of this policy", "Write it anew with `mfql export`.")
+    return of_this
+
+
+def _holds(path: Path, said: bytes) -> bool:
+    with open_file(path) as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return False
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(said) >= 0
