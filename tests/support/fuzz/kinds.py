@@ -105,6 +105,7 @@ _DRAWN = Command(
     "ablation draw results/miniature/ablations/bound_loss/plan.json --results results --out out/panel --threads 1"
 )
 _EXTENSION = "--extension mylab"
+_PULL = Command("pull lab/small --endpoint shelf --out out/pulled", vouched=True)
 # Snakemake's own errors end with 1.
 _PLANNED = Command(
     "plan --configfile study.yaml --workflow-profile profiles/default --speed speed.json --allow-cpu",
@@ -588,6 +589,23 @@ KINDS: tuple[Kind, ...] = (
         ("policy/policy.json",),
         "json",
         (Command("mfql.load_policy policy"),),
+    ),
+    Kind(
+        "shared-manifest",
+        "the manifest of a run in a folder that stands for a Hub",
+        "shelf",
+        ("shelf/lab/small/manifest.json",),
+        "json",
+        (_PULL,),
+        _IDENTITY,
+    ),
+    Kind(
+        "shared-run",
+        "its policy, result and log",
+        "shelf",
+        tuple(f"shelf/lab/small/{name}" for name in ("policy.*", "evaluation.json", "metrics.csv")),
+        "bytes",
+        (_PULL,),
     ),
     Kind(
         "released",

@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,19 @@ def _study(folder: Path) -> None:
     final = SMALL_RUN + "/offline/final.json"
     _called("evaluate", SMALL_RUN + "/offline", "--episodes", "1", "--out", final, "--workers", "0", "--no-progress")
     _called("ship", "results/study", "--out", "shipped")
+
+
+def _shelf(folder: Path) -> None:
+    """A folder that stands for a Hub, with a run that was pushed into it, and nothing else."""
+    with TemporaryDirectory() as made:
+        place = Workplace.make(Path(made))
+        _project(place.folder)
+        place.method("small", TINY)
+        place.train_here("small", "offline", (0,))
+        os.chdir(place.folder)
+        (folder / "shelf").mkdir(parents=True)
+        _called("push", SMALL_RUN + "/offline", "lab/small", "--endpoint", folder / "shelf")
+        os.chdir(folder)
 
 
 def _interrupted(folder: Path) -> None:
@@ -364,6 +378,7 @@ def _launch(folder: Path) -> None:
 PLACES: dict[str, Callable[[Path], None]] = {
     "study": _study,
     "interrupted": _interrupted,
+    "shelf": _shelf,
     "tables": _tables,
     "shipped": _shipped,
     "fixtures": _fixtures,
