@@ -11,6 +11,7 @@ import os
 import pickle
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -591,6 +592,30 @@ def test_a_missing_package_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     for command in (["card", RUN], ["pull", REPO], ["push", RUN, REPO]):
         assert "pip install 'mfql[hub]'" in refused(command, capsys)
+
+
+CORE_AND_HUB = """
+import sys
+
+for name in ("scipy", "pandas", "matplotlib", "h5py", "mujoco", "ogbench", "dm_control", "requests", "snakemake"):
+    sys.modules[name] = None
+from mfql.cli import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_pulling_needs_the_extra_hub_alone(place: Workplace) -> None:
+    Path("shelf").mkdir()
+    assert main(["push", RUN, REPO, "--endpoint", "shelf"]) == 0
+    done = subprocess.run(
+        [sys.executable, "-c", CORE_AND_HUB, "pull", REPO, "--endpoint", "shelf"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    assert PULLED.is_dir()
 
 
 # --- a folder in place of a Hub ---------------------------------------------------------------------------------------

@@ -71,7 +71,8 @@ def run_card(arguments: argparse.Namespace) -> None:
 
 def run_push(arguments: argparse.Namespace) -> None:
     """`mfql push`."""
-    from mfql.studies.hub.push import Asked, library_of, prepared, push
+    from mfql.studies.hub.library import library_of
+    from mfql.studies.hub.push import Asked, prepared, push
 
     asked = Asked(arguments.repo, arguments.endpoint, arguments.private, arguments.revision, arguments.license)
     name = library_of(asked.endpoint).name

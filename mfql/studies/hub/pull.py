@@ -20,7 +20,7 @@ from mfql.files import move, require_file, writing
 from mfql.settings import STAGES
 from mfql.studies.hub.files import FILES, REQUIRED
 from mfql.studies.hub.hub import Listing
-from mfql.studies.hub.push import library_of, require_repo
+from mfql.studies.hub.library import library_of, require_repo
 from mfql.studies.hub.runs import read_finished
 
 # What a repository of the Hub has without anybody's asking.

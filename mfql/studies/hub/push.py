@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mfql.data.addresses import is_address
 from mfql.documents import read_object
-from mfql.errors import UserError, in_one_line, naming_extras, warn
+from mfql.errors import UserError, in_one_line, warn
 from mfql.experiment.find import name_of
-from mfql.files import expanded, open_file, there, write_whole, writing
+from mfql.files import open_file, there, write_whole, writing
 from mfql.operations.verify import verify
 from mfql.report.places import copy_given
 from mfql.studies.hub.card import card_of
 from mfql.studies.hub.files import CARD, EXPORTED, FILES
-from mfql.studies.hub.folder import Shelf
-from mfql.studies.hub.hub import Hub, Sent
+from mfql.studies.hub.hub import Sent
+from mfql.studies.hub.library import library_of, require_repo
 from mfql.studies.hub.runs import Finished, finished_run
 
 
@@ -41,37 +40,6 @@ class Asked:
     private: bool = False
     revision: str | None = None
     licence: str | None = None
-
-
-@naming_extras()
-def library_of(endpoint: str | None) -> Hub | Shelf:
-    """The Hub at an address, or the folder that stands for one.
-
-    Raises:
-        UserError: it is neither, or `huggingface_hub` is not installed.
-    """
-    if endpoint is None or is_address(endpoint):
-        return Hub(endpoint)
-    return Shelf(Path(expanded(endpoint, "--endpoint")))
-
-
-@naming_extras()
-def require_repo(repo: str) -> None:
-    """Refuse what is no name of a repository.
-
-    Raises:
-        UserError: says what one is, or `huggingface_hub` is not installed.
-    """
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise UserError(
-            f"{repo!r} is no repository: {error}",
-            "A repository is OWNER/NAME, of letters, digits and -_. in each; a folder is given as --endpoint DIR.",
-        ) from error
 
 
 @contextmanager
