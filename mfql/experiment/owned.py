@@ -25,7 +25,7 @@ WRITTEN = {
 # And of those that are written to as long as a run trains.
 _GROWING = {".": (r"metrics\.csv",), "tensorboard": (r"events\.out\.tfevents\..+",)}
 # Of trackers, whose libraries write them: whole paths. docs/trackers.md says what they hold.
-TRACKERS = ("wandb", "mlflow")
+TRACKERS = ("wandb", "mlflow", "trackio")
 _SESSION = r"wandb/(offline-)?run-\d{8}_\d{6}-[0-9a-f]{16}"
 _TRACKED = tuple(
     re.compile(pattern)
@@ -34,6 +34,7 @@ _TRACKED = tuple(
         rf"{_SESSION}/logs/debug(-core|-internal)?\.log",
         rf"{_SESSION}/files/(config\.yaml|output\.log|requirements\.txt|wandb-(metadata|summary)\.json)",
         r"mlflow/mlflow\.db(-journal|-shm|-wal)?",
+        r"trackio/[A-Za-z0-9_-]+\.(db|lock)(-journal|-shm|-wal)?",
     )
 )
 

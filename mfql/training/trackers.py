@@ -100,6 +100,7 @@ class Wandb(Tracker):
         "WANDB_DISABLE_GIT": "true",
         "WANDB_DISABLE_JOB_CREATION": "true",
         "WANDB_ERROR_REPORTING": "false",
+        "WANDB_HOST": "",
         "WANDB_SILENT": "true",
         "WANDB_SYMLINK": "false",
         "WANDB_X_DISABLE_MACHINE_INFO": "true",
@@ -248,7 +249,50 @@ class MLflow(Tracker):
         return max(self._last.values(), default=0)
 
 
-TRACKERS: dict[str, type[Tracker]] = {"wandb": Wandb, "mlflow": MLflow}
+class Trackio(Tracker):
+    """A run of Trackio: in its folder, or where TRACKIO_DIR, TRACKIO_SPACE_ID or TRACKIO_SERVER_URL says."""
+
+    module = "trackio"
+    together = False  # A process has one folder of them.
+    _ELSEWHERE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
+
+    _run: Any = None
+
+    def start(self) -> None:
+        """As of `Tracker`."""
+        if not any(map(os.environ.get, self._ELSEWHERE)):
+            os.environ.setdefault("TRACKIO_DIR", str(self.place.absolute()))
+            os.environ["HF_HUB_OFFLINE"] = "1"  # Else it asks the Hub for the name behind a token.
+        import trackio
+
+        self._run = trackio.init(
+            os.environ.get("TRACKIO_PROJECT", PROJECT),
+            name=f"{self.name}/{self.id}",  # By the name a run is found again.
+            group="/".join(str(self.manifest[key]) for key in ("method", "task", "stage")),
+            config=flat_settings(self.manifest),
+            resume="allow",
+            embed=False,
+            auto_log_cpu=False,
+            auto_log_gpu=False,
+        )
+        self._next: int = self._run._next_step  # What W&B calls `starting_step`; it has no other name.
+
+    def log(self, rows: Sequence[Row]) -> None:
+        """As of `Tracker`."""
+        for step, values in rows:
+            if step >= self._next:
+                self._run.log(dict(values), step=step)
+                self._next = step + 1
+
+    def finish(self, ending: int, summary: Mapping[str, Any]) -> None:
+        """As of `Tracker`."""
+        numbers = {name: value for name, value in summary.items() if isinstance(value, float)}
+        if numbers:  # It has no summary: what a run ends with is one more point.
+            self.log([(self._next, numbers)])
+        self._run.finish()
+
+
+TRACKERS: dict[str, type[Tracker]] = {"wandb": Wandb, "mlflow": MLflow, "trackio": Trackio}
 
 
 def require_trackers(names: Iterable[str]) -> None:

@@ -40,7 +40,9 @@ def history(path: Path) -> list[tuple[int, dict[str, float]]]:
     rows = []
     for record in records(path):
         if record.WhichOneof("record_type") == "history":
-            items = {(item.key or ".".join(item.nested_key)): json.loads(item.value_json) for item in record.history.item}
+            items = {
+                (item.key or ".".join(item.nested_key)): json.loads(item.value_json) for item in record.history.item
+            }
             step = items.pop("_step", None)
             values = {name: value for name, value in items.items() if not name.startswith("_")}
             rows.append((record.history.step.num if step is None else step, values))
@@ -52,7 +54,9 @@ def summary(path: Path) -> dict[str, Any]:
     found = {}
     for record in records(path):
         if record.WhichOneof("record_type") == "summary":
-            found |= {(item.key or ".".join(item.nested_key)): json.loads(item.value_json) for item in record.summary.update}
+            found |= {
+                (item.key or ".".join(item.nested_key)): json.loads(item.value_json) for item in record.summary.update
+            }
     return found
 
 
