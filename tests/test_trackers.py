@@ -208,9 +208,10 @@ def test_all_that_trackers_write_is_the_trainers_own(continued: Workplace, tmp_p
 def test_a_server_that_is_away_is_said_once_and_training_is_as_without_it(place: Workplace, monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    done = place.train(METHOD, "offline", [0], "away", "--track", "mlflow")
+    done = place.train(METHOD, "offline", SEEDS, "away", "--track", "mlflow")
+    assert done.stderr.count("warning") == 2
     assert done.stderr.count("mfql: warning: mlflow fails for ") == 1
-    assert done.stderr.count("mfql: warning: mlflow lacks the end of ") == 1
+    assert done.stderr.count("mfql: warning: mlflow lacks the end of 2 runs, such as ") == 1
     assert_equal_runs(place.run(METHOD, 0, "offline", "plain"), place.run(METHOD, 0, "offline", "away"))
     assert not (place.run(METHOD, 0, "offline", "away") / "mlflow").exists()
 
@@ -302,7 +303,7 @@ def test_tensorboard_compares_runs_by_their_settings(place: Workplace) -> None:
     provider = MultiplexerDataProvider(EventMultiplexer().AddRunsFromDirectory(folder).Reload(), folder)
     context, request = backend_context.Context(TBContext(data_provider=provider)), RequestContext()
     experiment = context.experiment_from_metadata(
-        request, "", True, context.hparams_metadata(request, ""), context.hparams_from_data_provider(request, "")
+        request, "", True, context.hparams_metadata(request, ""), context.hparams_from_data_provider(request, "", 0)
     )
     wanted = api_pb2.ListSessionGroupsRequest(
         start_index=0,

@@ -148,29 +148,21 @@ class _Feed:
         self._tracker: Tracker | None = None
         self._at, self._started = 0, False
         self._next = 0.0
-        self._failed = False
 
-    def go_on(self, size: int, ending: int) -> None:
-        """Hand on what is new; what fails is said once, and tried again after a while and at the end."""
+    def go_on(self, size: int, ending: int) -> Exception | None:
+        """Hand on what is new; what failed is tried again after a while and at the end.
+
+        Returns:
+            what failed now.
+        """
         if not ending and time.monotonic() < self._next:
-            return
+            return None
         try:
             self._hand_on(size, ending)
-            self._next = 0.0
         except Exception as error:  # A library's: it may be of any kind.
             self._started, self._next = False, time.monotonic() + _AGAIN
-            if not self._failed:
-                self._warn(error)
-            self._failed = True
-            if ending:
-                warn(f"{self._name} lacks the end of {self._folder}", "metrics.csv there has all of it.")
-
-    def _warn(self, error: Exception) -> None:
-        said = next(iter(str(error).splitlines()), "")
-        warn(
-            f"{self._name} fails for {self._folder}: {type(error).__name__}: {said}",
-            "Training goes on, as without it; this is tried again on the way and at the end.",
-        )
+            return error
+        return None
 
     def _hand_on(self, size: int, ending: int) -> None:
         if self._tracker is None:
@@ -202,13 +194,34 @@ def _rows(log: Path, start: int, end: int) -> Iterator[Row]:
 def _follow(name: str, folders: Sequence[Path], numbers: Sequence[int]) -> None:
     """The process's life: hand on what training vouches for, until it ends."""
     feeds = [_Feed(name, folder) for folder in folders]
+    said = False
     while True:
         ending, *sizes = numbers
-        for feed, size in zip(feeds, sizes, strict=True):
-            feed.go_on(size, ending)
+        failed = [feed.go_on(size, ending) for feed, size in zip(feeds, sizes, strict=True)]
+        errors = [(error, folder) for error, folder in zip(failed, folders, strict=True) if error is not None]
+        if errors and not said:
+            said = True
+            _warn(name, *errors[0])
         if ending:
+            if errors:
+                _warn_of_end(name, [folder for _, folder in errors])
             return
         time.sleep(_LOOK)
+
+
+def _warn(name: str, error: Exception, folder: Path) -> None:
+    first = next(iter(str(error).splitlines()), "")
+    warn(
+        f"{name} fails for {folder}: {type(error).__name__}: {first}",
+        "Training goes on, as without it; this is tried again on the way and at the end.",
+    )
+
+
+def _warn_of_end(name: str, folders: Sequence[Path]) -> None:
+    warn(
+        f"{name} lacks the end of {counted(len(folders), 'run')}, such as {folders[0]}",
+        "metrics.csv in the run's folder has all of it.",
+    )
 
 
 def _say_nothing_else() -> None:
