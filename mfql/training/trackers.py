@@ -101,6 +101,7 @@ class Wandb(Tracker):
         "WANDB_DISABLE_JOB_CREATION": "true",
         "WANDB_ERROR_REPORTING": "false",
         "WANDB_HOST": "",
+        "WANDB_INIT_TIMEOUT": "30",
         "WANDB_SILENT": "true",
         "WANDB_SYMLINK": "false",
         "WANDB_X_DISABLE_MACHINE_INFO": "true",
@@ -261,7 +262,10 @@ class Trackio(Tracker):
     def start(self) -> None:
         """As of `Tracker`."""
         if not any(map(os.environ.get, self._ELSEWHERE)):
-            os.environ.setdefault("TRACKIO_DIR", str(self.place.absolute()))
+            if "TRACKIO_DIR" not in os.environ:
+                # One process writes in it: a file that all file systems hold, from which a run is continued.
+                os.environ |= {"TRACKIO_STORAGE_MODE": "sqlite", "TRACKIO_SQLITE_JOURNAL_MODE": "delete"}
+                os.environ["TRACKIO_DIR"] = str(self.place.absolute())
             os.environ["HF_HUB_OFFLINE"] = "1"  # Else it asks the Hub for the name behind a token.
         import trackio
 
