@@ -14,6 +14,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from enum import IntEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,12 @@ _MOST_METRICS, _MOST_PARAMETERS = 1000, 100  # in one request, of MLflow
 Row = tuple[int, Mapping[str, float]]
 
 
-class Ending:
+class Ending(IntEnum):
     """How a session of a run ended: trained to its end, asked to end, or by an error."""
 
-    FINISHED, INTERRUPTED, FAILED = 1, 2, 3
+    FINISHED = 1
+    INTERRUPTED = 2
+    FAILED = 3
 
 
 class Tracker(ABC):
@@ -68,7 +71,7 @@ class Tracker(ABC):
         """Add rows of metrics, each a step and its values by name, steps ascending; those that it has are left out."""
 
     @abstractmethod
-    def finish(self, ending: int, summary: Mapping[str, Any]) -> None:
+    def finish(self, ending: Ending, summary: Mapping[str, Any]) -> None:
         """End the session.
 
         Args:
@@ -152,7 +155,7 @@ class Wandb(Tracker):
             if step >= self._run.starting_step:
                 self._run.log(dict(values), step=step)
 
-    def finish(self, ending: int, summary: Mapping[str, Any]) -> None:
+    def finish(self, ending: Ending, summary: Mapping[str, Any]) -> None:
         """As of `Tracker`."""
         self._run.summary.update(dict(summary))
         self._run.finish(exit_code=0 if ending == Ending.FINISHED else 1)
@@ -236,7 +239,7 @@ class MLflow(Tracker):
             self._client.log_batch(self._run, metrics=part)
             self._last |= {metric.key: metric.step for metric in part}
 
-    def finish(self, ending: int, summary: Mapping[str, Any]) -> None:
+    def finish(self, ending: Ending, summary: Mapping[str, Any]) -> None:
         """As of `Tracker`."""
         for name, value in summary.items():
             if isinstance(value, float):
@@ -288,7 +291,7 @@ class Trackio(Tracker):
                 self._run.log(dict(values), step=step)
                 self._next = step + 1
 
-    def finish(self, ending: int, summary: Mapping[str, Any]) -> None:
+    def finish(self, ending: Ending, summary: Mapping[str, Any]) -> None:
         """As of `Tracker`."""
         numbers = {name: value for name, value in summary.items() if isinstance(value, float)}
         if numbers:  # It has no summary: what a run ends with is one more point.

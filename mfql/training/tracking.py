@@ -110,7 +110,7 @@ class _Follower:
         for place, size in enumerate(sizes, start=1):
             self._shared.numbers[place] = size
 
-    def end(self, ending: int) -> None:
+    def end(self, ending: Ending) -> None:
         """Say that the session has ended, and how."""
         self._shared.numbers[0] = ending
 
@@ -174,7 +174,7 @@ class _Feed:
             self._tracker.log(list(_rows(self._folder / "metrics.csv", self._at, size)))
             self._at = size
         if ending:
-            self._tracker.finish(ending, self._summary() if ending == Ending.FINISHED else {})
+            self._tracker.finish(Ending(ending), self._summary() if ending == Ending.FINISHED else {})
 
     def _summary(self) -> dict[str, Any]:
         found = read_evaluation(self._folder / "evaluation.json")
