@@ -421,6 +421,15 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train.add_argument(
         "--wait", action="store_true", help="for another process that trains one of these runs, and take its result"
     )
+    train.add_argument(
+        "--track",
+        type=lambda text: text.split(","),
+        action="extend",
+        default=[],
+        metavar="TRACKER",
+        help="beside TensorBoard: wandb, mlflow or trackio, several with commas between; offline unless their own "
+        "variables name a server (docs/trackers.md)",
+    )
     train.add_argument("--no-progress", action="store_true", help="no bar; what was done is said all the same")
     train.add_argument("--allow-cpu", action="store_true", help="go on without a GPU however long it takes")
     train.set_defaults(func=_train, extra="train")
@@ -472,6 +481,7 @@ def _train_job(options: argparse.Namespace) -> int:
         options.compile == "on",
         not options.no_progress,
         options.threads,
+        tuple(dict.fromkeys(options.track)),
     )
     train(job, execution, choose_compiling=options.compile == "auto", wait=options.wait)
     return 0

@@ -84,6 +84,7 @@ _PACKAGES = {
     "PIL": "pillow",
     "dm_control": "ogbench",
     "imageio_ffmpeg": "imageio-ffmpeg",
+    "mlflow": "mlflow-skinny",
     "ot": "pot",
     "yaml": "pyyaml",
 }

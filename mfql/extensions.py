@@ -13,12 +13,16 @@ How Python processes are started that find the same modules is here too.
 from __future__ import annotations
 
 import ast
+import fcntl
 import json
 import os
 import re
+import select
+import signal
+import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
@@ -44,6 +48,7 @@ PROJECT = _SHIPPED if IS_INSTALLED else _ROOT
 # Whether a folder of this name is of this project's kind, what is in it tells: where datasets are fetched it may have a
 # file of checksums alone.
 _CONFIG = Path("config")
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 # How many callers of `running_code` there are now.
 _running = 0
 # Packages whose versions every manifest has.
@@ -120,6 +125,51 @@ def module_command(name: str, *arguments: str) -> tuple[list[str], dict[str, str
     """How to run a module as a Python process of its own: the command, and what is to be set in its environment."""
     # Without -P the current folder would come first.
     return [sys.executable, "-P", "-m", name, *arguments], {"PYTHONPATH": os.pathsep.join(search_path())}
+
+
+def start_module(name: str, arguments: Sequence[str], passed: Sequence[int]) -> tuple[subprocess.Popen[bytes], int]:
+    """Run a module as a process of its own, on one core, that ends when this one does, however that happens.
+
+    Args:
+        name: of a module that calls `end_with_parent` with its last argument.
+        arguments: come first; after them come the descriptors that it gets.
+        passed: those descriptors, before the one of `end_with_parent`.
+
+    Returns:
+        the process, and a descriptor to be closed after it.
+    """
+    lives, kept = os.pipe()  # The process's end, and that which closes when this process ends.
+    command, variables = module_command(name, *arguments, *map(str, (*passed, lives)))
+    # A scheduler sends SIGTERM to every process of a job. It is for the parent, which saves and ends what it started:
+    # in that, which inherits the mask, it stays blocked.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        process = subprocess.Popen(
+            command,
+            env=os.environ | _ONE_THREAD | variables,
+            pass_fds=(*passed, lives),
+            stdin=subprocess.DEVNULL,
+            process_group=0,  # Nor is a terminal's interrupt for it.
+        )
+    except BaseException:
+        os.close(kept)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        os.close(lives)
+    return process, kept
+
+
+def end_with_parent(lives: int) -> None:
+    """Have the system end this process, whatever it does, when a pipe's last writer is gone: by default SIGIO does.
+
+    Args:
+        lives: the end for reading; nothing is ever written.
+    """
+    fcntl.fcntl(lives, fcntl.F_SETOWN, -os.getpgrp())  # Also what environments started, a simulator perhaps.
+    fcntl.fcntl(lives, fcntl.F_SETFL, fcntl.fcntl(lives, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([lives], [], [], 0.0)[0]:  # The parent was gone before.
+        sys.exit(1)
 
 
 @contextmanager

@@ -116,6 +116,10 @@ FAULTS = {
     "expected: {}": ("expected: {} is not a text or null", "Write the path of a file, or null for none."),
     "outside_scores: a.csv": ('outside_scores: "a.csv" is not a list', PATHS),
     "extensions: [null]": ("extensions: entry 1: null is not a text", PATHS),
+    "trackers: [wandb2]": (
+        'trackers: entry 1: "wandb2" is none of wandb, mlflow, trackio',
+        "Write a list of wandb, mlflow and trackio, each once, or [] for none.",
+    ),
     "allow_cpu: yep": ('allow_cpu: "yep" is not true or false', "Write true or false."),
     "tuning: 3": ("tuning: 3 is not a mapping", "Write method, grid, seeds and tasks; config/config.yaml shows them."),
     "tuning: {seeds: [7]}": ("tuning: seeds: entry 1: 7 is below 100", TUNED),

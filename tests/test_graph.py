@@ -231,6 +231,11 @@ def test_jobs_of_a_launch_are_not_judged_again(empty: Path) -> None:
     assert re.search(r"mfql --extension tests/miniature train --method mfql-miniature .* --allow-cpu > ", printed)
 
 
+def test_trackers_of_the_configuration_reach_the_jobs(empty: Path) -> None:
+    printed = dry_run("offline", *MINIATURE, "--config", "trackers=[wandb,mlflow]", "--printshellcmds")
+    assert re.search(r" train --method mfql-miniature .* --allow-cpu --track wandb --track mlflow > ", printed)
+
+
 # --- a cluster's queue ------------------------------------------------------------------------------------------------
 
 PROFILE = {

@@ -13,14 +13,12 @@ error would raise it again whenever the same command goes on: a run would never 
 from __future__ import annotations
 
 import faulthandler
-import fcntl
 import json
 import mmap
 import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -40,10 +38,9 @@ from mfql.envs.registered import RegisteredEnv, has_float32
 from mfql.envs.trial import named
 from mfql.errors import UserError
 from mfql.evaluation.usage import make_all_used
-from mfql.extensions import module_command
+from mfql.extensions import end_with_parent, start_module
 from mfql.files import is_refusal
 
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 _ALIGNMENT = 64  # bytes; a cache line
 _LARGEST = float(np.finfo(np.float32).max)
 _SHARED_FOLDER = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -427,25 +424,9 @@ class _Worker:
         self._timeout = env_timeout()
         self._stack = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         ours, theirs = socket.socketpair()
-        lives, self._lives = os.pipe()  # The worker's end, and that which closes when this process ends.
         with theirs:
-            passed = theirs.fileno(), shared, self._stack.fileno(), lives
-            arguments = [json.dumps(used), *map(str, (first, last, *passed))]
-            command, variables = module_command(__name__, *arguments)
-            # A scheduler sends SIGTERM to every process of a job. It is for the parent, which saves and ends its
-            # workers: in these, which inherit the mask, it stays blocked.
-            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-            try:
-                self.process = subprocess.Popen(
-                    command,
-                    env=os.environ | _ONE_THREAD | variables,
-                    pass_fds=passed,
-                    stdin=subprocess.DEVNULL,
-                    process_group=0,  # Nor is a terminal's interrupt for them.
-                )
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-                os.close(lives)
+            passed = theirs.fileno(), shared, self._stack.fileno()
+            self.process, self._lives = start_module(__name__, [json.dumps(used), str(first), str(last)], passed)
         self.connection = Connection(ours.detach())
         self._answers = select.poll()
         self._answers.register(self.connection.fileno(), select.POLLIN)
@@ -548,19 +529,7 @@ def _serve(used: dict[str, Any], first: int, last: int, connection: Connection, 
         connection.send_bytes(b"!" + json.dumps(failure).encode())
 
 
-def _end_with_parent(lives: int) -> None:
-    """Have the system end this process, whatever it does, when a pipe's last writer is gone: by default SIGIO does.
-
-    Args:
-        lives: the end for reading; nothing is ever written.
-    """
-    fcntl.fcntl(lives, fcntl.F_SETOWN, -os.getpgrp())  # Also what environments started, a simulator perhaps.
-    fcntl.fcntl(lives, fcntl.F_SETFL, fcntl.fcntl(lives, fcntl.F_GETFL) | os.O_ASYNC)
-    if select.select([lives], [], [], 0.0)[0]:  # The parent was gone before.
-        sys.exit(1)
-
-
 if __name__ == "__main__":
     _used_by, _first, _last, _socket, _shared, _stack, _lives = sys.argv[1:]
-    _end_with_parent(int(_lives))
+    end_with_parent(int(_lives))
     _serve(json.loads(_used_by), int(_first), int(_last), Connection(int(_socket)), int(_shared), int(_stack))

@@ -24,6 +24,19 @@ WRITTEN = {
 }
 # And of those that are written to as long as a run trains.
 _GROWING = {".": (r"metrics\.csv",), "tensorboard": (r"events\.out\.tfevents\..+",)}
+# Of trackers, whose libraries write them: whole paths. docs/trackers.md says what they hold.
+TRACKERS = ("wandb", "mlflow", "trackio")
+_SESSION = r"wandb/(offline-)?run-\d{8}_\d{6}-[0-9a-f]{16}"
+_TRACKED = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rf"{_SESSION}/run-[0-9a-f]{{16}}\.wandb(\.synced)?",
+        rf"{_SESSION}/logs/debug(-core|-internal)?\.log",
+        rf"{_SESSION}/files/(config\.yaml|output\.log|requirements\.txt|wandb-(metadata|summary)\.json)",
+        r"mlflow/mlflow\.db(-journal|-shm|-wal)?",
+        r"trackio/[A-Za-z0-9_-]+\.(db|lock)(-journal|-shm|-wal)?",
+    )
+)
 
 
 class Files(NamedTuple):
@@ -62,6 +75,8 @@ def own_files(folder: Path) -> Files:
 def _is_own(path: Path) -> bool:
     whole, growing = (names.get(str(path.parent), ()) for names in (WRITTEN, _GROWING))
     if any(re.fullmatch(name, path.name) for name in (*whole, *growing)):
+        return True
+    if any(pattern.fullmatch(path.as_posix()) for pattern in _TRACKED):
         return True
     return bool(whole) and left_name(whole).fullmatch(path.name) is not None
 
@@ -102,6 +117,9 @@ def remove_files(files: Iterable[Path], top: Path) -> None:
                 f"cannot remove {path}: {error.strerror}", "Check its permissions; the same command removes the rest."
             ) from error
         emptied.update(parent for parent in path.parents if parent != top and parent.is_relative_to(top))
+    # Of a tracker's session these may be empty from the start.
+    sessions = [folder for folder in emptied if re.search(rf"(^|/){_SESSION}$", folder.as_posix())]
+    emptied.update(folder / name for folder in sessions for name in ("files", "tmp", "tmp/code"))
     for folder in sorted(emptied, key=lambda folder: len(folder.parts), reverse=True):
         with suppress(OSError):  # Others' files lie in it.
             folder.rmdir()

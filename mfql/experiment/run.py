@@ -26,6 +26,11 @@ from mfql.tasks import code_of_environment, simulation_version
 
 # What a finished run's manifest knows, the result last.
 OUTPUTS = ("policy/policy.safetensors", "policy/policy.json", "metrics.csv", "evaluation.json")
+# What names a run, its settings' versions and origin.
+_TOLD = (
+    *("method", "task", "seed", "stage", "agent"),
+    *("training_version", "simulation_version", "identity", "settings_hash", "settings_source"),
+)
 # A checkpoint's whole name: `step-10.pt` is none of a run's.
 _STEP = re.compile(r"step-(\d{9,})\.pt")
 # Regular expressions of the files that a trainer writes beside the folder that it owns.
@@ -341,6 +346,16 @@ def is_vouched_for(result: Path, manifest: Mapping[str, Any]) -> bool:
     """
     outputs = manifest.get("outputs")
     return not outputs or sha256(result, MOST_JSON) == outputs.get("evaluation.json")
+
+
+def flat_settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting of a run and what names it, by which it is compared with others.
+
+    Nothing of it says anything of the machine, of a person or of code.
+    """
+    told = {key: manifest[key] for key in _TOLD if key in manifest}
+    dataset = {"dataset": manifest["dataset"]["name"]} if "dataset" in manifest else {}
+    return {**manifest.get("settings", {}), **told, **dataset}
 
 
 def has_own_identity(manifest: Mapping[str, Any]) -> bool:

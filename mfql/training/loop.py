@@ -23,7 +23,7 @@ from mfql.envs.patience import Hangs, able_to_hurry
 from mfql.errors import UserError, note
 from mfql.evaluation.policy import Actor
 from mfql.evaluation.rollout import run_episodes
-from mfql.experiment.run import RunFolder
+from mfql.experiment.run import RunFolder, flat_settings
 from mfql.settings import steps_of
 from mfql.suites import score_range
 from mfql.tasks import Task
@@ -40,6 +40,7 @@ from mfql.training.provenance import machine
 from mfql.training.rewards import OnlineRewards, with_rewards
 from mfql.training.step import Step
 from mfql.training.stopping import no_longer_improves
+from mfql.training.tracking import Tell
 
 # Inside functions: a machine without a simulator has the loop, if not its environments.
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Execution:
         compiled: compile the update.
         progress: show a progress bar.
         threads: of updates on the processor that were asked for; None leaves torch's.
+        trackers: that get the log beside TensorBoard.
     """
 
     device: torch.device
@@ -68,6 +70,7 @@ class Execution:
     compiled: bool = False
     progress: bool = True
     threads: int | None = None
+    trackers: tuple[str, ...] = ()
 
 
 class Trainer:
@@ -82,6 +85,7 @@ class Trainer:
         starts: for `online`, the saved state of each seed's earlier stage, its own state as `Agent.carried_state`
             carries it over; None for a fresh start.
         saved: a checkpoint of each seed, all of one step; None starts from the beginning.
+        tell: gets how many bytes of each run's log the last checkpoint vouches for, whose last step is whole.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class Trainer:
         execution: Execution,
         starts: list[dict[str, Any]] | None = None,
         saved: list[dict[str, Any]] | None = None,
+        tell: Tell | None = None,
     ) -> None:
         self.agent, self.runs, self.execution = agent, runs, execution
         self.settings = agent.settings
@@ -132,6 +137,7 @@ class Trainer:
         self._updates = agent.updates_per_step if self.online else 1
         self._update = self._steps()
         self._saved = saved
+        self._tell = tell or (lambda sizes: None)
 
     @cached_property
     def _validation(self) -> Memory:
@@ -255,7 +261,9 @@ class Trainer:
 
     def _log(self, row: int) -> TrainingLog:
         if not self._saved:
-            return TrainingLog(self.runs[row].trained, None, self.number)
+            run = self.runs[row]
+            told = flat_settings(run.manifest() or {})
+            return TrainingLog(run.trained, None, self.number, told=told, compared=(f"evaluation/{self.metric}",))
         saved = self._saved[row]
         return TrainingLog(self.runs[row].trained, saved["metrics_bytes"], self.number, saved.get("metrics_sha256"))
 
@@ -297,21 +305,26 @@ class Trainer:
         with bar:
             if self._evaluation_is_due():  # The job was asked to end during it.
                 self._evaluate(bar)
-                self.save()
+                self._save_and_tell()
             while self.step < self.steps and (self.number % self.settings.log_interval or self.state.active.any()):
                 self._tick()
                 bar.update()
                 evaluated = self._log_and_evaluate(bar)
                 due = time.monotonic() - saved_at >= self.execution.checkpoint_seconds
                 if evaluated or due or self._stop or self.step == self.steps:
-                    self.save()
+                    self._save_and_tell()
                     saved_at = time.monotonic()
                 if self._stop:
                     raise Interrupted
         if not self._is_saved():
             self.save()
+        self._tell([log.size for log in self._logs])
         if self.step > first:
             self.step_seconds = (time.monotonic() - began - self._evaluation_seconds) / (self.step - first)
+
+    def _save_and_tell(self) -> None:
+        self.save()
+        self._tell([log.size for log in self._logs])
 
     def _is_saved(self) -> bool:
         return all(self.step in run.checkpoints.steps() for run in self.runs)

@@ -22,7 +22,7 @@ from mfql.errors import UserError
 from mfql.evaluation.interval import wilson
 from mfql.evaluation.policy import acting_seconds, save_policy
 from mfql.evaluation.usage import usage_of
-from mfql.experiment.owned import own_files, remove_files
+from mfql.experiment.owned import TRACKERS, own_files, remove_files
 from mfql.experiment.records import IDENTIFYING, read_evaluation, require
 from mfql.experiment.run import OUTPUTS, Fate, RunFolder, alterations, describe_run, go_on_together, has_own_identity
 from mfql.extensions import agent_file, running_code
@@ -34,9 +34,12 @@ from mfql.suites import load, split_paths, suite_of
 from mfql.tasks import Task, find_task, scored
 from mfql.training.checkpoint import Checkpoints
 from mfql.training.device import memory_errors_for_people, repays_compiling, set_precision, use_threads
+from mfql.training.log import end_board
 from mfql.training.loop import Execution, Trainer
 from mfql.training.memory import require_memory_for
 from mfql.training.provenance import machine, provenance
+from mfql.training.trackers import require_trackers
+from mfql.training.tracking import tracked
 
 # Offline lengths from which a run is the paper's size.
 _PAPER_STEPS = 500_000
@@ -78,6 +81,7 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wai
         UserError: bad settings, data or folders; nothing is half-written.
         Interrupted: the job was asked to end; the same command continues it.
     """
+    require_trackers(execution.trackers)
     kind, settings = _agent_and_settings(job)
     task = find_task(job.task, job.config_dir)
     if choose_compiling:
@@ -245,11 +249,13 @@ def _train_group(
         manifest = manifests[seed] | session | {"parameters": count_parameters(agent)}
         _write_manifest(job.run(seed), manifest, saved[0]["step"] if saved else 0)
     starts = _starts(job, seeds, agent)
-    trainer = Trainer(agent, dataset, task, [job.run(seed) for seed in seeds], execution, starts, saved or None)
-    trainer.train()
-    times = _times(trainer, time.monotonic() - began)
-    for row, seed in enumerate(seeds):
-        _finish(job.run(seed), trainer, row, manifests[seed], task, times, usage)
+    runs = [job.run(seed) for seed in seeds]
+    with tracked(execution.trackers, [run.trained for run in runs]) as tell:
+        trainer = Trainer(agent, dataset, task, runs, execution, starts, saved or None, tell)
+        trainer.train()
+        times = _times(trainer, time.monotonic() - began)
+        for row, seed in enumerate(seeds):
+            _finish(job.run(seed), trainer, row, manifests[seed], task, times, usage)
 
 
 def _times(trainer: Trainer, seconds: float) -> dict[str, Any]:
@@ -280,8 +286,9 @@ def _start_anew(run: RunFolder) -> None:
     """What a run left that has no usable checkpoint is removed."""
     if run.checkpoints.steps():
         print(f"{run.folder}: starts anew, since none of its checkpoints can be used", flush=True)
-    own = [run.trained / name for name in ("checkpoint", "tensorboard", "policy")]
-    remove_files([path for path in own_files(run.trained).own if path.parent in own], run.trained)
+    own = [run.trained / name for name in ("checkpoint", "tensorboard", "policy", *TRACKERS)]
+    found = own_files(run.trained).own
+    remove_files([path for path in found if any(map(path.is_relative_to, own))], run.trained)
 
 
 def _starts(job: Job, seeds: list[int], agent: Agent) -> list[dict[str, Any]] | None:
@@ -346,6 +353,7 @@ def _finish(
 ) -> None:
     """Write the policy, the manifest with the hash of every output, and, last, the result."""
     found = _result(run, trainer, row, manifest, task)
+    end_board(run.trained, found["score"], trainer.number)
     session = run.manifest() or {}
     save_policy(
         run.trained / "policy",

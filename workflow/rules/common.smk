@@ -72,6 +72,8 @@ TASK_TABLE = f"{CONFIG}/tasks.csv"
 EXTENSIONS = in_command(*(word for folder in config["extensions"] for word in ("--extension", folder)))
 # In the project's folder `mfql` finds it by itself, and the commands of jobs finished there stay as they were.
 CONFIG_DIR = "" if CONFIG == "config" else in_command("--config-dir", CONFIG)
+# Nor do a run's numbers depend on who gets its log.
+TRACKERS = in_command(*(word for name in config["trackers"] for word in ("--track", name)))
 # What reports read of the extensions beside the project's own tables.
 EXTENSION_TABLES = [os.path.relpath(path) for path in tables()]
 # Tasks of one's own; their datasets have their names.

@@ -37,4 +37,4 @@ for name, stages in [("train_offline", "offline|pretrain"), ("train_online", "on
                 # `exec`: a scheduler's SIGTERM must not end a shell that waits for the trainer, which saves and goes.
                 f"exec mfql{EXTENSIONS} train --method {{wildcards.method}} --task {{wildcards.task}} --stage {{wildcards.stage}}"
                 f" --seeds {{params.seeds}} --data {{params.data:q}} --results results{CONFIG_DIR}"
-                " --threads {threads} --workers {threads} --wait --allow-cpu > {log} 2>&1"
+                f" --threads {{threads}} --workers {{threads}} --wait --allow-cpu{TRACKERS} > {{log}} 2>&1"
