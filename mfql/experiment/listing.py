@@ -74,7 +74,7 @@ def task(name: str, config_dir: str | Path) -> str:
     own = found.registered
     rows = [
         ("suite", found.suite),
-        ("environment", own.env_id if own else found.environment),
+        ("environment", (own.env_id or "none: a dataset alone") if own else found.environment),
         ("dataset", own.data if own else found.dataset),
         ("observations", found.observations),
         ("scored by", f"{found.metric}, {found.score_rule.replace('_', ' ')} of its evaluations"),

@@ -17,7 +17,7 @@ from mfql.documents import read_json
 from mfql.errors import UserError
 from mfql.files import CannotRead, there
 from mfql.settings import STAGES
-from mfql.tasks import SCORED_EVALUATIONS
+from mfql.tasks import ESTIMATE, SCORED_EVALUATIONS
 
 _DRAFT = "http://json-schema.org/draft-07/schema"
 _TEXT, _WHOLE, _OBJECT = {"type": "string"}, {"type": "integer"}, {"type": "object"}
@@ -34,7 +34,7 @@ _RESULT: dict[str, Any] = {
     "stage": {"enum": list(STAGES)},
     "identity": _NAME,
     "status": {"enum": ["finished", "diverged"]},
-    "metric": {"enum": ["success", "normalized_return", "return"]},
+    "metric": {"enum": ["success", "normalized_return", "return", ESTIMATE]},
     "score_rule": {"enum": list(SCORED_EVALUATIONS)},
     "score": _NUMBER_OR_NONE,
     "episodes": _SOME,
@@ -80,6 +80,7 @@ _MANIFEST: dict[str, Any] = {
         **dict.fromkeys(("settings_source", "device", "started", "finished"), _TEXT),
         "stage": {"enum": list(STAGES)},
         "simulation_version": _SOME,
+        "estimator_version": _SOME,
         "settings": {
             "type": "object",
             "properties": dict.fromkeys(("offline_steps", "online_steps", "first_update"), _WHOLE),
