@@ -116,7 +116,7 @@ ESTIMATE = "fqe_return"
 # The declared version of that estimate: a raise scores the runs of those tasks anew.
 ESTIMATOR_VERSION = 1
 # Updates of it, where a row does not say.
-FQE_STEPS = 20_000
+FQE_STEPS = 10_000
 # How a row says that its task has no environment, and what of it can then be no other.
 NO_ENVIRONMENT = "none"
 _WITHOUT_ENVIRONMENT = {"metric": ESTIMATE, "score_rule": "last", "online": "no"}

@@ -59,9 +59,9 @@ class FQESettings(Settings):
     """
 
     online_steps: int = 0
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[int, ...] = (128, 128)
     learning_rate: float = 1e-3
-    tau: float = 0.01
+    tau: float = 0.05
     members: int = 5
 
 

@@ -25,7 +25,7 @@ from mfql.experiment.tuning import COLUMNS, FIRST_SEED, Point, carried_to, plain
 from mfql.files import write_whole
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.scores import collect, diverged_score, worst_returns
-from mfql.report.tasks import PLAIN_RETURN, SUCCESS, bounded
+from mfql.report.tasks import SUCCESS, UNSCALED, bounded
 from mfql.tasks import SCORED_EVALUATIONS, Task, known_tasks, scored
 
 CLEAR, WITHIN_NOISE, NOTHING_LEARNT = "clear", "within noise", "nothing learnt"
@@ -178,7 +178,7 @@ def _proposal(runs: Sequence[_Run], tasks: dict[str, Task]) -> dict[str, Any]:
     ranked = ranking(_candidates(runs), metric)
     best = ranked[0]
     behind = [one.behind(best, metric) for one in ranked[1:]]
-    learnt = metric == PLAIN_RETURN or best.interval(metric).value > 0
+    learnt = metric in UNSCALED or best.interval(metric).value > 0
     close = sum(isnan(difference.low) or difference.low <= 0 for difference in behind)
     certainty = (WITHIN_NOISE if close else CLEAR) if learnt else NOTHING_LEARNT
     settings, dataset = first.manifest["settings"], first.manifest["dataset"]
