@@ -154,7 +154,9 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     """
     remedy = "Ask for the file again: the trainer restores it from its run folder."
     found = _checked(path, "evaluation", remedy)
-    if any(found["metric"] not in evaluation for evaluation in found["evaluations"]):
+    # An estimate is nothing without its interval.
+    needed = (ESTIMATE, "fqe_low", "fqe_high") if found["metric"] == ESTIMATE else (found["metric"],)
+    if any(name not in evaluation for evaluation in found["evaluations"] for name in needed):
         raise UserError(f"{path}: an evaluation lacks the run's metric {found['metric']!r}", remedy)
     _require_own(path, found, f"It belongs elsewhere. {remedy}")
     return found

@@ -60,8 +60,8 @@ def compare(tasks: pd.DataFrame, expected: Expected) -> pd.DataFrame:
         expected: of `read_expected`.
 
     Returns:
-        task, stage, method, metric, unit, value, low, high, seeds, expected_low, expected_high, verdict (as expected | below
-        | above | not found | nothing to expect); every row of `tasks`, then what was expected and not found.
+        task, stage, method, metric, unit, value, low, high, seeds, expected_low, expected_high, verdict (as expected |
+        below | above | not found | nothing to expect); every row of `tasks`, then what was expected and not found.
     """
     keys = ["method", "task", "stage", "metric"]
     ends = ["expected_low", "expected_high"]
