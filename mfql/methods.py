@@ -25,7 +25,7 @@ from mfql.tasks import (
     SOURCED,
     Task,
     code_of_environment,
-    estimator_version,
+    estimator,
     find_task,
     known_tasks,
     simulation_version,
@@ -240,8 +240,8 @@ def settings_hash(
         hashed.append(f"simulation_version {simulation}")
     if with_environment and (environment := code_of_environment(task)) is not None:
         hashed.append(f"environment {hash_of(environment)}")
-    if (estimator := estimator_version(task)) is not None:
-        hashed.append(f"estimator_version {estimator}")
+    if (scoring := estimator(task)) is not None:
+        hashed.append(f"estimator {hash_of(scoring)}")
     if start is not None:
         hashed.append(identified(declared_settings(method, task, start, config_dir)[1].as_dict()))
     return hash_of(hashed)

@@ -170,7 +170,7 @@ def later_facts(described: Mapping[str, Any]) -> dict[str, Any]:
         # Of a task of one's own, and of no run from before it was looked at.
         "environment": described.get("environment"),
         # Of a task without an environment, what scores it.
-        "estimator_version": described.get("estimator_version"),
+        "estimator": described.get("estimator"),
     }
 
 

@@ -210,13 +210,22 @@ def simulation_differences(name: str) -> list[str]:
     return touched if touched and name not in registered_tasks() else []
 
 
-def estimator_version(name: str) -> int | None:
-    """The declared version of what scores a task that has no environment; None of one that has.
+def estimator(name: str) -> dict[str, Any] | None:
+    """What scores a task that has no environment, and what its actions are; None of one that has.
 
-    It counts from 1: a raise trains the task's finished runs anew.
+    It is part of what a run is: another version, discount, number of updates or bound trains the task's runs anew.
     """
     task = registered_tasks().get(name)
-    return None if task is None or task.has_environment else ESTIMATOR_VERSION
+    if task is None or task.has_environment or task.registered is None:
+        return None
+    row = task.registered
+    bounds = {column: ends and list(ends) for column, ends in (("low", row.action_low), ("high", row.action_high))}
+    return {
+        "version": ESTIMATOR_VERSION,
+        "discount": task.settings["discount"],
+        "updates": row.fqe_steps,
+        "action_bounds": bounds,
+    }
 
 
 def code_of_environment(name: str) -> Code | None:

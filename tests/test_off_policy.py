@@ -21,7 +21,7 @@ from mfql.errors import UserError
 from mfql.evaluation.policy import Actor, load_policy
 from mfql.evaluation.usage import usage_of
 from mfql.extensions import extend
-from mfql.methods import declared_settings
+from mfql.methods import declared_settings, settings_hash
 from mfql.report.aggregate import over_tasks
 from mfql.report.formats import printable
 from mfql.report.scores import collect, read_scores, write_scores
@@ -353,7 +353,12 @@ def test_a_dataset_alone_is_trained_on_and_scored(place: Workplace, capsys: pyte
     log = pd.read_csv(run / "metrics.csv")
     assert log[log["metric"].str.startswith("validation_loss/")]["step"].unique().tolist() == [5, 10]
     assert log[log["metric"] == "evaluation/fqe_return"]["step"].tolist() == [10]
-    assert json.loads((run / "manifest.json").read_text())["estimator_version"] == 1
+    assert json.loads((run / "manifest.json").read_text())["estimator"] == {
+        "version": 1,
+        "discount": 0.9,
+        "updates": 20,
+        "action_bounds": {"low": None, "high": None},
+    }
     policy = load_policy(run)
     assert policy.description["score"]["low"] == last["fqe_low"]
     low, high = policy.units.low, policy.units.high
@@ -381,13 +386,18 @@ def test_an_estimate_that_is_broken_off_is_made_again(place: Workplace, monkeypa
         assert (again / name).read_bytes() == (whole / name).read_bytes(), name
 
 
-def test_the_version_of_the_estimate_is_part_of_a_run(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mfql.methods import settings_hash
-
-    before, other = (settings_hash("short", task, "offline") for task in ("recorded", TASK))
-    monkeypatch.setattr("mfql.tasks.ESTIMATOR_VERSION", 2)
-    assert settings_hash("short", "recorded", "offline") != before
-    assert settings_hash("short", TASK, "offline") == other
+def test_what_estimates_is_part_of_a_run(place: Workplace, bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = "short+discount=0.5"
+    before, other = (settings_hash(method, task, "offline") for task in ("recorded", TASK))
+    with monkeypatch.context() as patch:
+        patch.setattr("mfql.tasks.ESTIMATOR_VERSION", 2)
+        assert settings_hash(method, "recorded", "offline") != before
+        assert settings_hash(method, TASK, "offline") == other
+    known = {before}
+    for row in (ROW.replace("0.9", "0.8"), ROW.replace(",20,", ",30,"), ROW.replace(",,", ",-4,4")):
+        rewritten(bare, row)
+        known.add(settings_hash(method, "recorded", "offline"))
+    assert len(known) == 4
 
 
 # --- its marks --------------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ _MANIFEST: dict[str, Any] = {
         **dict.fromkeys(("settings_source", "device", "started", "finished"), _TEXT),
         "stage": {"enum": list(STAGES)},
         "simulation_version": _SOME,
-        "estimator_version": _SOME,
+        "estimator": {"type": ["object", "null"]},
         "settings": {
             "type": "object",
             "properties": dict.fromkeys(("offline_steps", "online_steps", "first_update"), _WHOLE),
