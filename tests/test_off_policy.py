@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -273,8 +274,9 @@ def test_actions_have_the_bounds_of_the_row_or_of_the_data(bare: Path) -> None:
         read_own(find_task("recorded"))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:minari")
 def test_minaris_bounds_are_taken_from_its_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    minari = pytest.importorskip("minari")
+    import minari
     from minari.data_collector import EpisodeBuffer
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
@@ -301,6 +303,31 @@ def test_minaris_bounds_are_taken_from_its_dataset(tmp_path: Path, monkeypatch: 
     assert (units.low.tolist(), units.high.tolist()) == ([-3.0], [5.0])
     data = load(find_task("recorded"), tmp_path / "data")
     assert (len(data), len(data.val)) == (45, 5)
+
+
+def test_hdf5_files_say_themselves_what_is_observed(bare: Path) -> None:
+    given, rng = recorded(), np.random.default_rng(0)
+    ends = given["terminals"] > 0
+    with h5py.File(bare / "rows.hdf5", "w") as file:
+        for name in ("observations", "actions", "rewards"):
+            file[name] = given[name]
+        file["terminals"], file["timeouts"] = np.zeros_like(ends), ends
+    rewritten(bare, "rows,none,rows.hdf5,0.9,20,,\n")
+    rows = read_own(find_task("rows"), fitting=False)["train"]
+    assert np.array_equal(rows.observations, given["observations"][~ends])
+    assert np.array_equal(rows.actions, given["actions"][~ends])
+    joints, gripper, image = (rng.random((5, *shape)).astype(np.float32) for shape in ((3,), (1,), (4, 4, 3)))
+    with h5py.File(bare / "demos.hdf5", "w") as file:
+        for number in range(2):
+            demo = file.create_group(f"data/demo_{number}")
+            demo["actions"], demo["rewards"] = rng.random((5, 2)), np.zeros(5)
+            demo["dones"] = np.arange(5) == 4
+            for name, values in (("joints", joints), ("gripper", gripper), ("image", image)):
+                demo[f"obs/{name}"] = values
+    rewritten(bare, "demos,none,demos.hdf5,0.9,20,,\n")
+    rows = read_own(find_task("demos"), fitting=False)["train"]
+    assert np.array_equal(rows.observations[:5], np.concatenate([gripper, joints], axis=1))
+    assert rows.masks.tolist() == [1.0, 1.0, 1.0, 1.0, 0.0] * 2
 
 
 @pytest.mark.parametrize(
