@@ -1,7 +1,7 @@
 """Fitted Q evaluation: what a policy's discounted return is estimated to be from a dataset alone.
 
 A critic is fitted to `r + discount mask Q(s', a')` with a' the policy's own actions (Le, Voloshin and Yue 2019, arXiv
-1903.08738, equation 3; as an estimate for deep policies Fu et al. 2021, arXiv 2103.16596), and is asked for its value
+1903.08738; as an estimate for deep policies Fu et al. 2021, arXiv 2103.16596), and is asked for its value
 where held-out episodes begin. The mask is 0 where the task ends and 1 at a time-out, which the critic looks beyond: the
 estimate is of episodes without a time limit.
 
