@@ -506,6 +506,15 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         help=f"environment processes, 0 for none; {_ALL_CORES}",
     )
     evaluate.add_argument("--no-progress", action="store_true", help="no bar")
+    evaluate.add_argument(
+        "--off-policy",
+        action="store_true",
+        help="estimate the discounted return from the task's dataset, by fitted Q evaluation (docs/off_policy.md)",
+    )
+    evaluate.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="folder of that dataset")
+    evaluate.add_argument("--fqe-steps", type=_count(1), metavar="N", help="updates of it; default: the task's")
+    evaluate.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where the estimate is fitted")
+    evaluate.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     evaluate.set_defaults(func=_evaluate)
 
 
@@ -514,11 +523,37 @@ def _evaluate(options: argparse.Namespace) -> None:
     from mfql.experiment.find import existing_run
 
     run, progress = existing_run(options.run), not options.no_progress
+    if options.off_policy:
+        _evaluate_off_policy(options, run)
+        return
     found = evaluate(run, options.episodes, options.out, options.video, options.workers, options.strip, progress)
     units = {"success": " %", "return": "", "length": " steps"}
     scores = ", ".join(f"{name} {found[name]:.4g}{unit}" for name, unit in units.items() if found[name] is not None)
     written = ", ".join(str(path) for path in (options.out, options.video, options.strip) if path is not None)
     print(f"{run}: {scores} over {options.episodes} episodes\nWritten: {written}")
+
+
+def _evaluate_off_policy(options: argparse.Namespace, run: Path) -> None:
+    from mfql.training.off_policy import evaluate_off_policy
+
+    if options.video is not None or options.strip is not None:
+        raise UserError("--off-policy plays no episode that could be filmed", "Leave out --video and --strip.")
+    found = evaluate_off_policy(
+        run,
+        options.out,
+        options.data,
+        options.config_dir,
+        episodes=options.episodes,
+        steps=options.fqe_steps,
+        device=options.device,
+    )
+    print(
+        f"{run}: estimated discounted return (FQE) {found['fqe_return']:.4g} [{found['fqe_low']:.4g},"
+        f" {found['fqe_high']:.4g}], discount {found['discount']:g}, {found['episodes']} starts of held-out episodes"
+    )
+    if (true := found["true"]) is not None:
+        print(f"  true: {true['discounted_return']:.4g} over {true['episodes']} episodes from the same starts")
+    print(f"Written: {options.out}")
 
 
 def _add_tune(commands: argparse._SubParsersAction) -> None:

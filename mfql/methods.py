@@ -21,7 +21,15 @@ from mfql.extensions import METHODS, NONE_NAMED, extensions, find, method_names
 from mfql.files import expanded, hash_of
 from mfql.settings import STAGES, Settings, identified
 from mfql.tables import as_value, find_row, own_columns, value_text
-from mfql.tasks import SOURCED, Task, code_of_environment, find_task, known_tasks, simulation_version
+from mfql.tasks import (
+    SOURCED,
+    Task,
+    code_of_environment,
+    estimator,
+    find_task,
+    known_tasks,
+    simulation_version,
+)
 
 # The bytes of a folder's or file's name, and those of what a name gets as an ending, such as `.log`.
 _LONGEST, _ENDING = 255, 5
@@ -232,6 +240,8 @@ def settings_hash(
         hashed.append(f"simulation_version {simulation}")
     if with_environment and (environment := code_of_environment(task)) is not None:
         hashed.append(f"environment {hash_of(environment)}")
+    if (scoring := estimator(task)) is not None:
+        hashed.append(f"estimator {hash_of(scoring)}")
     if start is not None:
         hashed.append(identified(declared_settings(method, task, start, config_dir)[1].as_dict()))
     return hash_of(hashed)

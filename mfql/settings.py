@@ -169,6 +169,8 @@ def later_facts(described: Mapping[str, Any]) -> dict[str, Any]:
         "constant_dimensions": (described["dataset"].get("constant_dimensions") or None) if normalised else None,
         # Of a task of one's own, and of no run from before it was looked at.
         "environment": described.get("environment"),
+        # Of a task without an environment, what scores it.
+        "estimator": described.get("estimator"),
     }
 
 

@@ -31,27 +31,34 @@ from mfql.tables import read_rows
 
 @dataclass(frozen=True)
 class Registered:
-    """A task of one's own: an environment that Gymnasium knows by its id, and a dataset.
+    """A task of one's own: an environment that Gymnasium knows by its id, and a dataset; or a dataset alone.
 
     Args:
-        env_id: as `gymnasium.make` takes it, such as `Pendulum-v1`, or `MODULE:ID` for one that a module registers.
+        env_id: as `gymnasium.make` takes it, such as `Pendulum-v1`, or `MODULE:ID` for one that a module registers;
+            None of a task that has no environment.
         data: path of the dataset's file, or `minari:ID`.
         folder: of the task table that names it; modules in it can be imported. None of one that a policy describes:
             those of the extensions' folders can.
         max_episode_steps: steps after which an episode is truncated; None leaves it to the environment.
         score_low, score_high: the returns that stand for a normalised return of 0 and 100; None for other metrics.
+        action_low, action_high: without an environment, the bounds of actions: one number for all of their dimensions,
+            or one each; None leaves them to the dataset.
+        fqe_steps: without an environment, updates of off-policy evaluation; None with one.
     """
 
-    env_id: str
+    env_id: str | None
     data: str
     folder: Path | None
     max_episode_steps: int | None
     score_low: float | None
     score_high: float | None
+    action_low: tuple[float, ...] | None = None
+    action_high: tuple[float, ...] | None = None
+    fqe_steps: int | None = None
 
     def code(self) -> Code | None:
-        """What the environment is made of; None where its module is not to be found here."""
-        return environment_code(self.env_id, self.folders())
+        """What the environment is made of; None without one, and where its module is not to be found here."""
+        return None if self.env_id is None else environment_code(self.env_id, self.folders())
 
     def packages(self) -> dict[str, str]:
         """The versions of the installed packages that the environment's files import, by their names."""
@@ -72,7 +79,8 @@ class Task:
         environment: the environment's name without dataset and task number.
         dataset: the dataset that its offline part is trained on.
         observations: `state`, vectors of numbers, or `pixels`, images.
-        metric: what is scored: `success`, `normalized_return` or, of a task of one's own, `return`.
+        metric: what is scored: `success`, `normalized_return` or, of a task of one's own, `return`; of one without an
+            environment `fqe_return`, an estimate.
         score_rule: `last_three` (mean of the last three evaluations) or `last`.
         online: whether the paper trains it online too.
         settings: values by task, as written in the table, for method files that say `task`.
@@ -97,7 +105,21 @@ class Task:
         """Whether the task shows images."""
         return self.observations == "pixels"
 
+    @property
+    def has_environment(self) -> bool:
+        """Whether policies can be scored in episodes; without an environment off-policy evaluation estimates."""
+        return self.registered is None or self.registered.env_id is not None
 
+
+# The metric of tasks without an environment: the discounted return that fitted Q evaluation estimates.
+ESTIMATE = "fqe_return"
+# The declared version of that estimate: a raise scores the runs of those tasks anew.
+ESTIMATOR_VERSION = 1
+# Updates of it, where a row does not say.
+FQE_STEPS = 10_000
+# How a row says that its task has no environment, and what of it can then be no other.
+NO_ENVIRONMENT = "none"
+_WITHOUT_ENVIRONMENT = {"metric": ESTIMATE, "score_rule": "last", "online": "no"}
 # How many evaluations a score is the mean of, by its rule.
 SCORED_EVALUATIONS = {"last_three": 3, "last": 1}
 _TEXT = ("suite", "environment", "dataset", "observations", "metric", "score_rule", "settings_source")
@@ -111,7 +133,8 @@ _NUMBERS = {
     "online_steps": int,
 }
 # Columns that the tables of extensions alone have, and what stands for a cell there that is empty or has no column.
-_REGISTERED = ("env_id", "data", "max_episode_steps", "score_low", "score_high")
+_ESTIMATED = ("action_low", "action_high", "fqe_steps")
+_REGISTERED = ("env_id", "data", "max_episode_steps", "score_low", "score_high", *_ESTIMATED)
 _DEFAULTS = {
     "suite": "own",
     "observations": "state",
@@ -128,7 +151,7 @@ _DEFAULTS = {
 }
 _CHOICES = {
     "observations": ("state", "pixels"),
-    "metric": ("success", "normalized_return", "return"),
+    "metric": ("success", "normalized_return", "return", ESTIMATE),
     "score_rule": tuple(SCORED_EVALUATIONS),
     "online": ("yes", "no"),
 }
@@ -185,6 +208,24 @@ def simulation_differences(name: str) -> list[str]:
     """What of the datasets' physics a task's models do not have by themselves; none of a task of one's own."""
     touched = [difference for difference, tasks in _DIFFERENCES.items() if tasks.match(name)]
     return touched if touched and name not in registered_tasks() else []
+
+
+def estimator(name: str) -> dict[str, Any] | None:
+    """What scores a task that has no environment, and what its actions are; None of one that has.
+
+    It is part of what a run is: another version, discount, number of updates or bound trains the task's runs anew.
+    """
+    task = registered_tasks().get(name)
+    if task is None or task.has_environment or task.registered is None:
+        return None
+    row = task.registered
+    bounds = {column: ends and list(ends) for column, ends in (("low", row.action_low), ("high", row.action_high))}
+    return {
+        "version": ESTIMATOR_VERSION,
+        "discount": task.settings["discount"],
+        "updates": row.fqe_steps,
+        "action_bounds": bounds,
+    }
 
 
 def code_of_environment(name: str) -> Code | None:
@@ -255,7 +296,7 @@ def with_extensions(tasks: Mapping[str, Task]) -> dict[str, Task]:
 
 
 def registered_tasks() -> dict[str, Task]:
-    """The tasks of one's own by name: those of the extensions that have an environment and a dataset."""
+    """The tasks of one's own by name: those of the extensions that have a dataset of their own."""
     return {name: task for name, task in with_extensions({}).items() if task.registered}
 
 
@@ -263,8 +304,9 @@ def registered_tasks() -> dict[str, Task]:
 def load_extension(path: Path) -> dict[str, Task]:
     """The tasks of an extension's table by name.
 
-    A row with `env_id` and `data` is a task of one's own; Minari's data say their environment. Columns and
-    cells that are missing have defaults; `task` and `metric` have none, nor has `dataset` in a row without `env_id`.
+    A row with `env_id` and `data` is a task of one's own; Minari's data say their environment, and `none` says that
+    there is none. Columns and cells that are missing have defaults; `task` and `metric` have none, nor has `dataset` in
+    a row without `env_id`.
 
     Raises:
         UserError: a column is unknown, or a cell is missing or of the wrong kind; names file, line and column.
@@ -298,7 +340,9 @@ def _extension_task(row: dict[str, str], path: Path, where: str) -> Task:
     own = "env_id" in row or "data" in row
     if "env_id" not in row and row.get("data", "").startswith("minari:"):
         row = _recorded_environment(row, where) | row
-    filled = _DEFAULTS | {"environment": name} | ({"dataset": name} if own else {}) | row
+    bare = row.get("env_id") == NO_ENVIRONMENT
+    filled = _DEFAULTS | {"environment": name} | ({"dataset": name} if own else {})
+    filled |= (_WITHOUT_ENVIRONMENT if bare else {}) | row
     required = ("metric", "env_id", "data") if own else ("metric", "dataset")
     for column in required:
         if column not in filled:
@@ -308,6 +352,7 @@ def _extension_task(row: dict[str, str], path: Path, where: str) -> Task:
             raise UserError(
                 f"{where}: {column} is {filled[column]!r}", f"Write {', '.join(values[:-1])} or {values[-1]}."
             )
+    _refuse_other_scoring(filled, bare, where)
     if own and filled["dataset"] != name:
         raise UserError(
             f"{where}: dataset is {filled['dataset']!r}",
@@ -324,6 +369,24 @@ def _extension_task(row: dict[str, str], path: Path, where: str) -> Task:
             f"{where}: {name} has no env_id", "`return` and its columns are for tasks with one of their own."
         )
     return _task(filled, path, registered)
+
+
+def _refuse_other_scoring(row: Mapping[str, str], bare: bool, where: str) -> None:
+    """Refuse what a task without an environment cannot have, and what no other can."""
+    for column, value in _WITHOUT_ENVIRONMENT.items():
+        if bare and row[column] != value:
+            raise UserError(
+                f"{where}: {column} is {row[column]!r}, and {row['task']} has no environment",
+                f"Leave it out, or write {value}: docs/off_policy.md.",
+            )
+    given = [column for column in _ESTIMATED if column in row]
+    if not bare and (row["metric"] == ESTIMATE or given):
+        what = f"metric is {ESTIMATE!r}" if row["metric"] == ESTIMATE else f"{given[0]} is {row[given[0]]!r}"
+        raise UserError(
+            f"{where}: {what}, which is for tasks without an environment",
+            f"Write {NO_ENVIRONMENT} as env_id; or score it in its environment, and estimate finished runs with"
+            " `mfql evaluate --off-policy`.",
+        )
 
 
 def minari_folder(data: str) -> Path:
@@ -377,7 +440,26 @@ def _registered(row: dict[str, str], folder: Path, where: str) -> Registered:
     if limit is not None and (limit < 1 or limit != int(limit)):
         raise UserError(f"{where}: max_episode_steps is {limit:g}", "Write a whole number of one or more.")
     data = row["data"] if row["data"].startswith("minari:") else str(folder / expanded(row["data"], f"{where}: data"))
-    return Registered(row["env_id"], data, folder, None if limit is None else int(limit), low, high)
+    limit = None if limit is None else int(limit)
+    if row["env_id"] != NO_ENVIRONMENT:
+        return Registered(row["env_id"], data, folder, limit, low, high)
+    bounds = {column: _bounds(row, column, where) for column in ("action_low", "action_high")}
+    if (bounds["action_low"] is None) != (bounds["action_high"] is None):
+        raise UserError(f"{where}: one of action_low and action_high is empty", "Write both, or none of them.")
+    steps = _number(row, "fqe_steps", where)
+    if steps is not None and (steps < 1 or steps != int(steps)):
+        raise UserError(f"{where}: fqe_steps is {steps:g}", "Write a whole number of one or more.")
+    return Registered(
+        None, data, folder, limit, low, high, **bounds, fqe_steps=FQE_STEPS if steps is None else int(steps)
+    )
+
+
+def _bounds(row: dict[str, str], column: str, where: str) -> tuple[float, ...] | None:
+    """The numbers of a cell, which blanks are between."""
+    if column not in row:
+        return None
+    found = [_number({column: cell}, column, where) for cell in row[column].split()]
+    return tuple(number for number in found if number is not None)
 
 
 def _number(row: dict[str, str], column: str, where: str) -> float | None:

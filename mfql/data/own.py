@@ -15,6 +15,7 @@ from mfql.data.own_hdf5 import read_hdf5
 from mfql.data.own_minari import read_minari, recorded_keys
 from mfql.data.own_npz import read_npz
 from mfql.data.own_rows import LAYOUT, MASKS, ROWS
+from mfql.data.own_spaces import NO_LIMIT, RecordedSpaces, held_out
 from mfql.data.paths import description_path, own_paths
 from mfql.data.plausible import warn_against_trial, warn_of_long_episodes
 from mfql.data.transitions import ACTION_LIMIT, Dataset, Transitions, observation_statistics
@@ -25,7 +26,7 @@ from mfql.envs.trial import Trial, try_out
 from mfql.errors import UserError, note, warn
 from mfql.experiment.records import if_there, read_dataset
 from mfql.files import there
-from mfql.tasks import Task
+from mfql.tasks import Registered, Task
 
 # By how much of its range an action may exceed its bounds: rounding.
 _TOLERANCE = 1e-4
@@ -36,12 +37,14 @@ _MOST_ENDED = 0.5
 _FEWEST_STEPS, _ROUNDINGS = 64, 64
 # What a run depends on beside the data; a task's name stands for one of each.
 _ENVIRONMENT = ("env_id", "max_episode_steps", "score_low", "score_high")
+_ESTIMATED = ("action_low", "action_high", "fqe_steps")
 
 
 def load(task: Task, folder: str | Path) -> Dataset:
     """The dataset of a task of one's own, actions in units of the environment's bounds, rewards as they are.
 
-    Without a validation file `val` is the last tenth of the trajectories, which are *also trained on*.
+    Without a validation file `val` is the last tenth of the trajectories, which are *also trained on*, unless the task
+    has no environment: its score is of trajectories that are held out.
 
     Args:
         task: a row of an extension's table.
@@ -143,6 +146,8 @@ def read_own(task: Task, tried: bool = False, fitting: bool = True) -> dict[str,
     row = task.registered
     if row is None:
         raise ValueError(f"{task.name} names no dataset of its own")
+    if row.env_id is None:
+        return _read_bare(task, row, fitting)
     env = Isolated(make_registered(task))
     try:
         trial = try_out(env) if tried else None
@@ -154,9 +159,41 @@ def read_own(task: Task, tried: bool = False, fitting: bool = True) -> dict[str,
         env.close()
 
 
+def _read_bare(task: Task, row: Registered, fitting: bool) -> dict[str, Transitions]:
+    """The transitions of each file of a task without an environment, as `read_own` has them; some are held out."""
+    limit = row.max_episode_steps or NO_LIMIT
+    files = {split: (_where(row.data, path), path) for split, path in own_paths(task).items()}
+    found = {split: _read(row.data, path, None, limit) for split, (_, path) in files.items()}
+    if not fitting:
+        return found
+    spaces = RecordedSpaces.of(found["train"], row, files["train"][0])
+    fitted = {split: _fitting(rows, spaces, files[split][0]) for split, rows in found.items()}
+    for split, rows in fitted.items():
+        warn_of_long_episodes(rows, limit, files[split][0])
+    _refuse_lost_variation(np.asarray(found["train"].observations), files["train"][0])
+    return fitted if "val" in fitted else held_out(fitted["train"], files["train"][0])
+
+
+def recorded_spaces(task: Task) -> RecordedSpaces:
+    """The spaces of a task without an environment, which are those of its dataset.
+
+    Raises:
+        UserError: as of `read_own`.
+    """
+    row = task.registered
+    if row is None or row.env_id is not None:
+        raise ValueError(f"{task.name} has an environment")
+    path = own_paths(task)["train"]
+    rows = _read(row.data, path, None, row.max_episode_steps or NO_LIMIT)
+    return RecordedSpaces.of(rows, row, _where(row.data, path))
+
+
+def _where(data: str, path: Path) -> str:
+    return data if data.startswith("minari:") else str(path)
+
+
 def _read_split(data: str, split: str, path: Path, env: Isolated, trial: Trial | None) -> Transitions:
-    where = data if data.startswith("minari:") else str(path)
-    limit = _limit(env)
+    where, limit = _where(data, path), _limit(env)
     rows = _read(data, path, env, limit)
     found = _fitting(rows, env, where)
     warn_of_long_episodes(found, limit, where)
@@ -174,7 +211,12 @@ def _limit(env: Isolated) -> int:
 
 
 def _environment(task: Task) -> dict[str, Any]:
-    return {"metric": task.metric, **{column: getattr(task.registered, column) for column in _ENVIRONMENT}}
+    columns = _ENVIRONMENT if task.has_environment else (*_ENVIRONMENT, *_ESTIMATED)
+    found = {column: getattr(task.registered, column) for column in columns}
+    # As JSON holds them.
+    return {"metric": task.metric} | {
+        name: list(cell) if isinstance(cell, tuple) else cell for name, cell in found.items()
+    }
 
 
 def _read(data: str, path: Path, env: Any, limit: int) -> Transitions:

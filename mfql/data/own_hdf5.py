@@ -29,7 +29,7 @@ def read_hdf5(path: Path, env: Any, limit: int) -> Transitions:
 
     Args:
         path: the file.
-        env: the task's environment.
+        env: the task's environment; None of a task that has none.
         limit: the steps after which it ends an episode.
 
     Raises:
@@ -129,6 +129,8 @@ def _observation_keys(path: Path, demo: Any, env: Any) -> list[str]:
             "robomimic's dataset_states_to_obs.py extracts them from states.",
         )
     found = list(demo["obs"])
+    if env is None:  # Nothing else says what a policy is to see.
+        return sorted(key for key in found if demo["obs"][key].ndim <= 2)
     layout = env.env.layout
     if layout is not None:
         wanted = ["/".join(keys) for keys, _ in layout]
@@ -220,10 +222,10 @@ def _number(name: str) -> tuple[int, str]:
 
 def _steps(path: Path, env: Any, ends: tuple[str, ...], own_next: bool = False) -> dict[str, np.ndarray]:
     """The arrays of a file of rows; `ends` are flags."""
-    seen = env.observation_space.shape
+    seen, acted = _sizes(path) if env is None else (env.observation_space.shape, env.action_space.shape)
     shapes = {
         "observations": seen,
-        "actions": env.action_space.shape,
+        "actions": acted,
         **dict.fromkeys(("rewards", *ends), ()),
         **({"next_observations": seen} if own_next else {}),
     }
@@ -231,6 +233,12 @@ def _steps(path: Path, env: Any, ends: tuple[str, ...], own_next: bool = False) 
     if len(steps["rewards"]) == 0:
         raise UserError(f"{path} has no rows", f"Write some. {LAYOUT}")
     return steps | {name: flags(steps[name], f"{path}: {name}", _FLAG) for name in ends}
+
+
+def _sizes(path: Path) -> list[tuple[int, ...]]:
+    """What a file itself says of the shapes of its observations and actions; vectors where it says nothing."""
+    with content_of(path, _FAULT, _REMEDY), open_hdf5(path) as file:
+        return [tuple(file[name].shape[1:2]) if name in file else (1,) for name in ("observations", "actions")]
 
 
 def _consecutive(observations: np.ndarray, after: np.ndarray, ends: np.ndarray) -> bool:

@@ -29,7 +29,7 @@ def read_minari(data: str, env: Any) -> Transitions:
 
     Args:
         data: the name.
-        env: the task's environment.
+        env: the task's environment; None of a task that has none.
 
     Raises:
         UserError: it is absent, cannot be read, or an episode has not one observation more than steps.
@@ -44,6 +44,18 @@ def read_minari(data: str, env: Any) -> Transitions:
     except (AssertionError, AttributeError, TypeError) as error:  # Of arrays of another kind, or of none.
         said = str(error) or "an entry of an episode is no array"  # Minari's own assertion is without a word.
         raise Damaged(data, f"{fault}: {said}", _OF_ANOTHER) from error
+
+
+def recorded_bounds(data: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """The bounds [A] of actions that a dataset says; None where they are no vectors between finite bounds.
+
+    Raises:
+        UserError: it is absent, or cannot be opened.
+    """
+    space = _opened(data).action_space
+    if not isinstance(space, spaces.Box) or len(space.shape) != 1 or not space.is_bounded():
+        return None
+    return space.low.astype(np.float64), space.high.astype(np.float64)
 
 
 def recorded_keys(data: str) -> list[str]:
@@ -136,7 +148,7 @@ def _flattened(data: str, recorded: spaces.Space, env: Any) -> spaces.Space:
     Raises:
         UserError: the environment flattens keys that were not recorded.
     """
-    if not isinstance(recorded, spaces.Dict):
+    if not isinstance(recorded, spaces.Dict) or env is None:
         return recorded
     below = env.env.env  # Of Isolated and RegisteredEnv.
     while not isinstance(below.observation_space, spaces.Dict) and isinstance(below, gymnasium.Wrapper):

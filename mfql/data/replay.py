@@ -12,6 +12,7 @@ import mujoco
 import numpy as np
 
 from mfql.data.description import REPLACE
+from mfql.envs.isolated import Isolated
 from mfql.envs.patience import Limited
 from mfql.errors import UserError
 from mfql.files import sha256
@@ -32,6 +33,8 @@ class Recording:
         left_out: [N], whether something else than the simulator made the next row.
         step: of a row and the row that its episode starts with, what the simulator makes of it.
         close: ends the simulation.
+        begin: of a row, the environment at the beginning of an episode in the row's state, and what it shows there;
+            None where the recording does not tell all of that.
     """
 
     arrays: dict[str, np.ndarray]
@@ -39,6 +42,7 @@ class Recording:
     left_out: np.ndarray
     step: Callable[[int, int], dict[str, np.ndarray]]
     close: Callable[[], None]
+    begin: Callable[[int], tuple[Isolated, np.ndarray]] | None = None
 
     def rows(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows that the file's next row follows, evenly spread, and the row that starts each one's episode."""

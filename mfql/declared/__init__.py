@@ -93,6 +93,8 @@ def require_trainable(agent: Agent | type[Agent], settings: Settings, task: Task
     Args:
         agent: of the settings, or its class, which may not know yet what its settings decide.
     """
+    if not task.has_environment:
+        _require_without_environment(settings, task, stage)
     if stage == "online" and task.pixels:
         raise UserError(f"{task.name} is not trained online", "Pixel tasks have an offline stage alone.")
     if task.pixels:
@@ -114,6 +116,17 @@ def require_trainable(agent: Agent | type[Agent], settings: Settings, task: Task
     for name in agent.extra_fields:
         if name not in EXTRA_FIELDS:
             raise unknown("extra field", name, list(EXTRA_FIELDS))
+
+
+def _require_without_environment(settings: Settings, task: Task, stage: str) -> None:
+    if stage == "online":
+        raise UserError(
+            f"{task.name} is not trained online: it has no environment, but a dataset alone",
+            "Leave it out of the tasks of `online`; its offline stage is scored by an estimate: docs/off_policy.md.",
+        )
+    horizon, stopping = getattr(settings, "horizon", 1), settings.early_stopping
+    require("horizon", horizon, horizon == 1, "1 on tasks without an environment: off-policy evaluation is of steps")
+    require("early_stopping", stopping, stopping == 0, "0 on tasks without an environment, scored once, at the end")
 
 
 def _example(kind: type[Agent], settings: Settings, task: Task) -> Agent | type[Agent]:

@@ -50,10 +50,10 @@ def make_registered(task: Task, render: bool = False) -> RegisteredEnv:
         UserError: no such environment, one that cannot be made, or one whose spaces do not fit.
     """
     own = task.registered
-    if own is None:
+    if own is None or own.env_id is None:
         raise ValueError(f"{task.name} names no environment of its own")
     where = f"{task.name}: the environment {own.env_id}"
-    env = _make(own, where, render)
+    env = _make(own, own.env_id, where, render)
     try:
         return RegisteredEnv(_flat(env, where), task.metric, where, layout_of(env.observation_space))
     except UserError:
@@ -255,18 +255,16 @@ def flat_observations(observations: Any, space: spaces.Space) -> np.ndarray:
     return np.asarray(observations).reshape(len(observations), -1)
 
 
-def _make(own: Registered, where: str, render: bool) -> gymnasium.Env:
+def _make(own: Registered, env_id: str, where: str, render: bool) -> gymnasium.Env:
     # A module beside the task table may register the environment.
     beside = own.folders()
     sys.path += [str(folder) for folder in beside if str(folder) not in sys.path]
-    _refuse_shadowed(own.env_id, beside, where)
+    _refuse_shadowed(env_id, beside, where)
     options: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
     said = [f"{name}={value!r}" for name, value in options.items()]
     try:
         with Limited(lambda: f"making {where}", least=DEFAULT):  # It imports packages, which takes its time.
-            return gymnasium.make(
-                own.env_id, max_episode_steps=own.max_episode_steps, disable_env_checker=True, **options
-            )
+            return gymnasium.make(env_id, max_episode_steps=own.max_episode_steps, disable_env_checker=True, **options)
     except UserError:
         raise
     except ModuleNotFoundError as error:
@@ -285,7 +283,7 @@ def _make(own: Registered, where: str, render: bool) -> gymnasium.Env:
     except Exception as error:  # Whatever the environment's own code raises.
         raise UserError(
             f"{where} cannot be made: {type(error).__name__}: {error}",
-            f"Make gymnasium.make({', '.join([repr(own.env_id), *said])}) work first.",
+            f"Make gymnasium.make({', '.join([repr(env_id), *said])}) work first.",
         ) from error
 
 

@@ -29,6 +29,11 @@ class ActionUnits:
         """The units of an action space, a Box [A]."""
         return cls(space.low.astype(np.float64), space.high.astype(np.float64), str(space.dtype), rescaled)
 
+    @classmethod
+    def of_bounds(cls, low: Any, high: Any) -> ActionUnits:
+        """The units of float32 actions between bounds [A], which [-1, 1] stands for."""
+        return cls(np.asarray(low, np.float64), np.asarray(high, np.float64), "float32", rescaled=True)
+
     def to_env(self, actions: np.ndarray) -> np.ndarray:
         """Actions [..., A] in [-1, 1] in the environment's units; what lies outside counts as at a bound."""
         if not self.rescaled:

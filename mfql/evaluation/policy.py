@@ -64,6 +64,11 @@ class Actor:
         prepared = self.agent.prepared(self._parameters())
         return Actor(self.agent, self.flat, self.mean, self.std, self.device, prepared)
 
+    def of_seed(self, row: int) -> Actor:
+        """One of the seeds alone, for as long as its weights stay as they are."""
+        flat = {name: self.flat[name][row : row + 1] for name in self.agent.act_groups()}
+        return Actor(self.agent, flat, self.mean, self.std, self.device).fixed()
+
     def _parameters(self) -> Parameters:
         return self._prepared or views_of(self.agent, {name: self.flat[name] for name in self.agent.act_groups()})
 

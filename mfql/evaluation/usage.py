@@ -7,14 +7,15 @@ from typing import Any
 
 import gymnasium
 
+from mfql.data.own import recorded_spaces
 from mfql.envs.isolated import Isolated
 from mfql.envs.pixels import FRAMES, StackedFrames
 from mfql.errors import naming_extras, warn
 from mfql.experiment.run import environment_changes
 from mfql.suites import suite_of
-from mfql.suites.own import Own
+from mfql.suites.own import Own, without_environment
 from mfql.suites.suite import Suite
-from mfql.tasks import Registered, Task, registered_tasks
+from mfql.tasks import NO_ENVIRONMENT, Registered, Task, registered_tasks
 
 # What the row of a task of one's own says of its environment.
 _ROW = ("env_id", "max_episode_steps", "score_low", "score_high")
@@ -33,6 +34,8 @@ def usage_of(task_name: str) -> dict[str, Any]:
         UserError: the environment cannot be made.
     """
     suite = suite_of(task_name)
+    if isinstance(suite, Own) and not suite.tasks[task_name].has_environment:
+        return _without(suite.tasks[task_name])
     env = suite.make(task_name)
     try:
         units, own = env.units, suite.tasks[task_name] if isinstance(suite, Own) else None
@@ -47,6 +50,26 @@ def usage_of(task_name: str) -> dict[str, Any]:
         }
     finally:
         env.close()
+
+
+def _without(task: Task) -> dict[str, Any]:
+    """Those entries of a task that has no environment: the units of actions are of its dataset."""
+    units = recorded_spaces(task).units
+    return {
+        "environment": {
+            "suite": NO_ENVIRONMENT,
+            "make": None,
+            "gymnasium_id": None,
+            "time_limit": None,
+            "wrappers": [],
+        },
+        "action_low": units.low.tolist(),
+        "action_high": units.high.tolist(),
+        "action_dtype": units.dtype,
+        "actions_rescaled": units.rescaled,
+        "observation_layout": None,
+        "observation_frames": None,
+    }
 
 
 def _environment(suite: Suite, task_name: str, env: Isolated) -> dict[str, Any]:
@@ -67,12 +90,14 @@ def _environment(suite: Suite, task_name: str, env: Isolated) -> dict[str, Any]:
 def _own(task: Task) -> dict[str, Any]:
     registered = task.registered
     assert registered is not None  # The task is one of those that have an environment of their own.
+    assert registered.env_id is not None
+    module, colon, _ = registered.env_id.partition(":")
     return {
         **{column: getattr(registered, column) for column in _ROW},
         "metric": task.metric,
         # Names alone: where they lay on the machine that trained says nothing elsewhere, and is nobody's business.
         "folder": registered.folder.name if registered.folder else None,
-        "registered_by": registered.env_id.partition(":")[0] if ":" in registered.env_id else None,
+        "registered_by": module if colon else None,
         "code": registered.code(),
     }
 
@@ -116,8 +141,14 @@ def make_all_used(description: Mapping[str, Any], count: int) -> list[Isolated]:
 
 
 def suite_used(description: Mapping[str, Any]) -> Suite:
-    """The suite of the task that a `policy.json` describes; it knows that task even where no table here has it."""
+    """The suite of the task that a `policy.json` describes; it knows that task even where no table here has it.
+
+    Raises:
+        UserError: that task has no environment.
+    """
     name, used = description["task"], description.get("environment", {})
+    if used.get("suite") == NO_ENVIRONMENT:
+        raise without_environment(name)
     if "env_id" not in used or name in registered_tasks():
         return suite_of(name)
     task = Task(

@@ -74,10 +74,10 @@ def task(name: str, config_dir: str | Path) -> str:
     own = found.registered
     rows = [
         ("suite", found.suite),
-        ("environment", own.env_id if own else found.environment),
+        ("environment", (own.env_id or "none: a dataset alone") if own else found.environment),
         ("dataset", own.data if own else found.dataset),
         ("observations", found.observations),
-        ("scored by", f"{found.metric}, {found.score_rule.replace('_', ' ')} of its evaluations"),
+        ("scored by", _scored_by(found)),
         ("online", "in the paper too" if found.online else "not in the paper"),
         *((key, _text(value)) for key, value in found.settings.items()),
         ("settings from", found.settings_source),
@@ -221,3 +221,9 @@ def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
+
+
+def _scored_by(task: Task) -> str:
+    if not task.has_environment:
+        return f"{task.metric}, an estimate of off-policy evaluation at the end of training"
+    return f"{task.metric}, {task.score_rule.replace('_', ' ')} of its evaluations"

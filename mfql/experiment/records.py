@@ -17,7 +17,7 @@ from mfql.documents import read_json
 from mfql.errors import UserError
 from mfql.files import CannotRead, there
 from mfql.settings import STAGES
-from mfql.tasks import SCORED_EVALUATIONS
+from mfql.tasks import ESTIMATE, SCORED_EVALUATIONS
 
 _DRAFT = "http://json-schema.org/draft-07/schema"
 _TEXT, _WHOLE, _OBJECT = {"type": "string"}, {"type": "integer"}, {"type": "object"}
@@ -34,7 +34,7 @@ _RESULT: dict[str, Any] = {
     "stage": {"enum": list(STAGES)},
     "identity": _NAME,
     "status": {"enum": ["finished", "diverged"]},
-    "metric": {"enum": ["success", "normalized_return", "return"]},
+    "metric": {"enum": ["success", "normalized_return", "return", ESTIMATE]},
     "score_rule": {"enum": list(SCORED_EVALUATIONS)},
     "score": _NUMBER_OR_NONE,
     "episodes": _SOME,
@@ -80,6 +80,7 @@ _MANIFEST: dict[str, Any] = {
         **dict.fromkeys(("settings_source", "device", "started", "finished"), _TEXT),
         "stage": {"enum": list(STAGES)},
         "simulation_version": _SOME,
+        "estimator": {"type": ["object", "null"]},
         "settings": {
             "type": "object",
             "properties": dict.fromkeys(("offline_steps", "online_steps", "first_update"), _WHOLE),
@@ -153,7 +154,9 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     """
     remedy = "Ask for the file again: the trainer restores it from its run folder."
     found = _checked(path, "evaluation", remedy)
-    if any(found["metric"] not in evaluation for evaluation in found["evaluations"]):
+    # An estimate is nothing without its interval.
+    needed = (ESTIMATE, "fqe_low", "fqe_high") if found["metric"] == ESTIMATE else (found["metric"],)
+    if any(name not in evaluation for evaluation in found["evaluations"] for name in needed):
         raise UserError(f"{path}: an evaluation lacks the run's metric {found['metric']!r}", remedy)
     _require_own(path, found, f"It belongs elsewhere. {remedy}")
     return found

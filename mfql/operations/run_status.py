@@ -19,6 +19,7 @@ from mfql.experiment.run import RunFolder
 from mfql.files import listed, open_file, reading, there
 from mfql.locks import OwnerRecord, holder, named
 from mfql.settings import steps_of
+from mfql.tasks import ESTIMATE
 
 # Seconds, and times as long as it takes from one row of a run's log to the next, after which it is said that none came.
 _QUIET, _QUIET_ROWS = 600.0, 5.0
@@ -138,7 +139,8 @@ def _ended(run: RunFolder, result: dict[str, Any], log: Path | None) -> RunStatu
     if result["status"] == "diverged":
         note = f"at step {result['diverged_at']:,}"
         return RunStatus(run, State.DIVERGED, result["diverged_at"], result["steps"], note=note, log=log)
-    return RunStatus(run, State.FINISHED, result["steps"], result["steps"], log=log)
+    note = "scored by an estimate, no episode was played" if result["metric"] == ESTIMATE else ""
+    return RunStatus(run, State.FINISHED, result["steps"], result["steps"], note=note, log=log)
 
 
 def _running(run: RunFolder, manifest: dict[str, Any] | None, lock: OwnerRecord, log: Path | None) -> RunStatus:

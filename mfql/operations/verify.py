@@ -301,7 +301,11 @@ def _same(held: pd.DataFrame, now: pd.DataFrame) -> bool:
 
     keys = ["stage", "step", "metric"]
     metrics = set(now["metric"])
-    borrowed = ["score", "rise"] if {"plain_return", "diverged"} <= metrics and "return" not in metrics else []
+    borrowed = (
+        ["score", "rise"]
+        if "diverged" in metrics and metrics & {"plain_return", "estimate"} and not metrics & {"return", "fqe_return"}
+        else []
+    )
     stage = str(held["run"].iloc[0]).rpartition("/")[2]
     left_out = [*FINAL, *borrowed]
     one, other = (

@@ -34,6 +34,8 @@ from mfql.plan.launch import STEP_SECONDS, TrainingJob, episode_seconds
 
 # Share of the matrix-product rate that an update reaches, and the least time that its many small operations take.
 _EFFICIENCY, _LEAST_SECONDS = 0.35, 0.006
+# One update of the critics of off-policy evaluation on a processor core.
+_FQE_SECONDS = 0.012
 # One update of a packed seed on a recent data-centre GPU.
 _GPU_SECONDS = 0.0012
 # The convolutions of the image encoder, forward, for one stack of frames.
@@ -220,7 +222,14 @@ def _job_seconds(job: TrainingJob, speed: Speed, threads: int) -> float:
     for seeds, steps in job.parts:
         episodes = seeds * evaluations_in(job, steps) * settings["eval_episodes"]
         total += steps * speed.seconds(job.run, seeds) + episode_seconds(job.run, episodes) / threads
+        total += seeds * _estimate_seconds(job.run)
     return total
+
+
+def _estimate_seconds(run: Run) -> float:
+    """Seconds of off-policy evaluation, at the end of a run whose task has no environment."""
+    registered = run.task.registered
+    return _FQE_SECONDS * registered.fqe_steps if registered is not None and registered.fqe_steps else 0.0
 
 
 def evaluations_in(job: TrainingJob, steps: int) -> int:

@@ -62,7 +62,9 @@ STEP_SECONDS = 0.0007
 
 
 def episode_seconds(run: Run, episodes: int) -> float:
-    """Core-seconds of the environment in that many episodes."""
+    """Core-seconds of the environment in that many episodes; none of a task that has no environment."""
+    if not run.task.has_environment:
+        return 0.0
     return episodes * suite_of(run.task.name).episode_steps(run.task.name) * STEP_SECONDS
 
 

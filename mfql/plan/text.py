@@ -54,6 +54,8 @@ def job_lines(launch: Launch) -> list[str]:
             lines.append(f"  {name:<16}{launch.counts[stage]:>6}{runs_of_stage}")
     lines.insert(0, f"  {'jobs':<16}{sum(launch.counts.values()):>6}")
     lines += [f"  generated anew: {reason}" for reason in launch.anew]
+    if bare := sorted({job.run.task.name for job in launch.training if not job.run.task.has_environment}):
+        lines.append(f"  scored by an estimate, without an environment: {', '.join(bare)}")
     return lines
 
 

@@ -21,7 +21,7 @@ from mfql.report.cost import cost
 from mfql.report.curves import curves
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.tasks import (
-    PLAIN_RETURN,
+    UNSCALED,
     between_methods,
     bounded,
     by_task,
@@ -63,14 +63,14 @@ def comparable(scores: pd.DataFrame, metric: str) -> list[Comparable]:
     """For each stage and unit, the methods to compare and the tasks that all of them have.
 
     A method with fewer than half of the tasks at hand would shrink the set for all, and is left out. Returns that are
-    not normalised have no common scale: each task is a unit of its own, `return of TASK`.
+    not normalised, and estimates of such, have no common scale: each task is a unit of its own, `return of TASK`.
 
     Args:
         metric: score | rise.
     """
     sets = []
     table = runs(scores).dropna(subset=[metric])
-    table["unit"] = table["unit"].where(table["unit"] != PLAIN_RETURN, f"{PLAIN_RETURN} of " + table["task"])
+    table["unit"] = table["unit"].where(~table["unit"].isin(UNSCALED), table["unit"] + " of " + table["task"])
     for (stage, unit), part in parts(table, ["stage", "unit"]):
         half = part["task"].nunique() / 2
         kept = {method: own for method, own in split(part, "method").items() if own["task"].nunique() >= half}

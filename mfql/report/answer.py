@@ -9,10 +9,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from mfql.errors import counted
-from mfql.report.tasks import RETURN, SUCCESS
+from mfql.report.tasks import ESTIMATED, RETURN, SUCCESS, is_estimate
 from mfql.settings import STAGES
 
 FEW_TASKS = 3  # up to here each task has its sentences; above, the answer is over tasks and the table has each
+_EXPECTED = "is expected, from its dataset alone, to reach"  # of a task without an environment
 _REACHES = {"offline": "reaches", "pretrain": "reaches before going online", "online": "ends online at"}
 
 Row = dict[Any, Any]
@@ -77,7 +78,11 @@ def _scores(task: str, stage: str, scores: pd.DataFrame, pairs: pd.DataFrame) ->
     """One sentence: each method's score, best first, and whose intervals the best one's is apart from."""
     best, *others = _ranked(scores)
     sentence = Markup("On <b>{}</b>, {} {} {} over {}").format(
-        task, best["method"], _REACHES[stage], _score(best), _seeds(best["seeds"])
+        task,
+        best["method"],
+        _EXPECTED if is_estimate(best["unit"]) else _REACHES[stage],
+        _score(best),
+        _seeds(best["seeds"]),
     )
     for row in others:
         sentence += Markup("; {} {}").format(row["method"], _score(row))
@@ -86,7 +91,8 @@ def _scores(task: str, stage: str, scores: pd.DataFrame, pairs: pd.DataFrame) ->
 
 
 def _score(row: Row) -> Markup:
-    what = {SUCCESS: "success", RETURN: "normalised return"}.get(row["unit"], row["unit"])
+    named = {SUCCESS: "success", RETURN: "normalised return"}
+    what = ESTIMATED if is_estimate(row["unit"]) else named.get(row["unit"], row["unit"])
     text = Markup("<strong>{}</strong> {} {}").format(
         number(row["value"], row["unit"]), what, ends(row["low"], row["high"])
     )

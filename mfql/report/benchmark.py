@@ -30,7 +30,7 @@ from mfql.files import write_whole
 from mfql.report.formats import latex, markdown, markdown_cell
 from mfql.report.frames import read_frame
 from mfql.report.published import TASK, UNKNOWN, Numbers, Published, plain, reproduced_name
-from mfql.report.tasks import PLAIN_RETURN, in_order, parts
+from mfql.report.tasks import ESTIMATED, UNSCALED, in_order, is_estimate, parts
 from mfql.report.verdict import Verdict
 from mfql.tasks import Task
 
@@ -201,7 +201,7 @@ def _place(task: str, stage: str, asked: Mapping[tuple[str, str], str], tasks: M
 def _means(table: pd.DataFrame) -> list[pd.DataFrame]:
     """The means over environments and suites that have several tasks; plain returns have no common scale."""
     found = []
-    table = table[(table["unit"] != PLAIN_RETURN) & (table["scope"] == TASK)]
+    table = table[~table["unit"].isin(UNSCALED) & (table["scope"] == TASK)]
     for scope, keys in (("environment", ["suite", "environment"]), ("suite", ["suite"])):
         for _, group in table.groupby(["stage", "unit", *keys], sort=False):
             several = group["task"].nunique()
@@ -227,7 +227,8 @@ def _columns(part: pd.DataFrame) -> list[Column]:
 
 
 def _heading(table: Table) -> str:
-    return f"{table.suite}, {table.stage}: mean ± standard deviation over seeds, published numbers in parentheses"
+    what = f", {ESTIMATED}" if is_estimate(table.unit) else ""
+    return f"{table.suite}, {table.stage}{what}: mean ± standard deviation over seeds, published numbers in parentheses"
 
 
 def _printable(table: Table) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mfql.report.intervals import Group, weighted
 from mfql.report.scores import DIVERGED_SCORE
-from mfql.report.tasks import PLAIN_RETURN, SUCCESS, bounded, parts, runs
+from mfql.report.tasks import SUCCESS, UNSCALED, bounded, parts, runs
 
 OFFLINE_CURVE, ONLINE_CURVE = "offline", "offline to online"
 COLUMNS = ["curve", "task", "method", "stage", "step", "switch", "unit", "value", "low", "high", "seeds", "diverged"]
@@ -87,7 +87,7 @@ def _mean_at_steps(scores: pd.DataFrame, own: pd.DataFrame) -> Points:
         _fill_on(values[:, place])
     ended = metric == "diverged"
     for place, end in zip(column[ended], step[ended], strict=True):
-        lost = float(own["score"].iloc[place]) if unit == PLAIN_RETURN else DIVERGED_SCORE
+        lost = float(own["score"].iloc[place]) if unit in UNSCALED else DIVERGED_SCORE
         values[steps >= end, place] = lost
     points = []
     for of_runs, counts in zip(values, episodes, strict=True):

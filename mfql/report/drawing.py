@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from mfql.files import write_whole
-from mfql.report.tasks import RETURN, SUCCESS
+from mfql.report.tasks import ESTIMATED, RETURN, SUCCESS, is_estimate
 
 COLOURS = ["#1f7fbf", "#d55e00", "#029e73", "#c86fb6", "#b87d0a", "#8c8c8c", "#8270d6", "#a0785a"]
 DASHES: list[tuple[int, ...]] = [(), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2)]  # type: ignore[list-item]
@@ -139,7 +139,7 @@ def rows(axes: Axes, names: Sequence[str], shown: bool = True) -> None:
 
 def unit_label(unit: str) -> str:
     """What an axis of scores says; a unit of its own, such as the return of a task, is its name."""
-    return _LABELS.get(unit, unit)
+    return ESTIMATED if is_estimate(unit) else _LABELS.get(unit, unit)
 
 
 def label_scores(axes: Axes, unit: str, axis: str, metric: str = "score") -> None:

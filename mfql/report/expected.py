@@ -60,8 +60,8 @@ def compare(tasks: pd.DataFrame, expected: Expected) -> pd.DataFrame:
         expected: of `read_expected`.
 
     Returns:
-        task, stage, method, metric, value, low, high, seeds, expected_low, expected_high, verdict (as expected | below
-        | above | not found | nothing to expect); every row of `tasks`, then what was expected and not found.
+        task, stage, method, metric, unit, value, low, high, seeds, expected_low, expected_high, verdict (as expected |
+        below | above | not found | nothing to expect); every row of `tasks`, then what was expected and not found.
     """
     keys = ["method", "task", "stage", "metric"]
     ends = ["expected_low", "expected_high"]
@@ -73,5 +73,5 @@ def compare(tasks: pd.DataFrame, expected: Expected) -> pd.DataFrame:
     found.loc[found["value"] > found["expected_high"], "verdict"] = "above"
     found.loc[found["expected_low"].isna(), "verdict"] = "nothing to expect"
     found.loc[found["value"].isna(), "verdict"] = "not found"
-    columns = ["task", "stage", "method", "metric", "value", "low", "high", "seeds"]
+    columns = ["task", "stage", "method", "metric", "unit", "value", "low", "high", "seeds"]
     return found[[*columns, *ends, "verdict"]].reset_index(drop=True)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from mfql.errors import in_one_line
 from mfql.files import write_whole
 from mfql.report.answer import ends
-from mfql.report.tasks import in_order
+from mfql.report.tasks import in_order, is_estimate
 
 
 def printable(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
@@ -100,7 +101,11 @@ def _write_for_people(table: pd.DataFrame, folder: Path, name: str) -> None:
         file.write(f"{markdown(table, numbers=True)}\n")
 
 
+def _mark(row: Mapping[Any, Any]) -> str:
+    return " (estimate)" if is_estimate(row["unit"]) else ""
+
+
 def _with_interval(table: pd.DataFrame, value: str, name: str) -> pd.DataFrame:
     """The table with a column `name` of the value and its interval as text."""
-    text = [f"{row[value]:.1f} {ends(row['low'], row['high'])}" for row in table.to_dict("records")]
+    text = [f"{row[value]:.1f} {ends(row['low'], row['high'])}{_mark(row)}" for row in table.to_dict("records")]
     return table.assign(**{name: pd.Series(text, index=table.index, dtype=str)})

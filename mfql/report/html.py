@@ -34,7 +34,7 @@ from mfql.report.intervals import CONFIDENCE
 from mfql.report.panels import DATA, FIGURE, SECTIONS, Panel, read_panels
 from mfql.report.places import link, without_dead_links, without_places
 from mfql.report.svg import inlined
-from mfql.report.tasks import SUCCESS, runs, split
+from mfql.report.tasks import SUCCESS, is_estimate, runs, split
 from mfql.settings import STAGES
 from mfql.tasks import Task
 
@@ -148,6 +148,7 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
             suites=suites,
             methods=methods,
             runs=run_table,
+            estimated_tasks=sorted(run_table.loc[run_table["unit"].map(is_estimate), "task"].unique()),
             diverged=run_table[run_table["diverged"]].to_dict("records"),
             evidence=evidence,
             recurring=provenance.recurring(evidence),
@@ -195,6 +196,7 @@ def _environment() -> Environment:
         "digits": _digits,
         "heading": _heading,
     }
+    environment.tests["estimated"] = lambda unit: is_estimate(str(unit))
     return environment
 
 
@@ -256,7 +258,7 @@ def _score_rows(tasks: pd.DataFrame, expected: Expected | None) -> dict[str, lis
     """The rows of the table of scores by task, each with its chart and with what to expect."""
     compared = compare(tasks, expected or {}).fillna({"seeds": 0})
     keys = ["task", "stage", "method", "metric"]
-    details = ["unit", "diverged", "episodes", "by_seed", "final", "final_low", "final_high", "final_seeds"]
+    details = ["diverged", "episodes", "by_seed", "final", "final_low", "final_high", "final_seeds"]
     detailed = compared.merge(tasks[[*keys, *details]], on=keys, how="left")
     detailed["order"] = detailed["stage"].map(STAGES.index) + detailed["metric"].map({"score": 0, "rise": len(STAGES)})
     detailed = detailed.sort_values(["order", "value"], ascending=[True, False], kind="stable")

@@ -11,6 +11,8 @@ one rule serves them all: the wider, at either end, of
   measured in N episodes is never known better than Wilson's interval for N. Floors of several groups are combined as
   Newcombe does for a difference (squares of the one-sided reaches add up).
 
+- *a floor from an estimate*: where scores are estimates from a dataset, what each leaves open (`Group.of_estimates`).
+
 A single run has no interval: its ends are NaN.
 """
 
@@ -85,6 +87,17 @@ class Group:
         rate = values.mean() / 100
         low, high = wilson(rate, total)
         return cls(values, below=100 * max(rate - low, 0.0), above=100 * max(high - rate, 0.0))
+
+    @classmethod
+    def of_estimates(cls, scores: ArrayLike, low: ArrayLike, high: ArrayLike) -> Group:
+        """Runs whose scores are estimates with intervals of their own; all arrays are [n], NaN ends say nothing.
+
+        They are of the same data, so that what these leave open is no less of several runs than of one: the floor is
+        the mean of the runs' reaches.
+        """
+        values, ends = np.asarray(scores, dtype=np.float64), np.array([low, high], dtype=np.float64)
+        below, above = np.maximum(np.nan_to_num([values - ends[0], ends[1] - values]), 0.0).mean(axis=1)
+        return cls(np.sort(values), below=float(below), above=float(above))
 
     @classmethod
     def of_rises(

@@ -9,6 +9,8 @@ The table has one row per run, step and metric, with the columns `COLUMNS`. Metr
 | score | the last step | the run's score by its rule, in percent, normalised return or return |
 | score_episodes | the last step | how many episodes a success rate rests on; absent for returns |
 | plain_return | the last step | 1 where the score is a return that is not normalised |
+| estimate | the last step | 1 where the score is an estimate from a dataset: no episode was played |
+| estimate_low, estimate_high | the last step | the ends of that estimate's own interval |
 | diverged | the step of divergence | 1; absent for runs that did not |
 | stopped | the step of early stopping | 1; absent for runs that went on to the end |
 | broken | the last step | how many of its episodes broke, online ones among them; absent where none did |
@@ -46,11 +48,13 @@ from mfql.files import there, write_whole
 from mfql.report.frames import read_frame
 from mfql.report.origin import COMPARED, described, device, incomparable, origin
 from mfql.tables import require_no_formula
-from mfql.tasks import SCORED_EVALUATIONS, scored
+from mfql.tasks import ESTIMATE, SCORED_EVALUATIONS, scored
 
 COLUMNS = ["method", "task", "seed", "stage", "step", "metric", "value", "run", "origin", "device"]
 _TEXTS = ("method", "task", "stage", "metric", "run", "origin", "device")
 DIVERGED_SCORE = 0.0
+# Metrics of which 0 may be better than all that runs reach.
+_WITHOUT_ZERO = ("return", ESTIMATE)
 
 
 class Altered(UserError):
@@ -310,7 +314,7 @@ def diverged_score(run: Mapping[str, Any], worst: Mapping[str, float]) -> float:
     Args:
         worst: by task, what stands in for a return where the run came to no evaluation; `worst_returns`.
     """
-    if run["metric"] != "return":
+    if run["metric"] not in _WITHOUT_ZERO:
         return DIVERGED_SCORE
     return worst_returns([run]).get(run["task"], worst.get(run["task"], DIVERGED_SCORE))
 
@@ -319,7 +323,8 @@ def worst_returns(runs: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """By task, the lowest mean return of all evaluations of these runs; without a task that has none."""
     found: dict[str, float] = {}
     for run in runs:
-        values = [float(one["return"]) for one in run["evaluations"] if one.get("return") is not None]
+        metric = run["metric"] if run["metric"] in _WITHOUT_ZERO else "return"
+        values = [float(one[metric]) for one in run["evaluations"] if one.get(metric) is not None]
         if values:
             found[run["task"]] = min(*values, found.get(run["task"], math.inf))
     return found
@@ -350,6 +355,11 @@ def _rows(
         add(run["steps"], "score_episodes", _score_episodes(run))
     if run["metric"] == "return":
         add(run["steps"], "plain_return", 1)
+    if run["metric"] == ESTIMATE:
+        add(run["steps"], "estimate", 1)
+        for evaluation in scored(run["evaluations"], run["score_rule"]) if run["status"] != "diverged" else ():
+            add(run["steps"], "estimate_low", evaluation["fqe_low"])
+            add(run["steps"], "estimate_high", evaluation["fqe_high"])
     if run["status"] == "diverged":
         add(run["diverged_at"], "diverged", 1)
     if run.get("stopped_at") is not None:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from mfql.report.answer import answer, ends
 from mfql.report.expected import Expected, compare
+from mfql.report.tasks import is_estimate
 
 
 def summary(tables: Mapping[str, pd.DataFrame], expected: Expected, report: Path) -> str:
@@ -23,7 +24,8 @@ def summary(tables: Mapping[str, pd.DataFrame], expected: Expected, report: Path
     for row in compare(tables["tasks"], expected).to_dict("records"):
         is_found = row["verdict"] != "not found"
         is_expected = row["verdict"] != "nothing to expect"
-        found = f"{row['value']:.1f} {ends(row['low'], row['high'])}" if is_found else "-"
+        mark = " (estimate)" if is_found and is_estimate(row["unit"]) else ""
+        found = f"{row['value']:.1f} {ends(row['low'], row['high'])}{mark}" if is_found else "-"
         stage = row["stage"] if row["metric"] == "score" else "rise online"
         seeds = f"{row['seeds']:.0f}" if is_found else "-"
         to_expect = f"{row['expected_low']:g} to {row['expected_high']:g}" if is_expected else "-"

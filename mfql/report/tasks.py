@@ -15,19 +15,31 @@ import pandas as pd
 
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.settings import STAGES
+from mfql.tasks import ESTIMATE
 
 SUCCESS, RETURN, PLAIN_RETURN = "success", "normalized_return", "return"
+# Units in which each task has a scale of its own: no mean is taken over tasks.
+UNSCALED = (PLAIN_RETURN, ESTIMATE)
+_REACH = ["estimate_low", "estimate_high"]
+# What an estimate is called wherever it stands, so that nobody takes it for a score of episodes.
+ESTIMATED = "estimated return (FQE)"
 FINAL = ["final", "final_episodes"]
 COST = ["parameters", "seeds_in_job", "step_ms", "acting_ms", "device_hours"]
 COMPARISON_COLUMNS = ["stage", "task", "method", "baseline", "unit", "difference", "low", "high", "apart"]
 COMPARISON_COLUMNS += ["seeds", "baseline_seeds"]
 
 
+def is_estimate(unit: str) -> bool:
+    """Whether numbers of a unit, that of a task or of the mean over one, are estimates."""
+    return unit.split(" of ")[0] == ESTIMATE
+
+
 def runs(scores: pd.DataFrame) -> pd.DataFrame:
     """One row a run.
 
     Returns:
-        method, task, seed, stage, run, steps, unit (success | normalized_return | return), score, score_episodes,
+        method, task, seed, stage, run, steps, unit (success | normalized_return | return | fqe_return), score,
+        score_episodes, estimate_low and estimate_high (the ends of an estimate's own interval; NaN of a true score),
         diverged, stopped (early), broken (how many episodes), all_broken (every episode of its evaluations), origin,
         device, and what is known of final, final_episodes, parameters, seeds_in_job, step_ms, acting_ms, device_hours
         (as `mfql.report.scores` has them, else NaN); and of an online run rise, start, start_episodes, start_run,
@@ -35,15 +47,16 @@ def runs(scores: pd.DataFrame) -> pd.DataFrame:
     """
     keys = ["method", "task", "seed", "stage"]
     wanted = ["score", "score_episodes", "plain_return", "diverged", "stopped", "rise", "start", "start_episodes"]
-    wanted += ["broken", "all_broken", *FINAL, *COST]
+    wanted += ["broken", "all_broken", "estimate", *_REACH, *FINAL, *COST]
     final = scores[scores["metric"].isin(wanted)]
     wide = final.pivot_table(index=keys, columns="metric", values="value", aggfunc="last").reindex(columns=wanted)
     own = final[final["metric"] == "score"].set_index(keys)[["run", "origin", "device", "step"]]
     start = final[final["metric"] == "start"].set_index(keys)[["run", "step"]]
     wide = wide.join(own.rename(columns={"step": "steps"}))
     wide = wide.join(start.rename(columns={"run": "start_run", "step": "start_steps"}))
-    kinds = [wide["score_episodes"].notna(), wide.pop("plain_return").notna()]
-    wide["unit"] = np.select(kinds, [SUCCESS, PLAIN_RETURN], RETURN)
+    kinds = [wide[name].notna() for name in ("score_episodes", "plain_return", "estimate")]
+    wide = wide.drop(columns=["plain_return", "estimate"])
+    wide["unit"] = np.select(kinds, [SUCCESS, PLAIN_RETURN, ESTIMATE], RETURN)
     marks = ["diverged", "stopped", "all_broken"]
     wide[marks] = wide[marks].notna()
     wide["broken"] = wide["broken"].fillna(0).astype(int)
@@ -165,6 +178,8 @@ def group_of(part: pd.DataFrame, metric: str) -> Group:
         metric: score | rise; runs without a rise are left out of the latter.
     """
     is_success = part["unit"].iloc[0] == SUCCESS
+    if metric == "score" and part["unit"].iloc[0] == ESTIMATE:
+        return Group.of_estimates(part["score"], part["estimate_low"], part["estimate_high"])
     if metric == "score":
         return Group.of_scores(part["score"], part["score_episodes"] if is_success else None)
     own = part.dropna(subset=["rise"])

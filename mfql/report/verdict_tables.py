@@ -20,7 +20,7 @@ from mfql.report.frames import read_frame
 from mfql.report.intervals import Interval, weighted
 from mfql.report.places import link
 from mfql.report.published import Numbers, Published, ThirdPartyRun, plain, reproduced_name
-from mfql.report.tasks import PLAIN_RETURN, RETURN, SUCCESS, bounded, in_order, mean_of, parts, runs
+from mfql.report.tasks import RETURN, SUCCESS, UNSCALED, bounded, in_order, mean_of, parts, runs
 from mfql.report.verdict import DECIDED, RULE, Comparison, Sample, Verdict, sample_of
 from mfql.tasks import SCORED_EVALUATIONS, Task
 
@@ -260,7 +260,7 @@ def _sample(number: Published, ours: Sample, task: Task, unit: str) -> Sample:
 def _over_tasks(compared: Sequence[_Compared], tasks: Mapping[str, Task]) -> list[dict[str, Any]]:
     """The rows over all tasks, and over those of each suite; plain returns have no common scale."""
     table = pd.DataFrame([one.row for one in compared]).assign(index=range(len(compared)))
-    table = table[table["unit"] != PLAIN_RETURN].copy()
+    table = table[~table["unit"].isin(UNSCALED)].copy()
     table["all"] = table["unit"].map(_ALL)
     table["suite"] = [tasks[task].suite for task in table["task"]]
     rows = []

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from mfql.data.paths import description_path, own_paths
 from mfql.envs.scores import ScoreRange
+from mfql.errors import UserError
 from mfql.files import there
 from mfql.suites.ogbench import UNKNOWN_ROW
 from mfql.suites.suite import Row, Suite
@@ -20,11 +21,19 @@ if TYPE_CHECKING:
     from mfql.envs.isolated import Isolated
 
 
+def without_environment(task: str) -> UserError:
+    """What is said to whoever asks for the environment of a task that has none."""
+    return UserError(
+        f"{task} has no environment: there is a dataset of it alone",
+        "`mfql evaluate --off-policy` estimates what a policy reaches; docs/off_policy.md says how far to trust it.",
+    )
+
+
 class Own(Suite):
     """The tasks of extensions' tables, or one that a policy describes; a task's dataset has the task's name.
 
     Args:
-        tasks: by name; each has an environment.
+        tasks: by name; each has an environment, or a dataset alone.
     """
 
     name = "gymnasium"
@@ -47,6 +56,8 @@ class Own(Suite):
         from mfql.envs.isolated import Isolated
         from mfql.envs.registered import make_registered
 
+        if not self.tasks[task].has_environment:
+            raise without_environment(task)
         return Isolated(make_registered(self.tasks[task], render))
 
     @override
@@ -54,6 +65,8 @@ class Own(Suite):
         from mfql.data.own import read_own
         from mfql.envs.trial import try_out
 
+        if not self.tasks[task].has_environment:
+            return
         if not there(description_path(folder, task)):
             read_own(self.tasks[task], tried=True)
             return

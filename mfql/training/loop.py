@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from mfql.agents.interface import Agent, Draw
-from mfql.agents.update import Updater, initial_state, views_of
+from mfql.agents.update import Updater, initial_state, losses_of, views_of
 from mfql.data.transitions import Dataset, Transitions
 from mfql.draws import DrawStream, generator
 from mfql.envs.patience import Hangs, able_to_hurry
@@ -26,11 +26,12 @@ from mfql.evaluation.rollout import run_episodes
 from mfql.experiment.run import RunFolder, flat_settings
 from mfql.settings import steps_of
 from mfql.suites import score_range
-from mfql.tasks import Task
+from mfql.tasks import ESTIMATE, Task
 from mfql.training.checkpoint import Checkpoints
 from mfql.training.chunks import memory_for, stored_fields
 from mfql.training.distance import ROWS as DISTANCE_ROWS
 from mfql.training.distance import DataDistance
+from mfql.training.fqe import FQESettings, fitted_q
 from mfql.training.images import shift_draws
 from mfql.training.interruption import Interrupted, asked_to_end
 from mfql.training.log import TrainingLog
@@ -103,13 +104,15 @@ class Trainer:
         self.settings = agent.settings
         rewarded = with_rewards(dataset, self.settings)
         self.dataset = replace(rewarded, val=with_rewards(dataset.val, self.settings))
+        # With the task's rewards, which it is scored by.
+        self._unchanged = dataset
         self.online = runs[0].stage == "online"
         self.steps = steps_of(self.settings.as_dict(), runs[0].stage)
         # The number of the first step.
         self._first = 1 if self.online else self.settings.first_update
         self.seeds = [run.seed for run in runs]
         self.scores = score_range(task)
-        self.metric = task.metric
+        self.metric, self.task = task.metric, task
         device = execution.device
         self.normaliser = Normaliser.of(dataset, self.settings.observation_statistics)
         self.memory = self._memory(self.dataset, self.steps if self.online else 0)
@@ -397,7 +400,12 @@ class Trainer:
         return self._environments.broken[row] if self._environments else 0
 
     def _evaluation_is_due(self) -> bool:
-        """Whether an active seed lacks the evaluation of the present step."""
+        """Whether an active seed lacks the evaluation of the present step.
+
+        Without an environment the last one alone takes longer than a process that is asked to end is given.
+        """
+        if not self.task.has_environment and self.step < self.steps:
+            return False
         numbers = [evaluations[-1]["step"] if evaluations else self._first - 1 for evaluations in self.evaluations]
         lacking = any(
             active and number < self.number for active, number in zip(self.state.active.tolist(), numbers, strict=True)
@@ -409,7 +417,7 @@ class Trainer:
         self.evaluate()
         self._evaluation_seconds += time.monotonic() - began
         latest = [evaluations[-1][self.metric] for evaluations in self.evaluations if evaluations]
-        unit = "" if self.metric == "return" else " %"
+        unit = "" if self.metric in ("return", ESTIMATE) else " %"
         bar.set_postfix_str(f"{self.metric} {' '.join(f'{value:.0f}' for value in latest)}{unit}")
 
     def _write_log(self) -> None:
@@ -423,7 +431,52 @@ class Trainer:
         self._logged_updates = 0
 
     def evaluate(self) -> None:
-        """Score every active seed, log what tells a failing run, and stop seeds that no longer improve."""
+        """Score every active seed, log what tells a failing run, and stop seeds that no longer improve.
+
+        A task without an environment is scored at the last step alone, by off-policy evaluation.
+        """
+        if self.task.has_environment:
+            self._evaluate_in_episodes()
+        else:
+            self._evaluate_off_policy()
+
+    def _evaluate_off_policy(self) -> None:
+        """Log the losses on held-out episodes, and, at the last step, estimate the score of every active seed."""
+        active = self.state.active.tolist()
+        found = self.diagnostics() | self._validation_losses()
+        estimates: dict[int, dict[str, float]] = {}
+        if self.step == self.steps:
+            with self._saved_if_asked_to_end():
+                estimates = {row: self._estimate(row) for row in range(len(self.runs)) if active[row]}
+        for row, log in enumerate(self._logs):
+            if not active[row]:
+                continue
+            log.write(self.number, {name: values[row] for name, values in found.items()})
+            if row in estimates:
+                self.evaluations[row].append({"step": self.number, **estimates[row]})
+                log.write(self.number, {f"evaluation/{name}": value for name, value in estimates[row].items()})
+
+    def _estimate(self, row: int) -> dict[str, float]:
+        """What the policy of a seed is estimated to reach, by the task's own discount, whatever the method's."""
+        registered = self.task.registered
+        assert registered is not None  # A task without an environment is one of one's own.
+        assert registered.fqe_steps is not None
+        protocol = FQESettings(offline_steps=registered.fqe_steps, discount=float(self.task.settings["discount"]))
+        return fitted_q(self.actor.of_seed(row), self._unchanged, self.seeds[row], protocol).as_dict()
+
+    @torch.enable_grad()
+    def _validation_losses(self) -> dict[str, list[float]]:
+        """What the method's losses log, of a batch of held-out rows."""
+        draws = {
+            name: value[:, 0]
+            for name, value in self._stream("validate", self.agent.update_draws()).at(self.step).items()
+        }
+        batch = self._validation.batch(draws.pop("rows"))
+        seen = {"step": self.state.step, **self.state.own}
+        _, info = losses_of(self.agent, self.state.flat, batch, draws, seen)
+        return {f"validation_loss/{name}": value.tolist() for name, value in info.items() if value.dim() == 1}
+
+    def _evaluate_in_episodes(self) -> None:
         stage = "online" if self.online else "offline"
         with self._saved_if_asked_to_end():
             episodes = run_episodes(

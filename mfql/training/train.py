@@ -31,7 +31,7 @@ from mfql.locks import locked
 from mfql.methods import checkpoint_stage, declared_settings, raw_settings, settings_hash, settings_source
 from mfql.settings import Settings
 from mfql.suites import load, split_paths, suite_of
-from mfql.tasks import Task, find_task, scored
+from mfql.tasks import ESTIMATE, Task, find_task, scored
 from mfql.training.checkpoint import Checkpoints
 from mfql.training.device import memory_errors_for_people, repays_compiling, set_precision, use_threads
 from mfql.training.log import end_board
@@ -126,9 +126,14 @@ def _said_of(run: RunFolder) -> str:
     if result["status"] == "diverged":
         return f"{run.folder}: diverged at step {result['diverged_at']:,}"
     score = result["score"]
+    if score is None:
+        return f"{run.folder}: finished, without an evaluation"
+    if result["metric"] == ESTIMATE:
+        last = result["evaluations"][-1]
+        reach = f"{score:.4g} [{last['fqe_low']:.4g}, {last['fqe_high']:.4g}]"
+        return f"{run.folder}: finished, estimated discounted return (FQE) {reach}; no episode was played"
     unit = " %" if result["metric"] == "success" else ""
-    said = "without an evaluation" if score is None else f"{result['metric'].replace('_', ' ')} {score:.4g}{unit}"
-    return f"{run.folder}: finished, {said}"
+    return f"{run.folder}: finished, {result['metric'].replace('_', ' ')} {score:.4g}{unit}"
 
 
 @contextmanager
@@ -394,12 +399,17 @@ def _result(run: RunFolder, trainer: Trainer, row: int, manifest: dict[str, Any]
         "metric": task.metric,
         "score_rule": task.score_rule,
         "score": score(evaluations, task.metric, task.score_rule),
-        "episodes": settings["eval_episodes"],
+        # Of an estimate those that are held out, whatever the method's setting.
+        "episodes": settings["eval_episodes"] if task.has_environment else _held_out(trainer),
         "steps": settings["online_steps" if run.stage == "online" else "offline_steps"],
         "starts_from": starts_from and starts_from["stage"],
         **({"broken_online": broken} if broken else {}),
         "evaluations": evaluations,
     }
+
+
+def _held_out(trainer: Trainer) -> int:
+    return int((trainer.dataset.val.terminals > 0).sum())
 
 
 def policy_origin(agent: str, dataset: dict[str, Any], session: dict[str, Any]) -> dict[str, Any]:
@@ -426,20 +436,22 @@ def _policy_score(result: dict[str, Any], task: Task) -> dict[str, Any]:
     """A run's score with the 95 % interval that its episodes give it, for `policy.json`.
 
     Of a success rate that is Wilson's. A mean return has none: evaluations keep their means alone. Both are of the
-    evaluations counted, which the policies of those steps made.
+    evaluations counted, which the policies of those steps made. An estimate has its own.
     """
     counted = scored(result["evaluations"], task.score_rule)
     episodes = len(counted) * result["episodes"]
-    value, low, high = result["score"], None, None
+    value, low, high, kind = result["score"], None, None, "Wilson's, 95 %"
     if task.metric == "success" and value is not None:
         low, high = (100.0 * end for end in wilson(value / 100.0, episodes))
+    if task.metric == ESTIMATE and value is not None:
+        low, high, kind = counted[-1]["fqe_low"], counted[-1]["fqe_high"], "of fitted Q evaluation, 95 %"
     return {
         "metric": task.metric,
         "rule": task.score_rule,
         "value": value,
         "low": low,
         "high": high,
-        "interval": "Wilson's, 95 %" if low is not None else None,
+        "interval": kind if low is not None else None,
         "episodes": episodes,
         "steps": [evaluation["step"] for evaluation in counted],
         "status": result["status"],

@@ -45,6 +45,8 @@ def write_run(
         }
         for i, value in enumerate(successes)
     ]
+    if metric == "fqe_return":
+        evaluations = [one | {"fqe_low": one[metric] - 5.0, "fqe_high": one[metric] + 3.0} for one in evaluations]
     scored = successes[-3:] or [0.0]
     evaluation = {
         "method": method,

@@ -263,8 +263,12 @@ def replays(wildcards):
 
 
 def final_scores():
-    """The separate evaluation of every configured run's final policy, if the configuration asks for it."""
-    return [file for stage in WANTED for file in wanted(stage, "final.json")] if config["final_episodes"] else []
+    """The separate evaluation of every configured run's final policy, if the configuration asks for it.
+
+    Where there is no environment, no episode can be played.
+    """
+    played = [run for runs in WANTED.values() for run in runs if run.task.has_environment]
+    return list(map(str, files_of(played, Path("results"), "final.json"))) if config["final_episodes"] else []
 
 
 def videos():

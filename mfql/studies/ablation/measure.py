@@ -18,7 +18,7 @@ from mfql.experiment.run import RunFolder
 from mfql.report.frames import read_frame
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.scores import collect
-from mfql.report.tasks import PLAIN_RETURN, bounded, group_of, mean_of, runs
+from mfql.report.tasks import UNSCALED, bounded, group_of, mean_of, runs
 
 SCORE, BEHIND, UPDATE = "score", "behind", "update_ms"
 # What people read of a quantity; others are their names.
@@ -202,7 +202,7 @@ def _of_point(found: Runs, point: dict[str, Any], updates: Mapping[str, list[flo
 def _over_tasks(found: Runs) -> Iterator[dict[str, Any]]:
     """The mean over tasks of each place in the grid; nothing where it would be a mean of unlike things."""
     tasks, units = found.tasks, set(found.table["unit"])
-    if len(tasks) < 2 or len(units) > 1 or PLAIN_RETURN in units:
+    if len(tasks) < 2 or len(units) > 1 or not units.isdisjoint(UNSCALED):
         return
     (unit,) = units
     places: dict[tuple[Any, Any], list[dict[str, Any]]] = {}

@@ -25,8 +25,8 @@ from mfql.experiment.tuning import COLUMNS, FIRST_SEED, Point, carried_to, plain
 from mfql.files import write_whole
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.scores import collect, diverged_score, worst_returns
-from mfql.report.tasks import PLAIN_RETURN, SUCCESS, bounded
-from mfql.tasks import SCORED_EVALUATIONS, Task, known_tasks, scored
+from mfql.report.tasks import SUCCESS, UNSCALED, bounded
+from mfql.tasks import ESTIMATE, SCORED_EVALUATIONS, Task, known_tasks, scored
 
 CLEAR, WITHIN_NOISE, NOTHING_LEARNT = "clear", "within noise", "nothing learnt"
 _RULE = "last_three"
@@ -170,6 +170,11 @@ def _read(file: Path) -> _Run:
     return _Run(file, evaluation, manifest)
 
 
+_ESTIMATED = (
+    "scores are estimates from the dataset that the points were trained on: a point that leaves it may look best"
+)
+
+
 def _proposal(runs: Sequence[_Run], tasks: dict[str, Task]) -> dict[str, Any]:
     """The entry of the task that all these runs are on."""
     _require_same_conditions(runs)
@@ -178,14 +183,14 @@ def _proposal(runs: Sequence[_Run], tasks: dict[str, Task]) -> dict[str, Any]:
     ranked = ranking(_candidates(runs), metric)
     best = ranked[0]
     behind = [one.behind(best, metric) for one in ranked[1:]]
-    learnt = metric == PLAIN_RETURN or best.interval(metric).value > 0
+    learnt = metric in UNSCALED or best.interval(metric).value > 0
     close = sum(isnan(difference.low) or difference.low <= 0 for difference in behind)
     certainty = (WITHIN_NOISE if close else CLEAR) if learnt else NOTHING_LEARNT
     settings, dataset = first.manifest["settings"], first.manifest["dataset"]
     return {
         "chosen": best.point if learnt else None,
         "certainty": certainty,
-        "remarks": _remarks(ranked, close, learnt),
+        "remarks": [*_remarks(ranked, close, learnt), *([_ESTIMATED] if metric == ESTIMATE else [])],
         "carried_to": carried_to(task, tasks),
         "method": first.method,
         "rule": RULE,
