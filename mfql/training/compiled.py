@@ -10,6 +10,7 @@ import inspect
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -33,6 +34,8 @@ from mfql.training.provenance import cpu_model
 
 # Compiled with what an update's library is: OpenMP and the standard library's headers.
 _TRIAL = "#include <omp.h>\n#include <algorithm>\nint threads() { return std::max(1, omp_get_max_threads()); }\n"
+# The name of a library; one that no job took for so long goes when another is made.
+_LIBRARY, _KEPT_SECONDS = re.compile(r"[0-9a-f]{16}\.so"), 60 * 86_400
 _PARTS = ("flat", "first", "second", "count", "own", "logged")
 
 
@@ -102,6 +105,8 @@ class CompiledUpdate:
                 if not _is_whole(library, made_of):  # Another job may have made it meanwhile.
                     self._compile(named, library)
                     write_json(library.with_suffix(".json"), {"sha256": sha256(library), "made_of": made_of})
+                    _remove_unused(self._folder)
+        os.utime(library)
         return torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1).run
 
     def _compile(self, named: Mapping[str, Tensor], library: Path) -> None:
@@ -187,6 +192,14 @@ def _is_whole(library: Path, made_of: Mapping[str, Any]) -> bool:
         return own and record == {"sha256": sha256(library), "made_of": made_of}
     except (OSError, UserError):
         return False
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove the libraries that no job took for months."""
+    for library in folder.iterdir():
+        if _LIBRARY.fullmatch(library.name) and time.time() - library.stat().st_mtime > _KEPT_SECONDS:
+            library.unlink(missing_ok=True)
+            library.with_suffix(".json").unlink(missing_ok=True)
 
 
 def _as_read(record: Mapping[str, Any]) -> dict[str, Any]:
