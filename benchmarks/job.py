@@ -17,6 +17,7 @@ from mfql.agents.interface import Agent, Draw
 from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.update import Updater, initial_state
 from mfql.draws import DrawStream, generator
+from mfql.training.compiled import CompiledUpdate, update_of
 from mfql.training.device import set_precision
 from mfql.training.memory import NEXT_ROW_ACTIONS, Memory
 from mfql.training.step import Step
@@ -99,7 +100,7 @@ class Job:
         rows: of the dataset.
         compiled: compile the update, and on CUDA capture the step.
         capacity: rows of the online tail.
-        backend: what compiles it, as of `Updater`.
+        backend: what compiles it, as of `Updater`; None has what the trainer has.
     """
 
     def __init__(
@@ -111,14 +112,17 @@ class Job:
         *,
         compiled: bool = False,
         capacity: int = 0,
-        backend: str = "inductor",
+        backend: str | None = None,
     ) -> None:
         self.agent, self.device = agent, device
         self.seeds = list(range(seeds))
         self.state = initial_state(
             agent, [generator(torch.device("cpu"), seed, "initial") for seed in self.seeds], device
         )
-        self.updater = Updater(agent, self.state, float("inf"), compiled=compiled, backend=backend)
+        if backend is None:
+            self.updater: Updater | CompiledUpdate = update_of(agent, self.state, float("inf"), compiled=compiled)
+        else:
+            self.updater = Updater(agent, self.state, float("inf"), compiled=compiled, backend=backend)
         self.captured = compiled and device.type == "cuda"
         self.begin(rows, capacity)
 

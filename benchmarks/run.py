@@ -88,11 +88,11 @@ def _kept_going(name: str, part: Part, context: Context) -> Found:
 
 @contextmanager
 def compiled_code_in(folder: Path | None) -> Iterator[None]:
-    """Within the block torch keeps compiled code in a folder; None is a new one, which goes with the block."""
+    """Within the block compiled code is kept in a folder; None is a new one, which goes with the block."""
     with tempfile.TemporaryDirectory() as new:
         place = folder.resolve() if folder else Path(new)
         # torch sets the second one itself at the first kernel that Triton compiles, and then keeps it.
-        named = {"TORCHINDUCTOR_CACHE_DIR": place, "TRITON_CACHE_DIR": place / "triton"}
+        named = {"TORCHINDUCTOR_CACHE_DIR": place, "TRITON_CACHE_DIR": place / "triton", "XDG_CACHE_HOME": place}
         before = {name: os.environ.get(name) for name in named}
         os.environ.update({name: str(path) for name, path in named.items()})
         try:

@@ -1,8 +1,12 @@
-"""The compiled update is the eager one."""
+"""The compiled update is the eager one, and its library is used for nothing else."""
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +14,8 @@ import torch
 from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.update import TrainState, Updater, initial_state
 from mfql.draws import Draw, DrawStream, generator
+from mfql.training import compiled as module
+from mfql.training.compiled import CompiledUpdate
 from mfql.training.memory import Memory
 from mfql.training.step import Step
 
@@ -23,9 +29,11 @@ SETTINGS = MFQLSettings(
 )  # fmt: skip
 
 
-def trained(*, compiled: bool) -> tuple[TrainState, TrainState]:
-    """The state before and after the updates, on random rows."""
-    agent = MFQL(SETTINGS, (4,), 2)
+def trained(
+    folder: Path | None, settings: MFQLSettings = SETTINGS, limit: float = 1e9
+) -> tuple[TrainState, TrainState]:
+    """The state before and after the updates, on random rows; with a folder for its library compiled."""
+    agent = MFQL(settings, (4,), 2)
     state = initial_state(agent, [generator(CPU, seed, "initial") for seed in SEEDS], CPU)
     before = initial_state(agent, [generator(CPU, seed, "initial") for seed in SEEDS], CPU)
     source = generator(CPU, "rows")
@@ -36,22 +44,59 @@ def trained(*, compiled: bool) -> tuple[TrainState, TrainState]:
         "rewards": -torch.rand(ROWS, generator=source).numpy(),
         "masks": (torch.rand(ROWS, generator=source) < 0.9).float().numpy(),
     }
-    draws = {"rows": Draw("integer", (SETTINGS.batch_size,)), **agent.update_draws()}
+    draws = {"rows": Draw("integer", (settings.batch_size,)), **agent.update_draws()}
     stream = DrawStream(
         {name: Draw(draw.kind, (1, *draw.shape)) for name, draw in draws.items()}, SEEDS, "offline/update", CPU
     )
-    updater = Updater(agent, state, 1e9, compiled=compiled)
+    eager = Updater(agent, state, limit)
+    updater = eager if folder is None else CompiledUpdate(eager, folder)
     step = Step(updater, Memory(rows, len(SEEDS), 0, None, CPU), stream, 1, 0.0)
     for number in range(UPDATES):
         step(number)
     return before, state
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainState]:
+    """A folder with the library, and the state that it trained."""
+    folder = tmp_path_factory.mktemp("caches") / "updates"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        _, state = trained(folder)
+    finally:
+        torch.set_num_threads(threads)
+    return folder, state
+
+
+@pytest.fixture
+def kept(made: tuple[Path, TrainState], tmp_path: Path) -> Iterator[Path]:
+    """A copy of that folder, used with as many threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield shutil.copytree(made[0], tmp_path / "updates")
+    torch.set_num_threads(threads)
+
+
+class CompilesError(Exception):
+    """A library is made."""
+
+
+@pytest.fixture
+def compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiles(*_: object) -> None:
+        raise CompilesError
+
+    monkeypatch.setattr(CompiledUpdate, "_compile", compiles)
+
+
+pytestmark = pytest.mark.skipif(not module.compiles(), reason="compiling for a processor needs a C++ compiler")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a processor needs g++")
-def test_a_hundred_compiled_updates_equal_eager_ones():
-    before, eager = trained(compiled=False)
-    _, compiled = trained(compiled=True)
+def test_a_hundred_compiled_updates_equal_eager_ones(made):
+    _, compiled = made
+    before, eager = trained(None)
     moved = eager.flat["policy"] - before.flat["policy"]
     assert moved.abs().max() > 1e-3
     for name, expected in eager.flat.items():
@@ -59,3 +104,90 @@ def test_a_hundred_compiled_updates_equal_eager_ones():
     for ours, expected in zip(compiled.tensors(), eager.tensors(), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-4)
     assert eager.own["alpha_moves"].min() > 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiles_nothing")
+def test_a_later_job_of_the_same_shapes_takes_the_library_and_ends_bit_equal(made, kept):
+    _, again = trained(kept)
+    for ours, expected in zip(again.tensors(), made[1].tensors(), strict=True):
+        assert torch.equal(ours, expected)
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiles_nothing")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda library: flip(library),
+        lambda library: library.unlink(),
+        lambda library: library.chmod(0o777),
+        lambda library: library.with_suffix(".json").unlink(),
+        lambda library: library.with_suffix(".json").write_text("{", encoding="utf-8"),
+        lambda library: flip(library.with_suffix(".json")),
+    ],
+    ids=["another byte", "gone", "writable by all", "no record", "half a record", "another record"],
+)
+def test_a_damaged_library_is_made_anew(fault, kept):
+    (library,) = kept.glob("*.so")
+    fault(library)
+    with pytest.raises(CompilesError):
+        trained(kept)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiles_nothing")
+@pytest.mark.parametrize(
+    ("changed", "value"),
+    [("settings", replace(SETTINGS, alpha=2.0)), ("limit", 1e8), ("threads", 2), ("code", "other"), ("compiler", "14")],
+)
+def test_a_library_is_used_for_nothing_but_what_it_was_made_of(changed, value, kept, monkeypatch):
+    if changed == "threads":
+        torch.set_num_threads(value)
+    elif changed in ("code", "compiler"):
+        name = {"code": "_code", "compiler": "_compiler_version"}[changed]
+        monkeypatch.setattr(module, name, lambda *_: value)
+    with pytest.raises(CompilesError):
+        trained(kept, **({changed: value} if changed in ("settings", "limit") else {}))
+
+
+@pytest.mark.slow
+def test_what_a_killed_compiler_left_goes_with_the_next(made, kept, monkeypatch):
+    (library,) = kept.glob("*.so")
+    library.unlink()
+    left = library.with_suffix(".making")
+    left.mkdir()
+    (left / library.name).write_bytes(b"half")
+
+    def compiled(*_: object, options: dict[str, str]) -> None:
+        shutil.copy2(made[0] / library.name, options["aot_inductor.output_path"])
+
+    monkeypatch.setattr("torch._inductor.aot_compile", compiled)
+    _, again = trained(kept)
+    assert torch.equal(again.flat["policy"], made[1].flat["policy"])
+    assert {path.suffix for path in kept.iterdir()} == {".so", ".json"}
+
+
+@pytest.mark.slow
+def test_libraries_that_no_job_took_for_months_go_as_one_is_made(made, kept, monkeypatch):
+    (library,) = kept.glob("*.so")
+    old, foreign = kept / f"{'0' * 16}.so", kept / "notes.so"
+    for file in (old, old.with_suffix(".json"), foreign):
+        file.write_bytes(b"")
+        os.utime(file, (0, 0))
+    os.utime(library, (0, 0))
+    trained(kept)
+    assert old.exists()
+    library.with_suffix(".json").unlink()
+    monkeypatch.setattr(
+        "torch._inductor.aot_compile",
+        lambda *_, options: shutil.copy2(made[0] / library.name, options["aot_inductor.output_path"]),
+    )
+    trained(kept)
+    assert {file.name for file in kept.iterdir()} == {library.name, library.with_suffix(".json").name, foreign.name}

@@ -17,7 +17,7 @@ from mfql.data.description import check_simulation
 from mfql.errors import UserError
 from mfql.evaluation.policy import load_policy
 from mfql.methods import settings_hash
-from mfql.training import device
+from mfql.training import device, loop
 from mfql.training.checkpoint import Checkpoints, load_tensors
 from mfql.training.memory import Memory
 from tests.support.equal_runs import RESULT_FILES, assert_equal_runs, final_state
@@ -181,6 +181,32 @@ def test_a_seed_that_begins_beside_a_continued_one_has_the_threads_that_are_aske
     runs = (first, place.run("short", 1, "pretrain", "threads"))
     assert [json.loads((run / "manifest.json").read_text(encoding="utf-8"))["threads"] for run in runs] == [1, 2]
     assert capfd.readouterr().err.count("threads: 1, not 2: the run began so") == 1
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_compiled_or_not_as_it_began_and_the_manifest_says_which(place, monkeypatch, capfd):
+    asked = []
+
+    def update_of(agent, state, value_limit, *, compiled):
+        asked.append(compiled)
+        return Updater(agent, state, value_limit)
+
+    monkeypatch.setattr(loop, "update_of", update_of)
+    monkeypatch.setattr(device, "compiles", lambda: True)
+    place.method("short", SHORT)
+    for began, now in ((False, True), (True, False)):
+        results = f"began-{began}"
+        place.train_here("short", "pretrain", (0,), results, compiled=began)
+        (place.run("short", 0, "pretrain", results) / "evaluation.json").unlink()
+        place.train_here("short", "pretrain", (0, 1), results, compiled=now)
+        said = [
+            json.loads((place.run("short", seed, "pretrain", results) / "manifest.json").read_text(encoding="utf-8"))
+            for seed in (0, 1)
+        ]
+        modes = {False: False, True: "ahead of time"}
+        assert [one["compiled"] for one in said] == [modes[began], modes[now]]
+    assert asked == [False, False, True, True, True, False]
+    assert "not bit-equal" not in capfd.readouterr().out
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Collection, Iterator
@@ -19,6 +18,7 @@ from mfql.cores import usable_cores
 from mfql.documents import note_once
 from mfql.errors import UserError
 from mfql.gpus import devices_here
+from mfql.training.compiled import compiles
 
 # Updates of a run from which a minute of compilation is little.
 _LONG_RUN = 20_000
@@ -103,10 +103,15 @@ def use_threads(asked: int, began: Collection[int] = ()) -> None:
 def repays_compiling(device: torch.device, updates: int) -> bool:
     """Whether compiling the update, which takes a minute, repays itself: on a GPU, or in a long run.
 
-    It follows from the run alone, so that a run continues as it began. Without a C++ compiler a processor's update
-    stays as it is.
+    It follows from the run and the machine alone, not from what is compiled already. Without a C++ compiler a
+    processor's update stays as it is.
     """
-    return device.type == "cuda" or (updates >= _LONG_RUN and shutil.which(os.environ.get("CXX", "g++")) is not None)
+    return can_compile(device) and (device.type == "cuda" or updates >= _LONG_RUN)
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether an update on a device can be compiled: on a processor where a C++ compiler works."""
+    return device.type == "cuda" or compiles()
 
 
 def set_precision(precision: str, device: torch.device) -> None:

@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from mfql.agents.interface import Agent, Draw
-from mfql.agents.update import Updater, initial_state, losses_of, views_of
+from mfql.agents.update import initial_state, losses_of, views_of
 from mfql.data.transitions import Dataset, Transitions
 from mfql.draws import DrawStream, generator
 from mfql.envs.patience import Hangs, able_to_hurry
@@ -29,6 +29,7 @@ from mfql.suites import score_range
 from mfql.tasks import ESTIMATE, Task
 from mfql.training.checkpoint import Checkpoints
 from mfql.training.chunks import memory_for, stored_fields
+from mfql.training.compiled import update_of
 from mfql.training.distance import ROWS as DISTANCE_ROWS
 from mfql.training.distance import DataDistance
 from mfql.training.fqe import FQESettings, fitted_q
@@ -173,7 +174,7 @@ class Trainer:
     def _steps(self) -> Step:
         """The updates of each step; on CUDA captured, if all that they read lies on the device."""
         execution = self.execution
-        updater = Updater(self.agent, self.state, self._value_limit(), compiled=execution.compiled)
+        updater = update_of(self.agent, self.state, self._value_limit(), compiled=execution.compiled)
         on_device = all(images.on_device for images in self.memory.images.values())
         return Step(
             updater,

@@ -39,11 +39,12 @@ IMAGE = Path("/mfql/image.json")
 def machine(device: torch.device, compiled: bool) -> dict[str, Any]:
     """What decides whether a continued run can be bit-equal: processor, device, threads, torch, compiled or not."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
-        "compiled": compiled,
+        # As the update runs: one library (mfql/training/compiled.py), or functions that torch compiles in the process.
+        "compiled": "ahead of time" if compiled and device.type == "cpu" else compiled,
     }
 
 
@@ -56,7 +57,7 @@ def provenance(device: torch.device, agent: str) -> dict[str, Any]:
         | {name: installed[name] for name in _PACKAGES if name in installed},
         "hardware": {
             "host": socket.gethostname(),
-            "cpu": _cpu_model(),
+            "cpu": cpu_model(),
             "cores": os.cpu_count(),
             "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
             "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
@@ -76,7 +77,8 @@ def _code_hash(agent: str) -> str:
     return hash_of(sorted({*lines, f"agent {sha256(agent_file(agent))}"}))
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The processor's name, as the system has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mfql.agents.update import Updater
 from mfql.draws import BLOCK, DrawStream
+from mfql.training.compiled import CompiledUpdate
 from mfql.training.images import shifted
 from mfql.training.memory import Memory
 
@@ -36,7 +37,7 @@ class Step:
 
     def __init__(
         self,
-        updater: Updater,
+        updater: Updater | CompiledUpdate,
         memory: Memory,
         stream: DrawStream,
         updates: int,

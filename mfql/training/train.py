@@ -33,7 +33,13 @@ from mfql.settings import Settings
 from mfql.suites import load, split_paths, suite_of
 from mfql.tasks import ESTIMATE, Task, find_task, scored
 from mfql.training.checkpoint import Checkpoints
-from mfql.training.device import memory_errors_for_people, repays_compiling, set_precision, use_threads
+from mfql.training.device import (
+    can_compile,
+    memory_errors_for_people,
+    repays_compiling,
+    set_precision,
+    use_threads,
+)
 from mfql.training.log import end_board
 from mfql.training.loop import Execution, Trainer
 from mfql.training.memory import require_memory_for
@@ -208,12 +214,16 @@ def _parent(job: Job, seed: int, dataset: Dataset) -> dict[str, Any] | None:
 
 
 def _groups(job: Job, seeds: list[int]) -> list[list[tuple[int, dict[str, Any] | None]]]:
-    """Seeds that go on together, with their checkpoints."""
+    """Seeds that go on together, with their checkpoints: each as it began, compiled or not."""
     usable = {seed: Checkpoints(job.run(seed).checkpoints.folder).usable() for seed in seeds}
-    return [
-        [(seed, None if step is None else usable[seed][step]) for seed, step in group.items()]
-        for group in go_on_together(usable)
-    ]
+    groups: list[list[tuple[int, dict[str, Any] | None]]] = []
+    for together in go_on_together(usable):
+        of_mode: dict[bool, list[tuple[int, dict[str, Any] | None]]] = {}
+        for seed, step in together.items():
+            saved = None if step is None else usable[seed][step]
+            of_mode.setdefault(saved is not None and bool(saved["machine"]["compiled"]), []).append((seed, saved))
+        groups += of_mode.values()
+    return groups
 
 
 def _train_group(
@@ -231,9 +241,11 @@ def _train_group(
     require_trainable(agent, settings, task, job.stage)
     if execution.device.type == "cpu":
         require_memory_for(agent, dataset, [seed for seed, _ in group], job.stage)
-    execution = replace(execution, compiled=execution.compiled and agent.compilable)
     seeds = [seed for seed, _ in group]
     saved = [one for _, one in group if one is not None]
+    if saved:
+        execution = replace(execution, compiled=bool(saved[0]["machine"]["compiled"]) and can_compile(execution.device))
+    execution = replace(execution, compiled=execution.compiled and agent.compilable)
     if execution.threads is not None:  # What another group of the job took is not for this one.
         use_threads(execution.threads, {one["machine"]["threads"] for one in saved})
     for seed, one in group:
@@ -247,7 +259,7 @@ def _train_group(
     session = {
         **origin,
         "physics": described(task.name),
-        "compiled": execution.compiled,
+        "compiled": machine(execution.device, execution.compiled)["compiled"],
         "seeds_in_job": seeds,
     }
     for seed in seeds:

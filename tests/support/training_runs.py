@@ -79,6 +79,8 @@ class Workplace:
         data: str = "data",
         task: str = TASK,
         threads: int | None = None,
+        *,
+        compiled: bool = False,
     ) -> None:
         """Train in this process, which costs no start of another; with one thread, or those that are asked for."""
         import torch
@@ -91,7 +93,8 @@ class Workplace:
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
         try:
-            train(job, Execution(torch.device("cpu"), workers=0, progress=False, threads=threads))
+            execution = Execution(torch.device("cpu"), workers=0, compiled=compiled, progress=False, threads=threads)
+            train(job, execution)
         finally:
             torch.set_num_threads(before)
 
