@@ -30,7 +30,7 @@ def policy_of(agent: Agent, device: torch.device) -> Policy:
     """A policy with initial weights, as `mfql.load_policy` gives one."""
     state = initial_state(agent, [generator(torch.device("cpu"), 0, "initial")], device)
     mean, std = (np.full(agent.observation_dim, value, np.float32) for value in (0.0, 1.0))
-    return Policy(Actor(agent, state.flat, mean, std, device), {})
+    return Policy(Actor(agent, state.flat, mean, std, device).fixed(), {})
 
 
 def latencies(policies: Mapping[str, Policy], calls: int) -> dict[str, np.ndarray]:
