@@ -127,26 +127,24 @@ class SingleCritic:
     """
 
     def __init__(self, critic: Critic, views: Views) -> None:
-        self._ensemble = critic.ensemble
-        weights = {name: view[0] for name, view in views.items()}
+        # Members are one batch axis `[E, ...]`: half as many operations as one after the other.
+        rows = {name: view[0] if name.endswith(".kernel") else view[0].unsqueeze(1) for name, view in views.items()}
         names = ("bias", "kernel", "norm_gain", "norm_bias")
         self._layers = [
-            [weights[f"layer{layer}.{name}"] for name in names if f"layer{layer}.{name}" in weights]
+            [rows[f"layer{layer}.{name}"] for name in names if f"layer{layer}.{name}" in rows]
             for layer in range(critic.depth + 1)
         ]
-        self._slope = torch.tensor(_GELU_SLOPE).to(self._layers[0][0])
+        self._ensemble = critic.ensemble
+        self._slope = torch.tensor(_GELU_SLOPE).to(rows["layer0.kernel"])
 
     def __call__(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Values: observations `[N, D]`, actions `[N, A]` -> `[E, N]`."""
-        inputs = torch.cat([observations, actions], dim=-1)
-        return torch.stack([self._member(member, inputs) for member in range(self._ensemble)])
-
-    def _member(self, member: int, x: Tensor) -> Tensor:
+        x = torch.cat([observations, actions], dim=-1).expand(self._ensemble, -1, -1)
         for bias, kernel, gain, shift in self._layers[:-1]:
-            x = _gelu(torch.addmm(bias[member], x, kernel[member]), self._slope)
-            x = functional.layer_norm(x, x.shape[-1:], gain[member], shift[member], 1e-6)
+            x = _gelu(torch.baddbmm(bias, x, kernel), self._slope)
+            x = torch.addcmul(shift, functional.layer_norm(x, x.shape[-1:], eps=1e-6), gain)
         bias, kernel = self._layers[-1]
-        return torch.addmm(bias[member], x, kernel[member]).squeeze(-1)
+        return torch.baddbmm(bias, x, kernel).squeeze(-1)
 
 
 def _gelu(x: Tensor, slope: Tensor) -> Tensor:

@@ -75,11 +75,11 @@ def export(run: Path, out: Path, options: Options) -> dict[str, Any]:
     if there(out):
         raise UserError(f"{out} is there already", "Name another file, or remove that one.")
     with naming_extras("export"):
-        make = _onnx if options.form == "onnx" else _program
+        make = onnx_content if options.form == "onnx" else _program
         policy = load_policy(run)
         draw = _draw_of(policy, options)
         about = {**_about(policy, draw, options), "policy_sha256": _hashes(policy_folder(run))}
-        content = make(_Graph(policy, draw), about)
+        content = make(policy, draw, about)
     with write_whole(out, "wb") as file:
         file.write(content)
     return about
@@ -115,6 +115,11 @@ class _Graph(nn.Module):
         policy: on the processor.
         draw: what of noise an observation takes.
     """
+
+    mean: Tensor
+    std: Tensor
+    low: Tensor
+    span: Tensor
 
     def __init__(self, policy: Policy, draw: Draw | None) -> None:
         super().__init__()
@@ -175,10 +180,11 @@ def _about(policy: Policy, draw: Draw | None, options: Options) -> dict[str, Any
 
     description, agent = policy.description, policy.actor.agent
     units = policy.units
-    drawn = {"kind": draw.kind, "shape": ["batch", *draw.shape]} if draw else None
+    drawn: dict[str, Any] | None = {"kind": draw.kind, "shape": ["batch", *draw.shape]} if draw else None
     if drawn is not None:
         drawn["from"] = "input" if options.noise_seed is None else "seed"
-        drawn |= {} if options.noise_seed is None else {"seed": options.noise_seed}
+        if options.noise_seed is not None:
+            drawn["seed"] = options.noise_seed
     ranks = draw is not None and len(draw.shape) == 2
     return {
         **{name: description[name] for name in ("method", "agent", "task", "seed", "stage", "identity")},
@@ -214,7 +220,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 Run = Callable[[np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray | None]]
 
 
-def _program(graph: _Graph, about: dict[str, Any]) -> bytes:
+def _program(policy: Policy, draw: Draw | None, about: dict[str, Any]) -> bytes:
     """The content of a program's file, which compares as `about` then says.
 
     It holds JSON and numbers as they lie in memory; `torch.export.load` unpickles nothing of it.
@@ -236,18 +242,28 @@ def _program(graph: _Graph, about: dict[str, Any]) -> bytes:
         content.seek(0)
         return content
 
+    graph = _Graph(policy, draw)
     with _quiet():
         program = graph.traced()
         _compare(graph, run(torch.export.load(saved(about))), about)
         return saved(about).getvalue()
 
 
-def _onnx(graph: _Graph, about: dict[str, Any]) -> bytes:
-    """The content of an ONNX file, which compares as `about` then says."""
+def onnx_content(policy: Policy, draw: Draw | None, about: dict[str, Any]) -> bytes:
+    """The content of an ONNX file, which compares as `about` then says.
+
+    Args:
+        draw: what the file takes as noise for one observation.
+        about: what it says of itself; of it the graph depends on the entry `noise`.
+
+    Raises:
+        UserError: its actions are not the policy's.
+    """
     import onnx
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-untyped]
     import onnxscript  # noqa: F401 - torch's exporter imports it later, and says in words of its own that it is absent
 
+    graph = _Graph(policy, draw)
     with _quiet():
         inputs = ["observations"] if graph.draw is None else ["observations", "noise"]
         exported = torch.onnx.export(
@@ -262,7 +278,7 @@ def _onnx(graph: _Graph, about: dict[str, Any]) -> bytes:
     assert exported is not None  # It was given no file.
     model = exported.model_proto
     _without_traces(model)
-    seed = (about["noise"] or {}).get("seed")
+    seed = (about.get("noise") or {}).get("seed")
     if seed is not None and graph.draw is not None:
         _draw_inside(model, graph.draw, seed)
     onnx.checker.check_model(model, full_check=True)
@@ -301,7 +317,7 @@ def _draw_inside(model: Any, draw: Draw, seed: int) -> None:
     model.graph.input.remove(noise)
     model.graph.output.append(noise)
     model.graph.initializer.append(numpy_helper.from_array(np.array(draw.shape, np.int64), "noise_shape"))
-    kinds: dict[str, tuple[str, dict[str, float]]] = {
+    kinds: dict[str, tuple[str, dict[str, Any]]] = {
         "normal": ("RandomNormalLike", {"mean": 0.0, "scale": 1.0}),
         "uniform": ("RandomUniformLike", {"low": 0.0, "high": 1.0}),
     }
