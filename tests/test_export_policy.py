@@ -15,12 +15,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mfql.agents.interface import Draw
+from mfql.agents.interface import Draw, load_agent
+from mfql.agents.update import initial_state
 from mfql.cli import main
-from mfql.draws import DrawStream
+from mfql.draws import DrawStream, generator
 from mfql.evaluation import cli, export
-from mfql.evaluation.policy import Policy, load_policy
+from mfql.evaluation.policy import Actor, Policy, load_policy
 from mfql.files import sha256
+from mfql.methods import raw_settings
+from mfql.settings import build_settings
 from tests.support.own_tasks import BOUNDED, VECTOR, registered
 from tests.support.policies import CPU, POINTMAZE, edited, write
 from tests.support.training_runs import ROOT
@@ -200,6 +203,27 @@ def test_noise_that_a_file_draws_is_seen_and_acted_on_and_begins_anew_with_a_ses
     assert abs(noise.std() - deviation) < 5 * deviation / noise.size**0.5
     other = calls(exported(run, tmp_path / "other.onnx", "--noise", "seed", "--seed", "4"))
     assert not np.array_equal(other[0][1], noise)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["mfql-miniature", "ifql-miniature"])
+def test_a_policy_of_images_is_had_in_both_forms(method: str) -> None:
+    """Neither is made unless it acts as the policy does."""
+    raw = raw_settings(method, POINTMAZE, "online", ROOT / "config") | {"encoder_channels": [2], "encoder_features": 4}
+    kind = load_agent(raw.pop("agent"))
+    agent = kind(build_settings(kind.settings_type, raw, "this test"), (16, 16, 9), 2)
+    flat = initial_state(agent, [generator(CPU, 0, "initial")], CPU).flat
+    drawn = {
+        name: value + 0.1 * torch.randn(value.shape, generator=generator(CPU, name)) for name, value in flat.items()
+    }
+    actor = Actor(agent, drawn, np.zeros(1, np.float32), np.ones(1, np.float32), CPU).fixed()
+    policy = Policy(actor, {})
+    draw, about = agent.act_draw(), {}
+    session = onnxruntime.InferenceSession(export.onnx_content(policy, draw, about))
+    assert about["comparison"]["max_abs_difference"] <= 1e-5
+    (images, _) = session.get_inputs()
+    assert (images.type, images.shape[1:]) == ("tensor(uint8)", [16, 16, 9])
+    assert export._program(policy, draw, {})
 
 
 # --- torch.export -----------------------------------------------------------------------------------------------------
