@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.job import ACTION_DIM, OBSERVATION_DIM, Context, Job
-from benchmarks.results import Found, Measurement
+from benchmarks.results import Found, LeftOut, Measurement
 from benchmarks.timing import take_turns
 from mfql.agents.interface import Agent, count_parameters, load_agent
 from mfql.agents.update import initial_state
@@ -20,6 +22,8 @@ from mfql.methods import raw_settings
 from mfql.settings import build_settings
 
 _CANDIDATES = (1, 5, 32)
+# Of the policy that is compared as loaded and as exported.
+_EXPORTED = 5
 # Its cells fill a method's settings that differ by task.
 _TASK = "antmaze-large-navigate-singletask-task1-v0"
 # Those whose update is another's, with other lengths or rates.
@@ -30,10 +34,10 @@ def policy_of(agent: Agent, device: torch.device) -> Policy:
     """A policy with initial weights, as `mfql.load_policy` gives one."""
     state = initial_state(agent, [generator(torch.device("cpu"), 0, "initial")], device)
     mean, std = (np.full(agent.observation_dim, value, np.float32) for value in (0.0, 1.0))
-    return Policy(Actor(agent, state.flat, mean, std, device), {})
+    return Policy(Actor(agent, state.flat, mean, std, device).fixed(), {})
 
 
-def latencies(policies: Mapping[str, Policy], calls: int) -> dict[str, np.ndarray]:
+def latencies(policies: Mapping[str, Callable[[np.ndarray], Any]], calls: int) -> dict[str, np.ndarray]:
     """Seconds of each call on one observation, the policies in turns, after a few calls that do not count."""
     observation = np.zeros(OBSERVATION_DIM, np.float32)
     warm_up = max(1, calls // 10)
@@ -56,7 +60,44 @@ def acting(context: Context) -> Found:
             for share in (50, 99):
                 latency = float(np.percentile(seconds, share)) * 1e3
                 found.append(Measurement.of("acting", f"latency p{share}", "ms", latency, **case))
+    return found + _ways_of_acting(context)
+
+
+def _ways_of_acting(context: Context) -> Found:
+    """The same policy on one observation as loaded, as a batch of one, and as an exported file, on the processor."""
+    policy = policy_of(context.agent(num_candidates=_EXPORTED), torch.device("cpu"))
+    ways: dict[str, Callable[[np.ndarray], Any]] = {"loaded": policy, "a batch of one": lambda one: policy(one[None])}
+    found: Found = []
+    absent = [name for name in ("onnx", "onnxruntime", "onnxscript") if not importlib.util.find_spec(name)]
+    if absent:
+        found.append(LeftOut("acting, exported to ONNX", f"not installed: {', '.join(absent)}"))
+    else:
+        ways["exported to ONNX"] = _exported(policy)
+    for way, seconds in latencies(ways, context.effort.calls).items():
+        case = {"policy": way, "candidates": _EXPORTED, "device": "cpu", "calls": len(seconds)}
+        found += [
+            Measurement.of("acting", f"way p{share}", "ms", float(np.percentile(seconds, share)) * 1e3, **case)
+            for share in (50, 99)
+        ]
     return found
+
+
+def _exported(policy: Policy) -> Callable[[np.ndarray], Any]:
+    """What a robot calls: the file under onnxruntime, with noise of its own."""
+    import onnxruntime  # type: ignore[import-untyped]
+
+    from mfql.evaluation.export import onnx_content
+
+    draw = policy.actor.agent.act_draw()
+    assert draw is not None  # MFQL's.
+    content = onnx_content(policy, draw, {})
+    session, rng = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]), np.random.default_rng(0)
+
+    def act(observation: np.ndarray) -> Any:
+        noise = rng.standard_normal((1, *draw.shape), np.float32)
+        return session.run(["actions"], {"observations": observation[None], "noise": noise})[0][0]
+
+    return act
 
 
 def all_methods(config_dir: Path) -> dict[str, Agent]:

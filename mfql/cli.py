@@ -173,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_parity(commands)
     _add_plan(commands)
     _add_run(commands)
+    from mfql.evaluation import cli as evaluation
     from mfql.experiment import cli as experiment
     from mfql.operations import cli as operations
     from mfql.report import cli as report
@@ -181,6 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     from mfql.studies.hub import cli as hub
     from mfql.studies.toy import cli as toy
 
+    evaluation.add_commands(commands)
     experiment.add_commands(commands)
     ablation.add_commands(commands)
     claims.add_commands(commands)

@@ -164,6 +164,7 @@ MISTYPED = [
     ["train", "--method", "mfql-lap", "--task", SCENE, "--stage", "offline", "--seeds", "0"],
     ["train", "--method", "mfql", "--task", SCENE, "--stage", "offline", "--seeds", "0", "--config-dir", "nowhere"],
     ["evaluate", "results/runs/mfql/scene/seed0/offline", "--out", "made/final.json"],
+    ["export", "results/runs/mfql/scene/seed0/offline", "--to", "onnx", "--out", "made/policy.onnx"],
     ["tune", "choose", "nowhere.json", "--out", "made/proposal.yaml"],
     ["tune", "freeze", "nowhere.yaml"],
     ["import-released", "nowhere.pkl", "--task", SCENE, "--out", "made/policy"],

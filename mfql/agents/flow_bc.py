@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from typing_extensions import override
 
-from mfql.agents.interface import KEPT, Agent, Batch, Draw, Draws, Group, Losses, Parameters
+from mfql.agents.interface import KEPT, Agent, Batch, Draw, Draws, Group, Losses, Parameters, Single
 from mfql.agents.meanflow import (
     FlowPolicy,
     FlowSettings,
@@ -20,7 +20,9 @@ from mfql.agents.meanflow import (
     policy_rate,
     raw_actions,
     scaled_noise,
+    single_candidates,
 )
+from mfql.agents.mlp import required
 from mfql.settings import ChunkSettings
 
 
@@ -73,10 +75,19 @@ class FlowBC(Agent):
 
     @override
     def act(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
-        if noise is None:
-            raise ValueError("flow behaviour cloning acts on noise [S, B, 1, A]; None was given")
-        seen = self.encode(parameters["policy"], observations)
-        return candidate_actions(self.policy, parameters["policy"], seen, scaled_noise(self.settings, noise)).squeeze(2)
+        seen, scaled = self.encode(parameters["policy"], observations), scaled_noise(self.settings, required(noise))
+        return candidate_actions(self.policy, parameters["policy"], seen, scaled).squeeze(2)
+
+    @override
+    def single(self, parameters: Parameters) -> Single:
+        policy = parameters["policy"]
+        candidates = single_candidates(self.policy, policy)
+
+        def actions(observations: Tensor, noise: Tensor | None) -> Tensor:
+            seen = self.encode(policy, observations.unsqueeze(0)).squeeze(0)
+            return candidates(seen, scaled_noise(self.settings, required(noise)))
+
+        return actions
 
     @override
     def diagnostics(

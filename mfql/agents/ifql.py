@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
 from mfql.agents.interface import KEPT, Batch, Draw, Draws, Group, Losses, Parameters
 from mfql.agents.mlp import ActorCriticValue, FlowActor, FlowActorSettings, flow_errors, matching_draws, required
+from mfql.agents.single import best_of
 from mfql.settings import ChunkSettings, require
 
 
@@ -74,10 +74,13 @@ class IFQL(ActorCriticValue):
 
     @override
     def act(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
+        return best_of(*self.ranked(parameters, observations, required(noise)))
+
+    @override
+    def ranked(self, parameters: Parameters, observations: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         policy, critic = parameters["policy"], parameters["critic"]
-        actions = self.policy.candidates(policy, self.encode(policy, observations), required(noise))
-        best = self.candidate_values(critic, self.encode(critic, observations), actions).argmax(-1)
-        return torch.take_along_dim(actions, best[..., None, None], 2).squeeze(2)
+        actions = self.policy.candidates(policy, self.encode(policy, observations), noise)
+        return actions, self.candidate_values(critic, self.encode(critic, observations), actions)
 
     @override
     def act_groups(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -31,6 +31,7 @@ from mfql.settings import STAGES, Settings
 Batch = Mapping[str, Tensor]
 Draws = Mapping[str, Tensor]
 Losses = tuple[Tensor, dict[str, Tensor]]
+Single = Callable[[Tensor, Tensor | None], Tensor]
 # The field of a batch of chunks that says which of a chunk's actions the data have, `[S, B, h]`.
 KEPT = "kept"
 
@@ -185,6 +186,32 @@ class Agent(ABC):
 
         Of chunks `[S, B, h A]`, one action after another.
         """
+
+    def ranked(self, parameters: Parameters, observations: Tensor, noise: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Where `act` takes the best of K candidates, those and their values; None of a method that ranks none.
+
+        Of such a method the noise `[S, B, K, A]` says K, which may be another than `act_draw`'s.
+
+        Returns:
+            actions `[S, B, K, h A]` and values `[S, B, K]`.
+        """
+        return None
+
+    def single(self, parameters: Parameters) -> Single:
+        """`act` of one seed whose weights stay, within rounding; a method overrides it with what takes less time.
+
+        Args:
+            parameters: prepared, each view `[1, ...]`.
+
+        Returns:
+            a function of observations `[B, *observation_shape]` and noise `[B, *act_draw]` to actions `[B, h A]`.
+        """
+
+        def actions(observations: Tensor, noise: Tensor | None) -> Tensor:
+            drawn = None if noise is None else noise.unsqueeze(0)
+            return self.act(parameters, observations.unsqueeze(0), drawn).squeeze(0)
+
+        return actions
 
     def explore_draw(self) -> Draw | None:
         """The random array that one action of online training takes."""

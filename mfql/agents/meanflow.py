@@ -12,7 +12,7 @@ and g(s, e, 1) is an action in one step. `FlowSettings.formulation` names the ot
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,6 +23,7 @@ from typing_extensions import override
 from mfql.agents.interface import Draw, Draws, mean_over_actions
 from mfql.agents.networks import Dual, ResidualPolicy
 from mfql.agents.parameters import Views
+from mfql.agents.single import SinglePolicy, repeated
 from mfql.settings import Conditions, Settings, require, require_effect
 
 # A time is drawn from the grid {1/T, ..., 1} up to this T, and from the whole interval above it (released code's rule).
@@ -403,23 +404,31 @@ def _modulations(
 
 
 def raw_actions(policy: FlowPolicy, parameters: Views, observations: Tensor, noise: Tensor) -> Tensor:
-    """Actions, not clipped: observations `[S, B, D]`, noise e `[S, B, A]` -> `[S, B, A]`.
+    """Actions, not clipped: observations `[S, B, D]`, noise e `[S, B, A]` -> `[S, B, A]`."""
+    modulations = policy.generation_modulations(parameters)
+
+    def output(step: int, inputs: Tensor) -> Tensor:
+        return policy.along(parameters, observations, Dual(inputs), Dual(modulations[:, step : step + 1])).value
+
+    return _generated(policy, noise, output)
+
+
+def _generated(policy: FlowPolicy, noise: Tensor, output: Callable[[int, Tensor], Tensor]) -> Tensor:
+    """Actions from noise e of the same shape, by the network's output at a step for its inputs.
 
     In one step g(s, e, 1), or e - u(s, e, 1) where the network predicts u; in n steps a <- a - u(s, a, b, t) / n.
     """
-    modulations, steps = policy.generation_modulations(parameters), policy.generation_steps
-    point = noise
+    point, steps = noise, policy.generation_steps
     for step in range(steps):
-        inputs = noise if policy.formulation == "naive_noise" else point
-        output = policy.along(parameters, observations, Dual(inputs), Dual(modulations[:, step : step + 1])).value
+        found = output(step, noise if policy.formulation == "naive_noise" else point)
         if policy.formulation == "velocity":
-            point = point - output / steps
+            point = point - found / steps
         elif steps == 1:
-            point = output  # Every other formulation's anchor is e, where the path begins.
+            point = found  # Every other formulation's anchor is e, where the path begins.
         elif policy.formulation == "residual":
-            point = torch.lerp(point, output, 1.0 / steps)
+            point = torch.lerp(point, found, 1.0 / steps)
         else:
-            point = point - (noise - output) / steps
+            point = point - (noise - found) / steps
     return point
 
 
@@ -430,3 +439,19 @@ def candidate_actions(policy: FlowPolicy, parameters: Views, observations: Tenso
     return (
         raw_actions(policy, parameters, repeated, noise.flatten(1, 2)).clamp(-1.0, 1.0).unflatten(1, (-1, candidates))
     )
+
+
+def single_candidates(policy: FlowPolicy, views: Views) -> Callable[[Tensor, Tensor], Tensor]:
+    """`candidate_actions` of one seed whose weights stay: `[B, D]` and noise `[B, K, A]` -> `[B K, A]`.
+
+    Args:
+        views: the policy's prepared parameters, each `[1, ...]`.
+    """
+    network = SinglePolicy(policy, views)
+
+    def candidates(observations: Tensor, noise: Tensor) -> Tensor:
+        seen = repeated(network.seen(observations), noise.shape[1])
+        found = _generated(policy, noise.flatten(0, 1), lambda step, inputs: network(step, seen, inputs))
+        return found.clamp(-1.0, 1.0)
+
+    return candidates

@@ -17,7 +17,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from mfql.agents.balance import weighting_of
-from mfql.agents.interface import KEPT, Agent, Batch, Draw, Draws, Group, Losses, Parameters, no_grad_views
+from mfql.agents.interface import KEPT, Agent, Batch, Draw, Draws, Group, Losses, Parameters, Single, no_grad_views
 from mfql.agents.meanflow import (
     FlowPolicy,
     FlowSettings,
@@ -29,9 +29,12 @@ from mfql.agents.meanflow import (
     policy_rate,
     raw_actions,
     scaled_noise,
+    single_candidates,
 )
+from mfql.agents.mlp import required
 from mfql.agents.networks import Critic
 from mfql.agents.parameters import Views
+from mfql.agents.single import SingleCritic, best_of, repeated
 from mfql.settings import ChunkSettings, Conditions, require, require_effect
 
 # Rate at which the running scale of the Q term follows the batches', and the least scale.
@@ -255,11 +258,15 @@ class MFQL(Agent):
         Returns:
             actions `[S, B, A]`, values `[S, B]`.
         """
-        scaled = scaled_noise(self.settings, noise)
-        actions = candidate_actions(self.policy, policy, self.encode(policy, observations), scaled)
-        values = self.candidate_values(critic, self.encode(critic, observations), actions)
+        actions, values = self._ranked(policy, critic, observations, noise)
         best, index = values.max(-1)
         return torch.take_along_dim(actions, index[..., None, None], 2).squeeze(2), best
+
+    def _ranked(self, policy: Views, critic: Views, observations: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The candidates `[S, B, K, A]` and their values `[S, B, K]`."""
+        scaled = scaled_noise(self.settings, noise)
+        actions = candidate_actions(self.policy, policy, self.encode(policy, observations), scaled)
+        return actions, self.candidate_values(critic, self.encode(critic, observations), actions)
 
     def candidate_values(self, critic: Views, observations: Tensor, actions: Tensor) -> Tensor:
         """Aggregated values of candidates `[S, B, K, A] -> [S, B, K]` at encoded observations."""
@@ -268,9 +275,28 @@ class MFQL(Agent):
 
     @override
     def act(self, parameters: Parameters, observations: Tensor, noise: Tensor | None) -> Tensor:
-        if noise is None:
-            raise ValueError("MFQL acts on noise [S, B, K, A]; None was given")
-        return self.best_candidate(parameters["policy"], parameters[self.settings.ranking], observations, noise)[0]
+        return self.best_candidate(
+            parameters["policy"], parameters[self.settings.ranking], observations, required(noise)
+        )[0]
+
+    @override
+    def ranked(self, parameters: Parameters, observations: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        return self._ranked(parameters["policy"], parameters[self.settings.ranking], observations, noise)
+
+    @override
+    def single(self, parameters: Parameters) -> Single:
+        policy, critic = parameters["policy"], parameters[self.settings.ranking]
+        candidates, ensemble = single_candidates(self.policy, policy), SingleCritic(self.critic, critic)
+
+        def actions(observations: Tensor, noise: Tensor | None) -> Tensor:
+            drawn, batch = required(noise), observations.unsqueeze(0)
+            found = candidates(self.encode(policy, batch).squeeze(0), scaled_noise(self.settings, drawn))
+            if (count := drawn.shape[1]) == 1:
+                return found
+            values = ensemble(repeated(self.encode(critic, batch).squeeze(0), count), found)
+            return best_of(found.unflatten(0, (-1, count)), self.aggregate(values.unsqueeze(0)).view(-1, count))
+
+        return actions
 
     @override
     def act_groups(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from mfql.agents.parameters import Initialiser, Layout, Parameter, Views, consta
 _TIME_FREQUENCIES = 128
 _TIME_PERIOD = 10_000.0
 # Share of a block's change that is kept: x <- x_in + 0.1 (block(x_in) - x_in).
-_BLOCK_SCALE = 0.1
+BLOCK_SCALE = 0.1
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,7 @@ class ResidualPolicy:
         sees_start: bool = False,
         generation_steps: int = 1,
     ) -> None:
+        self.observation_dim = observation_dim
         self.hidden, self.blocks, self.generation_steps = hidden, blocks, generation_steps
         self.norm_epsilon = norm_epsilon
         ends = [1.0 - step / generation_steps for step in range(generation_steps)]
@@ -256,7 +257,7 @@ class ResidualPolicy:
         parts = _split(modulations, self.hidden)
         for block in range(self.blocks):
             changed = self._block(parameters, f"block{block}", x, parts[6 * block : 6 * block + 6])
-            x = _partway(x, changed, _BLOCK_SCALE)
+            x = _partway(x, changed, BLOCK_SCALE)
         shift, scale = parts[-2:]
         return linear(parameters, "output", _modulate(self._norm(parameters, "final_norm", x), shift, scale))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from mfql.agents.interface import Agent, Draw, Parameters, load_agent
+from mfql.agents.interface import Agent, Draw, Parameters, Single, load_agent
 from mfql.agents.update import views_of
 from mfql.documents import read_object, write_json
 from mfql.draws import DrawStream
@@ -81,10 +82,42 @@ class Actor:
         return self._actions(self.agent.explore, observations, noise)
 
     @torch.no_grad()
+    def ranked(self, observations: np.ndarray, noise: Tensor) -> tuple[np.ndarray, np.ndarray] | None:
+        """The candidates `[S, B, K, A]` of a call and their values `[S, B, K]`; None of a method that ranks none."""
+        taken = torch.from_numpy(self._normalised(observations)).to(self.device)
+        found = self.agent.ranked(self._parameters(), taken, noise)
+        return None if found is None else (found[0].cpu().numpy(), found[1].cpu().numpy())
+
+    @cached_property
+    def single(self) -> Single:
+        """How an actor of one seed and fixed weights acts, within rounding, in less time than a call takes.
+
+        Takes normalised observations and noise as `Agent.single` says.
+        """
+        with torch.no_grad():
+            return self.agent.single(self._parameters())
+
+    @torch.inference_mode()
+    def one(self, observation: np.ndarray, noise: Tensor | None) -> np.ndarray:
+        """One raw observation and noise `[1, 1, *act_draw]` to an action `[A]`, as a call within rounding.
+
+        Few rows take as long as the operations on them are many: `single` has few.
+        """
+        if self._prepared is None:
+            return self(observation[None, None], noise)[0, 0]
+        taken = torch.from_numpy(self._normalised(observation)[None]).to(self.device)
+        actions = self.single(taken, None if noise is None else noise[0])
+        return torch.nan_to_num(actions[0]).cpu().numpy()
+
+    def _normalised(self, observations: np.ndarray) -> np.ndarray:
+        if observations.dtype == np.uint8:
+            return observations
+        return ((observations - self.mean) / self.std).astype(np.float32)
+
+    @torch.no_grad()
     def _actions(self, choose: Callable[..., Tensor], observations: np.ndarray, noise: Tensor | None) -> np.ndarray:
-        if observations.dtype != np.uint8:
-            observations = ((observations - self.mean) / self.std).astype(np.float32)
-        actions = choose(self._parameters(), torch.from_numpy(observations).to(self.device), noise)
+        taken = torch.from_numpy(self._normalised(observations)).to(self.device)
+        actions = choose(self._parameters(), taken, noise)
         return torch.nan_to_num(actions).cpu().numpy()
 
 
@@ -163,10 +196,10 @@ class Policy:
             if not single:
                 raise ValueError("an episode has one observation at a time; a batch is for a policy without `begin`")
             actions = self._episode.act(self.actor, observations)
+        elif single:
+            actions = self.actor.one(observations, self._noise(1))
         else:
-            batch = observations[None] if single else observations
-            actions = self.actor(batch[None], self._noise(len(batch)))[0]
-            actions = actions[0] if single else actions
+            actions = self.actor(observations[None], self._noise(len(observations)))[0]
         actions = actions.reshape(*actions.shape[:-1], self.horizon, -1)
         return actions if self.units is None else self.units.to_env(actions)
 
@@ -370,7 +403,7 @@ def load_policy(folder: str | Path, *, seed: int = 0, device: str = "cpu") -> Po
         UserError: there is no policy, its files do not fit each other or are altered, as far as a manifest beside them
             knows, or is itself, or the units of its actions are not known.
     """
-    path = _policy_folder(Path(folder))
+    path = policy_folder(Path(folder))
     _refuse_altered(path)
     description = _described(path)
     kind = _agent(description, path)
@@ -414,7 +447,12 @@ def _refuse_altered(folder: Path) -> None:
         )
 
 
-def _policy_folder(folder: Path) -> Path:
+def policy_folder(folder: Path) -> Path:
+    """Where the two files of a policy lie, as `load_policy` takes a folder.
+
+    Raises:
+        UserError: there is none.
+    """
     for candidate in (folder, folder / "policy", folder / "run" / "policy"):
         if there(candidate / DESCRIPTION):
             return candidate
