@@ -125,11 +125,11 @@ _Dates = list[tuple[int, int, int] | None]
 
 def _telling(run: RunFolder, logs: Path) -> list[str]:
     """The files and folders that tell where a run stands."""
-    trained = [run.trained / name for name in ("evaluation.json", "manifest.json", "metrics.csv", "checkpoint")]
-    log = log_of(run, logs)
-    return list(
-        map(str, [*trained, run.folder / "failure.json", run.lock, _log_folder(run, logs), *([log] if log else [])])
-    )
+    files = [run.trained / name for name in ("evaluation.json", "manifest.json", "metrics.csv", "checkpoint")]
+    files += [run.folder / "failure.json", run.lock, _log_folder(run, logs)]
+    with suppress(UserError):  # `status_of` tells it.
+        files += filter(None, [log_of(run, logs)])
+    return list(map(str, files))
 
 
 def _dates(files: Iterable[str]) -> _Dates:
@@ -203,16 +203,25 @@ def error_and_remedy(log: Path) -> list[str]:
     Raises:
         CannotRead: the log is there and cannot be read.
     """
-    try:
-        lines = _end_of(log).decode(errors="replace").splitlines()
-    except OSError:  # Removed just now.
-        return []
+    lines = end_of_log(log).splitlines()
     errors = (at for at, line in enumerate(lines) if _ERROR.search(line) and _ASKED_TO_END not in line)
     last = max(errors, default=None)
     if last is None:
         return []
     remedy = takewhile(lambda line: line.startswith("  ") and line.strip(), lines[last + 1 :])
     return [line.strip() for line in (lines[last], *remedy)]
+
+
+def end_of_log(log: Path) -> str:
+    """The end of a log; empty where it is absent.
+
+    Raises:
+        CannotRead: it is there and cannot be read.
+    """
+    try:
+        return _end_of(log).decode(errors="replace")
+    except OSError:  # Removed just now.
+        return ""
 
 
 def _ended(run: RunFolder, result: dict[str, Any], log: Path | None) -> RunStatus:
