@@ -102,7 +102,7 @@ def hook() -> Iterator[tuple[str, list[str]]]:
 def test_the_pages_web_hook_receives_how_a_launch_ended(tmp_path: Path, hook: tuple[str, list[str]]) -> None:
     address, received = hook
     page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
-    (recipe,) = re.findall(r"^    (snakemake --configfile config/quickstart\.yaml; .*)$", page, re.MULTILINE)
+    (recipe,) = re.findall(r"^    (snakemake --configfile config/quickstart\.yaml; curl .*)$", page, re.MULTILINE)
     project = clone(tmp_path / "mfql")
     for target, status in (("results/miniature/runs.txt", 0), ("no_such_target", 1)):
         command = recipe.replace("config/quickstart.yaml", f"tests/miniature.yaml --cores 1 -- {target}")

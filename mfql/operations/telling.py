@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,6 +16,8 @@ from mfql.operations.run_status import State, end_of_log, error_and_remedy, stat
 from mfql.operations.status import ranges, score_of
 from mfql.plan.graph import StartedJob
 
+# Rules whose jobs take long: where they run here, a line says that they began.
+_LONG = re.compile("train|generate|fetch|describe|replay_dataset")
 # Lines of a log that are shown where it tells no error.
 _LAST = 8
 
@@ -35,7 +38,7 @@ class Lines:
     def started(self, job: StartedJob) -> list[str]:
         """A job's line as it starts."""
         self._begun[job.number] = job, self._clock()
-        if not job.output:  # A target, which does nothing.
+        if job.here and not _LONG.match(job.rule):  # Soon done, and told then.
             return []
         return [self._line("started" if job.here else "submitted", job_named(job))]
 

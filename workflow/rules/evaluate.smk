@@ -23,6 +23,43 @@ rule evaluate:
         " --out {output} > {log} 2>&1"
 
 
+def trajectory_runs(wildcards):
+    """Input function: the results of all that the configuration asks for on a task and stage."""
+    return [
+        path
+        for run in WANTED[wildcards.stage]
+        if run.task.name == wildcards.task
+        for path in expand(run_files(wildcards.stage, run.seeds), method=run.method, task=wildcards.task)
+    ]
+
+
+# Where policies go in their maze: a panel of the report.
+rule trajectories:
+    input:
+        trajectory_runs,
+    output:
+        [
+            f"{STUDY}/trajectories/{{task}}/{{stage}}/{name}"
+            for name in ("figure.svg", "figure.png", "data.csv", "panel.json")
+        ],
+    log:
+        f"logs/{STUDY}/trajectories/{{task}}-{{stage}}.log",
+    benchmark:
+        f"logs/{STUDY}/trajectories/{{task}}-{{stage}}.tsv"
+    wildcard_constraints:
+        stage="offline|online",
+    resources:
+        **NO_GPU,
+        mem_mb=lambda wildcards, attempt: attempt * 4000,
+        runtime=growing(60, group="evaluate"),
+    params:
+        runs=lambda wildcards, input: [os.path.dirname(path) for path in input],
+        episodes=config.get("trajectories", 0),
+        folder=subpath(output[0], parent=True),
+    shell:
+        f"mfql{EXTENSIONS} trajectories {{params.runs:q}} --episodes {{params.episodes}} --out {{params.folder:q}} > {{log}} 2>&1"
+
+
 rule video:
     input:
         "results/runs/{method}/{task}/seed{seed}/{stage}/evaluation.json",
