@@ -292,9 +292,9 @@ class _InShort(logging.Filter):
             return []
         if event == "job_error":
             about = [f"{name}: {value}" for name, value in (said.get("aux") or {}).items()]
-            for ended in [one for one in self._ended if str(said.get("shellcmd")) in one[0]]:
-                self._ended.remove(ended)
-                about.append(ended[1])
+            for one in [one for one in self._ended if str(said.get("shellcmd")) in one[0]]:
+                self._ended.remove(one)
+                about.append(one[1])
             return self._teller.failed(
                 said["jobid"], tuple(map(str, said["log"])), [*filter(None, [said.get("rule_msg")]), *about]
             )

@@ -277,7 +277,7 @@ def trajectory_panels():
         (run.task.name, stage): None
         for stage, runs in WANTED.items()
         for run in runs
-        if config.get("trajectories") and suite_of(run.task.name).in_maze(run.task.name)
+        if config["trajectories"] and suite_of(run.task.name).in_maze(run.task.name)
     }
     return [f"{STUDY}/trajectories/{task}/{stage}/panel.json" for task, stage in asked]
 

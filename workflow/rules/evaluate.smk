@@ -54,7 +54,7 @@ rule trajectories:
         runtime=growing(60, group="evaluate"),
     params:
         runs=lambda wildcards, input: [os.path.dirname(path) for path in input],
-        episodes=config.get("trajectories", 0),
+        episodes=config["trajectories"],
         folder=subpath(output[0], parent=True),
     shell:
         f"mfql{EXTENSIONS} trajectories {{params.runs:q}} --episodes {{params.episodes}} --out {{params.folder:q}} > {{log}} 2>&1"
