@@ -12,6 +12,7 @@ from threading import Thread
 
 import pytest
 
+from mfql.operations.run_status import error_and_remedy
 from mfql.operations.telling import Lines, duration
 from mfql.plan.graph import StartedJob
 from tests.support.fake_results import TASK, write_run
@@ -67,6 +68,16 @@ def test_a_job_that_failed_is_told_with_its_log_and_how_that_ends(tmp_path: Path
     assert told[2:] == [*(f"    line {number}" for number in range(92, 99)), "    50 %\\x1b[2J"]
     log.write_text("begins\nmfql: no data\n  Fetch it.\n", encoding="utf-8")
     assert said(lines.failed(1, [str(log)], []))[1:] == ["    mfql: no data", "    Fetch it."]
+
+
+def test_a_bar_that_names_a_method_is_no_error_of_a_job_that_was_asked_to_end(tmp_path: Path) -> None:
+    log, ended = tmp_path / "a.log", "mfql: asked to end; the state is saved, the same command continues"
+    bar = f"mfql-quickstart {TASK} online seeds 0,1,2:   8%|#         | 381/4500 [06:25<1:09:29,  1.01s/step]"
+    log.write_text(f"{bar}\r{bar}\n{ended}\n", encoding="utf-8")
+    lines = Lines(tmp_path / "logs", ROOT / "config", Clock())
+    lines.started(training(tmp_path, [0]))
+    assert error_and_remedy(log) == []
+    assert said(lines.failed(1, [str(log)], []))[1:] == [f"    {bar}", f"    {ended}"]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ _TAIL = 16_384  # bytes of a log in which its last error is looked for
 _LOG_TAIL = 1 << 20  # and of a training log in which its last evaluation is
 _EVALUATION = "evaluation/"  # what names of its rows begin with
 _ERROR = re.compile(r"^mfql\b.*: |\b\w*(Error|Exception)\b|\berror:|command not found|^Killed")
+# Of a bar, which begins with a method's name.
+_BAR = re.compile(r"\d%\|")
 _ASKED_TO_END = "mfql: asked to end"
 
 
@@ -204,12 +206,16 @@ def error_and_remedy(log: Path) -> list[str]:
         CannotRead: the log is there and cannot be read.
     """
     lines = end_of_log(log).splitlines()
-    errors = (at for at, line in enumerate(lines) if _ERROR.search(line) and _ASKED_TO_END not in line)
+    errors = (at for at, line in enumerate(lines) if _is_error(line))
     last = max(errors, default=None)
     if last is None:
         return []
     remedy = takewhile(lambda line: line.startswith("  ") and line.strip(), lines[last + 1 :])
     return [line.strip() for line in (lines[last], *remedy)]
+
+
+def _is_error(line: str) -> bool:
+    return bool(_ERROR.search(line)) and _ASKED_TO_END not in line and not _BAR.search(line)
 
 
 def end_of_log(log: Path) -> str:
