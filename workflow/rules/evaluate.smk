@@ -51,7 +51,7 @@ rule trajectories:
     resources:
         **NO_GPU,
         mem_mb=lambda wildcards, attempt: attempt * 4000,
-        runtime=growing(60, group="evaluate"),
+        runtime=growing(60),
     params:
         runs=lambda wildcards, input: [os.path.dirname(path) for path in input],
         episodes=config["trajectories"],
