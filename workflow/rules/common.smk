@@ -28,7 +28,15 @@ from mfql.experiment.find import DRAWN, canonical_path, files_of, panel_files
 from mfql.experiment.run import RunFolder, hash_for_launch
 from mfql.operations.ending import SUMMARY, answer_of, failure_of
 from mfql.operations.telling import Lines
-from mfql.plan.graph import escape_logs, failed_jobs, graph_of, hand_over, name_targets, tell_in_short, when_nothing_is_to_be_done
+from mfql.plan.graph import (
+    escape_logs,
+    failed_jobs,
+    graph_of,
+    hand_over,
+    name_targets,
+    tell_in_short,
+    when_nothing_is_to_be_done,
+)
 from mfql.settings import steps_of
 from mfql.suites import replayed, suite_of
 from mfql.tasks import find_task, known_tasks, registered_tasks, simulation_version
