@@ -290,6 +290,16 @@ def trajectory_panels():
     return [f"{STUDY}/trajectories/{task}/{stage}/panel.json" for task, stage in asked]
 
 
+def trajectory_runs(wildcards):
+    """Input function: the results of all that the configuration asks for on a task and stage."""
+    return [
+        path
+        for run in WANTED[wildcards.stage]
+        if run.task.name == wildcards.task
+        for path in expand(run_files(wildcards.stage, run.seeds), method=run.method, task=wildcards.task)
+    ]
+
+
 def films():
     """All that is written of the runs that the configuration asks to film."""
     return [

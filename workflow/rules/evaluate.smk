@@ -23,16 +23,6 @@ rule evaluate:
         " --out {output} > {log} 2>&1"
 
 
-def trajectory_runs(wildcards):
-    """Input function: the results of all that the configuration asks for on a task and stage."""
-    return [
-        path
-        for run in WANTED[wildcards.stage]
-        if run.task.name == wildcards.task
-        for path in expand(run_files(wildcards.stage, run.seeds), method=run.method, task=wildcards.task)
-    ]
-
-
 # Where policies go in their maze: a panel of the report.
 rule trajectories:
     input:
