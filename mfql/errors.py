@@ -144,6 +144,11 @@ def printing() -> Iterator[None]:
         yield
 
 
+def terminal_of(stream: TextIO) -> TextIO:
+    """The stream behind one of `printing`, for what moves a terminal's cursor: it escapes names and values itself."""
+    return stream._stream if isinstance(stream, _Shown) else stream
+
+
 def counted(number: int, noun: str) -> str:
     """A number of things in words: `1 run`, `2 runs`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _QUERY = ("--query-gpu=index,uuid,name,memory.total,driver_version", "--format=csv,noheader,nounits")
+_USE = ("--query-gpu=name,utilization.gpu,memory.used", "--format=csv,noheader,nounits")
 _MEBIBYTE = 2**20
+# Seconds that the driver's tool may take; where use is asked for again and again, a tool that hangs is not waited for.
+_PATIENCE, _LITTLE_PATIENCE = 60.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,20 @@ class GPU:
     name: str
     memory: float
     driver: str
+
+
+@dataclass(frozen=True)
+class Use:
+    """How busy a GPU is.
+
+    Args:
+        percent: of the last moments in which it computed; memory: bytes that are taken. None where the driver does not
+            say, as of a part of a GPU (MIG).
+    """
+
+    name: str
+    percent: float | None
+    memory: float | None
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,18 @@ def devices_here() -> Devices:
     """The GPUs of this machine that `CUDA_VISIBLE_DEVICES` leaves, by `nvidia-smi`."""
     gpus = _visible(_listed())
     return Devices(gpus, _problem(gpus) if gpus else None)
+
+
+def use_here() -> list[Use]:
+    """How busy the GPUs of this machine are, all of them, by `nvidia-smi`; none where it is absent or hangs."""
+    found = []
+    for line in (_nvidia_smi(*_USE, patience=_LITTLE_PATIENCE) or "").splitlines():
+        fields = [field.strip() for field in line.split(",")]
+        if len(fields) == 3:
+            name, percent, memory = fields
+            taken = float(memory) * _MEBIBYTE if memory.isdigit() else None
+            found.append(Use(name, float(percent) if percent.isdigit() else None, taken))
+    return found
 
 
 def _listed() -> list[tuple[str, str, GPU]]:
@@ -111,10 +140,10 @@ def torch_cuda() -> str | None:
     return None if cuda is None else cuda[1] or cuda[2] or ""
 
 
-def _nvidia_smi(*arguments: str) -> str | None:
+def _nvidia_smi(*arguments: str, patience: float = _PATIENCE) -> str | None:
     try:
         done = subprocess.run(
-            ["nvidia-smi", *arguments], capture_output=True, encoding="utf-8", errors="replace", timeout=60
+            ["nvidia-smi", *arguments], capture_output=True, encoding="utf-8", errors="replace", timeout=patience
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

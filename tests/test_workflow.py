@@ -290,10 +290,31 @@ def test_python_may_lie_in_a_folder_with_blanks_and_home_may_take_nothing(
 
 
 def test_one_seed_runs_only_what_it_needs_and_once(project: Project) -> None:
-    target = evaluation(2)
-    project.miniature(target, config=("seeds_per_job=1",))
+    target, name = evaluation(2), f"offline mfql-miniature {TASK} seed 2"
+    printed = project.miniature(target, config=("seeds_per_job=1",))
     assert list(project.trained()) == [f"mfql-miniature/{TASK}/seed2/offline/run"]
     assert NOTHING_TO_DO in project.miniature(target, config=("seeds_per_job=1",))
+    # A line for each job as it starts and as it ends; what Snakemake says of them is in its log.
+    times = re.findall(r"^\d\d:\d\d:\d\d  (.*)$", printed, re.MULTILINE)
+    took, score = r"(?:\d+ min )?\d+ s", r"success \d+ %"
+    for line, pattern in zip(
+        times,
+        [
+            "started    generate 2 0 pointmaze-medium-navigate-v0",
+            rf"finished   generate 2 0 pointmaze-medium-navigate-v0  {took}  \[1 of 2 jobs\]",
+            f"started    {name}",
+            rf"finished   {name}  {took}, {score}  \[2 of 2 jobs\]",
+        ],
+        strict=True,
+    ):
+        assert re.fullmatch(pattern, line), line
+    assert len(printed.splitlines()) <= 25
+    whole = ("reason: ", "Shell command: ", "Job stats:", "Select jobs")
+    assert not any(words in printed for words in whole)
+    logs = sorted((project.folder / ".snakemake/log").glob("*.log"))
+    assert all(words in logs[0].read_text(encoding="utf-8") for words in whole)
+    verbose = project.miniature("results/miniature/runs.txt", "--verbose")
+    assert all(words in verbose for words in whole)
 
 
 @pytest.mark.slow
@@ -419,8 +440,12 @@ def test_launch_that_fails_ends_with_what_failed_and_why(finished: Project, tmp_
     project = finished.copy(tmp_path / "mfql")
     (project.folder / "data/episodes2-seed0/pointmaze-medium-navigate-v0.npz").write_bytes(b"no archive")
     printed = project.miniature("offline", config=("seeds=[0,1,2,3,4]",), fails=True)
-    end = printed[printed.rindex("2 jobs failed:") :]
-    log = f"logs/offline/mfql-miniature/{TASK}/seed4.log"
+    at = printed.rindex("2 jobs failed:")
+    end, log = printed[at:], f"logs/offline/mfql-miniature/{TASK}/seed4.log"
+    # And as it happens: what, after how long, its log, the status, what the log ends with.
+    ended = r"\n    returned non-zero exit status 2\.\n    mfql: data/"
+    assert re.search(rf"FAILED     offline mfql-miniature {TASK} seed 4  .* s  {log}{ended}", printed[:at])
+    assert "CalledProcessError" not in printed
     assert f"  train_offline_4 mfql-miniature {TASK} offline  {log}\n    mfql: data/episodes2-seed0/" in end
     assert "is no readable .npz file" in end
     assert "\n10 runs: 2 failed, 8 finished\nMend the cause; the same command then goes on" in end

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from mfql.errors import UserError
 from mfql.experiment.cli import CONFIG_DIR
+
+if TYPE_CHECKING:
+    from mfql.experiment.run import RunFolder
 
 # The modules that do the work are imported by the functions: `mfql --help` should not wait for them.
 
@@ -26,7 +32,24 @@ def _add_status(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--results", type=Path, default=Path("results"), help="of the configuration's runs")
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="the folder of the workflow's logs")
     parser.add_argument("--all", action="store_true", help="a line for every job, however many")
+    parser.add_argument(
+        "--watch",
+        type=_seconds,
+        nargs="?",
+        const=5.0,
+        metavar="SECONDS",
+        help="look again every so many seconds, 5 unless said, until Ctrl-C; on a terminal as one table",
+    )
+    parser.add_argument("--until-done", action="store_true", help="with --watch: end when no run is left to go on")
     parser.set_defaults(func=run_status)
+
+
+def _seconds(text: str) -> float:
+    """An argument type: how long to wait between two looks."""
+    with suppress(ValueError):
+        if 0.1 <= (value := float(text)) <= 86_400.0:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0.1 on; a PATH goes before --watch")
 
 
 def run_status(arguments: argparse.Namespace) -> None:
@@ -34,19 +57,33 @@ def run_status(arguments: argparse.Namespace) -> None:
     from mfql.experiment.configuration import read_configuration
     from mfql.experiment.find import configured_runs, existing_run, is_under, runs_in
     from mfql.locks import watch
-    from mfql.operations.run_status import status_of
+    from mfql.operations.run_status import Looks
     from mfql.operations.status import overview
+    from mfql.operations.watching import watch_runs
 
+    if arguments.until_done and arguments.watch is None:
+        raise UserError("--until-done ends what --watch goes on with", "Give both.")
     paths = [existing_run(path) for path in arguments.paths]
-    if arguments.configfile is None:
-        runs = [run for path in paths or [arguments.results] for run in runs_in(path)]
-    else:
+    asked: list[RunFolder] | None = None
+    if arguments.configfile is not None:
         configuration = read_configuration(arguments.configfile, arguments.config_dir)
-        runs = configured_runs(configuration, arguments.config_dir, arguments.results)
+        asked = configured_runs(configuration, arguments.config_dir, arguments.results)
         if paths:
-            runs = [run for run in runs if any(is_under(run.folder, path) for path in paths)]
-    watch(run.lock for run in runs)
-    print(overview([status_of(run, arguments.logs) for run in dict.fromkeys(runs)], in_full=arguments.all))
+            asked = [run for run in asked if any(is_under(run.folder, path) for path in paths)]
+
+    def runs() -> list[RunFolder]:
+        found = asked
+        if found is None:  # Others may have begun since the last look.
+            found = [run for path in paths or [arguments.results] for run in runs_in(path)]
+        return list(dict.fromkeys(found))
+
+    looks = Looks(arguments.logs, arguments.config_dir)
+    first = runs()
+    watch(run.lock for run in first)
+    if arguments.watch is None:
+        print(overview(looks.at(first), in_full=arguments.all))
+    else:
+        watch_runs(lambda: looks.at(runs()), arguments.watch, arguments.until_done, in_full=arguments.all)
 
 
 def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

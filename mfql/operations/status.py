@@ -40,10 +40,10 @@ def headline(states: Iterable[State]) -> str:
 
 
 def _lines(state: State, found: list[RunStatus], in_full: bool) -> list[str]:
-    jobs = _grouped(found, lambda one: (one.run.method, one.run.task, one.run.stage, one.steps, _note(one), one.log))
+    jobs = jobs_of(found)
     if len(jobs) <= _MOST_LINES or state not in _SUMMED_UP or in_full:
         return [in_one_line(f"  {_line(job)}") for job in jobs]
-    stages = _grouped(found, lambda one: (one.run.method, one.run.stage))
+    stages = grouped(found, lambda one: (one.run.method, one.run.stage))
     return [
         in_one_line(f"  {own.method} {own.stage}: {counted(len(same), 'run')}")
         + f" on {counted(len({one.run.task for one in same}), 'task')}"
@@ -52,7 +52,12 @@ def _lines(state: State, found: list[RunStatus], in_full: bool) -> list[str]:
     ]
 
 
-def _grouped(found: list[RunStatus], key: Callable[[RunStatus], Hashable]) -> list[list[RunStatus]]:
+def jobs_of(found: Iterable[RunStatus]) -> list[list[RunStatus]]:
+    """Runs of a state, those of one job that stand alike together."""
+    return grouped(found, lambda one: (one.run.method, one.run.task, one.run.stage, one.steps, note_of(one), one.log))
+
+
+def grouped(found: Iterable[RunStatus], key: Callable[[RunStatus], Hashable]) -> list[list[RunStatus]]:
     """Items of the same key together, in the order of each key's first."""
     groups: dict[Hashable, list[RunStatus]] = {}
     for one in found:
@@ -61,11 +66,15 @@ def _grouped(found: list[RunStatus], key: Callable[[RunStatus], Hashable]) -> li
 
 
 def _line(job: list[RunStatus]) -> str:
-    first = job[0]
-    run, seeds = first.run, ranges([one.run.seed for one in job])
-    name = f"{run.method} {run.task} {run.stage} seed{'s' if len(job) > 1 else ''} {seeds}"
-    said = ", ".join(filter(None, [_place(job), _pace(job), _note(first)]))
+    first, name = job[0], job_name(job)
+    said = ", ".join(filter(None, [_place(job), _pace(job), _score(job), note_of(first)]))
     return "  ".join(filter(None, [f"{name}: {said}" if said else name, str(first.log or "")]))
+
+
+def job_name(job: list[RunStatus]) -> str:
+    """`METHOD TASK STAGE seeds 0-7`."""
+    run, seeds = job[0].run, ranges([one.run.seed for one in job])
+    return f"{run.method} {run.task} {run.stage} seed{'s' if len(job) > 1 else ''} {seeds}"
 
 
 def _place(job: list[RunStatus]) -> str:
@@ -73,14 +82,16 @@ def _place(job: list[RunStatus]) -> str:
     state, steps = job[0].state, job[0].steps
     if state in (*_SUMMED_UP, State.DIVERGED) or steps is None:
         return ""
-    return f"step {_step(job):,} of {steps:,}"
+    return f"step {step_of(job):,} of {steps:,}"
 
 
-def _step(job: list[RunStatus]) -> int:
+def step_of(job: list[RunStatus]) -> int:
+    """The step that all seeds of a job have reached."""
     return min(one.step or 0 for one in job)
 
 
-def _note(one: RunStatus) -> str:
+def note_of(one: RunStatus) -> str:
+    """What there is to know of a run, and of one that was interrupted what continues it."""
     if one.state is State.INTERRUPTED:
         return f"{one.note}; the same command continues it"
     return one.note
@@ -88,15 +99,45 @@ def _note(one: RunStatus) -> str:
 
 def _pace(job: list[RunStatus]) -> str:
     """Rate and expected end of a job that runs."""
-    rates, steps = [one.rate for one in job if one.rate], job[0].steps
     if job[0].state is not State.RUNNING:
         return ""
-    if quiet := [one.quiet_since for one in job if one.quiet_since is not None]:
-        return f"no step since {_date(max(quiet))}"
-    if not rates or steps is None:
+    rate, end = rate_of(job), end_of(job)
+    if end is None:
         return "rate not known yet"
-    rate = sum(rates) / len(rates)
-    return f"{rate:.3g} a second, ends about {_date(time.time() + (steps - _step(job)) / rate)}"
+    return end if rate is None else f"{rate:.3g} a second, ends about {end}"
+
+
+def rate_of(job: list[RunStatus]) -> float | None:
+    """Steps a second of a job that gets on; None where nothing says, or where it made none for long."""
+    rates = [one.rate for one in job if one.rate]
+    return None if not rates or _quiet_since(job) is not None else sum(rates) / len(rates)
+
+
+def end_of(job: list[RunStatus]) -> str | None:
+    """When a job that gets on is expected to end, or since when it made no step; None where nothing says."""
+    if (quiet := _quiet_since(job)) is not None:
+        return f"no step since {_date(quiet)}"
+    rate, steps = rate_of(job), job[0].steps
+    return None if rate is None or steps is None else _date(time.time() + (steps - step_of(job)) / rate)
+
+
+def _quiet_since(job: list[RunStatus]) -> float | None:
+    return max((one.quiet_since for one in job if one.quiet_since is not None), default=None)
+
+
+def _score(job: list[RunStatus]) -> str:
+    """What the last evaluation of a job that runs gave."""
+    return score_of(job) if job[0].state is State.RUNNING else ""
+
+
+def score_of(found: Iterable[RunStatus]) -> str:
+    """The mean score of runs that have one, results and last evaluations so far; empty where none has, or they differ
+    in what is scored."""
+    scores = [(one.metric, one.score) for one in found if one.score is not None]
+    if len({metric for metric, _ in scores}) != 1:
+        return ""
+    mean = sum(score for _, score in scores) / len(scores)
+    return f"success {mean:.0f} %" if scores[0][0] == "success" else f"{scores[0][0]} {mean:.3g}"
 
 
 def _date(moment: float) -> str:

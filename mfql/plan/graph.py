@@ -11,11 +11,12 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from typing_extensions import override
 
@@ -58,6 +59,37 @@ class FailedJob:
 
     name: str
     logs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StartedJob:
+    """A job as Snakemake says that it starts it.
+
+    Args:
+        number: by which Snakemake speaks of it later.
+        output, logs: its files.
+        here: whether this process starts it; a cluster's queue gets it otherwise.
+    """
+
+    number: int
+    rule: str
+    wildcards: Mapping[str, str]
+    output: tuple[str, ...]
+    logs: tuple[str, ...]
+    here: bool
+
+
+class Teller(Protocol):
+    """Says in lines what becomes of jobs, in the place of what Snakemake says."""
+
+    def started(self, job: StartedJob) -> list[str]:
+        """Lines of a job that starts."""
+
+    def finished(self, numbers: Sequence[int], done: int, total: int) -> list[str]:
+        """Lines of jobs that finished, with how many have by now, of how many."""
+
+    def failed(self, number: int, logs: Sequence[str], said: Sequence[str]) -> list[str]:
+        """Lines of a job that failed, which may be tried again, with what Snakemake or a scheduler says of it."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +223,104 @@ def when_nothing_is_to_be_done(workflow: Any, tell: Callable[[], None]) -> None:
     for earlier in [heard for heard in logger.filters if isinstance(heard, _NothingToBeDone)]:
         logger.removeFilter(earlier)
     logger.addFilter(_NothingToBeDone(NOTHING_TO_BE_DONE_MSG, workflow, tell))
+
+
+# What a launch says of itself beside its jobs: what it takes is told by `mfql.plan.tell`.
+_ASIDE = re.compile(
+    "Building DAG of jobs|Select jobs to execute|Using shell: |Provided |Rules claiming more threads|Job stats:|"
+    "Singularity containers: ignored|Conda environments: ignored|Group jobs: inactive|Execute [0-9]+ jobs"
+)
+
+
+# What Snakemake says of a job's command that failed.
+_COMMAND = re.compile(r"CalledProcessError in .*\nCommand '(.*)' (returned non-zero exit status .*|died with .*)", re.S)
+
+
+class _InShort(logging.Filter):
+    """Puts a teller's lines in the place of what a handler would print of jobs; a dry run and `--verbose` stay whole.
+
+    It gets what the handler's own filter, which is before it, lets through: `--quiet` counts as ever. A logger plugin
+    would have to be chosen by each launch, is found in no editable installation, and leaves no room for a user's own.
+    """
+
+    def __init__(self, handler: logging.Handler, workflow: Any, teller: Teller) -> None:
+        super().__init__()
+        self._handler, self._workflow, self._teller = handler, workflow, teller
+        self._finished: list[int] = []
+        self._ended: list[tuple[str, str]] = []  # commands, and the status that each ended with
+        self._lock = threading.Lock()
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        event = getattr(record, "event", None)
+        if event == _IN_SHORT or self._workflow.dryrun or self._workflow.output_settings.verbose:
+            return True
+        with self._lock:
+            try:
+                lines = self._lines(None if event is None else str(event), vars(record))
+            except (
+                Exception
+            ):  # A launch does not end because of what is printed of it, by whatever release of Snakemake.
+                return True
+            for line in lines or ():
+                said = logging.makeLogRecord({"msg": line, "event": _IN_SHORT})
+                said.levelno, said.levelname = record.levelno, record.levelname
+                self._handler.handle(said)
+        return lines is None
+
+    def _lines(self, event: str | None, said: Mapping[str, Any]) -> list[str] | None:
+        """What is said of a record; None where it is printed as it is."""
+        if event == "job_info":
+            return self._teller.started(
+                StartedJob(
+                    said["jobid"],
+                    said["rule_name"],
+                    {name: str(value) for name, value in said["wildcards"].items()},
+                    tuple(map(str, said["output"])),
+                    tuple(map(str, said["log"])),
+                    bool(said["local"]),
+                )
+            )
+        if event == "job_finished":
+            self._finished.append(said["job_id"])
+            return []
+        if event == "progress":
+            finished, self._finished = self._finished, []
+            return self._teller.finished(finished, said["done"], said["total"])
+        if event == "error" and (ended := _COMMAND.search(str(said["msg"]))):
+            self._ended.append((ended[1], ended[2]))  # Of a job that is said to have failed next.
+            return []
+        if event == "job_error":
+            about = [f"{name}: {value}" for name, value in (said.get("aux") or {}).items()]
+            for one in [one for one in self._ended if str(said.get("shellcmd")) in one[0]]:
+                self._ended.remove(one)
+                about.append(one[1])
+            return self._teller.failed(
+                said["jobid"], tuple(map(str, said["log"])), [*filter(None, [said.get("rule_msg")]), *about]
+            )
+        if event in ("shellcmd", "workflow_started", "resources_info", "run_info", "job_started", "group_info"):
+            return []
+        is_aside = event is None and said["levelno"] < logging.WARNING and _ASIDE.match(str(said["msg"]))
+        return [] if is_aside else None
+
+
+# What marks a record as a teller's, which Snakemake's formatter prints as it is.
+_IN_SHORT = "in short"
+
+
+def tell_in_short(workflow: Any, teller: Teller) -> None:
+    """Have the launch print a teller's lines of its jobs; its log in `.snakemake/log` has all that Snakemake says.
+
+    Args:
+        workflow: as the Snakefile sees it.
+    """
+    from snakemake.logging import ColorizingTextHandler, logger
+
+    for handler in logger.handlers:
+        if isinstance(handler, ColorizingTextHandler):
+            for earlier in [heard for heard in handler.filters if isinstance(heard, _InShort)]:
+                handler.removeFilter(earlier)
+            handler.addFilter(_InShort(handler, workflow, teller))
 
 
 def _pools(workflow: Any) -> dict[str, float]:

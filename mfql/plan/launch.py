@@ -40,6 +40,7 @@ _STAGE_OF = {
     "describe": "describe",
     "evaluate": "evaluation",
     "video": "evaluation",
+    "trajectories": "report",
     "replay_dataset": "replay",
     "replay_table": "replay",
     "list_runs": "report",

@@ -1,4 +1,5 @@
-"""The command line of everything after training: `scores`, `aggregate`, `verdict`, `report`, `summary`."""
+"""The command line of everything after training: `scores`, `aggregate`, `verdict`, `report`, `summary`,
+`trajectories`."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from pathlib import Path
 from mfql.errors import UserError, counted
 from mfql.experiment.cli import CONFIG_DIR
 
+MOST_DRAWN = 50
 # The modules that do the work load pandas and matplotlib, seconds that `mfql --help` should not cost: the functions
 # import them.
 
@@ -19,6 +21,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_verdict(commands)
     _add_report(commands)
     _add_summary(commands)
+    _add_trajectories(commands)
 
 
 def _add_scores(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -105,6 +108,30 @@ def _add_summary(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--report", type=Path, required=True, help="the page of `mfql report`")
     parser.add_argument("--expected", type=Path, metavar="YAML", help="scores to expect")
     parser.set_defaults(func=run_summary)
+
+
+def _add_trajectories(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("trajectories", help="draw where trained policies go in their maze, for the report")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="such as results/runs/METHOD/TASK/seed0/offline; of one task"
+    )
+    parser.add_argument("--episodes", type=_episodes, default=5, help="of each run")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the panel, such as DIR/panel.json")
+    parser.set_defaults(func=run_trajectories, extra="workflow")
+
+
+def _episodes(text: str) -> int:
+    """An argument type: how many episodes are drawn; of more nothing could be seen."""
+    if text.isdecimal() and 1 <= int(text) <= MOST_DRAWN:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {MOST_DRAWN}")
+
+
+def run_trajectories(arguments: argparse.Namespace) -> None:
+    """`mfql trajectories`."""
+    from mfql.report.trajectories import write
+
+    print(f"Written: {write(arguments.runs, arguments.episodes, arguments.out)}")
 
 
 def run_scores(arguments: argparse.Namespace) -> int:

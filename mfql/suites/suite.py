@@ -78,6 +78,10 @@ class Suite(ABC):
         """
         return [self.make(task) for _ in range(count)]
 
+    def in_maze(self, task: str) -> bool:
+        """Whether the task is in a maze over which `mfql trajectories` draws where a policy goes."""
+        return False
+
     def try_out(self, task: str, folder: str | Path) -> None:
         """Try the environment of a task before anything rests on it. A suite's own have nothing to be tried.
 

@@ -128,7 +128,7 @@ def test_a_trainer_killed_under_snakemake_continues_with_the_same_command(place:
     launch = place.launch(project)
     launch.trainer().kill()
     assert launch.wait() == 1
-    assert "Error in rule train_offline" in launch.said()
+    assert "  FAILED     offline " in launch.said()
     assert not (project.folder / TARGET).exists()
     place.assert_continues(project)
     assert sessions(own(project)) == [0, 30]

@@ -27,9 +27,18 @@ from mfql.experiment.configuration import (
 from mfql.experiment.find import DRAWN, canonical_path, files_of, panel_files
 from mfql.experiment.run import RunFolder, hash_for_launch
 from mfql.operations.ending import SUMMARY, answer_of, failure_of
-from mfql.plan.graph import escape_logs, failed_jobs, graph_of, hand_over, name_targets, when_nothing_is_to_be_done
+from mfql.operations.telling import Lines
+from mfql.plan.graph import (
+    escape_logs,
+    failed_jobs,
+    graph_of,
+    hand_over,
+    name_targets,
+    tell_in_short,
+    when_nothing_is_to_be_done,
+)
 from mfql.settings import steps_of
-from mfql.suites import replayed
+from mfql.suites import replayed, suite_of
 from mfql.tasks import find_task, known_tasks, registered_tasks, simulation_version
 from mfql.experiment.tuning import tuning_runs
 
@@ -276,6 +285,27 @@ def videos():
     return [f"results/runs/{run}/video.gif" for run in config["videos"]]
 
 
+def trajectory_panels():
+    """The panel of where policies go, of every task in a maze and stage, if the configuration asks for it."""
+    asked = {
+        (run.task.name, stage): None
+        for stage, runs in WANTED.items()
+        for run in runs
+        if config["trajectories"] and suite_of(run.task.name).in_maze(run.task.name)
+    }
+    return [f"{STUDY}/trajectories/{task}/{stage}/panel.json" for task, stage in asked]
+
+
+def trajectory_runs(wildcards):
+    """Input function: the results of all that the configuration asks for on a task and stage."""
+    return [
+        path
+        for run in WANTED[wildcards.stage]
+        if run.task.name == wildcards.task
+        for path in expand(run_files(wildcards.stage, run.seeds), method=run.method, task=wildcards.task)
+    ]
+
+
 def films():
     """All that is written of the runs that the configuration asks to film."""
     return [
@@ -333,7 +363,8 @@ def toy_files(studies, size):
 
 def panels_at_hand(wildcards):
     """What toy, ablations and claims have written by now: the page is made anew when that changes, and asks for none."""
-    return [f"{path} {sha256(path)[:16]}" for path in panel_files(Path(STUDY))]
+    found = [path for path in panel_files(Path(STUDY)) if path.relative_to(STUDY).parts[0] != "trajectories"]
+    return [f"{path} {sha256(path)[:16]}" for path in found]
 
 
 def judged_tables(wildcards):

@@ -23,6 +23,33 @@ rule evaluate:
         " --out {output} > {log} 2>&1"
 
 
+# Where policies go in their maze: a panel of the report.
+rule trajectories:
+    input:
+        trajectory_runs,
+    output:
+        [
+            f"{STUDY}/trajectories/{{task}}/{{stage}}/{name}"
+            for name in ("figure.svg", "figure.png", "data.csv", "panel.json")
+        ],
+    log:
+        f"logs/{STUDY}/trajectories/{{task}}-{{stage}}.log",
+    benchmark:
+        f"logs/{STUDY}/trajectories/{{task}}-{{stage}}.tsv"
+    wildcard_constraints:
+        stage="offline|online",
+    resources:
+        **NO_GPU,
+        mem_mb=lambda wildcards, attempt: attempt * 4000,
+        runtime=growing(60),
+    params:
+        runs=lambda wildcards, input: [os.path.dirname(path) for path in input],
+        episodes=config["trajectories"],
+        folder=subpath(output[0], parent=True),
+    shell:
+        f"mfql{EXTENSIONS} trajectories {{params.runs:q}} --episodes {{params.episodes}} --out {{params.folder:q}} > {{log}} 2>&1"
+
+
 rule video:
     input:
         "results/runs/{method}/{task}/seed{seed}/{stage}/evaluation.json",

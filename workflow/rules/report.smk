@@ -11,6 +11,7 @@ rule report:
         verdict=rules.verdict.output[0],
         expected=config["expected"] or [],
         films=videos(),
+        trajectories=trajectory_panels(),
         tasks=TASK_TABLE,
     output:
         page=report(f"{STUDY}/report.html", caption="../report/report.rst", category="Report"),

@@ -1,0 +1,107 @@
+"""Where trained policies go: positions over a maze, of the first episodes of `mfql evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mfql.envs.isolated import reset_env
+from mfql.errors import UserError
+from mfql.evaluation.policy import Policy, load_policy
+from mfql.evaluation.rollout import SCORING, run_episodes
+from mfql.evaluation.usage import suite_used
+from mfql.evaluation.vector import EnvPool
+
+
+@dataclass(frozen=True)
+class Maze:
+    """A maze seen from above, in the simulator's lengths.
+
+    Args:
+        walls: centres [W, 2] of its blocks.
+        unit: the side of a block.
+        goal: [2], of the task: the middle of the block about which it lies.
+    """
+
+    walls: np.ndarray
+    unit: float
+    goal: np.ndarray
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One episode.
+
+    Args:
+        episode: which of `mfql evaluate`'s.
+        positions: [T, 2], at each look of the policy, from the start to where it ended.
+        success: whether the goal was reached.
+    """
+
+    episode: int
+    positions: np.ndarray
+    success: bool
+
+
+def trajectories(run: Path, episodes: int) -> tuple[Maze, list[Trajectory]]:
+    """Let a run's policy act in its maze.
+
+    The episodes are those of `mfql evaluate --episodes EPISODES`.
+
+    Args:
+        run: the folder of a finished run of a task in one of OGBench's mazes.
+        episodes: how many.
+
+    Raises:
+        UserError: the folder has no policy, its environment cannot be made, or is no task in one of OGBench's mazes.
+    """
+    policy = load_policy(run)
+    task = policy.description["task"]
+    if not suite_used(policy.description).in_maze(task):
+        raise UserError(f"{task} is in none of the mazes that are drawn", "They are OGBench's, with states.")
+    description, positions = policy.description, list[np.ndarray]()
+    with EnvPool(description, episodes, workers=0) as pool:
+
+        def act(observations: np.ndarray, noise: Any) -> np.ndarray:
+            positions.append(observations[0, :, :2].copy())
+            return policy.actor(observations, noise)
+
+        found = run_episodes(
+            act,
+            policy.actor.agent.act_draw(),
+            pool,
+            [description["seed"]],
+            episodes,
+            SCORING,
+            torch.device("cpu"),
+            policy.horizon,
+        )
+        found.say_broken(task, pool.faults)
+        positions.append(pool.observations[:, :2].copy())
+    return _maze(policy), [
+        Trajectory(episode, _until(end, positions, episode, policy.horizon), success > 0)
+        for episode, (end, success) in enumerate(zip(found.lengths[0], found.success[0], strict=True))
+    ]
+
+
+def _until(steps: float, positions: list[np.ndarray], episode: int, horizon: int) -> np.ndarray:
+    """Where an episode was, from its start until it ended: then its environment stands still."""
+    looks = min(ceil(steps / horizon) + 1, len(positions))
+    found = np.stack([at[episode] for at in positions[:looks]]).astype(np.float64)
+    return found[np.isfinite(found).all(axis=1)]  # One that broke has none from then on.
+
+
+def _maze(policy: Policy) -> Maze:
+    env = policy.make_env()
+    try:
+        reset_env(env, 0)  # Then it has its task.
+        base = env.base
+        walls = np.array([base.ij_to_xy(tuple(cell)) for cell in np.argwhere(base.maze_map == 1).tolist()])
+        return Maze(walls, float(base._maze_unit), np.array(base.ij_to_xy(base.cur_task_info["goal_ij"]), np.float64))
+    finally:
+        env.close()
