@@ -419,6 +419,12 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train.add_argument(
         "--wait", action="store_true", help="for another process that trains one of these runs, and take its result"
     )
+    train.add_argument(
+        "--pause-at",
+        type=_count(1),
+        metavar="STEP",
+        help="end there with the state saved and the evaluations so far in paused-STEP.json; without it training goes on",
+    )
     train.add_argument("--no-progress", action="store_true", help="no bar; what was done is said all the same")
     train.add_argument("--allow-cpu", action="store_true", help="go on without a GPU however long it takes")
     train.set_defaults(func=_train, extra="train")
@@ -470,6 +476,7 @@ def _train_job(options: argparse.Namespace) -> int:
         options.compile == "on",
         not options.no_progress,
         options.threads,
+        options.pause_at,
     )
     train(job, execution, choose_compiling=options.compile == "auto", wait=options.wait)
     return 0

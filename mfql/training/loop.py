@@ -60,6 +60,7 @@ class Execution:
         compiled: compile the update.
         progress: show a progress bar.
         threads: of updates on the processor that were asked for; None leaves torch's.
+        pause_at: number of the step after which it stops with its state saved; None trains to the end.
     """
 
     device: torch.device
@@ -68,6 +69,7 @@ class Execution:
     compiled: bool = False
     progress: bool = True
     threads: int | None = None
+    pause_at: int | None = None
 
 
 class Trainer:
@@ -234,8 +236,14 @@ class Trainer:
         """The number of the last step: steps so far or, where the first has the number 0, one less."""
         return self.step + self._first - 1
 
+    @property
+    def paused(self) -> bool:
+        """Whether it is where it was to pause, with steps left to train."""
+        last = self.execution.pause_at
+        return last is not None and last <= self.number and self.step < self.steps and bool(self.state.active.any())
+
     def train(self) -> None:
-        """Train to the last step, or until every seed has ended; evaluations, log and checkpoints on the way.
+        """Train to the last step, to a pause, or until every seed has ended; evaluations, log, checkpoints on the way.
 
         Raises:
             Interrupted: the process was asked to end; the state is saved.
@@ -298,7 +306,7 @@ class Trainer:
             if self._evaluation_is_due():  # The job was asked to end during it.
                 self._evaluate(bar)
                 self.save()
-            while self.step < self.steps and (self.number % self.settings.log_interval or self.state.active.any()):
+            while self._goes_on():
                 self._tick()
                 bar.update()
                 evaluated = self._log_and_evaluate(bar)
@@ -312,6 +320,11 @@ class Trainer:
             self.save()
         if self.step > first:
             self.step_seconds = (time.monotonic() - began - self._evaluation_seconds) / (self.step - first)
+
+    def _goes_on(self) -> bool:
+        if self.step == self.steps or self.paused:
+            return False
+        return self.number % self.settings.log_interval != 0 or bool(self.state.active.any())
 
     def _is_saved(self) -> bool:
         return all(self.step in run.checkpoints.steps() for run in self.runs)
