@@ -63,9 +63,9 @@ _EVALUATION: dict[str, Any] = {
     "else": {"properties": {"evaluations": {"minItems": 1}}},
 }
 # What the result was where a run paused, which may be before its first evaluation.
-_PAUSED: dict[str, Any] = {
-    key: value for key, value in _EVALUATION.items() if key not in ("if", "then", "else")
-} | {"properties": _EVALUATION["properties"] | {"status": {"enum": ["paused", "diverged"]}}}
+_PAUSED: dict[str, Any] = {key: value for key, value in _EVALUATION.items() if key not in ("if", "then", "else")} | {
+    "properties": _EVALUATION["properties"] | {"status": {"enum": ["paused", "diverged"]}}
+}
 _BY_NAME = {"type": "object", "additionalProperties": _TEXT}
 _MADE_OF = {
     "type": "object",
