@@ -166,6 +166,7 @@ MISTYPED = [
     ["evaluate", "results/runs/mfql/scene/seed0/offline", "--out", "made/final.json"],
     ["tune", "choose", "nowhere.json", "--out", "made/proposal.yaml"],
     ["tune", "freeze", "nowhere.yaml"],
+    ["tune", "search", "--configfile", "nowhere.yaml"],
     ["import-released", "nowhere.pkl", "--task", SCENE, "--out", "made/policy"],
     ["scores", "nowhere.json", "--out", "made/scores.csv"],
     ["aggregate", "nowhere.csv", "--out", "made"],

@@ -11,6 +11,7 @@ depends on which run was the first to get there.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import chdir
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from mfql.extensions import extend
 from mfql.locks import locked
 from mfql.methods import settings_hash
 from mfql.plan import Request, graph_asked
-from mfql.plan.graph import launch
+from mfql.plan.graph import Graph, launch
 from mfql.report.scores import worst_returns
 from mfql.studies.tuning.choose import choose, summary, tuning_score, write_proposal
 from mfql.studies.tuning.study import Optimiser, Trial, opened
@@ -126,7 +127,7 @@ def search(request: Request, storage: Path | None = None, skip_failed: bool = Fa
         place = Place(partial(_launch, request, here), graph.config_dir, skip_failed)
         with locked(path.with_name(f"{path.name}.lock")), opened(path, plans, graph.config_dir) as optimisers:
             run(optimisers, place)
-            return _proposals(optimisers, folder / "search", graph.config_dir)
+            return _proposals(optimisers, folder / "search", graph)
 
 
 def _launch(request: Request, here: Path, files: Sequence[str]) -> int:
@@ -210,8 +211,9 @@ def _score(results: Sequence[Mapping[str, Any]], worst: Mapping[str, float]) -> 
     return sum(tuning_score(dict(result), worst)[0] for result in results) / len(results)
 
 
-def _proposals(optimisers: Sequence[Optimiser], folder: Path, config_dir: Path) -> str:
+def _proposals(optimisers: Sequence[Optimiser], folder: Path, graph: Graph) -> str:
     """Write a proposal of each method; returns what they say."""
+    command = shlex.join(["mfql", *(word for one in graph.config["extensions"] for word in ("--extension", one))])
     said = []
     for method in dict.fromkeys(optimiser.study.method for optimiser in optimisers):
         own = [optimiser for optimiser in optimisers if optimiser.study.method == method]
@@ -220,13 +222,13 @@ def _proposals(optimisers: Sequence[Optimiser], folder: Path, config_dir: Path) 
             said.append(f"{method}: no point has a score")
             continue
         spaces = {optimiser.study.task: optimiser.study.space for optimiser in own}
-        proposal = choose(files, config_dir, own[0].study.chosen, spaces)
+        proposal = choose(files, graph.config_dir, own[0].study.chosen, spaces)
         for optimiser in own:
             if optimiser.study.task in proposal:
                 proposal[optimiser.study.task]["search"] = _described(optimiser)
         path = folder / f"{method}.yaml"
         write_proposal(proposal, path)
-        said.append(f"{method}\n{summary(proposal)}\nReview {path}, then: mfql tune freeze {path}")
+        said.append(f"{method}\n{summary(proposal)}\nReview {path}, then: {command} tune freeze {path}")
     return "\n\n".join(said)
 
 
