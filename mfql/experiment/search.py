@@ -155,7 +155,8 @@ def studies(tuning: Mapping[str, Any], config_dir: str | Path = "config") -> lis
             if not own:
                 continue
             shared = (search["trials"], search.get("at_once", 1), search.get("sampler", SAMPLERS[0]))
-            space = {key: _distribution(entry, _hint(method, key, task, config_dir)) for key, entry in own.items()}
+            # In the order of names, so that a point has one name however its settings are listed.
+            space = {key: _distribution(own[key], _hint(method, key, task, config_dir)) for key in sorted(own)}
             study = Study(method, task, space, tabled, tuple(tuning["seeds"]), *shared, search.get("seed", 0), pruning)
             found.append(study)
     if not found:
