@@ -494,6 +494,19 @@ def test_a_run_that_pauses_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
     assert read_json(whole / "paused-30.json") == at_step
 
 
+@pytest.mark.slow
+def test_a_point_that_was_given_up_goes_on_by_its_usual_target(tmp_path: Path) -> None:
+    project = clone(tmp_path)
+    run_of = f"results/runs/mfql-miniature{SHORT}/{TASK}/seed100/offline"
+    project.miniature(f"{run_of}/paused-5.json")
+    assert not (tmp_path / run_of / "evaluation.json").exists()
+    assert "1 interrupted" in project.mfql("--extension", "tests/miniature", "status", run_of)
+    assert "--pause-at" not in project.miniature(f"{run_of}/evaluation.json")
+    assert read_json(tmp_path / run_of / "evaluation.json")["status"] == "finished"
+    sessions = read_json(tmp_path / run_of / "run/manifest.json")["sessions"]
+    assert [session["from_step"] for session in sessions] == [0, 5]
+
+
 SHORT = "+offline_steps=10+eval_interval=5+eval_episodes=1"
 SEARCH = {
     "name": "searched",
