@@ -23,7 +23,7 @@ from mfql.documents import read_json, write_json
 from mfql.errors import UserError
 from mfql.experiment.configuration import read_configuration
 from mfql.experiment.run import RunFolder
-from mfql.experiment.search import Study, rungs, studies
+from mfql.experiment.search import Study, check_search, rungs, studies
 from mfql.experiment.tuning import tuning_task
 from mfql.extensions import VARIABLE
 from mfql.files import hash_of
@@ -162,8 +162,10 @@ def test_settings_of_the_task_table_are_searched_where_a_grid_would_and_publishe
         (SCENE, ["alpha", "num_candidates"]),
     ]
     assert {study.tabled for study in found} == {True}
+    published = tuning | {"tasks": ["pen-cloned-v1"]}
     with pytest.raises(UserError, match="have published settings"):
-        studies(tuning | {"tasks": ["pen-cloned-v1"]}, CONFIG)
+        studies(published, CONFIG)
+    check_search(published, lambda place: "study.yaml", CONFIG)  # Which is no reason to train nothing else.
 
 
 def test_without_a_search_the_command_says_where_to_write_one() -> None:

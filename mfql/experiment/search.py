@@ -141,9 +141,16 @@ def studies(tuning: Mapping[str, Any], config_dir: str | Path = "config") -> lis
     Raises:
         UserError: it has no search, or tasks have published settings alone.
     """
-    search = tuning.get("search")
-    if not search:
+    if not tuning.get("search"):
         raise UserError("nothing to search: tuning: search is null", "docs/tuning.md has an example.")
+    if found := _studies(tuning, config_dir):
+        return found
+    named = ", ".join(tuning["tasks"]) or "none"
+    raise UserError(f"nothing to search: tuning: tasks ({named}) have published settings", "Name others there.")
+
+
+def _studies(tuning: Mapping[str, Any], config_dir: str | Path) -> list[Study]:
+    search = tuning["search"]
     tasks = known_tasks(config_dir)
     chosen_on = dict.fromkeys(tuning_task(task, tasks) for task in select_tasks(tuning["tasks"], config_dir))
     pruning = search.get("pruning") and Pruning(**search["pruning"] | {"after": tuple(search["pruning"]["after"])})
@@ -159,9 +166,6 @@ def studies(tuning: Mapping[str, Any], config_dir: str | Path = "config") -> lis
             space = {key: _distribution(own[key], _hint(method, key, task, config_dir)) for key in sorted(own)}
             study = Study(method, task, space, tabled, tuple(tuning["seeds"]), *shared, search.get("seed", 0), pruning)
             found.append(study)
-    if not found:
-        named = ", ".join(tuning["tasks"]) or "none"
-        raise UserError(f"nothing to search: tuning: tasks ({named}) have published settings", "Name others there.")
     order = {task: place for place, task in enumerate(chosen_on)}
     return sorted(found, key=lambda study: order[study.task])
 
@@ -223,9 +227,7 @@ def check_search(tuning: Mapping[str, Any], source: Callable[[tuple[str, ...]], 
         for task in examples:
             space = {key: _checked(method, key, entry, task, where, config_dir) for key, entry in entries.items()}
             _require_trainable(method, space, task, where, config_dir)
-    if not tuning["tasks"]:
-        return
-    for study in studies(tuning, config_dir):
+    for study in _studies(tuning, config_dir) if pruning else ():
         try:
             rungs(study, config_dir)
         except UserError as error:
