@@ -192,7 +192,9 @@ def test_each_point_is_a_method_whose_name_has_its_values_and_is_trained_with_ev
 
 
 # After ten points TPE goes by the scores.
-@pytest.mark.parametrize(("sampler", "count"), [("tpe", 14), ("random", 6), ("qmc", 6)])
+@pytest.mark.parametrize(
+    ("sampler", "count"), [pytest.param("tpe", 14, marks=pytest.mark.slow), ("random", 6), ("qmc", 6)]
+)
 def test_a_search_that_is_killed_goes_on_as_it_would_have(place: Path, sampler: str, count: int) -> None:
     tuning = section(trials=count, sampler=sampler, seed=3)
     searched(Trainer(), "whole.db", tuning)

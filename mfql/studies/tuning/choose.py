@@ -325,7 +325,8 @@ def _remarks(ranked: Sequence[Candidate], close: int, learnt: bool, space: Space
 def _at_ends_of_grid(ranked: Sequence[Candidate]) -> Iterator[str]:
     best = ranked[0].point
     for key in best:
-        values = {value for candidate in ranked if isinstance(value := candidate.point[key], int | float)}
+        tried = (candidate.point[key] for candidate in ranked)
+        values = {value for value in tried if isinstance(value, int | float) and not isinstance(value, bool)}
         if len(values) > 1 and best[key] in (min(values), max(values)):
             end = "lowest" if best[key] == min(values) else "highest"
             yield f"{key} {best[key]} is the {end} of the grid: a better one may lie beyond"
