@@ -6,7 +6,6 @@ import argparse
 import os
 import re
 import select
-import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -165,10 +164,12 @@ def _parser() -> argparse.ArgumentParser:
         "--print-completion", action=_PrintCompletion, choices=["bash", "zsh", "tcsh"], help="a shell's completion"
     )
     commands = parser.add_subparsers(title="stages", metavar="COMMAND")
+    from mfql.studies.tuning import cli as tuning
+
     _add_data(commands)
     _add_train(commands)
     _add_evaluate(commands)
-    _add_tune(commands)
+    tuning.add_commands(commands)
     _add_import_released(commands)
     _add_parity(commands)
     _add_plan(commands)
@@ -432,6 +433,12 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         help="beside TensorBoard: wandb, mlflow or trackio, several with commas between; offline unless their own "
         "variables name a server (docs/trackers.md)",
     )
+    train.add_argument(
+        "--pause-at",
+        type=_count(1),
+        metavar="STEP",
+        help="save the state and end there, the evaluations so far in paused-STEP.json; without it training goes on",
+    )
     train.add_argument("--no-progress", action="store_true", help="no bar; what was done is said all the same")
     train.add_argument("--allow-cpu", action="store_true", help="go on without a GPU however long it takes")
     train.set_defaults(func=_train, extra="train")
@@ -484,6 +491,7 @@ def _train_job(options: argparse.Namespace) -> int:
         not options.no_progress,
         options.threads,
         tuple(dict.fromkeys(options.track)),
+        options.pause_at,
     )
     train(job, execution, choose_compiling=options.compile == "auto", wait=options.wait)
     return 0
@@ -556,38 +564,6 @@ def _evaluate_off_policy(options: argparse.Namespace, run: Path) -> None:
     if (true := found["true"]) is not None:
         print(f"  true: {true['discounted_return']:.4g} over {true['episodes']} episodes from the same starts")
     print(f"Written: {options.out}")
-
-
-def _add_tune(commands: argparse._SubParsersAction) -> None:
-    tune = commands.add_parser("tune", help="choose settings from a grid's runs").add_subparsers(metavar="ACTION")
-    choose = tune.add_parser("choose", help="propose the best point for each task", fromfile_prefix_chars="@")
-    choose.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="an evaluation.json, or @LIST, which names one a line"
-    )
-    choose.add_argument("--out", type=Path, required=True, metavar="FILE.yaml", help="gets the proposal")
-    choose.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
-    choose.set_defaults(func=_choose)
-    freeze = tune.add_parser("freeze", help="carry a reviewed proposal into the task table")
-    freeze.add_argument("proposal", type=Path, help="of `mfql tune choose`")
-    freeze.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
-    freeze.add_argument("--dry-run", action="store_true", help="print the changes and write nothing")
-    freeze.set_defaults(func=_freeze)
-
-
-def _choose(options: argparse.Namespace) -> None:
-    from mfql.studies.tuning.choose import choose, summary, write_proposal
-
-    proposal = choose(options.files, options.config_dir)
-    write_proposal(proposal, options.out)
-    print(summary(proposal))
-    extensions = "".join(f" --extension {shlex.quote(str(folder))}" for folder in options.extension)
-    print(f"\nReview {options.out}, then: mfql{extensions} tune freeze {options.out}")
-
-
-def _freeze(options: argparse.Namespace) -> None:
-    from mfql.studies.tuning.freeze import freeze
-
-    print(freeze(options.proposal, options.config_dir, options.dry_run))
 
 
 def _add_import_released(commands: argparse._SubParsersAction) -> None:

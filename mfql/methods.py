@@ -170,6 +170,12 @@ def table_keys(method: str, config_dir: str | Path = "config") -> set[str]:
     return {key for key, value in _values(document, "offline").items() if value == "task"} - own
 
 
+def table_of(method: str, config_dir: str | Path = "config") -> Path | None:
+    """Where a method's own table of settings by task lies; None of one that has none."""
+    document = _load_method(method, config_dir)
+    return find(config_dir, document["table"]) if "table" in document else None
+
+
 def method_name(base: str, values: Mapping[str, Any]) -> str:
     """The name of a method with these values changed: `mfql` and {alpha: 300} give `mfql+alpha=300`.
 

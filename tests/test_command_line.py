@@ -167,6 +167,7 @@ MISTYPED = [
     ["export", "results/runs/mfql/scene/seed0/offline", "--to", "onnx", "--out", "made/policy.onnx"],
     ["tune", "choose", "nowhere.json", "--out", "made/proposal.yaml"],
     ["tune", "freeze", "nowhere.yaml"],
+    ["tune", "search", "--configfile", "nowhere.yaml"],
     ["import-released", "nowhere.pkl", "--task", SCENE, "--out", "made/policy"],
     ["scores", "nowhere.json", "--out", "made/scores.csv"],
     ["aggregate", "nowhere.csv", "--out", "made"],

@@ -10,7 +10,7 @@ import sys
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from mfql.declared.unrun import has_own_checks, read_agent
 from mfql.errors import UserError, unknown
@@ -85,6 +85,12 @@ def _require_as_read(agent: str, kind: type[Agent], settings: Settings, values: 
                 "Write it as a plain value in its class; or, where you trust the code, name its folder: "
                 f"{TRUSTED}=DIR in the environment of every command (docs/extend.md).",
             )
+
+
+def settings_types(settings: Settings) -> dict[str, Any]:
+    """The type of each setting, by its name."""
+    # The module of a class that was read without torch is known while it is read alone.
+    return without_torch(lambda: get_type_hints(type(settings)))
 
 
 def require_trainable(agent: Agent | type[Agent], settings: Settings, task: Task, stage: str) -> None:

@@ -13,6 +13,7 @@ from mfql.declared import unrun_checks
 from mfql.documents import note_once, read_yaml
 from mfql.errors import UserError, unknown
 from mfql.experiment.schema import Place, check, check_tasks, from_text
+from mfql.experiment.search import check_search
 from mfql.extensions import extend, project_path
 from mfql.files import expanded
 from mfql.methods import canonical_method, checkpoint_stage, declared_settings, method_file, same_settings
@@ -172,6 +173,7 @@ def _checked(config: Mapping[str, Any], layers: Mapping[str, Any], config_dir: s
     _name_once(plain, lambda place: _source(place, config, layers), config_dir)
     for stage in ("offline", "online"):
         asked_runs(plain, config_dir, stage)
+    check_search(plain["tuning"], lambda place: _source(place, config, layers), config_dir)
     return plain
 
 
@@ -200,6 +202,8 @@ def _name_once(config: dict[str, Any], source: Callable[[Place], str], config_di
         config[stage]["methods"] = [method(name) for name in config[stage]["methods"]]
     for section in ("tuning", "ablations"):
         config[section]["method"] = method(config[section]["method"])
+    if search := config["tuning"].get("search"):
+        search["spaces"] = {method(name): space for name, space in search["spaces"].items()}
     for lists in (config["offline"], config["online"], config["tuning"], config["ablations"]["tasks"]):
         for kind in lists.keys() & {"tasks", "one", "several", "pixels"}:
             lists[kind] = list(dict.fromkeys(map(task, lists[kind])))

@@ -24,6 +24,7 @@ AGGREGATE = "aggregate"
 DRAWN = "panels.txt"
 # What a launch can be asked for of a run.
 FILES = ("evaluation.json", "final.json", "video.gif", "strip.png", "video.json")
+_PAUSED = re.compile(r"paused-[1-9][0-9]*\.json")
 
 
 def configured_runs(configuration: Mapping[str, Any], config_dir: Path, results: Path) -> list[RunFolder]:
@@ -146,7 +147,7 @@ def canonical_path(path: str, config_dir: str | Path, methods: Collection[str] =
         raise UserError(f"{path}: {parts[2]} is no name of a run's seed", remedy)
     if len(parts) > 3 and parts[3] and parts[3] not in STAGES:
         raise unknown("stage", parts[3], STAGES, path)
-    if len(parts) == 5 and parts[4] not in (*FILES, "run", ""):
+    if len(parts) == 5 and parts[4] not in (*FILES, "run", "") and not _PAUSED.fullmatch(parts[4]):
         raise unknown("file of a run", parts[4], FILES, path)
     return f"{before}{runs}{'/'.join(parts)}"
 

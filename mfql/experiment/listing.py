@@ -8,15 +8,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
-from mfql.declared import agent_stages
+from mfql.declared import agent_stages, settings_types
 from mfql.documents import read_text
 from mfql.errors import UserError, in_one_line, unknown, warn_of
 from mfql.extensions import METHODS, agent_code, agent_file, extensions, method_names, project_path
 from mfql.files import listed
 from mfql.methods import canonical_method, declared_settings, method_file, raw_settings, settings_source
-from mfql.placeholder import without_torch
 from mfql.settings import Settings
 from mfql.tables import value_text
 from mfql.tasks import Task, find_task, known_tasks, task_name
@@ -92,7 +91,7 @@ def task(name: str, config_dir: str | Path) -> str:
 def settings(name: str, config_dir: str | Path, task: str, stage: str) -> str:
     """Every setting of a method with its type, default and value."""
     own = _declared(name, config_dir, task, stage)
-    hints = _hints(own)
+    hints = settings_types(own)
     rows = [
         (field.name, _kind(hints[field.name]), _default(field), _text(getattr(own, field.name)))
         for field in fields(own)
@@ -110,7 +109,7 @@ def setting(key: str, name: str, config_dir: str | Path, task: str, stage: str) 
     named = {field.name: field for field in fields(own)}
     if key not in named:
         raise unknown("setting", key, named, f"method {name}", {"method": method_names(config_dir)})
-    kind = _hints(own)[key]
+    kind = settings_types(own)[key]
     rows = [
         ("type", _kind(kind)),
         *([("range", allowed)] if (allowed := _range(own, key, kind)) else []),
@@ -122,11 +121,6 @@ def setting(key: str, name: str, config_dir: str | Path, task: str, stage: str) 
 
 def _declared(name: str, config_dir: str | Path, task: str, stage: str) -> Settings:
     return declared_settings(canonical_method(name), _find(task, config_dir).name, stage, config_dir)[1]
-
-
-def _hints(own: Settings) -> dict[str, Any]:
-    # The module of a class that was read without torch is known while it is read alone.
-    return without_torch(lambda: get_type_hints(type(own)))
 
 
 def _find(name: str, config_dir: str | Path) -> Task:

@@ -62,6 +62,10 @@ _EVALUATION: dict[str, Any] = {
     "then": {"required": ["diverged_at"], "properties": {"diverged_at": _COUNT}},
     "else": {"properties": {"evaluations": {"minItems": 1}}},
 }
+# What the result was where a run paused, which may be before its first evaluation.
+_PAUSED: dict[str, Any] = {key: value for key, value in _EVALUATION.items() if key not in ("if", "then", "else")} | {
+    "properties": _EVALUATION["properties"] | {"status": {"enum": ["paused", "diverged"]}}
+}
 _BY_NAME = {"type": "object", "additionalProperties": _TEXT}
 _MADE_OF = {
     "type": "object",
@@ -136,6 +140,7 @@ _FINAL = {
 }
 _SCHEMAS: dict[str, dict[str, Any]] = {
     "evaluation": _EVALUATION,
+    "paused": _PAUSED,
     "manifest": _MANIFEST,
     "failure": _FAILURE,
     "final": _FINAL,
@@ -152,8 +157,21 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is absent, cannot be read, or is none, or that of another run than the folder's.
     """
+    return _read_result(path, "evaluation")
+
+
+def read_pause(path: Path) -> dict[str, Any]:
+    """A `paused-STEP.json`: an `evaluation.json` of a run that goes on; its `status` is `paused` or `diverged`.
+
+    Raises:
+        UserError: it is absent, cannot be read, or is none, or that of another run than the folder's.
+    """
+    return _read_result(path, "paused")
+
+
+def _read_result(path: Path, kind: str) -> dict[str, Any]:
     remedy = "Ask for the file again: the trainer restores it from its run folder."
-    found = _checked(path, "evaluation", remedy)
+    found = _checked(path, kind, remedy)
     # An estimate is nothing without its interval.
     needed = (ESTIMATE, "fqe_low", "fqe_high") if found["metric"] == ESTIMATE else (found["metric"],)
     if any(name not in evaluation for evaluation in found["evaluations"] for name in needed):

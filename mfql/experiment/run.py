@@ -34,7 +34,7 @@ _TOLD = (
 # A checkpoint's whole name: `step-10.pt` is none of a run's.
 _STEP = re.compile(r"step-(\d{9,})\.pt")
 # Regular expressions of the files that a trainer writes beside the folder that it owns.
-_DELIVERED = (r"evaluation\.json", r"failure\.json")
+_DELIVERED = (r"evaluation\.json", r"failure\.json", r"paused-\d+\.json")
 
 
 class Fate(Enum):
@@ -130,6 +130,10 @@ class RunFolder:
         """Whether the result is there."""
         return there(self.trained / "evaluation.json")
 
+    def pause_file(self, step: int) -> Path:
+        """What the run's result was at a step at which it paused; beside `evaluation.json`."""
+        return self.folder / f"paused-{step}.json"
+
     def failure(self) -> dict[str, Any] | None:
         """The `error` that ended the last attempt to train the run, and `when`; None if none did."""
         return if_there(read_failure, self.folder / "failure.json")
@@ -153,8 +157,20 @@ class RunFolder:
         Raises:
             UserError: it is not as it was when the run ended.
         """
+        self.require_result()
         source, target = self.trained / "evaluation.json", self.folder / "evaluation.json"
-        manifest = self.manifest() or {}
+        with suppress(UserError):  # Whatever lies there instead is replaced.
+            if there(target) and sha256(target, MOST_JSON) == sha256(source, MOST_JSON):
+                return
+        write_json(target, read_evaluation(source))
+
+    def require_result(self) -> None:
+        """Refuse a result that is not as it was when the run ended.
+
+        Raises:
+            UserError: the manifest does not vouch for it, or is altered itself.
+        """
+        source, manifest = self.trained / "evaluation.json", self.manifest() or {}
         if not has_own_identity(manifest):
             raise _altered(self, "it has other settings, versions or data than its identity is of")
         if not is_vouched_for(source, manifest):
@@ -162,10 +178,6 @@ class RunFolder:
                 f"{source} is altered: it is not the file that the manifest beside it knows",
                 "Put the right file back; or delete it, and the same command makes it again from the last checkpoint.",
             )
-        with suppress(UserError):  # Whatever lies there instead is replaced.
-            if there(target) and sha256(target, MOST_JSON) == sha256(source, MOST_JSON):
-                return
-        write_json(target, read_evaluation(source))
 
     def fate(self, wanted: dict[str, Any]) -> Fate:
         """What training the run that `describe_run` describes makes of the folder as it is."""

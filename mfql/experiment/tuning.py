@@ -31,7 +31,7 @@ _DEFAULT_TASKS = {
     "puzzle-4x6": 2,
 }
 
-Point = dict[str, float | int]
+Point = dict[str, Any]
 
 
 def default_task(task: str) -> str:

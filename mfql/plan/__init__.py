@@ -31,6 +31,7 @@ __all__ = [
     "EXIT_CARD_TOO_SMALL",
     "EXIT_WANTS_GPU",
     "Request",
+    "graph_asked",
     "plan",
     "planned_runs",
     "read_configuration",
@@ -102,16 +103,26 @@ def plan(request: Request) -> int:
         CannotRead: the system does not let a profile's file be read, or it is no file.
         UserError: a file is no configuration; Snakemake refuses the targets or the configuration; or as of `tell`.
     """
+    graph = graph_asked(request)
+    speed = None if request.speed is None else request.speed.absolute()
+    with chdir(graph.folder):
+        extend(graph.config["extensions"])  # `ask` leaves nothing of what the Snakefile sets.
+        return tell(graph, speed, request.gpus, request.gpu_memory, request.allow_cpu, request.verbose)
+
+
+def graph_asked(request: Request) -> Graph:
+    """What Snakemake finds to do.
+
+    Raises:
+        CannotRead: the system does not let a profile's file be read, or it is no file.
+        UserError: a file is no configuration; or Snakemake refuses the targets or the configuration.
+    """
     for path in request.configfile:
         check_file(path)  # Snakemake's own reader says less.
     for folder in filter(None, (request.profile, request.workflow_profile)):
         for path in project_path(folder).glob("config*.yaml"):  # One of them, by Snakemake's version.
             require_file(path)  # Snakemake waits for a pipe.
-    graph = ask(request.arguments)
-    speed = None if request.speed is None else request.speed.absolute()
-    with chdir(graph.folder):
-        extend(graph.config["extensions"])  # `ask` leaves nothing of what the Snakefile sets.
-        return tell(graph, speed, request.gpus, request.gpu_memory, request.allow_cpu, request.verbose)
+    return ask(request.arguments)
 
 
 def tell(

@@ -236,6 +236,7 @@ def evaluations_in(job: TrainingJob, steps: int) -> int:
     """Evaluations in the last so many steps of a run: at each interval by the steps' numbers, and at the end."""
     settings, interval = job.run.settings, job.run.settings["eval_interval"]
     last = settings["online_steps" if job.run.stage == "online" else "offline_steps"]
+    last = last if job.until is None else min(last, job.until)
     return last // interval - (last - steps) // interval + (last % interval > 0)
 
 

@@ -10,10 +10,12 @@ import io
 import logging
 import os
 import re
+import signal
+import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -384,6 +386,33 @@ def become_snakemake(arguments: Sequence[str]) -> NoReturn:
     command = [sys.executable, "-P", "-m", "snakemake", *in_any_folder(arguments)]
     sys.stdout.flush()
     os.execv(command[0], command)
+
+
+def launch(arguments: Sequence[str]) -> int:
+    """Run `snakemake` beside this process, called as of `in_any_folder`; what asks this one to end asks it, too.
+
+    Returns:
+        its exit status.
+    """
+    command = [sys.executable, "-P", "-m", "snakemake", *in_any_folder(arguments)]
+    sys.stdout.flush()
+    with subprocess.Popen(command) as running, _passed_on(running):
+        return running.wait()
+
+
+@contextmanager
+def _passed_on(running: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Pass on what asks this process to end; Ctrl-C reaches both by itself."""
+    handlers: dict[signal.Signals, Any] = {
+        signal.SIGINT: lambda *_: None,
+        **dict.fromkeys((signal.SIGTERM, signal.SIGHUP), lambda *_: running.terminate()),
+    }
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def ask(arguments: Sequence[str]) -> Graph:

@@ -76,6 +76,7 @@ class TrainingJob:
     run: Run
     outlooks: tuple[Outlook, ...]
     needed: bool
+    until: int | None = None  # The step at which it pauses.
 
     @property
     def refused(self) -> bool:
@@ -89,7 +90,8 @@ class TrainingJob:
             return []
         waiting = {seen.folder.seed: seen.checkpoints for seen in self.outlooks if seen.fate is not Fate.FINISHED}
         groups = go_on_together(waiting)
-        return [(len(group), self.run.steps - (next(iter(group.values())) or 0)) for group in groups]
+        last = self.run.steps if self.until is None else min(self.until, self.run.steps)
+        return [(len(group), max(0, last - (next(iter(group.values())) or 0))) for group in groups]
 
 
 # The toy has no row in the task table: no data, no environment.
@@ -187,7 +189,9 @@ class Launch:
     def _training(self, job: Job) -> TrainingJob:
         seeds = tuple(sorted(int(_SEED.search(path)[1]) for path in job.output))  # type: ignore[index]
         run = self._run(job, seeds)
-        return TrainingJob(run, tuple(self.outlooks.of(run, seed) for seed in seeds), job.needed)
+        until = job.wildcards.get("step")
+        outlooks = tuple(self.outlooks.of(run, seed) for seed in seeds)
+        return TrainingJob(run, outlooks, job.needed, None if until is None else int(until))
 
     def _run(self, job: Job, seeds: tuple[int, ...]) -> Run:
         method, task, stage = (job.wildcards[name] for name in ("method", "task", "stage"))

@@ -64,6 +64,7 @@ class Execution:
         progress: show a progress bar.
         threads: of updates on the processor that were asked for; None leaves torch's.
         trackers: that get the log beside TensorBoard.
+        pause_at: number of the step after which it stops with its state saved; None trains to the end.
     """
 
     device: torch.device
@@ -73,6 +74,7 @@ class Execution:
     progress: bool = True
     threads: int | None = None
     trackers: tuple[str, ...] = ()
+    pause_at: int | None = None
 
 
 class Trainer:
@@ -244,8 +246,14 @@ class Trainer:
         """The number of the last step: steps so far or, where the first has the number 0, one less."""
         return self.step + self._first - 1
 
+    @property
+    def paused(self) -> bool:
+        """Whether it is where it was to pause, with steps left to train."""
+        last = self.execution.pause_at
+        return last is not None and last <= self.number and self.step < self.steps and bool(self.state.active.any())
+
     def train(self) -> None:
-        """Train to the last step, or until every seed has ended; evaluations, log and checkpoints on the way.
+        """Train to the last step, to a pause, or until every seed has ended; evaluations, log, checkpoints on the way.
 
         Raises:
             Interrupted: the process was asked to end; the state is saved.
@@ -310,7 +318,7 @@ class Trainer:
             if self._evaluation_is_due():  # The job was asked to end during it.
                 self._evaluate(bar)
                 self._save_and_tell()
-            while self.step < self.steps and (self.number % self.settings.log_interval or self.state.active.any()):
+            while self._goes_on():
                 self._tick()
                 bar.update()
                 evaluated = self._log_and_evaluate(bar)
@@ -329,6 +337,11 @@ class Trainer:
     def _save_and_tell(self) -> None:
         self.save()
         self._tell([log.size for log in self._logs])
+
+    def _goes_on(self) -> bool:
+        if self.step == self.steps or self.paused:
+            return False
+        return self.number % self.settings.log_interval != 0 or bool(self.state.active.any())
 
     def _is_saved(self) -> bool:
         return all(self.step in run.checkpoints.steps() for run in self.runs)

@@ -49,6 +49,8 @@ from mfql.training.tracking import tracked
 
 # Offline lengths from which a run is the paper's size.
 _PAPER_STEPS = 500_000
+# What says in a result that a seed ended before its last step.
+_ENDS = ("diverged_at", "stopped_at")
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Job:
 
 @running_code()
 def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wait: bool = False) -> None:
-    """Train what is missing of a job and deliver every seed's `evaluation.json`.
+    """Train what is missing of a job and deliver every seed's `evaluation.json`; at a pause, its `paused-STEP.json`.
 
     Args:
         choose_compiling: compile the update where that repays itself, whatever `execution` says.
@@ -116,7 +118,7 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wai
         for group in _groups(job, missing):
             _train_group(job, group, kind, settings, dataset, task, manifests, execution)
         for seed in job.seeds:
-            job.run(seed).deliver()
+            _deliver(job.run(seed), execution.pause_at)
         for seed in job.seeds:
             print(_said_of(job.run(seed)))
         restored = sorted(set(job.seeds) - set(missing))
@@ -126,8 +128,33 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wai
             )
 
 
+def _deliver(run: RunFolder, pause_at: int | None) -> None:
+    if pause_at is None:
+        run.deliver()
+    elif run.finished():  # Of one that is not, it was written where it paused.
+        run.require_result()
+        _write_pause(run, read_evaluation(run.trained / "evaluation.json"), pause_at)
+
+
+def _write_pause(run: RunFolder, result: Mapping[str, Any], step: int) -> None:
+    """Write what a run's result was at a step, from what it is now."""
+    evaluations = [one for one in result["evaluations"] if one["step"] <= step]
+    diverged, stopped = (found if found is not None and found <= step else None for found in map(result.get, _ENDS))
+    at_step = {
+        "status": "paused" if diverged is None else "diverged",
+        "diverged_at": diverged,
+        "stopped_at": stopped,
+        "score": score(evaluations, result["metric"], result["score_rule"]),
+        "steps": step,
+        "evaluations": evaluations,
+    }
+    write_json(run.pause_file(step), {**result, **at_step})
+
+
 def _said_of(run: RunFolder) -> str:
-    """Where a run lies that has come to its end, and its score."""
+    """Where a run lies that has come to its end or to a pause, and its score."""
+    if not run.finished():
+        return f"{run.folder}: paused, the same command without --pause-at goes on"
     result = read_evaluation(run.trained / "evaluation.json")
     if result["status"] == "diverged":
         return f"{run.folder}: diverged at step {result['diverged_at']:,}"
@@ -270,6 +297,11 @@ def _train_group(
     with tracked(execution.trackers, [run.trained for run in runs]) as tell:
         trainer = Trainer(agent, dataset, task, runs, execution, starts, saved or None, tell)
         trainer.train()
+        if trainer.paused and execution.pause_at is not None:
+            for row, seed in enumerate(seeds):
+                result = _result(job.run(seed), trainer, row, manifests[seed], task)
+                _write_pause(job.run(seed), result, execution.pause_at)
+            return
         times = _times(trainer, time.monotonic() - began)
         for row, seed in enumerate(seeds):
             _finish(job.run(seed), trainer, row, manifests[seed], task, times, usage)

@@ -4,6 +4,14 @@ A run's folder owns its result; what is declared here is a copy. The seeds follo
 train: another packing restores finished seeds. Datasets are `ancient`: nor is a checksum file's new date one.
 """
 
+# A launch was judged as a whole before it began: --allow-cpu.
+# `exec`: a scheduler's SIGTERM must not end a shell that waits for the trainer, which saves and goes.
+TRAIN = (
+    f"exec mfql{EXTENSIONS} train --method {{wildcards.method}} --task {{wildcards.task}} --stage {{wildcards.stage}}"
+    f" --seeds {{params.seeds}} --data {{params.data:q}} --results results{CONFIG_DIR}"
+    f" --threads {{threads}} --workers {{threads}} --wait --allow-cpu{TRACKERS}"
+)
+
 for name, stages in [("train_offline", "offline|pretrain"), ("train_online", "online")]:
     for job, seeds, tasks, other_seeds in TRAINING_JOBS:
 
@@ -33,8 +41,36 @@ for name, stages in [("train_offline", "offline|pretrain"), ("train_online", "on
                 seeds=lambda wildcards, output: seeds_of(output),
                 data=subpath(input.dataset, parent=True),
             shell:
-                # A launch was judged as a whole before it began: --allow-cpu.
-                # `exec`: a scheduler's SIGTERM must not end a shell that waits for the trainer, which saves and goes.
-                f"exec mfql{EXTENSIONS} train --method {{wildcards.method}} --task {{wildcards.task}} --stage {{wildcards.stage}}"
-                f" --seeds {{params.seeds}} --data {{params.data:q}} --results results{CONFIG_DIR}"
-                f" --threads {{threads}} --workers {{threads}} --wait --allow-cpu{TRACKERS} > {{log}} 2>&1"
+                TRAIN + " > {log} 2>&1"
+
+
+# The results so far of runs that pause at a step, which `mfql tune search` asks for. Like training to the end, with one option more.
+for job, seeds, tasks, other_seeds in TRAINING_JOBS:
+
+    rule:
+        name:
+            f"train_offline_until_{job}".replace("-", "_")
+        input:
+            dataset=ancient(dataset_of),
+        output:
+            run_files("{stage}", seeds, "paused-{step}.json"),
+        log:
+            f"logs/{{stage}}/{{method}}/{{task}}/seed{pack_name(seeds)}-until{{step}}.log",
+        benchmark:
+            f"logs/{{stage}}/{{method}}/{{task}}/seed{pack_name(seeds)}-until{{step}}.tsv"
+        wildcard_constraints:
+            stage="offline",
+            task=tasks,
+            seed=other_seeds,
+            step=r"[1-9]\d*",
+        threads: config["threads"]
+        resources:
+            **ONE_GPU,
+            mem_mb=lambda wildcards, attempt: attempt * 12000,
+            runtime=training_minutes,
+        params:
+            settings=settings_of(seeds),
+            seeds=lambda wildcards, output: seeds_of(output),
+            data=subpath(input.dataset, parent=True),
+        shell:
+            TRAIN + " --pause-at {wildcards.step} > {log} 2>&1"

@@ -1,16 +1,16 @@
-"""`mfql tune choose`: the best point of each grid, with the evidence, for a person to review.
+"""`mfql tune choose`: the best point of each grid or search, with the evidence, for a person to review.
 
 A run's tuning score is the mean of its last three evaluations, on every task: a single one, D4RL's rule, is too noisy
 to choose by. A diverged run scores 0. A point's score is the mean over its seeds, with the interval of
 `mfql.report.intervals`. The highest wins; of equal ones that with the higher lower end, then the higher alpha (closer
-to the data), then fewer candidates, then fewer time steps. A point whose difference to the best has an interval that
-reaches 0 is not told apart from it: the choice is then within noise, and says so. Where no point scores above 0,
-nothing was learnt and nothing is chosen.
+to the data), then fewer candidates, then fewer time steps, then the first by its name. A point whose difference to the
+best has an interval that reaches 0 is not told apart from it: the choice is then within noise, and says so. Where no
+point scores above 0, nothing was learnt and nothing is chosen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from math import isnan
@@ -21,18 +21,22 @@ import yaml
 
 from mfql.errors import UserError
 from mfql.experiment.records import read_evaluation, read_manifest
-from mfql.experiment.tuning import COLUMNS, FIRST_SEED, Point, carried_to, plain_number
+from mfql.experiment.search import Range, Space, is_tabled, takers
+from mfql.experiment.tuning import COLUMNS, FIRST_SEED, Point, plain_number
 from mfql.files import write_whole
 from mfql.report.intervals import Group, Interval, weighted
 from mfql.report.scores import collect, diverged_score, worst_returns
 from mfql.report.tasks import SUCCESS, UNSCALED, bounded
-from mfql.tasks import ESTIMATE, SCORED_EVALUATIONS, Task, known_tasks, scored
+from mfql.tables import value_text
+from mfql.tasks import ESTIMATE, SCORED_EVALUATIONS, known_tasks, scored
 
 CLEAR, WITHIN_NOISE, NOTHING_LEARNT = "clear", "within noise", "nothing learnt"
 _RULE = "last_three"
+# The share of a range at either end that is said to be near it.
+_NEAR_END = 0.05
 RULE = "highest mean over seeds of the last three evaluations"
 _HEADER = """\
-# Settings proposed by `mfql tune choose`, with the score of every point of the grid behind them. Nothing uses them yet.
+# Settings proposed by `mfql tune`, with the score of every point that was tried behind them. Nothing uses them yet.
 # Review each task: how certain its choice is, its remarks, its points (best first; `behind` is the difference to the
 # best, with its 95 % interval). To decide otherwise, copy this file and change `chosen` to another of the points, or to
 # null to leave its tasks as they are, or take tasks out of `carried_to`. Then freeze this file, or the copy:
@@ -90,23 +94,26 @@ class _Run:
     file: Path
     evaluation: dict[str, Any]
     manifest: dict[str, Any]
+    chosen: tuple[str, ...]
 
     @property
     def point(self) -> Point:
-        lacking = [column for column in COLUMNS if column not in self.manifest["settings"]]
+        lacking = [key for key in self.chosen if key not in self.manifest["settings"]]
         if lacking:
             raise UserError(f"{self.file}: the method has no {', '.join(lacking)}", "Tune a method that has them.")
-        return {column: plain_number(self.manifest["settings"][column]) for column in COLUMNS}
+        return {key: _plain(self.manifest["settings"][key]) for key in self.chosen}
 
     @property
     def method(self) -> str:
         """The method's name without the point."""
         parts = self.evaluation["method"].split("+")
-        return "+".join(part for part in parts if part.partition("=")[0] not in COLUMNS)
+        return "+".join(part for part in parts if part.partition("=")[0] not in self.chosen)
 
     def conditions(self) -> dict[str, Any]:
         """What all runs on a task must share for their scores to be compared."""
-        settings = {f"setting {key}": value for key, value in self.manifest["settings"].items() if key not in COLUMNS}
+        settings = {
+            f"setting {key}": value for key, value in self.manifest["settings"].items() if key not in self.chosen
+        }
         return {
             "method": self.method,
             "dataset": self.manifest["dataset"]["sha256"],
@@ -115,12 +122,19 @@ class _Run:
         }
 
 
-def choose(files: Iterable[str | Path], config_dir: str | Path = "config") -> dict[str, Any]:
+def choose(
+    files: Iterable[str | Path],
+    config_dir: str | Path = "config",
+    chosen: tuple[str, ...] = COLUMNS,
+    spaces: Mapping[str, Space] | None = None,
+) -> dict[str, Any]:
     """The proposal: for each task the best point, how certain it is, and every point's score.
 
     Args:
         files: `.../runs/METHOD/TASK/seedN/offline/evaluation.json` of all points, seeds and tasks.
         config_dir: folder of the task table.
+        chosen: the settings that a point has.
+        spaces: by task, what a search had to choose from; of a grid, which is its own, None.
 
     Raises:
         UserError: a file is absent or faulty, a seed is not tuning's, the points of a task have not the same seeds, or
@@ -128,9 +142,15 @@ def choose(files: Iterable[str | Path], config_dir: str | Path = "config") -> di
     """
     paths = sorted({Path(file) for file in files})
     collect(paths)  # Refuses files that are absent or faulty.
-    runs = sorted(map(_read, paths), key=lambda run: run.evaluation["task"])
+    runs = sorted((_read(path, chosen) for path in paths), key=lambda run: run.evaluation["task"])
     tasks = known_tasks(config_dir)
-    return {name: _proposal(list(own), tasks) for name, own in groupby(runs, lambda run: run.evaluation["task"])}
+    found = {}
+    for name, own in groupby(runs, lambda run: run.evaluation["task"]):
+        entry = _proposal(list(own), (spaces or {}).get(name))
+        tabled = chosen == COLUMNS or is_tabled(entry["method"], chosen, config_dir)
+        entry["carried_to"] = takers(name, tabled, tasks)
+        found[name] = entry if chosen == COLUMNS else {"settings": list(chosen), **entry}
+    return found
 
 
 def write_proposal(proposal: dict[str, Any], path: str | Path, header: str = _HEADER) -> None:
@@ -158,7 +178,7 @@ def summary(proposal: dict[str, Any]) -> str:
 _NEEDED = ("identity", "settings", "dataset", "training_version", "code")
 
 
-def _read(file: Path) -> _Run:
+def _read(file: Path, chosen: tuple[str, ...]) -> _Run:
     evaluation, manifest = read_evaluation(file), read_manifest(file.parent / "run" / "manifest.json", _NEEDED)
     if evaluation["seed"] < FIRST_SEED or evaluation["stage"] != "offline":
         raise UserError(
@@ -167,7 +187,7 @@ def _read(file: Path) -> _Run:
         )
     if manifest["identity"] != evaluation["identity"]:
         raise UserError(f"{file} is not of the run in {file.parent / 'run'}", "Let the training end, and copy it anew.")
-    return _Run(file, evaluation, manifest)
+    return _Run(file, evaluation, manifest, chosen)
 
 
 _ESTIMATED = (
@@ -175,11 +195,21 @@ _ESTIMATED = (
 )
 
 
-def _proposal(runs: Sequence[_Run], tasks: dict[str, Task]) -> dict[str, Any]:
-    """The entry of the task that all these runs are on."""
+def _plain(value: Any) -> Any:
+    """A value as a proposal has it."""
+    return plain_number(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _names(point: Point) -> tuple[str, ...]:
+    """The values of a point as a method's name has them, by which it is told from others."""
+    return tuple(map(value_text, point.values()))
+
+
+def _proposal(runs: Sequence[_Run], space: Space | None) -> dict[str, Any]:
+    """The entry of the task that all these runs are on; who takes the choice is open."""
     _require_same_conditions(runs)
     first = runs[0]
-    task, metric = first.evaluation["task"], first.evaluation["metric"]
+    metric = first.evaluation["metric"]
     ranked = ranking(_candidates(runs), metric)
     best = ranked[0]
     behind = [one.behind(best, metric) for one in ranked[1:]]
@@ -190,8 +220,8 @@ def _proposal(runs: Sequence[_Run], tasks: dict[str, Task]) -> dict[str, Any]:
     return {
         "chosen": best.point if learnt else None,
         "certainty": certainty,
-        "remarks": [*_remarks(ranked, close, learnt), *([_ESTIMATED] if metric == ESTIMATE else [])],
-        "carried_to": carried_to(task, tasks),
+        "remarks": [*_remarks(ranked, close, learnt, space), *([_ESTIMATED] if metric == ESTIMATE else [])],
+        "carried_to": [],
         "method": first.method,
         "rule": RULE,
         "metric": metric,
@@ -227,10 +257,10 @@ def _candidates(runs: Sequence[_Run]) -> list[Candidate]:
     Raises:
         UserError: not every point has every seed.
     """
-    found: dict[tuple[float, ...], Candidate] = {}
+    found: dict[tuple[str, ...], Candidate] = {}
     worst = worst_returns(run.evaluation for run in runs)
     for run in runs:
-        candidate = found.setdefault(tuple(run.point.values()), Candidate(run.point))
+        candidate = found.setdefault(_names(run.point), Candidate(run.point))
         seed = run.evaluation["seed"]
         candidate.scores[seed], candidate.episodes[seed] = tuning_score(run.evaluation, worst)
         candidate.diverged += run.evaluation["status"] == "diverged"
@@ -264,39 +294,53 @@ def tuning_score(evaluation: dict[str, Any], worst: Mapping[str, float]) -> tupl
 def ranking(candidates: Sequence[Candidate], metric: str) -> list[Candidate]:
     """The points, best first, by the rule of this module's first lines."""
 
-    def key(candidate: Candidate) -> tuple[float, ...]:
+    def key(candidate: Candidate) -> tuple[Any, ...]:
         interval, point = candidate.interval(metric), candidate.point
         low = -float("inf") if isnan(interval.low) else interval.low
         # Rounded: equal means are equal in whatever order their seeds were added up.
         return (
             -round(interval.value, 6),
             -round(low, 6),
-            -point["alpha"],
-            point["num_candidates"],
-            point["time_steps"],
+            -(point.get("alpha") or 0),
+            point.get("num_candidates") or 0,
+            point.get("time_steps") or 0,
+            _names(point),
         )
 
     return sorted(candidates, key=key)
 
 
-def _remarks(ranked: Sequence[Candidate], close: int, learnt: bool) -> list[str]:
+def _remarks(ranked: Sequence[Candidate], close: int, learnt: bool, space: Space | None) -> list[str]:
     """What a reviewer should know of a choice."""
     best = ranked[0]
     if not learnt:
-        return ["no point scores above 0: more steps, or another grid, before anything can be chosen"]
+        tried = "another grid" if space is None else "other ranges"
+        return [f"no point scores above 0: more steps, or {tried}, before anything can be chosen"]
     remarks = []
     if close:
         remarks.append(f"{close} of the {len(ranked) - 1} other points are not told apart from the best")
     if len(best.scores) < 2:
         remarks.append("a single seed tells nothing apart")
-    for column in COLUMNS:
-        values = sorted({candidate.point[column] for candidate in ranked})
-        if len(values) > 1 and best.point[column] in (values[0], values[-1]):
-            end = "lowest" if best.point[column] == values[0] else "highest"
-            remarks.append(f"{column} {best.point[column]} is the {end} of the grid: a better one may lie beyond")
+    remarks += _at_ends_of_grid(ranked) if space is None else _at_ends_of_ranges(best, space)
     if best.diverged:
         remarks.append(f"{best.diverged} of the best point's {len(best.scores)} runs diverged")
     return remarks
+
+
+def _at_ends_of_grid(ranked: Sequence[Candidate]) -> Iterator[str]:
+    best = ranked[0].point
+    for key in best:
+        tried = (candidate.point[key] for candidate in ranked)
+        values = {value for value in tried if isinstance(value, int | float) and not isinstance(value, bool)}
+        if len(values) > 1 and best[key] in (min(values), max(values)):
+            end = "lowest" if best[key] == min(values) else "highest"
+            yield f"{key} {best[key]} is the {end} of the grid: a better one may lie beyond"
+
+
+def _at_ends_of_ranges(best: Candidate, space: Space) -> Iterator[str]:
+    for key, found in space.items():
+        if isinstance(found, Range) and not _NEAR_END < found.place(best.point[key]) < 1 - _NEAR_END:
+            yield f"{key} {best.point[key]} is near an end of {found.low} to {found.high}: a better one may lie beyond"
 
 
 def _evidence(candidate: Candidate, behind: Interval, metric: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """`mfql tune freeze`: reviewed choices become cells of the task table, with their evidence beside it.
 
 From then on training uses them: the runs whose settings changed are trained anew, no others. Cells that are published,
-or that a person gave a source of their own, are never changed.
+or that a person gave a source of their own, are never changed. Settings that are no columns of the task table, and
+tasks of an extension, go into a new method with a table of its own.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ import jsonschema
 
 from mfql.documents import read_yaml
 from mfql.errors import UserError, unknown
-from mfql.experiment.tuning import COLUMNS, TUNED, Point, published_columns, tuning_task
+from mfql.experiment.tuning import COLUMNS, Point, published_columns, tuning_task
 from mfql.files import MOST_TEXT, read_bytes, write_whole
 from mfql.methods import table_keys
 from mfql.studies.tuning.choose import write_proposal
+from mfql.studies.tuning.new_method import freeze_method, point_of, settings_of, source_of
 from mfql.tables import read_rows
 from mfql.tasks import Task, load_tasks, with_extensions
 
 EVIDENCE = "tuned.yaml"
-_REMEDY = "Give a file of `mfql tune choose`."
+_REMEDY = "Give a file of `mfql tune choose` or `search`."
 _HEADER = (
     "# The evidence behind every `tuned on` of tasks.csv, written by `mfql tune freeze`. docs/tuning.md explains it.\n"
 )
@@ -46,32 +48,53 @@ _SCHEMA = {
         "required": ["chosen", "certainty", "carried_to", "method", "points"],
         "properties": {
             "certainty": {"type": "string", "pattern": "^[^;]+$"},
-            "chosen": {"anyOf": [{"type": "null"}, _POINT | {"additionalProperties": False}]},
+            "chosen": {"type": ["object", "null"]},
+            "settings": {"type": "array", "minItems": 1, "items": {"type": "string"}, "uniqueItems": True},
             "carried_to": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
             "method": {"type": "string", "pattern": "^[^;]+$"},
-            "points": {"type": "array", "minItems": 1, "items": _POINT},
+            "points": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+        },
+        "if": {"required": ["settings"]},
+        "else": {
+            "properties": {
+                "chosen": {"anyOf": [{"type": "null"}, _POINT | {"additionalProperties": False}]},
+                "points": {"items": _POINT},
+            },
         },
     },
 }
 
 
-def freeze(proposal: Path, config_dir: Path = Path("config"), dry_run: bool = False) -> str:
+def freeze(
+    proposal: Path,
+    config_dir: Path = Path("config"),
+    dry_run: bool = False,
+    new_method: str | None = None,
+    into: Path | None = None,
+) -> str:
     """Carry a reviewed proposal into the task table, and its entries into `tuned.yaml` beside it.
 
     Args:
-        proposal: a file of `mfql tune choose`, possibly edited.
+        proposal: a file of `mfql tune choose` or `search`, possibly edited.
         config_dir: folder of the task table.
         dry_run: write nothing.
+        new_method: carry it into a method of this name instead, with a table of its own.
+        into: folder that has `methods/`, which gets that; None for `config_dir`.
 
     Returns:
-        What is left as it was and why, and the table's changes as a diff.
+        What is left as it was and why, and the table's changes as a diff; or the new method's files.
 
     Raises:
-        UserError: the proposal or the table is faulty, a choice is none of its points, or a task is not tuned there.
+        UserError: the proposal or the table is faulty, a choice is none of its points, or a task is not tuned there;
+            there is a method of that name, or no name where the settings are no columns of the task table.
     """
+    entries = _read(proposal)
+    if new_method is not None or any("settings" in entry for entry in entries.values()):
+        return freeze_method(entries, new_method, proposal, config_dir, into or config_dir, dry_run)
+    if into is not None:
+        raise UserError("--into is of a new method", "Name it with --new-method.")
     table = config_dir / "tasks.csv"
     tasks = load_tasks(table)
-    entries = _read(proposal)
     _refuse_extensions(entries, tasks, proposal)
     rows: dict[str, dict[str, str]] = {}
     remarks = []
@@ -88,7 +111,7 @@ def freeze(proposal: Path, config_dir: Path = Path("config"), dry_run: bool = Fa
             if published == set(COLUMNS):
                 remarks.append(f"{taker.name}: has settings from {taker.settings_source!r}, which stay")
                 continue
-            rows[taker.name] = _cells(entry["chosen"], _source(name, entry, published), published)
+            rows[taker.name] = _cells(entry["chosen"], source_of(name, entry, published), published)
     # `Path.read_text` would change the ends of lines.
     before = read_bytes(table, MOST_TEXT).decode(errors="replace")
     if _columns(before) != read_rows(table, _REMEDY)[0]:
@@ -113,7 +136,8 @@ def _refuse_extensions(entries: Iterable[str], tasks: Mapping[str, Task], propos
         if name in outside and name not in tasks:
             raise UserError(
                 f"{proposal}: {name} is a task of an extension, whose table is not written here",
-                "Write the chosen cells into its tasks.csv, and take the entry out of the proposal.",
+                "Write the chosen cells into its tasks.csv, and take the entry out of the proposal; or make a method "
+                "with the settings: --new-method NAME --into DIR.",
             )
 
 
@@ -125,7 +149,10 @@ def _read(path: Path) -> dict[str, Any]:
         where = ": ".join(map(str, fault.absolute_path))
         raise UserError(f"{path}: {where or 'the file'}: {fault.message}", "Write it anew with `mfql tune choose`.")
     for name, entry in proposal.items():
-        if entry["chosen"] is not None and entry["chosen"] not in map(_point, entry["points"]):
+        if lacking := [key for key in settings_of(entry) if any(key not in point for point in entry["points"])]:
+            raise UserError(f"{path}: {name}: a point lacks {', '.join(lacking)}", _REMEDY)
+        points = [point_of(point, entry) for point in entry["points"]]
+        if entry["chosen"] is not None and entry["chosen"] not in points:
             raise UserError(
                 f"{path}: {name}: no run has the chosen settings {entry['chosen']}",
                 "Choose one of the points, or tune with a grid that has this one.",
@@ -149,19 +176,6 @@ def _takers(name: str, entry: Mapping[str, Any], tasks: dict[str, Task], proposa
                 f"Take it out of carried_to; it is tuned on {tuning_task(taker, tasks)}.",
             )
     return [tasks[taker] for taker in entry["carried_to"]]
-
-
-def _source(task: str, entry: Mapping[str, Any], published: set[str]) -> str:
-    """The settings_source of a row that takes a choice: on what it was tuned, with what, and how certain it is."""
-    is_best = _point(entry["points"][0]) == entry["chosen"]
-    how = entry["certainty"] if is_best else "chosen by hand"
-    kept = [column for column in COLUMNS if column in published]
-    return f"{TUNED}{task} with {entry['method']} ({how})" + (f"; {' and '.join(kept)} published" if kept else "")
-
-
-def _point(evidence: Mapping[str, Any]) -> Point:
-    """The settings of a point in a proposal."""
-    return {column: evidence[column] for column in COLUMNS}
 
 
 def _cells(chosen: Point, source: str, published: set[str]) -> dict[str, str]:
