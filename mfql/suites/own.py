@@ -1,4 +1,4 @@
-"""Tasks of one's own: environments that Gymnasium knows by id, with files of three layouts."""
+"""Tasks of one's own: environments that Gymnasium knows by id, with a dataset in one of several layouts."""
 
 from __future__ import annotations
 
