@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,10 +18,14 @@ from mfql import cli
 from mfql.cli import main
 from mfql.data.export import FORMS
 from mfql.data.transitions import Transitions
-from mfql.suites import load
+from mfql.documents import read_json, write_json
+from mfql.draws import derived_seed
+from mfql.envs.isolated import Isolated, reset_env
+from mfql.locks import locked
+from mfql.suites import load, suite_of
 from mfql.tasks import find_task
 from tests.support.own_tasks import BOUNDED, VECTOR, arrays, registered, table
-from tests.support.training_runs import TASK, Workplace
+from tests.support.training_runs import ROOT, SHORT, TASK, Workplace
 
 ROWS = [field.name for field in fields(Transitions)]
 
@@ -197,3 +203,108 @@ def test_a_dataset_that_minari_wrote_is_exported_as_it_was(tmp_path: Path, monke
         for name in ("observations", "actions", "rewards", "terminations", "truncations"):
             found, expected = getattr(one, name), getattr(other, name)
             assert (name, found.dtype, found.tobytes()) == (name, expected.dtype, expected.tobytes())
+
+
+@pytest.fixture
+def online(mine: Path, made_once: Callable[[str, Callable[[Path], object]], Path]) -> tuple[Path, Path]:
+    """A folder with the task `mine`, and its online run of ten steps: three episodes of three steps, and a step."""
+
+    def trained(folder: Path) -> None:
+        shutil.copytree(ROOT / "config", folder / "config")
+        shutil.copy(mine / "a.npz", folder)
+        place = Workplace(folder)
+        place.method("short", SHORT)
+        for stage in ("offline", "online"):
+            place.train_here("short", stage, (4,), task="mine", data=".")
+
+    shutil.copytree(made_once("online-run-of-one's-own", trained) / "results", mine / "results")
+    return mine, Workplace(mine).run("short", 4, "online", task="mine")
+
+
+def stepped(actions: np.ndarray) -> list[list[np.ndarray]]:
+    """What the environment shows in the run's episodes, done again with the same seeds and actions."""
+    env, seen, rest = make_own(), [], list(actions)
+    for number in range(4):
+        seen.append([reset_env(env, derived_seed(4, "online/episode", number))[0]])
+        while rest and len(seen[-1]) < 4:
+            seen[-1].append(env.step(rest.pop(0))[0])
+    env.close()
+    return seen
+
+
+def make_own() -> Isolated:
+    return suite_of("mine").make("mine")
+
+
+@pytest.mark.parametrize("form", ["npz", "minari", "minari-arrow"])
+def test_a_runs_online_episodes_are_those_of_its_environment(
+    online: tuple[Path, Path], form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, run = online
+    name = "online.npz" if form == "npz" else "online-v0"
+    assert exported(folder, form, name, "--run", str(run.parent)) == 0
+    said = capsys.readouterr()
+    assert "its checkpoint of step 10 has all 10 online steps so far" in said.out
+    assert "the last episode was not finished: its 1 steps end" in said.err
+    assert "licence: of your own making" in said.out
+    found = read(folder, name if form == "npz" else f"minari:{name}")
+    assert np.flatnonzero(found.terminals).tolist() == [2, 5, 8, 9]
+    assert np.flatnonzero(found.masks == 0).tolist() == [2, 5, 8]
+    assert found.rewards.tolist() == [1.0] * 10
+    if form == "npz":
+        actions = np.load(folder / name)["actions"]
+        about = json.loads(str(np.load(folder / name)["about"]))
+    else:
+        dataset = minari.load_dataset(name)
+        actions = np.concatenate([episode.actions for episode in dataset])
+        about = json.loads(dataset.storage.metadata["mfql"])
+    assert (about["run"], about["step"], about["finished"]) == ("short/mine/seed4/online", 10, True)
+    seen = stepped(actions)
+    np.testing.assert_allclose(found.observations, np.concatenate([part[:-1] for part in seen]), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found.next_observations, np.concatenate([part[1:] for part in seen]), rtol=0, atol=1e-6)
+    low, high = BOUNDED.low, BOUNDED.high
+    np.testing.assert_allclose(found.actions, 2 * (actions - low) / (high - low) - 1, atol=1e-5)
+
+
+def test_a_run_that_trains_is_exported_as_its_last_whole_checkpoint_has_it(
+    online: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, run = online
+    (run / "evaluation.json").unlink()
+    last = run / "checkpoint" / "step-000000010.pt"
+    last.write_bytes(last.read_bytes()[:-1])
+    with locked(run.parent / "lock"):
+        assert exported(folder, "npz", "online.npz", "--run", str(run.parent)) == 0
+    said = capsys.readouterr()
+    assert "not finished; its checkpoint of step 5 has all 5 online steps so far" in said.out
+    assert "is cut or altered: its content does not match its checksum; passed over" in said.err
+    found = read(folder, "online.npz")
+    assert np.flatnonzero(found.terminals).tolist() == [2, 4]
+    assert found.masks.tolist() == [1, 1, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("offline", "is a run of the stage offline, which steps no environment"),
+        ("no run", "holds no run"),
+        ("other data", "was trained on another version of mine than lies here"),
+        ("no checkpoint", "has no whole checkpoint, which alone has the online episodes"),
+        ("altered", "is altered: it has other settings, versions or data than its identity is of"),
+    ],
+)
+def test_a_run_whose_episodes_are_not_to_be_had_is_refused(
+    online: tuple[Path, Path], fault: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, run = online
+    asked = {"offline": run.parents[1] / "offline", "no run": folder}.get(fault, run.parent)
+    if fault == "other data":
+        np.savez(folder / "a.npz", **arrays(13))
+    if fault == "no checkpoint":
+        shutil.rmtree(run / "checkpoint")
+    if fault == "altered":
+        manifest = read_json(run / "manifest.json")
+        write_json(run / "manifest.json", manifest | {"training_version": 99})
+    assert exported(folder, "npz", "online.npz", "--run", str(asked)) == 2
+    assert said in capsys.readouterr().err
+    assert not (folder / "online.npz").exists()

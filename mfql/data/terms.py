@@ -37,6 +37,8 @@ _PUBLISHED = {
     "d4rl": Terms("CC BY 4.0, unless D4RL notes otherwise of one; its code is under Apache 2.0", _D4RL),
 }
 _GENERATED = Terms("of your own making, with the oracles of OGBench's repository, which is under MIT", _OGBENCH)
+# Of a run's online episodes.
+COLLECTED = Terms("of your own making: steps of the task's environment, whose own licence holds", None)
 _UNKNOWN = Terms("unknown: nothing that this project reads says it", None)
 
 
