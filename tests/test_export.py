@@ -170,7 +170,9 @@ def test_nothing_half_written_is_left(mine: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.filterwarnings("ignore:.*is set to None:UserWarning")
-def test_a_dataset_that_minari_wrote_is_exported_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dataset_that_minari_wrote_is_exported_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     monkeypatch.chdir(Path(__file__).parents[1])
     space, recorded = gymnasium.make("Pendulum-v1").observation_space, []
@@ -192,17 +194,50 @@ def test_a_dataset_that_minari_wrote_is_exported_as_it_was(tmp_path: Path, monke
                 rewards=rewards,
                 terminations=np.zeros(30, bool),
                 truncations=ends,
+                infos={"torque": np.arange(31.0)},
             )
         )
     minari.create_dataset_from_buffers("theirs/pendulum-v0", recorded, env=env)
     table(tmp_path, "mine,,minari:theirs/pendulum-v0,return,30,,\n")
     assert exported(tmp_path, "minari", "b-v0") == 0
+    assert "has infos of its steps (torque), which are not written" in capsys.readouterr().err
     theirs, ours = (minari.load_dataset(name) for name in ("theirs/pendulum-v0", "b-v0"))
     assert (ours.env_spec, ours.observation_space, ours.action_space) == (theirs.env_spec, space, theirs.action_space)
     for one, other in zip(ours, theirs, strict=True):
         for name in ("observations", "actions", "rewards", "terminations", "truncations"):
             found, expected = getattr(one, name), getattr(other, name)
             assert (name, found.dtype, found.tobytes()) == (name, expected.dtype, expected.tobytes())
+
+
+@pytest.mark.parametrize("recorded", ["hdf5", "arrow"])
+@pytest.mark.parametrize(
+    ("named", "env_id", "limit"), [("pendulum", "Pendulum-v1", 7), ("invertedpendulum", "InvertedPendulum-v5", 8)]
+)
+def test_what_minaris_collector_recorded_comes_back_from_every_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: str, named: str, env_id: str, limit: int
+) -> None:
+    """Every episode of a dataset that no code of this project has touched, to the last bit, over all forms."""
+    shutil.copytree(ROOT / "tests" / "data" / "minari" / named, tmp_path / named)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.chdir(ROOT)
+    theirs = list(minari.load_dataset(f"{named}/{recorded}-v0"))
+    ended = [bool(episode.terminations[-1]) for episode in theirs]
+    assert ended == ([False] * 4 if named == "pendulum" else [True, True, True, False])
+    assert theirs[0].observations.dtype == (np.float32 if named == "pendulum" else np.float64)
+    source = f"minari:{named}/{recorded}-v0"
+    for number, form in enumerate(("minari-arrow", "npz", "minari", "npz", "minari-arrow", "minari")):
+        (folder := tmp_path / str(number)).mkdir()
+        table(folder, f"mine,{env_id},{source},return,{limit},,\n")
+        name = f"case{number}.npz" if form == "npz" else f"case{number}-v0"
+        assert exported(folder, form, f"../{name}") == 0
+        source = str(tmp_path / name) if form == "npz" else f"minari:{name}"
+        if form != "npz":
+            ours = list(minari.load_dataset(name))
+            assert len(ours) == len(theirs) == 4
+            for one, other in zip(ours, theirs, strict=True):
+                for part in ("observations", "actions", "rewards", "terminations", "truncations"):
+                    found, expected = getattr(one, part), getattr(other, part)
+                    assert (part, found.dtype, found.tobytes()) == (part, expected.dtype, expected.tobytes())
 
 
 @pytest.fixture

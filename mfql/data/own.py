@@ -13,7 +13,7 @@ from mfql.data.description import describe_rows, refuse_other_rows, verify
 from mfql.data.opening import opened_by_a_library
 from mfql.data.own_hdf5 import read_hdf5
 from mfql.data.own_lerobot import is_lerobot, read_lerobot
-from mfql.data.own_minari import read_minari, recorded_keys
+from mfql.data.own_minari import read_minari, recorded_infos, recorded_keys
 from mfql.data.own_npz import read_npz
 from mfql.data.own_rows import LAYOUT, MASKS, ROWS
 from mfql.data.paths import description_path, own_paths
@@ -153,6 +153,13 @@ def read_own(task: Task, tried: bool = False, fitting: bool = True) -> dict[str,
         return {split: _read_split(row.data, split, path, env, trial) for split, path in files}
     finally:
         env.close()
+
+
+def note_what_is_left(task: Task) -> None:
+    """Say what a dataset has beside transitions, which no export writes."""
+    data = task.registered.data if task.registered else ""
+    if data.startswith("minari:") and (keys := recorded_infos(data)):
+        note(f"{data} has infos of its steps ({', '.join(keys)}), which are not written")
 
 
 def _read_split(data: str, split: str, path: Path, env: Isolated, trial: Trial | None) -> Transitions:

@@ -81,9 +81,10 @@ class Own(Suite):
 
     @override
     def recorded(self, task: Task, folder: str | Path) -> tuple[Mapping[str, Transitions], str]:
-        from mfql.data.own import load, read_own
+        from mfql.data.own import load, note_what_is_left, read_own
 
         source = load(task, folder).source
+        note_what_is_left(task)
         return read_own(task, fitting=False), source
 
     @override
