@@ -46,7 +46,9 @@ def terms_of(suite: str, source: str) -> Terms:
     """The terms of a dataset.
 
     Args:
-        suite: the suite's name.
+        suite: the suite's name; "" where none is known.
         source: of the dataset, as of `mfql.data.transitions.Dataset`.
     """
-    return _GENERATED if source == "generated" else _PUBLISHED.get(suite, _UNKNOWN)
+    if source == "generated":
+        return _GENERATED
+    return _UNKNOWN if source == "own" else _PUBLISHED.get(suite, _UNKNOWN)
