@@ -40,7 +40,7 @@ from mfql.suites import load, make_env
 from mfql.tasks import find_task, select_tasks
 from tests.support.equal_runs import final_state
 from tests.support.own_tasks import BOUNDED, VECTOR, Odd, registered, table
-from tests.support.page import COMMANDS, FILES, PAGE
+from tests.support.page import COMMANDS, FILES
 from tests.support.plain_loop import played
 from tests.support.project import Project
 from tests.support.training_runs import MINIATURE, TASK, Workplace
@@ -388,8 +388,7 @@ def test_the_line_that_a_refusal_gives_wraps_the_environment(
 
 
 def test_the_page_wraps_an_environment_of_discrete_actions(tmp_path: Path) -> None:
-    (example,) = re.findall(r"^```python\n([^`]*CartPole[^`]*)^```$", PAGE, re.MULTILINE)
-    (tmp_path / "cartpole.py").write_text(example, encoding="utf-8")
+    (tmp_path / "cartpole.py").write_text(FILES["mylab/cartpole.py"], encoding="utf-8")
     table(tmp_path, "mine,cartpole:mylab/CartPole-v0,a.npz,return,,,\n")
     env = make_env("mine")
     assert (env.observation_space.shape, env.action_space.shape, env.spec.max_episode_steps) == ((4,), (2,), 500)

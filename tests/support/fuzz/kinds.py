@@ -21,7 +21,7 @@ UNREAD = (
     "*.png", "*.svg", "*.tex", "*.md", "*.rst", "*.smk", "Snakefile", "events.out.tfevents.*", "collect.py", "use.py",
     "pendulum.npz", "visual-*.json", "long.yaml", "next.yaml", "other.yaml", "tiny.yaml",
     "episodes_stats.jsonl", "stats.json", "tasks.jsonl", "tasks.parquet", "namespace_metadata.json", "others.csv",
-    "targets.txt", "eight.yaml", "miniature.yaml",
+    "targets.txt", "eight.yaml", "miniature.yaml", "cartpole.py",
 )  # fmt: skip
 
 
