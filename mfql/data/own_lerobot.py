@@ -61,8 +61,8 @@ def read_lerobot(path: Path, env: Any, limit: int) -> Transitions:
         raise UserError(
             f"{path} has no {_REWARD}, without which nothing can be learned from it; its features are"
             f" {', '.join(features)}",
-            f"Add the feature {_REWARD} (float32, shape [1]: the reward of the frame's action), as"
-            " lerobot.datasets.dataset_tools.add_features of LeRobot 0.4 does to a copy, or record it with each frame.",
+            f"Add the feature {_REWARD} (float32, its shape the tuple (1,)), the reward of a frame's action: to a copy"
+            " lerobot.datasets.dataset_tools.add_features of LeRobot 0.4 does; or record it with each frame.",
         )
     if _ACTION not in features:
         raise UserError(f"{path} has no {_ACTION}; its features are {', '.join(features)}", LAYOUT)
