@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import gymnasium
 import minari
 import numpy as np
 import pytest
+import torch
 from minari.data_collector import EpisodeBuffer
 
 from mfql import cli
@@ -24,6 +25,8 @@ from mfql.envs.isolated import Isolated, reset_env
 from mfql.locks import locked
 from mfql.suites import load, suite_of
 from mfql.tasks import find_task
+from mfql.training.episodes import online_episodes, online_run
+from mfql.training.memory import Memory
 from tests.support.own_tasks import BOUNDED, VECTOR, arrays, registered, table
 from tests.support.training_runs import ROOT, SHORT, TASK, Workplace
 
@@ -316,6 +319,26 @@ def test_a_run_that_trains_is_exported_as_its_last_whole_checkpoint_has_it(
     found = read(folder, "online.npz")
     assert np.flatnonzero(found.terminals).tolist() == [2, 4]
     assert found.masks.tolist() == [1, 1, 0, 1, 1]
+
+
+def test_how_many_rows_a_buffer_has_overwritten_is_as_the_memory_draws(
+    online: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows by their numbers as rewards: 10 of the dataset and 10 online steps, in a buffer of 11 slots."""
+    folder, run = online
+    found, env, dataset = online_run(run.parent, "mine"), make_own(), load(find_task("mine"), folder)
+    changed = replace(found, manifest=found.manifest | {"settings": found.manifest["settings"] | {"replay_rows": 5}})
+    rows, _ = online_episodes(changed, dataset, env.units)
+    env.close()
+    assert (len(dataset), len(rows)) == (10, 10)
+    assert "of its buffer of 11 rows 9 were overwritten, 0 of these online steps" in capsys.readouterr().out
+    numbers = np.arange(10, dtype=np.float32)
+    memory = Memory({"rewards": numbers}, 1, 10, None, torch.device("cpu"), replay_rows=5)
+    for row in range(10):
+        memory.append(row, {"rewards": torch.tensor([10.0 + row])})
+    drawn = set(memory.batch(torch.arange(1000)[None])["rewards"].flatten().tolist())
+    assert len(drawn) == 20 - 9 - 1  # The slot that is written next is not drawn.
+    assert drawn == {9.0, *range(11, 20)}
 
 
 @pytest.mark.parametrize(
