@@ -15,7 +15,7 @@ import os
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -45,6 +45,10 @@ _IN_ONE_FILE = (
     "Copy the arrays themselves into one file (h5py: new[name] = old[name][()]), since it is known by its own bytes"
     " alone."
 )
+
+
+# Bytes of a number at most.
+_NUMBER = 8
 
 
 class Damaged(UserError):
@@ -278,12 +282,12 @@ def _array_name(member: str) -> str:
     return member.removesuffix(".npy")
 
 
-def parquet_columns(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+def parquet_columns(path: str | Path, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
     """Columns of a Parquet file, if there is memory for them: [N] of single values, [N, D] of lists.
 
     Args:
         path: of the file.
-        names: of the columns.
+        sizes: numbers in a row of each column, as far as is known; by it memory is asked for.
 
     Raises:
         UserError: there is no memory for them, or pyarrow is not installed.
@@ -295,22 +299,13 @@ def parquet_columns(path: str | Path, names: Sequence[str]) -> dict[str, np.ndar
         from pyarrow import parquet
     with open_file(path) as opened:
         file = parquet.ParquetFile(opened)
-        if absent := [name for name in names if file.schema_arrow.names.count(name) != 1]:
+        if absent := [name for name in sizes if file.schema_arrow.names.count(name) != 1]:
             raise KeyError(f"it has {', '.join(absent)} not once among its columns")
-        require_memory(f"{path}: {', '.join(names)}", _parquet_bytes(file.metadata, names), _MEMORY)
-        table = file.read(columns=list(names), use_threads=False)
-    return {name: _column(name, table.column(name)) for name in names}
-
-
-def _parquet_bytes(about: Any, names: Sequence[str]) -> int:
-    """What the columns take in memory, by what the file says of itself; a number takes eight bytes at most."""
-    groups = [about.row_group(number) for number in range(about.num_row_groups)]
-    parts = [group.column(column) for group in groups for column in range(group.num_columns)]
-    return sum(
-        8 * max(part.num_values, 0)
-        for part in parts
-        if any(f"{part.path_in_schema}.".startswith(f"{n}.") for n in names)
-    )
+        # What a file says of its single columns is not asked: where that is damaged, pyarrow 26 ends the process.
+        needed = _NUMBER * file.metadata.num_rows * sum(sizes.values())
+        require_memory(f"{path}: {', '.join(sizes)}", needed, _MEMORY)
+        table = file.read(columns=list(sizes), use_threads=False)
+    return {name: _column(name, table.column(name)) for name in sizes}
 
 
 def _column(name: str, column: Any) -> np.ndarray:

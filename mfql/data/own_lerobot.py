@@ -167,7 +167,8 @@ def _frames(path: Path, features: dict[str, dict[str, Any]], wanted: list[str]) 
     if not files:
         raise UserError(f"{path / 'data'} has no Parquet files, such as chunk-000/file-000.parquet", _ANEW)
     names = [*wanted, "timestamp", "episode_index", "frame_index"]
-    parts = [_columns(file, names) for file in files]
+    sizes = {name: math.prod(features[name]["shape"]) if name in features else 1 for name in names}
+    parts = [_columns(file, sizes) for file in files]
     found = {}
     for name in names:
         shapes = {part[name].shape[1:] for part in parts if len(part[name])}
@@ -183,15 +184,15 @@ def _frames(path: Path, features: dict[str, dict[str, Any]], wanted: list[str]) 
     return found
 
 
-def _columns(file: Path, names: list[str]) -> dict[str, np.ndarray]:
+def _columns(file: Path, sizes: dict[str, int]) -> dict[str, np.ndarray]:
     try:
         with content_of(file, _FAULT, _ANEW, absent=_ANEW):
-            found = parquet_columns(file, names)
+            found = parquet_columns(file, sizes)
     except TypeError as error:  # Of values of a kind that no array has.
         raise Damaged(file, f"{_FAULT}: {error}", _ANEW) from error
-    sizes = {len(values) for values in found.values()}
-    if len(sizes) > 1:
-        raise Damaged(file, f"{_FAULT}: it has columns of {', '.join(map(str, sorted(sizes)))} rows", _ANEW)
+    lengths = {len(values) for values in found.values()}
+    if len(lengths) > 1:
+        raise Damaged(file, f"{_FAULT}: it has columns of {', '.join(map(str, sorted(lengths)))} rows", _ANEW)
     return found
 
 
@@ -238,7 +239,7 @@ def _lengths(path: Path) -> dict[int, int]:
     if not files:
         raise UserError(f"{about} has neither episodes.jsonl nor files in episodes/", _ANEW)
     for file in files:
-        columns = _columns(file, ["episode_index", "length"])
+        columns = _columns(file, {"episode_index": 1, "length": 1})
         found |= dict(zip(columns["episode_index"].tolist(), columns["length"].tolist(), strict=True))
     return found
 
