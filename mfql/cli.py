@@ -10,11 +10,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mfql.cores import sleep_while_waiting, usable_cores
 from mfql.errors import UserError, naming_extras, print_in_any_locale, printing, unknown
 from mfql.experiment.cli import CONFIG_DIR
+
+if TYPE_CHECKING:
+    from mfql.data.transitions import Transitions
+    from mfql.envs.isolated import Isolated
+    from mfql.tasks import Task
 
 # What a job that was asked to end exits with: the same command continues it (sysexits' EX_TEMPFAIL).
 EXIT_CONTINUE = 75
@@ -263,11 +268,13 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     )
     describe.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     describe.set_defaults(func=_describe)
-    export = data.add_parser("export", help="write a task's dataset in a layout that others read")
+    export = data.add_parser("export", help="write a task's dataset, or a run's episodes, in a layout that others read")
     export.add_argument("task", help="a task of the task table, or of an extension's; rewards are the task's")
     export.add_argument("out", type=Path, metavar="OUT", help="FILE.npz, or of Minari's a new folder NAME-v0")
     export.add_argument("--to", required=True, choices=_EXPORTED, help="minari is Minari's HDF5 format")
-    export.add_argument("--split", default="train", choices=("train", "val"), help="which file of the dataset")
+    of = export.add_mutually_exclusive_group()
+    of.add_argument("--split", default="train", choices=("train", "val"), help="which file of the dataset")
+    of.add_argument("--run", type=Path, metavar="DIR", help="of an online run: the episodes that it collected instead")
     export.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="folder of the dataset")
     export.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     export.set_defaults(func=_export)
@@ -342,18 +349,35 @@ def _describe(options: argparse.Namespace) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     from mfql.data.export import export
-    from mfql.data.terms import terms_of
-    from mfql.files import sha256
     from mfql.suites import suite_of
     from mfql.tasks import find_task, task_name
 
     task = find_task(task_name(options.task, options.config_dir), options.config_dir)
+    env = suite_of(task.name).make(task.name)
+    try:
+        rows, about = (_online_rows if options.run else _rows)(options, task, env)
+        export(rows, env, about, options.to, options.out)
+    finally:
+        env.close()
+    print(f"{task.name}: {len(rows):,} transitions, {int((rows.terminals > 0).sum()):,} trajectories")
+    print(f"licence: {about['licence']}\ncite: {about['citation'] or 'unknown'}")
+    print(f"Written: {options.out}")
+    if options.to != "npz":
+        print(f"Minari finds it by MINARI_DATASETS_PATH={options.out.absolute().parent}, as {options.out.name}")
+
+
+def _rows(options: argparse.Namespace, task: Task, env: Isolated) -> tuple[Transitions, dict[str, Any]]:
+    """The transitions of a dataset's file, and what is recorded beside them."""
+    from mfql.data.terms import terms_of
+    from mfql.files import sha256
+    from mfql.suites import suite_of
+
     suite = suite_of(task.name)
     splits, source = suite.recorded(task, options.data)
     if options.split not in splits:
         raise UserError(f"{task.dataset} has no file of the split {options.split}", "Export the split train.")
-    rows, terms = splits[options.split], terms_of(suite.name, source)
-    about = {
+    terms = terms_of(suite.name, source)
+    return splits[options.split], {
         "task": task.name,
         "dataset": task.dataset,
         "split": options.split,
@@ -362,16 +386,19 @@ def _export(options: argparse.Namespace) -> None:
         "licence": terms.licence,
         "citation": terms.citation,
     }
-    env = suite.make(task.name)
-    try:
-        export(rows, env, about, options.to, options.out)
-    finally:
-        env.close()
-    print(f"{task.name}: {len(rows):,} transitions, {int((rows.terminals > 0).sum()):,} trajectories")
-    print(terms.lines())
-    print(f"Written: {options.out}")
-    if options.to != "npz":
-        print(f"Minari finds it by MINARI_DATASETS_PATH={options.out.absolute().parent}, as {options.out.name}")
+
+
+def _online_rows(options: argparse.Namespace, task: Task, env: Isolated) -> tuple[Transitions, dict[str, Any]]:
+    """The transitions of a run's online episodes, and what is recorded beside them."""
+    from mfql.data.terms import COLLECTED
+    from mfql.experiment.find import existing_run
+    from mfql.suites import load
+    from mfql.training.episodes import online_episodes, online_run
+
+    run = online_run(existing_run(options.run), task.name)
+    rows, about = online_episodes(run, load(task, options.data), env.units)
+    terms = {"licence": COLLECTED.licence, "citation": COLLECTED.citation}
+    return rows, {"task": task.name, "source": "online", **about, **terms}
 
 
 def _replay(options: argparse.Namespace) -> None:

@@ -84,6 +84,28 @@ def read_object(path: str | Path) -> dict[str, Any]:
     return found
 
 
+def read_json_lines(path: str | Path, remedy: str) -> list[Any]:
+    """Read a file with JSON in each of its lines, empty ones left out.
+
+    Args:
+        remedy: what to do about one that is not such.
+
+    Raises:
+        UserError: as of `read_text`, or a line is not JSON as `read_json` reads it.
+    """
+    found = []
+    for number, line in enumerate(read_text(path, remedy).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            found.append(_JSON.decode(line))
+            _require_shallow(line, found[-1])
+        except (ValueError, RecursionError) as error:
+            said = _TOO_DEEP if isinstance(error, RecursionError) else error
+            raise UserError(f"{path}: line {number} is not valid JSON: {said}", remedy) from error
+    return found
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):

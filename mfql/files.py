@@ -415,7 +415,9 @@ def _make(folder: Path) -> None:
 def sha256(path: str | Path, most: int | None = None) -> str:
     """Hexadecimal sha256 of a file's content; of a folder, of the names and contents of the files below it.
 
-    What a folder's `metadata.json` files say does not count: they tell of the data, and may be written anew.
+    What a folder's `metadata.json` files say does not count: they tell of the data, and may be written anew. Of a
+    dataset in LeRobot's layout, which has a `meta/info.json`, that counts, `meta/episodes*` and `data`: videos and
+    images, statistics and the card of the dataset are not read.
 
     Args:
         most: bytes that a file may have; more would be hashed for hours.
@@ -426,7 +428,7 @@ def sha256(path: str | Path, most: int | None = None) -> str:
         UserError: it has more bytes.
     """
     if Path(path).is_dir():
-        found, hidden = files_below(path)
+        found, hidden = _counting(Path(path))
         if hidden:
             raise hidden[0]
         files = [file for file in found if file.is_file() and file.name != "metadata.json"]
@@ -435,6 +437,15 @@ def sha256(path: str | Path, most: int | None = None) -> str:
         if most is not None and os.fstat(file.fileno()).st_size > most:
             raise _too_large(path, most)
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _counting(folder: Path) -> tuple[list[Path], list[CannotRead]]:
+    """The files of a dataset's folder by which it is known, as of `files_below`."""
+    about = folder / "meta"
+    if not there(about / "info.json"):
+        return files_below(folder)
+    (data, hidden), (episodes, more) = files_below(folder / "data"), files_below(about / "episodes")
+    return [*data, *episodes, about / "episodes.jsonl", about / "info.json"], hidden + more
 
 
 def hash_of(value: Any) -> str:

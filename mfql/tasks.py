@@ -36,7 +36,7 @@ class Registered:
     Args:
         env_id: as `gymnasium.make` takes it, such as `Pendulum-v1`, or `MODULE:ID` for one that a module registers;
             None of a task that has no environment.
-        data: path of the dataset's file, or `minari:ID`.
+        data: path of the dataset's file, of its folder in LeRobot's layout, or `minari:ID`.
         folder: of the task table that names it; modules in it can be imported. None of one that a policy describes:
             those of the extensions' folders can.
         max_episode_steps: steps after which an episode is truncated; None leaves it to the environment.

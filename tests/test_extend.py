@@ -9,17 +9,20 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sequence, Text
+from gymnasium.wrappers import TimeAwareObservation
 from safetensors.torch import load_file
 
 from mfql.cli import main
-from mfql.envs.isolated import reset_env
+from mfql.envs.isolated import Isolated, reset_env
 from mfql.envs.registered import RegisteredEnv, flat_observations
 from mfql.envs.trial import try_out
 from mfql.errors import UserError
@@ -36,7 +39,7 @@ from mfql.studies.tuning.freeze import freeze
 from mfql.suites import load, make_env
 from mfql.tasks import find_task, select_tasks
 from tests.support.equal_runs import final_state
-from tests.support.own_tasks import BOUNDED, VECTOR, registered, table
+from tests.support.own_tasks import BOUNDED, VECTOR, Odd, registered, table
 from tests.support.page import COMMANDS, FILES
 from tests.support.plain_loop import played
 from tests.support.project import Project
@@ -335,6 +338,71 @@ def test_spaces_that_do_not_fit_are_refused_by_name(tmp_path: Path, observations
     with pytest.raises(UserError, match=re.escape(said)) as caught:
         make_env("mine")
     assert "mine: the environment Odd-v0" in str(caught.value)
+
+
+def wrapped_as_said(made: Callable[[], gymnasium.Env], task: str, folder: Path) -> Isolated:
+    """The task's environment, wrapped by the lines that the refusals give until there is none."""
+    for _ in range(3):
+        gymnasium.envs.registration.registry.pop("Wrapped-v0", None)
+        gymnasium.register("Wrapped-v0", entry_point=lambda made=made, **_: made(), max_episode_steps=20)
+        table(folder, "mine,Wrapped-v0,a.npz,return,,,\n")
+        try:
+            return make_env("mine")
+        except UserError as refused:
+            line = str(refused).partition("as docs/extend.md does: ")[2].removesuffix(".").partition(" (with")[0]
+            made = partial(eval, line, {"gymnasium": gymnasium, "numpy": np, "env": made()})  # noqa: S307 - our own message
+    raise AssertionError("it is still refused")
+
+
+IMAGE = Box(0, 255, (4, 5, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("made", "observations", "actions"),
+    [
+        (lambda: gymnasium.make("CartPole-v1"), 4, 2),
+        (lambda: gymnasium.make("FrozenLake-v1"), 16, 4),
+        (lambda: gymnasium.make("Blackjack-v1"), 45, 2),
+        (lambda: TimeAwareObservation(gymnasium.make("Pendulum-v1"), flatten=False), 4, 1),
+        (lambda: Odd(IMAGE, BOUNDED), 60, 2),
+        (lambda: Odd(Dict(image=IMAGE, place=VECTOR, kind=Discrete(4)), BOUNDED), 67, 2),
+        (lambda: Odd(VECTOR, Discrete(3, start=2)), 3, 3),
+        (lambda: Odd(VECTOR, MultiDiscrete([2, 7])), 3, 2),
+        (lambda: Odd(VECTOR, MultiBinary(3)), 3, 3),
+        (lambda: Odd(VECTOR, Box(0, 9, (2,), np.int64)), 3, 2),
+        (lambda: Odd(VECTOR, Box(-1.0, 1.0, (2, 3))), 3, 6),
+        (lambda: Odd(VECTOR, Dict(arm=Box(-1.0, 1.0, (2,)), hand=Box(0.0, 1.0, (1,)))), 3, 3),
+        (lambda: Odd(VECTOR, Box(-np.inf, np.inf, (2,))), 3, 2),
+    ],
+)
+def test_the_line_that_a_refusal_gives_wraps_the_environment(
+    tmp_path: Path, made: Callable[[], gymnasium.Env], observations: int, actions: int
+) -> None:
+    env = wrapped_as_said(made, "mine", tmp_path)
+    assert (env.observation_space.shape, env.action_space.shape) == ((observations,), (actions,))
+    trial = try_out(env)
+    assert trial.observations.shape[1:] == (observations,)
+    inner = env.unwrapped
+    assert all(inner.action_space.contains(action) for action in getattr(inner, "acted", []))
+    env.close()
+
+
+def test_the_page_wraps_an_environment_of_discrete_actions(tmp_path: Path) -> None:
+    (tmp_path / "cartpole.py").write_text(FILES["mylab/cartpole.py"], encoding="utf-8")
+    table(tmp_path, "mine,cartpole:mylab/CartPole-v0,a.npz,return,,,\n")
+    env = make_env("mine")
+    assert (env.observation_space.shape, env.action_space.shape, env.spec.max_episode_steps) == ((4,), (2,), 500)
+    assert 1.0 <= try_out(env).rewards.sum() <= 500.0
+    env.close()
+
+
+def test_spaces_for_which_no_line_can_be_given_say_what_is_to_be_written(tmp_path: Path) -> None:
+    registered(tmp_path, observations=Sequence(VECTOR), actions=BOUNDED)
+    with pytest.raises(UserError, match=r"VECTOR_OF, .*SIZE"):
+        make_env("mine")
+    registered(tmp_path, observations=VECTOR, actions=Text(3))
+    with pytest.raises(UserError, match=r"ACTION_OF, .*SIZE"):
+        make_env("mine")
 
 
 def test_an_environment_without_time_limit_is_refused(tmp_path: Path) -> None:

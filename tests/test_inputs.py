@@ -12,7 +12,7 @@ import pytest
 from tests.support.inputs.lab import CASES, TINY, Lab
 from tests.support.training_runs import ROOT
 
-for part in ("datasets", "minari", "environments", "tables", "names", "paths"):
+for part in ("datasets", "minari", "lerobot", "environments", "tables", "names", "paths"):
     importlib.import_module(f"tests.support.inputs.{part}")
 
 PAGE = (ROOT / "docs" / "inputs.md").read_text(encoding="utf-8")

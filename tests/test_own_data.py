@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 
 from mfql.cli import main
 from mfql.data.own import _refuse_lost_variation
@@ -18,7 +20,8 @@ from mfql.data.own import describe as describe_own
 from mfql.data.plausible import refuse_unmarked_ends
 from mfql.documents import read_json, write_json
 from mfql.errors import UserError
-from mfql.suites import load
+from mfql.files import sha256
+from mfql.suites import load, suite_of
 from mfql.tasks import find_task
 from tests.support.own_tasks import BOUNDED, VECTOR, arrays, registered, table
 
@@ -306,3 +309,65 @@ def test_a_dimension_that_is_always_0_is_no_warning_of_numpys(recwarn: pytest.Wa
     finally:
         torch.set_flush_denormal(False)
     assert not recwarn.list
+
+
+LEROBOT = ROOT / "tests" / "data" / "lerobot"
+
+
+def recorded_by_lerobot() -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What was given to LeRobot's writer, by feature, and the row after which each episode ends."""
+    with np.load(LEROBOT / "episodes.npz") as file:
+        rows = dict(file)
+    return rows, np.cumsum(rows.pop("lengths")) - 1
+
+
+@pytest.fixture
+def point(tmp_path: Path) -> Path:
+    """A folder with LeRobot's datasets and an environment of their spaces, as the tasks `mine` and `other`."""
+    space, actions = Box(-2.0, 2.0, (4,), np.float64), Box(-0.2, 0.2, (2,), np.float32)
+    for name, version in {"mine": "v2.1", "other": "v3.0"}.items():
+        shutil.copytree(LEROBOT / version, tmp_path / name)
+    rows = "".join(f"{name},Odd-v0,{name},return,40,,\n" for name in ("mine", "other"))
+    registered(tmp_path, rows, observations=space, actions=actions)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["mine", "other"])
+def test_what_lerobot_wrote_is_read_to_the_last_bit(point: Path, name: str) -> None:
+    rows, last = recorded_by_lerobot()
+    splits, _ = suite_of(name).recorded(find_task(name), point)
+    found = splits["train"]
+    seen = np.concatenate([rows["observation.state"], rows["observation.environment_state"]], axis=1)
+    cut_off = last[~rows["next.success"][last, 0]]
+    kept = np.delete(np.arange(len(seen)), cut_off)
+    assert (len(last), len(cut_off)) == (5, 1)
+    for given, read in (
+        (seen, found.observations),
+        (rows["action"], found.actions),
+        (rows["next.reward"][:, 0], found.rewards),
+    ):
+        assert (read.dtype, read.tobytes()) == (given.dtype, given[kept].tobytes())
+    np.testing.assert_array_equal(found.masks, 1.0 - rows["next.success"][kept, 0])
+    goes_on = found.terminals == 0
+    np.testing.assert_array_equal(np.asarray(found.next_observations)[goes_on], seen[kept[goes_on] + 1])
+    np.testing.assert_array_equal(kept[~goes_on], np.where(np.isin(last, cut_off), last - 1, last))
+
+
+def test_a_dataset_in_lerobots_layout_is_known_by_what_is_read_of_it_alone(point: Path) -> None:
+    described = describe_own(find_task("mine"), point)["train"]
+    known = load(find_task("mine"), point).sha256
+    (point / "mine" / "videos").mkdir()
+    (point / "mine" / "videos" / "a.mp4").write_bytes(b"film")
+    (point / "mine" / "README.md").write_text("a card", encoding="utf-8")
+    (point / "mine" / "meta" / "episodes_stats.jsonl").unlink()
+    assert load(find_task("mine"), point).sha256 == known
+    shutil.copytree(point / "mine", point / "copy")
+    assert sha256(point / "copy") == known
+    for name in ("data/chunk-000/episode_000001.parquet", "meta/episodes.jsonl", "meta/info.json"):
+        path = point / "mine" / name
+        before = path.read_bytes()
+        path.write_bytes(before + b"\n")
+        with pytest.raises(UserError, match=r"is not the file that mine\.json describes|no readable Parquet"):
+            load(find_task("mine"), point)
+        path.write_bytes(before)
+    assert len(load(find_task("mine"), point)) == len(described)

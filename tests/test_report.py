@@ -104,6 +104,43 @@ def test_every_number_has_its_evidence(quickstart: tuple[Path, str]) -> None:
     assert text.count('<div class="evidence" id="evidence-') == 4  # one a method, task and stage
 
 
+def test_the_page_says_the_licence_of_each_dataset_and_whom_to_cite(tmp_path: Path) -> None:
+    """By where its files come from, once a dataset; of one of which tasks saw different files, each of them."""
+    second, third = (TASK.replace("task1", f"task{number}") for number in (2, 3))
+    files = []
+    for task, source, digest in (
+        (TASK, "generated", "ab"),
+        (second, "generated", "cd"),
+        (third, "generated", "ab"),
+        ("pen-human-v1", "downloaded", "ab"),
+        ("cube-single-play-singletask-task2-v0", "downloaded", "ab"),
+        ("mine", "own", "ab"),
+    ):
+        name = re.sub(r"-singletask-task\d", "", task)
+        dataset = {"name": name, "source": source, "sha256": digest * 32, "episodes": 100, "rows": 1000}
+        files += [write_run(tmp_path, [50.0] * 5, task=task, seed=seed, dataset=dataset) for seed in range(2)]
+    text = page_from(tmp_path, files)
+    Page(text)
+    section = text[text.index('<section aria-labelledby="datasets">') :]
+    rows = re.findall(r"<tr>(<td>.*?)</tr>", section[: section.index("</section>")])
+    cells = [[re.sub("<.*?>", "", cell) for cell in re.findall(r"<td>(.*?)</td>", row)] for row in rows]
+    assert [row[:4] for row in cells] == [
+        ["cube-single-play-v0", "cube-single-play-singletask-task2-v0", "downloaded", "ab" * 8],
+        ["mine", "mine", "own", "ab" * 8],
+        ["pen-human-v1", "pen-human-v1", "downloaded", "ab" * 8],
+        ["pointmaze-medium-navigate-v0", f"{TASK}, {third}", "generated", "ab" * 8],
+        ["pointmaze-medium-navigate-v0", second, "generated", "cd" * 8],
+    ]
+    licences, cited = ([row[column] for row in cells] for column in (4, 5))
+    for licence, said in zip(
+        licences, ("MIT is that of OGBench", "unknown", "CC BY 4.0", "of your own", "of your own"), strict=True
+    ):
+        assert licence.startswith(said)
+    assert [("2410.20092" in cite, "2004.07219" in cite) for cite in cited] == [
+        (True, False), (False, False), (False, True), (True, False), (True, False)
+    ]  # fmt: skip
+
+
 def test_the_page_says_what_was_expected_and_that_runs_are_reduced(quickstart: tuple[Path, str]) -> None:
     shown = Page(quickstart[1]).text
     assert "80 to 100: as expected" in shown

@@ -15,7 +15,7 @@ import os
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -26,8 +26,8 @@ import numpy as np
 import psutil
 
 from mfql.data.constant import array_header
-from mfql.errors import UserError
-from mfql.files import CannotRead, is_refusal, require_file, there
+from mfql.errors import UserError, naming_extras
+from mfql.files import CannotRead, is_refusal, open_file, require_file, there
 from mfql.footprint import free_memory, require_memory
 
 # What numpy, zipfile and h5py raise of a file that is cut, altered or of another kind.
@@ -45,6 +45,10 @@ _IN_ONE_FILE = (
     "Copy the arrays themselves into one file (h5py: new[name] = old[name][()]), since it is known by its own bytes"
     " alone."
 )
+
+
+# Bytes of a number at most.
+_NUMBER = 8
 
 
 class Damaged(UserError):
@@ -278,6 +282,51 @@ def _array_name(member: str) -> str:
     return member.removesuffix(".npy")
 
 
+def parquet_columns(path: str | Path, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Columns of a Parquet file, if there is memory for them: [N] of single values, [N, D] of lists.
+
+    Args:
+        path: of the file.
+        sizes: numbers in a row of each column, as far as is known; by it memory is asked for.
+
+    Raises:
+        UserError: there is no memory for them, or pyarrow is not installed.
+        CannotRead: as of `mfql.files.open_file`.
+        KeyError: a column is not there, or twice.
+        OSError, ValueError, TypeError: it is no such file, lacks values, or has lists of different lengths.
+    """
+    with naming_extras("lerobot"):
+        from pyarrow import parquet
+    with open_file(path) as opened:
+        file = parquet.ParquetFile(opened)
+        if absent := [name for name in sizes if file.schema_arrow.names.count(name) != 1]:
+            raise KeyError(f"it has {', '.join(absent)} not once among its columns")
+        # What a file says of its single columns is not asked: where that is damaged, pyarrow 26 ends the process.
+        needed = _NUMBER * file.metadata.num_rows * sum(sizes.values())
+        require_memory(f"{path}: {', '.join(sizes)}", needed, _MEMORY)
+        table = file.read(columns=list(sizes), use_threads=False)
+    return {name: _column(name, table.column(name)) for name in sizes}
+
+
+def _column(name: str, column: Any) -> np.ndarray:
+    """A column of Arrow's as an array; lists in one another become one row."""
+    from pyarrow import types
+
+    rows, values = len(column), column.combine_chunks()
+    values = getattr(values, "storage", values)
+    is_row = False
+    while types.is_list(values.type) or types.is_large_list(values.type) or types.is_fixed_size_list(values.type):
+        if values.null_count:
+            raise ValueError(f"{name} lacks the values of {values.null_count} rows")
+        if len(np.unique(np.asarray(values.value_lengths()))) > 1:
+            raise ValueError(f"{name} has lists of different lengths")
+        values, is_row = values.flatten(), True
+    if values.null_count:
+        raise ValueError(f"{name} lacks {values.null_count} values")
+    found = np.asarray(values.to_numpy(zero_copy_only=False))
+    return found.reshape(rows, -1) if is_row and rows else found
+
+
 @contextmanager
 def opened_by_a_library(path: Path) -> Iterator[None]:
     """The same for the block's files where a library such as Minari opens them; `path` is the first, or their folder.
@@ -311,10 +360,20 @@ def _hdf5_files(path: Path) -> list[Path]:
     """The HDF5 files of a dataset that is one, or a folder of files.
 
     Raises:
-        UserError: a folder in it is a link: what lies in it is read, and is no part of the folder's sha256.
+        UserError: as of `refuse_linked_folders`.
     """
     if not path.is_dir():
         return [path] if path.suffix == ".hdf5" and there(path) else []
+    refuse_linked_folders(path)
+    return sorted(path.rglob("*.hdf5"))
+
+
+def refuse_linked_folders(path: Path) -> None:
+    """Refuse a folder below which a folder is a link: what lies in it is read, and is no part of the folder's sha256.
+
+    Raises:
+        UserError: names the first.
+    """
     for place, folders, _ in os.walk(path):
         for name in folders:
             if (folder := Path(place, name)).is_symlink():
@@ -322,7 +381,6 @@ def _hdf5_files(path: Path) -> list[Path]:
                     f"{folder} is a link to the folder {os.readlink(folder)}, which is no part of {path}",
                     "Put the folder itself there, since a dataset is known by the bytes in its own.",
                 )
-    return sorted(path.rglob("*.hdf5"))
 
 
 class _Unlocked(h5py.File):

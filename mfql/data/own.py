@@ -12,7 +12,8 @@ from mfql.data.d4rl import last_trajectories
 from mfql.data.description import describe_rows, refuse_other_rows, verify
 from mfql.data.opening import opened_by_a_library
 from mfql.data.own_hdf5 import read_hdf5
-from mfql.data.own_minari import read_minari, recorded_keys
+from mfql.data.own_lerobot import is_lerobot, read_lerobot
+from mfql.data.own_minari import read_minari, recorded_infos, recorded_keys
 from mfql.data.own_npz import read_npz
 from mfql.data.own_rows import LAYOUT, MASKS, ROWS
 from mfql.data.own_spaces import NO_LIMIT, RecordedSpaces, held_out
@@ -192,6 +193,13 @@ def _where(data: str, path: Path) -> str:
     return data if data.startswith("minari:") else str(path)
 
 
+def note_what_is_left(task: Task) -> None:
+    """Say what a dataset has beside transitions, which no export writes."""
+    data = task.registered.data if task.registered else ""
+    if data.startswith("minari:") and (keys := recorded_infos(data)):
+        note(f"{data} has infos of its steps ({', '.join(keys)}), which are not written")
+
+
 def _read_split(data: str, split: str, path: Path, env: Isolated, trial: Trial | None) -> Transitions:
     where, limit = _where(data, path), _limit(env)
     rows = _read(data, path, env, limit)
@@ -228,11 +236,13 @@ def _read(data: str, path: Path, env: Any, limit: int) -> Transitions:
         raise UserError(
             f"{path} does not exist", "Correct `data` in the task table; it is relative to the table's folder."
         )
+    if path.is_dir() and is_lerobot(path):
+        return read_lerobot(path, env, limit)
     if path.suffix == ".npz":
         return read_npz(path, limit)
     if path.suffix in (".hdf5", ".h5"):
         return read_hdf5(path, env, limit)
-    raise UserError(f"{path} is neither .npz nor .hdf5 nor minari:ID", LAYOUT)
+    raise UserError(f"{path} is neither .npz nor .hdf5 nor minari:ID nor a folder in LeRobot's layout", LAYOUT)
 
 
 def _fitting(rows: Transitions, env: Any, where: str) -> Transitions:

@@ -11,10 +11,10 @@ import numpy as np
 
 from mfql.data.d4rl import read_arrays, transitions
 from mfql.data.opening import Damaged, content_of, hdf5_values, open_hdf5
-from mfql.data.own_rows import ANEW, LAYOUT, ROWS, goes_on, with_next_observations
+from mfql.data.own_rows import ANEW, LAYOUT, episode_rows, goes_on, joined, with_next_observations
 from mfql.data.plausible import refuse_unmarked_ends
 from mfql.data.transitions import Transitions
-from mfql.data.values import flags, real_numbers
+from mfql.data.values import flags
 from mfql.errors import UserError, note, warn
 
 _REMEDY = f"{ANEW} {LAYOUT}"
@@ -89,7 +89,7 @@ def _read_d3rlpy_2(path: Path, env: Any, limit: int, names: frozenset[str]) -> T
         terminals = np.zeros(len(episode["rewards"]), bool)
         terminals[-1:] = terminated[i]
         parts.append(
-            _episode(
+            episode_rows(
                 f"{path}: episode {i}",
                 episode["observations"],
                 None,
@@ -159,60 +159,7 @@ def _demonstration(path: Path, name: str, demo: Any, keys: list[str]) -> Transit
     terminals = flags(hdf5_values(demo["dones"]).reshape(-1), f"{where}: dones", _FLAG)
     after = seen("next_obs") if "next_obs" in demo else None
     actions, rewards = (hdf5_values(demo[name]) for name in ("actions", "rewards"))
-    return _episode(where, seen("obs"), after, actions, rewards, terminals)
-
-
-def _episode(
-    where: str,
-    observations: np.ndarray,
-    after: np.ndarray | None,
-    actions: np.ndarray,
-    rewards: np.ndarray,
-    terminals: np.ndarray,
-) -> Transitions:
-    """An episode of as many observations as steps; a last step without next one counts if it ends the task."""
-    arrays = {"observations": observations, "actions": actions, "rewards": rewards.reshape(-1)}
-    for name, values in arrays.items():
-        real_numbers(values, f"{where}: {name}", "Write numbers.")
-        if len(values) != len(terminals):
-            raise UserError(
-                f"{where} has {len(values)} {name} and {len(terminals)} steps", f"Write as many of each. {LAYOUT}"
-            )
-    observations = observations.reshape(len(observations), -1)
-    kept = np.ones(len(terminals), bool)
-    if after is None:
-        kept[-1:] = terminals[-1:]
-        after = np.concatenate([observations[1:], observations[-1:]])
-    last = np.zeros(int(kept.sum()), bool)
-    last[-1:] = True
-    return Transitions(
-        observations=observations[kept],
-        actions=actions.reshape(len(actions), -1)[kept],
-        rewards=arrays["rewards"][kept],
-        masks=1.0 - terminals[kept].astype(np.float32),
-        terminals=last,
-        next_observations=after[kept],
-    )
-
-
-def joined(parts: list[Transitions], where: str) -> Transitions:
-    """Episodes one after the other.
-
-    Raises:
-        UserError: they have no step, or differ in their sizes.
-    """
-    parts = [part for part in parts if len(part)]
-    if not parts:
-        raise UserError(f"{where} has no transition", LAYOUT)
-    for name in ("observations", "actions", "next_observations"):
-        sizes = sorted({getattr(part, name).shape[1:] for part in parts})
-        if len(sizes) > 1:
-            raise UserError(
-                f"{where}: {name} are vectors of {' and of '.join(str(list(size)) for size in sizes)}", LAYOUT
-            )
-    return Transitions(
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in (*ROWS, "next_observations")}
-    )
+    return episode_rows(where, seen("obs"), after, actions, rewards, terminals)
 
 
 def _number(name: str) -> tuple[int, str]:

@@ -76,6 +76,18 @@ def recorded_keys(data: str) -> list[str]:
     return [key.removeprefix("/") for key in keys(_told_space(data), "") if key]
 
 
+def recorded_infos(data: str) -> list[str]:
+    """What a dataset recorded of the environment's infos, by the first episode's keys; none of it is read.
+
+    Raises:
+        UserError: it is absent, or cannot be read.
+    """
+    dataset = _opened(data)
+    with content_of(data, "cannot be read", _OF_ANOTHER):
+        infos = next(iter(dataset.iterate_episodes())).infos if len(dataset) else None
+    return sorted(infos) if isinstance(infos, dict) else []
+
+
 def _told_space(data: str) -> Any:
     about = minari_folder(data) / "data" / "metadata.json"
     told = read_object(about).get("observation_space") if there(about) else None  # Who opens it says that it is absent.

@@ -37,6 +37,8 @@ _PUBLISHED = {
     "d4rl": Terms("CC BY 4.0, unless D4RL notes otherwise of one; its code is under Apache 2.0", _D4RL),
 }
 _GENERATED = Terms("of whoever generated them, with the oracles of OGBench's repository, which is under MIT", _OGBENCH)
+# Of a run's online episodes.
+COLLECTED = Terms("of whoever collected them: steps of the task's environment, whose own licence holds", None)
 _UNKNOWN = Terms("unknown: nothing that this project reads says it", None)
 
 
@@ -44,7 +46,9 @@ def terms_of(suite: str, source: str) -> Terms:
     """The terms of a dataset.
 
     Args:
-        suite: the suite's name.
+        suite: the suite's name; "" where none is known.
         source: of the dataset, as of `mfql.data.transitions.Dataset`.
     """
-    return _GENERATED if source == "generated" else _PUBLISHED.get(suite, _UNKNOWN)
+    if source == "generated":
+        return _GENERATED
+    return _UNKNOWN if source == "own" else _PUBLISHED.get(suite, _UNKNOWN)

@@ -319,10 +319,20 @@ def _flat(env: gymnasium.Env, where: str) -> gymnasium.Env:
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
         return env
     kind = "images" if isinstance(space, spaces.Box) and len(space.shape) == 3 else "no flat Box, nor a Dict of such"
-    raise UserError(
-        f"{where} has observations {space}: {kind}",
-        "The networks see vectors of numbers: wrap the environment so that it shows some, and register that one.",
-    )
+    raise UserError(f"{where} has observations {space}: {kind}", _as_vector(space))
+
+
+def _as_vector(space: spaces.Space) -> str:
+    """How an environment is wrapped so that it shows vectors of numbers."""
+    if not space.is_np_flattenable:
+        box = "gymnasium.spaces.Box(-numpy.inf, numpy.inf, (SIZE,))"
+        return _wrapped(f"gymnasium.wrappers.TransformObservation(env, VECTOR_OF, {box})")
+    return _wrapped("gymnasium.wrappers.FlattenObservation(env)", f"shows vectors of {spaces.flatdim(space):,} numbers")
+
+
+def _wrapped(line: str, what: str = "") -> str:
+    shows = f", which {what}" if what else ""
+    return f"Wrap it{shows}, and register what you wrapped, as docs/extend.md does: {line}"
 
 
 def _all_vectors(space: spaces.Space) -> bool:
@@ -333,24 +343,52 @@ def _all_vectors(space: spaces.Space) -> bool:
 
 def _bounded_actions(space: spaces.Space, where: str) -> spaces.Box:
     if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
-        raise UserError(
-            f"{where} has the actions {space}, and the policies here are continuous",
-            "Choose an environment with a Box of floats.",
-        )
+        raise UserError(f"{where} has the actions {space}, and the policies here are continuous", _as_numbers(space))
     if len(space.shape) != 1:
+        flat = "lambda action, shape=env.action_space.shape: action.reshape(shape)"
         raise UserError(
-            f"{where} has actions of the shape {list(space.shape)}", "Wrap it so that they are vectors [A]."
+            f"{where} has actions of the shape {list(space.shape)}, and not vectors [A]",
+            _wrapped(_transformed(flat, "gymnasium.spaces.flatten_space(env.action_space)")),
         )
+    bounded = _transformed("lambda action: action", "gymnasium.spaces.Box(-1.0, 1.0, env.action_space.shape)")
+    remedy = f"{_wrapped(bounded)} (with the bounds of its actions in place of -1 and 1)"
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all() and (space.low < space.high).all()):
-        raise UserError(
-            f"{where} has the actions {space}, and actions must lie between finite bounds",
-            "Wrap it with bounds (gymnasium.wrappers.RescaleAction, ClipAction), and register that one.",
-        )
+        raise UserError(f"{where} has the actions {space}, and actions must lie between finite bounds", remedy)
     if max(np.abs(space.low).max(), np.abs(space.high).max()) > _LARGEST_BOUND:
         raise UserError(
             f"{where} has the actions {space}: bounds beyond {_LARGEST_BOUND:g} mean nothing, and [-1, 1] stands for"
             " them",
-            "Wrap it (gymnasium.wrappers.TransformAction) so that its action_space has the bounds of its actions, and"
-            " register that one.",
+            remedy,
         )
     return space
+
+
+def _as_numbers(space: spaces.Space) -> str:
+    """How an environment is wrapped so that its actions are vectors of numbers between bounds."""
+    box = "gymnasium.spaces.Box(-1.0, 1.0, ({},))"
+    if isinstance(space, spaces.Discrete):
+        start = f"{space.start} + " if space.start else ""
+        line = _transformed(f"lambda action: {start}int(action.argmax())", box.format(space.n))
+        return _wrapped(line, "takes the action whose number is the largest")
+    if isinstance(space, spaces.MultiBinary) and len(space.shape) == 1:
+        line = _transformed("lambda action: (action > 0).astype('int8')", box.format(*space.shape))
+        return _wrapped(line, "takes numbers above 0 as 1")
+    if isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1 and not space.start.any():
+        chosen = "lambda action, n=env.action_space.nvec: ((action + 1) / 2 * n).astype(int).clip(0, n - 1)"
+        return _wrapped(_transformed(chosen, box.format(*space.shape)), "takes equal parts of [-1, 1] as the choices")
+    if isinstance(space, spaces.Box) and len(space.shape) == 1 and np.issubdtype(space.dtype, np.integer):
+        rounded = "lambda action, kind=env.action_space.dtype: action.round().astype(kind)"
+        low, high = (f"env.action_space.{name}.astype('float32')" for name in ("low", "high"))
+        return _wrapped(_transformed(rounded, f"gymnasium.spaces.Box({low}, {high})"), "rounds them")
+    if space.is_np_flattenable and isinstance(flat := spaces.flatten_space(space), spaces.Box) and _is_real(flat):
+        parts = "lambda action, space=env.action_space: gymnasium.spaces.unflatten(space, action)"
+        return _wrapped(_transformed(parts, "gymnasium.spaces.flatten_space(env.action_space)"))
+    return _wrapped(_transformed("ACTION_OF", "gymnasium.spaces.Box(-1.0, 1.0, (SIZE,))"))
+
+
+def _is_real(space: spaces.Box) -> bool:
+    return bool(np.issubdtype(space.dtype, np.floating))
+
+
+def _transformed(function: str, space: str) -> str:
+    return f"gymnasium.wrappers.TransformAction(env, {function}, {space})"

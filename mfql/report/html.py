@@ -152,6 +152,7 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
             diverged=run_table[run_table["diverged"]].to_dict("records"),
             evidence=evidence,
             recurring=provenance.recurring(evidence),
+            datasets=provenance.datasets(evidence),
             reduced={(own.task, own.stage, own.method) for own in evidence if own.reduced},
             anchors={(own.task, own.stage, own.method): own.anchor for own in evidence},
             mixtures=provenance.mixtures(run_table, options.results, options.config_dir),

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from mfql.data.terms import Terms, terms_of
 from mfql.errors import UserError, warn_of
 from mfql.experiment.find import runs_in
 from mfql.experiment.records import read_evaluation, read_manifest
@@ -24,6 +25,7 @@ from mfql.report.frames import read_frame
 from mfql.report.origin import COMPARED, described, mixed
 from mfql.report.places import without_machine, without_places
 from mfql.settings import STAGES
+from mfql.suites import suites
 from mfql.tasks import SETTINGS
 
 SECTIONS = ("settings", "code", "dataset", "physics", "hardware", "packages")
@@ -106,6 +108,42 @@ def evidence(runs: pd.DataFrame, results: str | Path, partial: bool = False) -> 
     return [
         _evidence(f"evidence-{number}", list(rows), Path(results), partial)
         for number, (_, rows) in enumerate(groups, start=1)
+    ]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset that runs were trained on.
+
+    Attributes:
+        dataset, source, sha256: as the manifests have them.
+        tasks: that were trained on it.
+        terms: its licence, and whom to cite.
+    """
+
+    dataset: str
+    source: str
+    sha256: str
+    tasks: list[str]
+    terms: Terms
+
+
+def datasets(found: Iterable[Evidence]) -> list[Source]:
+    """The datasets of all runs whose manifests are at hand, by name; of one name several, where they differ."""
+    tasks: dict[tuple[str, ...], set[str]] = {}
+    for own in found:
+        agreed = own.shared.get("dataset", {})
+        for seed in own.seeds:
+            entries = [agreed.get(name) or seed.get(f"dataset.{name}") for name in ("name", "source", "sha256")]
+            tasks.setdefault(tuple(entry or "unknown" for entry in entries), set()).add(own.task)
+    known = suites()
+
+    def terms(task: str, source: str) -> Terms:
+        return terms_of(next((suite.name for suite in known if suite.has(task)), ""), source)
+
+    return [
+        Source(dataset, source, digest, sorted(trained), terms(min(trained), source))
+        for (dataset, source, digest), trained in sorted(tasks.items())
     ]
 
 

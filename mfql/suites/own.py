@@ -1,4 +1,4 @@
-"""Tasks of one's own: environments that Gymnasium knows by id, with files of three layouts."""
+"""Tasks of one's own: environments that Gymnasium knows by id, with a dataset in one of several layouts."""
 
 from __future__ import annotations
 
@@ -94,9 +94,10 @@ class Own(Suite):
 
     @override
     def recorded(self, task: Task, folder: str | Path) -> tuple[Mapping[str, Transitions], str]:
-        from mfql.data.own import load, read_own
+        from mfql.data.own import load, note_what_is_left, read_own
 
         source = load(task, folder).source
+        note_what_is_left(task)
         return read_own(task, fitting=False), source
 
     @override

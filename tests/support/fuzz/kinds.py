@@ -20,7 +20,8 @@ CASES = 200
 UNREAD = (
     "*.png", "*.svg", "*.tex", "*.md", "*.rst", "*.smk", "Snakefile", "events.out.tfevents.*", "collect.py", "use.py",
     "pendulum.npz", "visual-*.json", "long.yaml", "next.yaml", "other.yaml", "tiny.yaml",
-    "namespace_metadata.json", "others.csv", "targets.txt", "eight.yaml", "miniature.yaml",
+    "episodes_stats.jsonl", "stats.json", "tasks.jsonl", "tasks.parquet", "namespace_metadata.json", "others.csv",
+    "targets.txt", "eight.yaml", "miniature.yaml", "cartpole.py",
 )  # fmt: skip
 
 
@@ -117,6 +118,8 @@ _PLANNED = Command(
 def _describe(task: str, **more: object) -> Command:
     return Command(f"{_EXTENSION} data describe {task} --out out/described {_CONFIG}", **more)  # type: ignore[arg-type]
 
+
+_LEROBOT = tuple(_describe(f"point-{version}", of=f"mylab/data/{version}/*") for version in ("v2.1", "v3.0"))
 
 KINDS: tuple[Kind, ...] = (
     # --- what people write ---
@@ -333,6 +336,30 @@ KINDS: tuple[Kind, ...] = (
         ("minari/mylab/arrow-v0/data/*/*",),
         "bytes",
         (_describe("point-arrow"),),
+    ),
+    Kind(
+        "lerobot-info",
+        "what a dataset in LeRobot's layout says of itself",
+        "lab",
+        ("mylab/data/v*/meta/info.json",),
+        "json",
+        _LEROBOT,
+    ),
+    Kind(
+        "lerobot-episodes",
+        "the episodes of a dataset in LeRobot's layout 2",
+        "lab",
+        ("mylab/data/v2.1/meta/episodes.jsonl",),
+        "text",
+        _LEROBOT,
+    ),
+    Kind(
+        "lerobot",
+        "the Parquet files of a dataset in LeRobot's layout",
+        "lab",
+        ("mylab/data/v*/data/*/*.parquet", "mylab/data/v3.0/meta/episodes/*/*.parquet"),
+        "bytes",
+        _LEROBOT,
     ),
     Kind(
         "d4rl",

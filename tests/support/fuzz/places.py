@@ -238,7 +238,7 @@ def _tuning(folder: Path) -> None:
 
 
 def _lab(folder: Path) -> None:
-    """The extension of docs/extend.md with its data in three layouts, and Minari's datasets."""
+    """The extension of docs/extend.md with its data in three layouts, Minari's datasets and LeRobot's."""
     import subprocess
     import sys
 
@@ -265,6 +265,9 @@ def _lab(folder: Path) -> None:
     subprocess.run([sys.executable, "-c", record], cwd=folder, env=variables, check=True)
     with open(folder / "mylab/tasks.csv", "a", encoding="utf-8") as file:
         file.write("point-arrow,point:mylab/Point-v0,minari:mylab/arrow-v0,normalized_return,-40,-5,0.98,10,4\n")
+        for version in ("v2.1", "v3.0"):
+            shutil.copytree(ROOT / "tests/data/lerobot" / version, folder / "mylab/data" / version)
+            file.write(f"point-{version},point:mylab/Point-v0,data/{version},return,,,0.98,10,4\n")
 
 
 def _replays(folder: Path) -> None:
