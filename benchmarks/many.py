@@ -7,7 +7,12 @@ those that a trainer would leave with the settings of now. Their policies and lo
 from __future__ import annotations
 
 import json
+import os
+import resource
 import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +20,9 @@ from typing import Any
 
 import yaml
 
-from benchmarks.results import ROOT
+from benchmarks.job import Context
+from benchmarks.results import ROOT, Found, Measurement
+from mfql.errors import UserError
 from mfql.experiment.configuration import Run, planned_runs, read_configuration
 from mfql.experiment.run import OUTPUTS, RunFolder, describe_run
 from mfql.methods import settings_hash
@@ -24,6 +31,60 @@ from mfql.methods import settings_hash
 METHODS = ("bc", "iql", "rebrac", "fawac", "fbrac", "ifql", "calql", "fql", "mfql-released", "mfql")
 EVALUATIONS, EPISODES = 10, 50
 CONFIGURATION = "many.yaml"
+_LIST, _SCORES, _AGGREGATE, _VERDICT = "runs.txt", "scores.csv", "aggregate", "verdict"
+_TOLD = ("--tasks", "config/tasks.csv", "--results", "results")
+# In this order: each of the last ones reads what those before it wrote.
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "mfql status": ("mfql.cli", "status", "--configfile", CONFIGURATION),
+    "mfql verify": ("mfql.cli", "verify"),
+    "mfql clean": ("mfql.cli", "clean"),
+    "mfql plan": ("mfql.cli", "plan", "--configfile", CONFIGURATION),
+    "snakemake -n": ("snakemake", "--dry-run", "--quiet", "all", "--configfile", CONFIGURATION),
+    "mfql scores": ("mfql.cli", "scores", "--from-file", _LIST, "--out", _SCORES),
+    "mfql aggregate": ("mfql.cli", "aggregate", _SCORES, "--out", _AGGREGATE),
+    "mfql verdict": (
+        "mfql.cli", "verdict", "--scores", _SCORES, "--published", "published", *_TOLD, "--out", _VERDICT,
+    ),
+    "mfql report": (
+        "mfql.cli", "report", "--scores", _SCORES, "--aggregates", _AGGREGATE, "--verdict", f"{_VERDICT}/verdict.csv",
+        *_TOLD, "--out", "report.html",
+    ),
+}  # fmt: skip
+
+
+def commands(context: Context) -> Found:
+    """Seconds of processor time of each command over studies of ten methods, and the size of the page."""
+    found: Found = []
+    for seeds in context.effort.studies:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name).resolve()
+            files = write_study(folder, seeds)
+            listed = "".join(f"{file.relative_to(folder)}\n" for file in files)
+            (folder / _LIST).write_text(listed, encoding="utf-8")
+            for command, arguments in COMMANDS.items():
+                case = {"command": command, "runs": len(files)}
+                found.append(Measurement.of("many", "processor time", "s", _seconds(arguments, folder), **case))
+            megabytes = (folder / "report.html").stat().st_size / 1e6
+            found.append(Measurement.of("many", "the page", "MB", megabytes, runs=len(files)))
+    return found
+
+
+def _seconds(arguments: Sequence[str], folder: Path) -> float:
+    """The processor's seconds of a command, a Python module with arguments; others' load does not count.
+
+    Raises:
+        UserError: it failed.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=folder, env=environment, capture_output=True, encoding="utf-8"
+    )
+    if done.returncode:
+        last = "\n".join(done.stderr.strip().splitlines()[-5:])
+        raise UserError(f"`{' '.join(arguments)}` failed with status {done.returncode}:\n{last}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def write_study(folder: Path, seeds: int, methods: Sequence[str] = METHODS, **changes: Any) -> list[Path]:

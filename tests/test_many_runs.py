@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,3 +104,15 @@ def test_outside_the_block_a_changed_file_counts_at_once(study: Callable[[int], 
         assert settings_hash("bc", TASKS[0], "offline") == before
     assert settings_hash("bc", TASKS[0], "offline") != before
     assert declared_settings("bc", TASKS[0], "offline")[1].batch_size == 32
+
+
+def test_scores_are_collected_without_what_draws(study: Callable[[int], Path]) -> None:
+    folder = study(1)
+    files = sorted(str(file.relative_to(folder)) for file in folder.glob("results/runs/*/*/*/*/evaluation.json"))
+    said = (
+        "import sys; from mfql.cli import main; "
+        f"status = main(['scores', *{files!r}, '--out', 'scores.csv']); "
+        "print(status, sorted({'matplotlib', 'scipy', 'torch'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
