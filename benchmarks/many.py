@@ -27,7 +27,7 @@ from mfql.experiment.configuration import Run, planned_runs, read_configuration
 from mfql.experiment.run import OUTPUTS, RunFolder, describe_run
 from mfql.methods import settings_hash
 
-# Ten methods on the paper's 73 tasks, and those 15 online: 1,030 runs a seed.
+# Ten methods on the paper's 73 tasks, and those 15 online: 987 runs a seed.
 METHODS = ("bc", "iql", "rebrac", "fawac", "fbrac", "ifql", "calql", "fql", "mfql-released", "mfql")
 EVALUATIONS, EPISODES = 10, 50
 CONFIGURATION = "many.yaml"
