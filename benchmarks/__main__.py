@@ -47,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="measure; what stands without a command")
     run.add_argument("--quick", action="store_true", help="a smoke run of about a minute; its numbers mean nothing")
-    run.add_argument("--parts", nargs="+", choices=PARTS, default=DEFAULT_PARTS, help="default: all but quickstart")
+    run.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=DEFAULT_PARTS, help="default: all but many and quickstart"
+    )
     run.add_argument("--out", type=Path, metavar="FILE", help="default: benchmarks/results/DEVICE.json")
     run.add_argument(
         "--speed", type=Path, metavar="FILE", help="for mfql plan; default: results/speed.json, none if quick"

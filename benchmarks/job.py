@@ -42,6 +42,7 @@ class Effort:
         changes: of the paper's settings.
         largest: rows of the dataset and of a seed's tail, of the job that needs most memory.
         suites: that are evaluated; None are all.
+        studies: seeds of the studies that commands look at, of ten methods, 987 runs a seed.
     """
 
     budget: Budget
@@ -58,12 +59,13 @@ class Effort:
     changes: Mapping[str, Any] = field(default_factory=dict)
     largest: tuple[int, int] = (1_000, 1_000)
     suites: tuple[str, ...] | None = None
+    studies: tuple[int, ...] = (1,)
 
 
 FULL = Effort(
     # The last numbers are those of humanoidmaze and of the paper's online part.
     Budget(7, 1.0), Budget(3, 1.0), 100_000, (1, 2, 4, 8, 16), 8, True, 2_000, 50, 50, 10, 100,
-    largest=(2_001_000, 1_000_000),
+    largest=(2_001_000, 1_000_000), studies=(1, 4, 16),
 )  # fmt: skip
 QUICK = Effort(Budget(3, 0.1), Budget(2, 0.1), 10_000, (1, 2), 2, False, 50, 10, 2, 1, 2)
 _TINY = {"policy_hidden": 8, "policy_blocks": 1, "critic_hidden": (16, 16), "batch_size": 16, "time_steps": 10}

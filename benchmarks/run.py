@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import acting, processes, update
+from benchmarks import acting, many, processes, update
 from benchmarks.job import Context, Job
 from benchmarks.memory import memory
 from benchmarks.reference import Reference, ReferenceUpdates
@@ -38,10 +38,11 @@ PARTS = (
     "start",
     "memory",
     "scheduler",
+    "many",
     "quickstart",
 )
-# The quickstart takes minutes of its own.
-DEFAULT_PARTS = PARTS[:-1]
+# These take minutes of their own, the first of the two half an hour.
+DEFAULT_PARTS = PARTS[:-2]
 
 
 def measure(
@@ -146,6 +147,7 @@ _APART: Mapping[str, Part] = {
     "start": processes.start_up,
     "memory": memory,
     "scheduler": processes.scheduler,
+    "many": many.commands,
     "quickstart": processes.quickstart,
 }
 

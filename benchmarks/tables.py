@@ -27,6 +27,7 @@ _TITLES = {
     "start": "Start-up and compilation",
     "memory": "Memory",
     "scheduler": "The scheduler's share",
+    "many": "Commands over a study of many runs",
     "plan": "Measured for `mfql plan`",
     "reference": "Against the released JAX code",
     "quickstart": "Quickstart",

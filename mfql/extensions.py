@@ -22,13 +22,14 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
 from importlib import metadata
 from importlib.machinery import all_suffixes
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 from mfql.documents import read_text, read_yaml
 from mfql.errors import UserError, unknown
@@ -51,6 +52,10 @@ _CONFIG = Path("config")
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 # How many callers of `running_code` there are now.
 _running = 0
+# What functions under `once` have found since `keep_what_is_read`; None outside.
+_kept: dict[Any, Any] | None = None
+P = ParamSpec("P")
+T = TypeVar("T")
 # Packages whose versions every manifest has.
 _OF_EVERY_RUN = frozenset({"gymnasium", "mujoco", "ogbench", "mfql"})
 # Where the modules of a folder have nothing to do with each other.
@@ -221,6 +226,46 @@ def running_code() -> Iterator[None]:
         yield
     finally:
         _running -= 1
+
+
+def once(function: Callable[P, T]) -> Callable[P, T]:
+    """A function of what the files of configuration and extensions say, which within `reading_once` is called once.
+
+    Of thousands of runs a few hundred have settings of their own, and reading these is dear. What it returns is shared.
+    """
+
+    @wraps(function)
+    def asked(*arguments: P.args, **named: P.kwargs) -> T:
+        if _kept is None:
+            return function(*arguments, **named)
+        # What there is to read, and whose code may run; settings read beside the placeholder of torch are others'.
+        places = os.getcwd(), os.environ.get(VARIABLE), os.environ.get(TRUSTED)
+        given = [str(one) if isinstance(one, Path) else one for one in arguments]
+        key = function, *given, *sorted(named.items()), *places, _running > 0, type(sys.modules.get("torch"))
+        if key not in _kept:
+            _kept[key] = function(*arguments, **named)
+        found: T = _kept[key]
+        return found
+
+    return asked
+
+
+def keep_what_is_read() -> None:
+    """From now on what is asked of files under `once` is what they said at the first look, as for a launch's jobs."""
+    global _kept
+    _kept = {} if _kept is None else _kept
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Within the block what is asked of files under `once` is what they said at the first look."""
+    global _kept
+    before = _kept
+    keep_what_is_read()
+    try:
+        yield
+    finally:
+        _kept = before
 
 
 def find(config_dir: str | Path, name: str) -> Path:

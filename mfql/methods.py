@@ -17,7 +17,7 @@ from typing import Any
 from mfql.declared import agent_stages, checked_settings, training_version
 from mfql.documents import read_yaml
 from mfql.errors import UserError, note, unknown
-from mfql.extensions import METHODS, NONE_NAMED, extensions, find, method_names
+from mfql.extensions import METHODS, NONE_NAMED, extensions, find, method_names, once
 from mfql.files import expanded, hash_of
 from mfql.settings import STAGES, Settings, identified
 from mfql.tables import as_value, find_row, own_columns, value_text
@@ -48,6 +48,7 @@ class _Lost:
     kept: Any
 
 
+@once
 def declared_settings(method: str, task: str, stage: str, config_dir: str | Path = "config") -> tuple[str, Settings]:
     """The agent of a method and every setting of one task and stage: trainer, launcher and plan have them from here.
 
@@ -229,6 +230,7 @@ def same_settings(method: str) -> tuple[str, frozenset[tuple[str, str]]]:
     return base, frozenset((key, value_text(value)) for key, value in values.items())
 
 
+@once
 def settings_hash(
     method: str, task: str, stage: str, config_dir: str | Path = "config", with_environment: bool = True
 ) -> str:
@@ -253,6 +255,7 @@ def settings_hash(
     return hash_of(hashed)
 
 
+@once
 def checkpoint_stage(method: str, task: str, config_dir: str | Path = "config") -> str | None:
     """The stage that `online` starts from; None for a method that has no offline part.
 
@@ -265,6 +268,7 @@ def checkpoint_stage(method: str, task: str, config_dir: str | Path = "config") 
     return "pretrain" if "pretrain" in raw else next(iter(raw), None)
 
 
+@once
 def method_file(method: str, config_dir: str | Path = "config") -> Path:
     """The file that a method's name begins with, in the configuration's folder or an extension.
 
@@ -300,6 +304,7 @@ def _against(method: str, named: Any, kept: Any) -> Any:
     return kept if named == kept else _Lost(method, named, kept)
 
 
+@once
 def _load_file(name: str, config_dir: str | Path, seen: tuple[str, ...]) -> dict[str, Any]:
     path = method_file(name, config_dir)
     if name in seen:

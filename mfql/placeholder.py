@@ -138,14 +138,14 @@ def _with_placeholder(call: Callable[[], T]) -> T:
     # An import may be blocked by None in the module's place.
     blocked = {name: sys.modules.pop(name) for name in (_STANDS_FOR,) if name in sys.modules}
     _bind()
-    before = sys.modules.copy()
+    before = set(sys.modules)
     sys.meta_path.insert(0, finder)
     try:
         import_module(_STANDS_FOR)  # So that a call within this one sees that it is there.
         return call()
     finally:
         sys.meta_path.remove(finder)
-        _set_apart({name: module for name, module in sys.modules.items() if name not in before})
+        _set_apart({name: sys.modules[name] for name in sorted(sys.modules.keys() - before)})
         _unbind()
         sys.modules.update(blocked)
 

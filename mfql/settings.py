@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
+from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from typing_extensions import override
 
@@ -217,7 +218,7 @@ def build_settings(kind: type[T], values: dict[str, Any], where: str) -> T:
     Raises:
         UserError: an unknown or missing key, a wrong type, or a value out of range.
     """
-    hints = get_type_hints(kind)
+    hints = _hints(cast("Any", kind))
     for key in values:
         if key not in hints:
             raise unknown("setting", key, list(hints), where)
@@ -230,6 +231,11 @@ def build_settings(kind: type[T], values: dict[str, Any], where: str) -> T:
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     return settings
+
+
+@cache  # A study asks for the settings of hundreds of jobs, which are of a dozen classes.
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _typed(key: str, value: Any, hint: Any) -> Any:

@@ -49,7 +49,7 @@ def read_lerobot(path: Path, env: Any, limit: int) -> Transitions:
 
     Args:
         path: the dataset's folder.
-        env: the task's environment.
+        env: the task's environment; None of a task that has none.
         limit: the steps after which it ends an episode.
 
     Raises:
@@ -120,9 +120,9 @@ def _is_feature(told: Any) -> bool:
 
 
 def _observed(path: Path, features: dict[str, dict[str, Any]], env: Any) -> list[str]:
-    """The features that the environment's observations are made of, in its order."""
+    """The features that the environment's observations are made of, in its order; without one all that there are."""
     vectors = [name for name, told in features.items() if told["dtype"] not in _IMAGES]
-    layout = env.env.layout
+    layout = None if env is None else env.env.layout
     if layout is not None:
         wanted = [_feature_of(keys, vectors) for keys, _ in layout]
         if absent := [name for name in wanted if name not in vectors]:
@@ -141,6 +141,8 @@ def _observed(path: Path, features: dict[str, dict[str, Any]], env: Any) -> list
             + f"; its features are {', '.join(features)}",
             "Policies of a task of one's own see vectors of numbers: record the state with each frame.",
         )
+    if env is None:
+        return own
     size = math.prod(env.observation_space.shape)
     sizes = {name: math.prod(features[name]["shape"]) for name in own}
     for names in [[name] for name in own] + [own]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from mfql.declared.unrun import has_own_checks, read_agent
 from mfql.errors import UserError, unknown
-from mfql.extensions import TRUSTED, agent_code, agent_file, is_own, is_trusted, may_run
+from mfql.extensions import TRUSTED, agent_code, agent_file, is_own, is_trusted, may_run, once
 from mfql.placeholder import NeedsTorch, Placeholder, without_torch
 from mfql.settings import Settings, build_settings, require
 from mfql.tasks import Task
@@ -146,11 +146,13 @@ def _example(kind: type[Agent], settings: Settings, task: Task) -> Agent | type[
         return kind
 
 
+@once
 def _declaring(agent: str) -> type[Agent]:
     """The class of an agent, or one with its declarations alone where its code may not run."""
     return agent_class(agent) if may_run(agent) else _read(agent)
 
 
+@once
 def unrun_checks(agent: str) -> Path | None:
     """The file of an agent whose own checks of its settings are left to the trainer; None where none are.
 
@@ -199,6 +201,7 @@ def agent_stages(agent: str) -> tuple[str, ...]:
     return _declaring(agent).stages
 
 
+@once
 def declared_version(agent: str) -> int:
     """The training version of an agent: its own, raised by what those of the agents it is derived from exceed 1.
 

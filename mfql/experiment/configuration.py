@@ -14,7 +14,7 @@ from mfql.documents import note_once, read_yaml
 from mfql.errors import UserError, unknown
 from mfql.experiment.schema import Place, check, check_tasks, from_text
 from mfql.experiment.search import check_search
-from mfql.extensions import extend, project_path
+from mfql.extensions import extend, project_path, reading_once
 from mfql.files import expanded
 from mfql.methods import canonical_method, checkpoint_stage, declared_settings, method_file, same_settings
 from mfql.settings import steps_of
@@ -322,6 +322,7 @@ def note_unrun(runs: Iterable[Run]) -> None:
         note_once(f"{path}: its own checks of settings are made when it trains, since no extension's code runs before")
 
 
+@reading_once()
 def planned_runs(config: Mapping[str, Any], config_dir: str | Path) -> list[Run]:
     """Every run that a configuration asks for, those that online ones start from too, each once.
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,12 @@ class RunFolder:
     seed: int
     stage: str
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """The folder of the run."""
-        return self.results / "runs" / self.method / self.task / f"seed{self.seed}" / self.stage
+        return Path(self.results, "runs", self.method, self.task, f"seed{self.seed}", self.stage)
 
-    @property
+    @cached_property
     def trained(self) -> Path:
         """The folder that the trainer owns."""
         return self.folder / "run"

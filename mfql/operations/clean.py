@@ -25,6 +25,7 @@ from mfql.experiment.find import is_under, look_for_runs, name_of
 from mfql.experiment.owned import is_checkpoint, link_on_the_way, own_files, remove_files
 from mfql.experiment.records import IDENTIFYING, read_manifest
 from mfql.experiment.run import Fate, RunFolder, alterations, changes
+from mfql.extensions import reading_once
 from mfql.files import CannotRead, files_below, listed, sha256, there
 from mfql.locks import InUse, holder, locked
 from mfql.operations.verify import Current
@@ -117,6 +118,7 @@ class Survey:
         self.kept.setdefault(reason, []).append(name)
 
 
+@reading_once()
 def survey(results: Path, data: Path, starts: Starts, kinds: Iterable[Kind]) -> Survey:
     """Look for what can be removed; removes nothing.
 

@@ -18,6 +18,7 @@ from mfql.errors import UserError, counted, in_one_line
 from mfql.experiment.find import look_for_runs, name_of
 from mfql.experiment.records import IDENTIFYING, unreadable
 from mfql.experiment.run import RunFolder, alterations, changes, describe_run
+from mfql.extensions import reading_once
 from mfql.files import MOST_JSON, CannotRead, files_below, is_refusal, listed, sha256, there
 from mfql.methods import checkpoint_stage, declared_settings
 from mfql.settings import STAGES, Settings
@@ -90,6 +91,7 @@ class Verification:
         return "\n".join([*lines, f"{looked}: {verdict}"])
 
 
+@reading_once()
 def verify(path: Path, config_dir: Path, data: Path) -> Verification:
     """Look at every finished run at or below a path, and, where it is a results folder, at every `scores.csv` in it.
 

@@ -16,7 +16,7 @@ from mfql.cores import usable_cores
 from mfql.errors import counted
 from mfql.experiment.configuration import LOCK, check_file, find_run, note_unrun, planned_runs, read_configuration
 from mfql.experiment.run import Fate
-from mfql.extensions import extend, project_path
+from mfql.extensions import extend, project_path, reading_once
 from mfql.files import require_file
 from mfql.gpus import devices_here
 from mfql.plan.cost import Hours, find_speed, hours_of
@@ -93,6 +93,7 @@ class Request:
         return [*self.targets, *given, *self.snakemake]
 
 
+@reading_once()
 def plan(request: Request) -> int:
     """Ask Snakemake what a launch would run, and print what that takes.
 

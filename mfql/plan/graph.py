@@ -23,7 +23,7 @@ from typing import Any, NoReturn, Protocol
 from typing_extensions import override
 
 from mfql.errors import UserError, shown
-from mfql.extensions import project_path
+from mfql.extensions import project_path, reading_once
 
 # Executors that start jobs on this machine, or none at all.
 _HERE = (None, "local", "dryrun", "touch")
@@ -427,7 +427,7 @@ def ask(arguments: Sequence[str]) -> Graph:
     _read.clear()
     said, environment = io.StringIO(), dict(os.environ)
     try:
-        with redirect_stdout(said), redirect_stderr(said):
+        with redirect_stdout(said), redirect_stderr(said), reading_once():
             # With just these two Snakemake finds the jobs and prints none of them.
             parser, options = parse_args([*in_any_folder(arguments), "--dry-run", "--quiet", "rules", "progress"])
             # Read before the dry run takes their place.

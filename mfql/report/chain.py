@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
@@ -17,12 +17,15 @@ from mfql.errors import UserError
 from mfql.experiment.find import DRAWN, asked_files, panel_files
 from mfql.extensions import project_path
 from mfql.files import there, write_whole
-from mfql.report import aggregate as aggregates
-from mfql.report import benchmark, figures, formats, html, published, score_panels, scores, verdict_tables
+from mfql.report import scores
 from mfql.report.absent import say_absent
 from mfql.report.expected import read_expected
-from mfql.report.verdict_tables import References
 from mfql.tasks import Task, known_tasks
+
+# Each link imports its own modules: scipy and matplotlib take seconds, and `mfql scores` needs neither.
+if TYPE_CHECKING:
+    from mfql.report import html
+    from mfql.report.verdict_tables import References
 
 
 class Written(NamedTuple):
@@ -52,6 +55,9 @@ def collect(files: Iterable[Path], out: Path, partial: bool = False) -> Written:
 
 def aggregate(scores_file: Path, folder: Path) -> None:
     """Write tables, figures and panels of the scores into a folder."""
+    from mfql.report import aggregate as aggregates
+    from mfql.report import figures, formats, score_panels
+
     tables = aggregates.write(_read(scores_file), folder)
     formats.write(tables, folder)
     figures.write(tables, folder)
@@ -69,6 +75,9 @@ def references(source: Path, tasks: Mapping[str, Task], config_dir: Path) -> Ref
         tasks: by name.
         config_dir: the folder of `methods/`.
     """
+    from mfql.report import published
+    from mfql.report.verdict_tables import References
+
     return References(published.read_published(source), published.read_third_party(source), tasks, config_dir)
 
 
@@ -82,6 +91,8 @@ def judge(scores_file: Path, results: Path, compared: References, outside: Seque
         outside: CSVs of scores from elsewhere.
         folder: gets `verdict.*` and `benchmark.*`.
     """
+    from mfql.report import benchmark, published, verdict_tables
+
     verdicts = verdict_tables.verdicts(_read(scores_file), results, compared)
     verdict_tables.write(verdicts, folder)
     others = published.read_outside(outside)
@@ -93,6 +104,8 @@ def page(scores_file: Path, out: Path, options: html.Options) -> None:
 
     The scores' panels are drawn for this page alone where the aggregates have none: shipped, or of an earlier version.
     """
+    from mfql.report import html, score_panels
+
     tables = html.read_tables(options.aggregates)
     with TemporaryDirectory() as drawn:
         if not panel_files(options.aggregates):
@@ -126,6 +139,8 @@ def partial(
     Raises:
         UserError: nothing is finished yet, or a run's files are damaged.
     """
+    from mfql.report import html
+
     asked = asked_files(configuration, config_dir, results)
     if not any(map(there, asked)):
         raise UserError(

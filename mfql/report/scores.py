@@ -342,9 +342,10 @@ def _rows(
 ) -> list[tuple[Any, ...]]:
     """The run's rows, in the order of `COLUMNS` but for origin and device."""
     rows: list[tuple[Any, ...]] = []
+    keys, name = (run["method"], run["task"], run["seed"], run["stage"]), _run_name(path)
 
-    def add(step: int, metric: str, value: float, of: Path = path) -> None:
-        rows.append((run["method"], run["task"], run["seed"], run["stage"], step, metric, value, _run_name(of)))
+    def add(step: int, metric: str, value: float, of: str = name) -> None:
+        rows.append((*keys, step, metric, value, of))
 
     for evaluation in run["evaluations"]:
         for metric, value in evaluation.items():
@@ -371,9 +372,9 @@ def _rows(
     start = _start_of(path, run)
     if start is not None and start in runs:
         before = runs[start]
-        add(before["steps"], "start", _score(before, worst), start)
+        add(before["steps"], "start", _score(before, worst), _run_name(start))
         if before["metric"] == "success":
-            add(before["steps"], "start_episodes", _score_episodes(before), start)
+            add(before["steps"], "start_episodes", _score_episodes(before), _run_name(start))
         add(run["steps"], "rise", _score(run, worst) - _score(before, worst))
     return rows
 
@@ -408,4 +409,5 @@ def _cost(path: Path, run: dict[str, Any], manifest: dict[str, Any] | None) -> l
 def _at_the_end(path: Path, run: dict[str, Any], values: dict[str, float]) -> list[tuple[Any, ...]]:
     """One row a value, at the run's last step."""
     keys = (run["method"], run["task"], run["seed"], run["stage"], run["steps"])
-    return [(*keys, metric, value, _run_name(path)) for metric, value in values.items()]
+    name = _run_name(path)
+    return [(*keys, metric, value, name) for metric, value in values.items()]

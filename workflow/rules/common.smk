@@ -12,7 +12,7 @@ from mfql.experiment.claims import needed_files, read_claims, require_configurat
 from mfql.errors import UserError, print_in_any_locale, printing, unknown
 from mfql.documents import read_text
 from mfql.files import sha256
-from mfql.extensions import tables
+from mfql.extensions import keep_what_is_read, tables
 from mfql.methods import checkpoint_stage, raw_settings
 from mfql.plan import tell
 from mfql.experiment.configuration import (
@@ -45,6 +45,8 @@ from mfql.experiment.tuning import tuning_runs
 # `.venv/bin/snakemake` finds `.venv/bin/mfql` whether or not the environment is activated.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]))
 
+# A launch is of the settings as they are when it begins, however many jobs have them.
+keep_what_is_read()
 # What a launch takes, and its answer, are printed by this process.
 print_in_any_locale()
 # What Snakemake prints of paths and names, too.
