@@ -2,9 +2,10 @@
 
     python tests/check_package.py [INDEX]       # that torch comes from, such as that of its builds for processors
 
-One environment has `mfql[workflow]`: it generates a dataset, trains, evaluates, plans, compares with the fixtures, and
+One environment has `mfql[export,workflow]`: it generates a dataset, trains, evaluates, plans, compares with the fixtures, and
 runs the workflow to a report, all without a checkout. Another has the core alone: it acts and evaluates with the
-policies that the first one trained, and says which extra is missing for what else it is asked.
+policies that the first one trained, and says which extra is missing for what else it is asked. The third has neither
+this package nor torch: onnxruntime acts there with a policy that the first one exported, as the policy does.
 """
 
 from __future__ import annotations
@@ -50,6 +51,26 @@ print(policy(np.zeros(policy.description["observation_shape"])).tolist())
 more = {"mujoco", "ogbench", "snakemake", "torchjd", "pandas", "matplotlib", "h5py", "scipy"} & set(sys.modules)
 assert not more, more
 """
+# The actions of a policy on a few observations, with the noise that it drew for them.
+_EXPECT = """
+import sys, numpy as np, torch, mfql
+from mfql.draws import DrawStream
+policy = mfql.load_policy(sys.argv[1])
+seen = np.random.default_rng(0).normal(0.0, 2.0, (5, *policy.description["observation_shape"])).astype(np.float32)
+draw = policy.actor.agent.act_draw()
+noise = DrawStream({"noise": type(draw)(draw.kind, (5, *draw.shape))}, [0], "policy/5", torch.device("cpu")).at(0)
+np.savez("expected.npz", observations=seen, noise=noise["noise"][0].numpy(), actions=policy(seen))
+"""
+_ELSEWHERE = """
+import importlib.util, numpy as np, onnxruntime
+assert not any(map(importlib.util.find_spec, ("torch", "mfql")))
+expected = dict(np.load("expected.npz"))
+actions, session = expected.pop("actions"), onnxruntime.InferenceSession("policy.onnx")
+found = session.run(["actions"], {name: value.astype(np.float32) for name, value in expected.items()})[0]
+print(float(np.abs(found - actions).max()))
+assert found.shape == actions.shape
+assert np.abs(found - actions).max() <= 1e-5
+"""
 
 
 class Installed:
@@ -62,10 +83,8 @@ class Installed:
     """
 
     def __init__(self, folder: Path, wheel: str, torch: str | None) -> None:
-        venv.create(folder, with_pip=True)
         self.bin = folder / "bin"
-        pip = [self.bin / "python", "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
-        pinned = ROOT / "containers/torch.txt"
+        pip, pinned = fresh(folder), ROOT / "containers/torch.txt"
         if torch:
             run([*pip, "--index-url", torch, "--requirement", pinned], ROOT)
         run([*pip, "--constraint", pinned, wheel], ROOT)
@@ -77,6 +96,12 @@ class Installed:
     def mfql(self, folder: Path, *arguments: str, fails: bool = False) -> str:
         """Run `mfql` in a folder; returns all that it prints."""
         return run([self.bin / "mfql", *arguments], folder, fails)
+
+
+def fresh(folder: Path) -> list[str | Path]:
+    """A fresh environment; returns the command that installs into it."""
+    venv.create(folder, with_pip=True)
+    return [folder / "bin/python", "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
 
 
 def run(command: list[str | Path], folder: Path, fails: bool = False) -> str:
@@ -146,6 +171,15 @@ def acted(core: Installed, folder: Path, runs: Path) -> None:
         assert re.search(rf"is not installed\n +pip install 'mfql\[{extra}\]'", said), said
 
 
+def exported(full: Installed, folder: Path, elsewhere: Path) -> None:
+    """A policy as one file, and its actions where neither this package nor torch is."""
+    run_folder = run_of("pendulum")
+    full.mfql(folder, "--extension", "mine", "export", run_folder, "--to", "onnx", "--out", "policy.onnx")
+    full.python(folder, _EXPECT, run_folder)
+    run([*fresh(elsewhere), "onnxruntime"], ROOT)
+    run([elsewhere / "bin/python", "-c", _ELSEWHERE], folder)
+
+
 def main(torch: str | None = None) -> None:
     """Build, install twice, and do all of it."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -154,11 +188,15 @@ def main(torch: str | None = None) -> None:
         work.mkdir()
         alone.mkdir()
         wheel = build("wheel", folder)
-        full = Installed(folder / "full", f"{wheel}[workflow]", torch)
+        full = Installed(folder / "full", f"{wheel}[export,workflow]", torch)
         trained(full, work)
+        exported(full, work, folder / "elsewhere")
         launched(full, work)
         acted(Installed(folder / "core", str(wheel), torch), alone, work)
-    print("the package trains, plans, evaluates and reports without a checkout; its core acts and evaluates")
+    print(
+        "the package trains, plans, evaluates, exports and reports without a checkout; its core acts and evaluates; an"
+        " exported policy acts without either"
+    )
 
 
 if __name__ == "__main__":
