@@ -2,10 +2,10 @@
 
     python tests/check_package.py [INDEX]       # that torch comes from, such as that of its builds for processors
 
-One environment has `mfql[export,workflow]`: it generates a dataset, trains, evaluates, plans, compares with the fixtures, and
-runs the workflow to a report, all without a checkout. Another has the core alone: it acts and evaluates with the
-policies that the first one trained, and says which extra is missing for what else it is asked. The third has neither
-this package nor torch: onnxruntime acts there with a policy that the first one exported, as the policy does.
+One environment has `mfql[export,workflow]`: it generates a dataset, trains, evaluates, plans, compares with the
+fixtures, and runs the workflow to a report, all without a checkout. Another has the core alone: it acts and evaluates
+with the policies that the first one trained, and says which extra is missing for what else it is asked. The third has
+neither this package nor torch: onnxruntime acts there with a policy that the first one exported, as the policy does.
 """
 
 from __future__ import annotations
