@@ -535,6 +535,7 @@ def test_what_is_not_there_is_a_message(pushed: HubServer, capsys: pytest.Captur
     assert "has no revision old" in refused(["pull", REPO, "--revision", "old", *at], capsys)
     assert "'a/b/c' is no repository" in refused(["pull", "a/b/c", *at], capsys)
     assert "'../x' is no repository" in refused(["push", RUN, "../x", *at], capsys)
+    assert "'x' is no repository: it names no owner" in refused(["push", RUN, "x", *at], capsys)
     assert "is neither an address nor a folder" in refused(["pull", REPO, "--endpoint", "nowhere"], capsys)
 
 

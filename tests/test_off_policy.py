@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
 from mfql.agents.interface import Agent, Draw
 from mfql.cli import main
@@ -394,6 +395,32 @@ def test_a_dataset_alone_is_trained_on_and_scored(place: Workplace, capsys: pyte
         policy.make_env()
     place.train_here("short", "offline", (0, 1), task="recorded")
     assert "finished before, restored: seeds 0, 1" in capsys.readouterr().out
+
+
+def test_a_policy_of_a_dataset_alone_is_described_shared_and_exported(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.train_here("short", "offline", (0,), task="recorded")
+    monkeypatch.chdir(tmp_path)
+    run, shelf = str(place.run("short", 0, "offline", task="recorded").parent), tmp_path / "shelf"
+    shelf.mkdir()
+    assert main(["export", run, "--to", "onnx", "--out", f"{run}/policy.onnx"]) == 0
+    assert main(["push", run, "lab/recorded", "--endpoint", str(shelf)]) == 0
+    assert (shelf / "lab" / "recorded" / "policy.onnx").is_file()
+    card = ModelCard.load(shelf / "lab" / "recorded" / "README.md")
+    result = json.loads(Path(run, "evaluation.json").read_text(encoding="utf-8"))
+    assert card.data.eval_results[0].metric_type == "fqe_return"
+    assert card.data.eval_results[0].metric_value == round(result["score"], 4)
+    low, high = (f"{result['evaluations'][0][name]:.4g}" for name in ("fqe_low", "fqe_high"))
+    assert f"| 95 % interval of the estimate | {low} to {high} |" in card.text
+    assert "make_env" not in card.text
+    assert "simulated" not in card.text
+    capsys.readouterr()
+    assert main(["pull", "lab/recorded", "--endpoint", str(shelf)]) == 0
+    assert "mfql evaluate" not in capsys.readouterr().out
+    code = card.text.partition("```python\n")[2].partition("```")[0]
+    exec(code, used := {})  # noqa: S102 - what readers are told to run
+    assert used["action"].shape == (2,)
 
 
 def test_an_estimate_that_is_broken_off_is_made_again(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,13 +21,14 @@ from mfql.extensions import agent_code, agent_file
 from mfql.report.places import without_machine
 from mfql.studies.hub.runs import Finished
 from mfql.suites import suite_of
-from mfql.tasks import scored
+from mfql.tasks import ESTIMATE, scored
 
 _PAPER = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 _METRICS = {
     "success": ("success_rate", "success rate in percent of episodes"),
     "normalized_return": ("normalized_return", "normalised return: 0 is a random policy's, 100 an expert's"),
     "return": ("mean_reward", "mean return of an episode"),
+    ESTIMATE: (ESTIMATE, "discounted return as fitted Q evaluation estimates it; no episode was played"),
 }
 # Where the software is described for those who cite it; a card is written where no file of the project may be at hand.
 _SOFTWARE = "MFQL: a pipeline to reproduce, check and extend one-step MeanFlow Q-learning"
@@ -72,6 +73,8 @@ class _Told:
     def __init__(self, finished: Finished) -> None:
         self.run, self.result, self.policy = finished.run, finished.result, without_machine(finished.policy)
         self.manifest: dict[str, Any] = without_machine(finished.manifest)
+        # Of a task without an environment: the episodes of its score are recorded ones, whose starts are valued.
+        self.estimated = self.result["metric"] == ESTIMATE
         self.final = self._final()
         self.suite = self.policy.get("environment", {}).get("suite") or suite_of(self.run.task).name
         dataset = self.manifest["dataset"]
@@ -90,7 +93,8 @@ class _Told:
 
         kind, name = _METRICS[self.result["metric"]]
         _, episodes = self._counted()
-        values = [(self.result["score"], f"{name}; {self._rule()}, {episodes} episodes")]
+        over = f"starts of {episodes} held-out episodes" if self.estimated else f"{episodes} episodes"
+        values = [(self.result["score"], f"{name}; {self._rule()}, {over}")]
         if self.final is not None:
             values.append(
                 (self.final[self.result["metric"]], f"{name}; separate evaluation, {self.final['episodes']} episodes")
@@ -122,14 +126,16 @@ class _Told:
 
     def _tags(self) -> Iterable[str]:
         phase = "online-reinforcement-learning" if self.run.stage == "online" else "offline-reinforcement-learning"
-        return dict.fromkeys(["reinforcement-learning", phase, self.manifest["agent"], self.suite, self.run.task])
+        suite = [] if self.estimated else [self.suite]
+        return dict.fromkeys(["reinforcement-learning", phase, self.manifest["agent"], *suite, self.run.task])
 
     def what(self) -> str:
         """The heading, and what the policy is."""
         kind = f"{_code(self.manifest['agent'])}{f' ({self.about})' if self.about else ''}"
+        simulated = "" if self.estimated else "simulated "
         return (
             f"# {_code(self.run.method)} on {_code(self.run.task)}\n\n"
-            f"A policy for the simulated task {_code(self.run.task)}, trained {self._how()} by the method "
+            f"A policy for the {simulated}task {_code(self.run.task)}, trained {self._how()} by the method "
             f"{_code(self.run.method)}, whose agent is {kind}. It is one seed's, number {self.run.seed}, and was made"
             " with [MFQL's](#cite) code; the numbers below are those that the run recorded of itself."
         )
@@ -151,6 +157,8 @@ class _Told:
 
     def score(self) -> str:
         """The score with what it rests on."""
+        if self.estimated:
+            return self._estimate()
         metric, value = self.result["metric"], self.result["score"]
         counted, episodes = self._counted()
         steps = ", ".join(f"{evaluation['step']:,}" for evaluation in counted)
@@ -172,6 +180,26 @@ class _Told:
         return (
             f"{_table(rows)}\n\nThe interval says how well the episodes tell this policy's score. Another seed's policy"
             " may score otherwise by more than that: one run says nothing of the spread over seeds."
+        )
+
+    def _estimate(self) -> str:
+        last = self._counted()[0][-1]
+        rows = [
+            ("metric", _METRICS[ESTIMATE][1]),
+            ("estimate", _value(ESTIMATE, self.result["score"])),
+            ("which is", f"the last evaluation, after {last['step']:,} steps"),
+            (
+                "95 % interval of the estimate",
+                f"{_value(ESTIMATE, last['fqe_low'])} to {_value(ESTIMATE, last['fqe_high'])}",
+            ),
+            ("held-out episodes, whose starts are valued", f"{last['episodes']}"),
+            ("their own discounted return", _value(ESTIMATE, last.get("data_return"))),
+            ("seeds", f"1: seed {self.run.seed}"),
+        ]
+        return (
+            f"{_table(rows)}\n\nThe interval covers how few the data are, and chance in fitting. It does not cover that"
+            " the policy may go where the data do not: there an estimate is mostly too high. One run says nothing of"
+            " the spread over seeds."
         )
 
     def training(self) -> str:
@@ -217,15 +245,21 @@ class _Told:
         used, shape = self.policy.get("environment", {}), self.policy["observation_shape"]
         physics, packages = self.policy.get("physics"), self.manifest.get("packages", {})
         corrected = physics.get("corrected") if isinstance(physics, dict) else None
-        rows = [
+        made = [
             ("suite", _code(self.suite)),
             ("environment's id", _recorded(used.get("env_id") or used.get("gymnasium_id"))),
             ("time limit", f"{_number(used.get('time_limit'))} steps" if used.get("time_limit") else "none"),
+        ]
+        simulated = [
+            ("simulation version", str(self.manifest.get("simulation_version") or 1)),
+            ("corrections of the simulation", _named(corrected)),
+        ]
+        rows = [
+            *([("environment", "none: the task is a dataset alone")] if self.estimated else made),
             ("observations", f"{' x '.join(map(str, shape))} {'numbers' if len(shape) == 1 else 'image, stacked'}"),
             ("actions", f"{self.policy['action_dim']} numbers"),
             ("actions at once", str(self.policy.get("horizon", 1))),
-            ("simulation version", str(self.manifest.get("simulation_version") or 1)),
-            ("corrections of the simulation", _named(corrected)),
+            *([] if self.estimated else simulated),
             *((f"package {_code(name)}", _code(version)) for name, version in packages.items()),
         ]
         return _table(rows)
@@ -250,12 +284,19 @@ class _Told:
 
     def limits(self) -> str:
         """What the policy is not for."""
+        one_seed = "It is one seed. Compare methods by several seeds' scores, not by this one."
         said = [
             "It acts in the simulated environment above, whose observations and actions it takes and gives. Nothing"
             " here was measured on a robot or in another environment.",
-            "It is one seed. Compare methods by several seeds' scores, not by this one.",
+            one_seed,
             "Its score holds with the simulation and the packages above; another MuJoCo may be another task.",
         ]
+        if self.estimated:
+            said = [
+                "It takes observations and gives actions as its dataset has them, and never acted: its score is an"
+                " estimate from recorded transitions, and comparable with no score of episodes.",
+                one_seed,
+            ]
         if self.manifest.get("reduced"):
             said.append("It was trained for fewer steps than the papers' runs, with which its score does not compare.")
         code = self.manifest.get("code", {})
@@ -272,10 +313,15 @@ class _Told:
         folder = folder if repo else "FOLDER"
         where = "" if repo else "\n`FOLDER` is one that has `policy.json` and `policy.safetensors`.\n"
         shell = f"pip install 'mfql[envs,hub]'\n{pulled}mfql evaluate {shlex.quote(folder)} --out scored.json"
-        python = (
-            f"import mfql\n\npolicy = mfql.load_policy({json.dumps(folder)})\nenv = policy.make_env()\n"
-            "observation, _ = env.reset(seed=policy.begin(0))\naction = policy(observation)"
-        )
+        shown = "env = policy.make_env()\nobservation, _ = env.reset(seed=policy.begin(0))\n"
+        if self.estimated:
+            shell = f"pip install 'mfql[hub]'\n{pulled}".rstrip()
+            shape = tuple(self.policy["observation_shape"])
+            kind = "uint8" if len(shape) == 3 else "float32"
+            shown = f"observation = numpy.zeros({shape}, numpy.{kind})  # one as the dataset has them\n"
+        imports = "import numpy\n\nimport mfql" if self.estimated else "import mfql"
+        loaded = f"policy = mfql.load_policy({json.dumps(folder)})"
+        python = f"{imports}\n\n{loaded}\n{shown}action = policy(observation)"
         return f"{_block('bash', shell)}\n{where}\n{_block('python', python)}\n\nNothing of it is unpickled."
 
     def check(self, repo: str | None) -> str:

@@ -92,6 +92,7 @@ def run_pull(arguments: argparse.Namespace) -> None:
     from mfql.errors import note
     from mfql.experiment.find import name_of
     from mfql.studies.hub.pull import pull
+    from mfql.tasks import ESTIMATE
 
     pulled = pull(arguments.repo, arguments.out, arguments.endpoint, arguments.revision)
     if pulled.left:
@@ -103,7 +104,8 @@ def run_pull(arguments: argparse.Namespace) -> None:
     said = f"{pulled.result['metric'].replace('_', ' ')} {score:.4g}" if score is not None else "no score"
     print(f"{arguments.repo}, {commit}: {name_of(pulled.run)}, {said} as recorded, is what its manifest vouches for")
     print(f"Written: {folder}")
-    print(f"  mfql evaluate {shlex.quote(str(folder))} --out scored.json")
+    if pulled.result["metric"] != ESTIMATE:  # Else there is no environment to act in.
+        print(f"  mfql evaluate {shlex.quote(str(folder))} --out scored.json")
     print(f"  policy = mfql.load_policy({str(folder)!r})")
 
 

@@ -78,7 +78,7 @@ class Hub:
 
         Args:
             folder: has the files, and nothing else.
-            repo: `OWNER/NAME`, or `NAME` of whoever is logged in; made if it is not there.
+            repo: `OWNER/NAME`; made if it is not there.
             message: the commit's.
             private: whether nobody else may see the repository.
             revision: a branch, made if it is not there; None for the main one.

@@ -38,6 +38,9 @@ def require_repo(repo: str) -> None:
 
     try:
         validate_repo_id(repo)
+        # The client takes a bare name for one of whoever is logged in, which nobody else could pull by it.
+        if "/" not in repo:
+            raise HFValidationError("it names no owner")
     except HFValidationError as error:
         raise UserError(
             f"{repo!r} is no repository: {error}",
