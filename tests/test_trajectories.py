@@ -64,6 +64,24 @@ def test_positions_are_those_of_a_plain_loop_in_the_same_episodes(results: Path)
     assert np.abs(walked[:, None] - maze.walls[None]).max(axis=2).min() > maze.unit / 2
 
 
+def test_of_chunks_the_steps_are_the_environment_s(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "mfql" / POINTMAZE / "seed0" / "offline"
+    write(run / "run" / "policy", POINTMAZE, "mfql-miniature+horizon=3")
+    _, (one,) = trajectories(run, 1)
+    policy = load_policy(run)
+    env = policy.make_env()
+    observation, _ = reset_env(env, policy.begin(0, 1))
+    places, ended = [env.base.get_xy().copy()], False
+    while not ended:
+        observation, _, terminated, truncated, _ = env.step(policy(observation))
+        places.append(env.base.get_xy().copy())
+        ended = terminated or truncated
+    env.close()
+    last = len(places) - 1
+    assert one.steps.tolist() == [*range(0, last, 3), last]
+    np.testing.assert_allclose(one.positions, np.array(places)[one.steps], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["pointmaze", "antmaze", "humanoidmaze"])
 def test_an_observation_begins_with_the_place_in_every_maze_that_is_drawn(kind: str) -> None:
     task = f"{kind}-medium-navigate-singletask-task2-v0"
@@ -111,6 +129,20 @@ def test_runs_of_other_tasks_or_none_are_refused(results: Path, capsys: pytest.C
         main(["trajectories", run, "--episodes", "51", *out])
     assert "no whole number from 1 to 50" in capsys.readouterr().err
     assert not (results / "out").exists()
+
+
+def test_a_run_that_is_named_twice_counts_once_and_a_file_is_no_place_for_a_panel(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(results / "runs" / "mfql" / POINTMAZE / "seed0" / "offline")
+    out = tmp_path / "panel"
+    assert main(["trajectories", run, f"{run}/", "--episodes", "1", "--out", str(out)]) == 0
+    rows = pd.read_csv(out / "data.csv")
+    assert not rows.duplicated(["seed", "episode", "step"]).any()
+    (file := tmp_path / "file").write_text("kept", encoding="utf-8")
+    assert main(["trajectories", run, "--episodes", "1", "--out", str(file)]) == 2
+    assert f"cannot write {file}" in capsys.readouterr().err
+    assert file.read_text(encoding="utf-8") == "kept"
 
 
 @pytest.mark.slow

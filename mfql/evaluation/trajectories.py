@@ -39,11 +39,13 @@ class Trajectory:
 
     Args:
         episode: which of `mfql evaluate`'s.
-        positions: [T, 2], at each look of the policy, from the start to where it ended.
+        steps: [T], the environment's, at each look of the policy, from 0 to that which ended it.
+        positions: [T, 2], at these steps.
         success: whether the goal was reached.
     """
 
     episode: int
+    steps: np.ndarray
     positions: np.ndarray
     success: bool
 
@@ -84,16 +86,19 @@ def trajectories(run: Path, episodes: int) -> tuple[Maze, list[Trajectory]]:
         found.say_broken(task, pool.faults)
         positions.append(pool.observations[:, :2].copy())
     return _maze(policy), [
-        Trajectory(episode, _until(end, positions, episode, policy.horizon), success > 0)
+        Trajectory(episode, *_until(end, positions, episode, policy.horizon), success > 0)
         for episode, (end, success) in enumerate(zip(found.lengths[0], found.success[0], strict=True))
     ]
 
 
-def _until(steps: float, positions: list[np.ndarray], episode: int, horizon: int) -> np.ndarray:
-    """Where an episode was, from its start until it ended: then its environment stands still."""
-    looks = min(ceil(steps / horizon) + 1, len(positions))
+def _until(length: float, positions: list[np.ndarray], episode: int, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    """When and where an episode was, from its start until it ended: then its environment stands still."""
+    looks = min(ceil(length / horizon) + 1, len(positions))
     found = np.stack([at[episode] for at in positions[:looks]]).astype(np.float64)
-    return found[np.isfinite(found).all(axis=1)]  # One that broke has none from then on.
+    # A chunk's last actions may be left, where the episode ends before them.
+    steps = np.minimum(np.arange(looks) * horizon, int(length))
+    there = np.isfinite(found).all(axis=1)  # One that broke has none from then on.
+    return steps[there], found[there]
 
 
 def _maze(policy: Policy) -> Maze:

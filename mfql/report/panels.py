@@ -23,7 +23,7 @@ from mfql.documents import read_object, write_json
 from mfql.errors import UserError
 from mfql.experiment.find import PANEL, panel_files
 from mfql.experiment.owned import link_on_the_way, remove_files
-from mfql.files import write_whole
+from mfql.files import write_whole, writing
 from mfql.report import formats
 from mfql.report.drawing import save
 from mfql.report.frames import read_frame
@@ -97,7 +97,8 @@ def write_panel(
         table: what a person reads beside the figure; its cells are written as they are.
     """
     folder = Path(folder)
-    (folder / PANEL).unlink(missing_ok=True)  # A folder without it is no panel: nothing half-written is shown.
+    with writing(folder):
+        (folder / PANEL).unlink(missing_ok=True)  # A folder without it is no panel: nothing half-written is shown.
     with write_whole(folder / DATA) as file:
         data.to_csv(file, index=False)
     if table is not None:

@@ -49,7 +49,7 @@ def write(folders: Sequence[Path], episodes: int, out: Path) -> Path:
     """
     from mfql.evaluation.trajectories import trajectories
 
-    runs = [_run(existing_run(folder)) for folder in folders]
+    runs = list(dict.fromkeys(_run(existing_run(folder)) for folder in folders))
     if len({(run.task, run.stage) for run in runs}) != 1:
         raise UserError("the runs are of several tasks or stages", "Give those of one: a panel has one maze.")
     maze: Maze | None = None
@@ -80,10 +80,10 @@ def _run(folder: Path) -> RunFolder:
 def _rows(run: RunFolder, one: Trajectory) -> pd.DataFrame:
     """A trajectory as rows of `COLUMNS`, in equal steps from the first position to the last."""
     last = len(one.positions) - 1
-    steps = np.unique(np.linspace(0, last, min(last + 1, _POINTS)).round().astype(int))
+    shown = np.unique(np.linspace(0, last, min(last + 1, _POINTS)).round().astype(int))
     about: dict[str, Any] = {"method": run.method, "task": run.task, "stage": run.stage, "seed": run.seed}
-    about |= {"episode": one.episode, "success": int(one.success), "step": steps}
-    return pd.DataFrame(about | dict(zip("xy", one.positions[steps].round(2).T, strict=True)))[COLUMNS]
+    about |= {"episode": one.episode, "success": int(one.success), "step": one.steps[shown]}
+    return pd.DataFrame(about | dict(zip("xy", one.positions[shown].round(2).T, strict=True)))[COLUMNS]
 
 
 def _text(runs: Sequence[RunFolder], episodes: int, absent: Sequence[str], out: Path) -> Text:
