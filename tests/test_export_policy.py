@@ -105,6 +105,25 @@ def check_alone(file: Path, run: Path) -> tuple[dict[str, np.ndarray], dict[str,
     return found, about
 
 
+# --- the page about it ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise", [(), ("--noise", "seed")])
+def test_the_page_s_ten_lines_act(
+    noise: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = write(tmp_path / "policy", POINTMAZE, "mfql-miniature")
+    exported(run, tmp_path / "policy.onnx", *noise)
+    assert capfd.readouterr().err == ""
+    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(page.partition("```python\n")[2].partition("```")[0], used := {})  # noqa: S102 - what readers are told to run
+    policy = load_policy(run)
+    first, second = (used["act"](np.zeros(policy.actor.agent.observation_shape)) for _ in range(2))
+    assert first.shape == (policy.actor.agent.action_dim,)
+    assert (first != second).any()
+
+
 # --- ONNX -------------------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -337,9 +338,15 @@ def _draw_inside(model: Any, draw: Draw, seed: int) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the exporter's warnings, which are of its own parts."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 # --- the comparison ---------------------------------------------------------------------------------------------------
