@@ -12,6 +12,7 @@ from threading import Thread
 
 import pytest
 
+from mfql.documents import read_json, write_json
 from mfql.operations.run_status import error_and_remedy
 from mfql.operations.telling import Lines, duration
 from mfql.plan.graph import StartedJob
@@ -56,6 +57,21 @@ def test_a_job_that_trained_is_told_with_its_time_its_score_and_what_diverged(tm
     target = StartedJob(3, "all", {}, (), (), True)
     assert lines.started(target) == []
     assert said(lines.finished([3], 4, 4)) == ["finished   all  0 s  [4 of 4 jobs]"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [("success", "success 52 %"), ("normalized_return", "normalized_return 71"), ("return", "return -3.5")],
+)
+def test_a_separate_evaluation_is_told_in_the_metric_of_its_run(metric: str, told: str, tmp_path: Path) -> None:
+    file = write_run(tmp_path / "results", [20.0, 40.0, 60.0], metric=metric)
+    shutil.copy(file, file.parent / "run")
+    final = file.with_name("final.json")
+    found = {"success": 52.0, "normalized_return": 71.0, "return": -3.5}
+    write_json(final, {"identity": read_json(file)["identity"], "episodes": 50} | found)
+    lines = Lines(tmp_path / "logs", ROOT / "config", Clock())
+    assert lines.started(StartedJob(1, "evaluate", {}, (str(final),), (), True)) == []
+    assert said(lines.finished([1], 1, 1)) == [f"finished   evaluate  0 s, {told}  [1 of 1 jobs]"]
 
 
 def test_a_job_that_failed_is_told_with_its_log_and_how_that_ends(tmp_path: Path) -> None:

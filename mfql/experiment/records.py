@@ -136,7 +136,8 @@ _FAILURE = {"type": "object", "required": ["error"], "properties": {"error": _TE
 _FINAL = {
     "type": "object",
     "required": ["identity", "episodes"],
-    "properties": {"identity": _NAME, "episodes": _SOME, "success": _PERCENT_OR_LOST},
+    "properties": {"identity": _NAME, "episodes": _SOME, "success": _PERCENT_OR_LOST}
+    | dict.fromkeys(("normalized_return", "return"), _NUMBER_OR_NONE),
 }
 _SCHEMAS: dict[str, dict[str, Any]] = {
     "evaluation": _EVALUATION,

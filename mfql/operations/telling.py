@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from mfql.errors import UserError, in_one_line
@@ -76,12 +77,18 @@ class Lines:
         statuses = [status_of(run, self._logs, self._config_dir) for run in runs]
         diverged = sum(one.state is State.DIVERGED for one in statuses)
         said = [score_of(statuses), f"{diverged} of {len(runs)} diverged" if diverged else ""]
-        for file in job.output:
-            if Path(file).name == "final.json":
-                with suppress(UserError):
-                    success = read_final(Path(file)).get("success")
-                    said.append("" if success is None else f"success {success:.0f} %")
+        said += [self._separate(Path(file)) for file in job.output if Path(file).name == "final.json"]
         return ", ".join(filter(None, said))
+
+    def _separate(self, file: Path) -> str:
+        """What a separate evaluation found, in the metric that its run is scored by."""
+        run = run_of(file)
+        if run is None:
+            return ""
+        with suppress(UserError):
+            status, final = status_of(run, self._logs, self._config_dir), read_final(file)
+            return score_of([replace(status, score=final.get(status.metric or ""))])
+        return ""
 
 
 def _last_lines(log: Path) -> list[str]:
