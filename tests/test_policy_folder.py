@@ -96,6 +96,7 @@ def test_weights_of_another_policy_are_refused_in_a_folder_copied_alone(tmp_path
         ({"identity": ...}, "'identity' is a required property"),
         ({"settings": []}, "settings: [] is not of type 'object'"),
         ({"environment": [1]}, "environment: [1] is not of type 'object'"),
+        ({"environment": {"suite": ["X"]}}, "environment.suite: ['X'] is not of type 'string', 'null'"),
         ({"environment": {"env_id": "X"}}, "environment: 'metric' is a dependency of 'env_id'"),
         ({"environment": {"suite": "gymnasium"}}, "environment: 'env_id' is a required property"),
         ({"observation_layout": [[1]]}, "observation_layout[0]: [1] is too short"),

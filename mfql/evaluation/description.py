@@ -54,7 +54,8 @@ _BY_NAME = {"type": "object", "additionalProperties": {"type": "string"}}
 _CODE = {"type": ["object", "null"], "properties": {"files": _BY_NAME, "packages": _BY_NAME}}
 _ENVIRONMENT = {
     "type": "object",
-    "properties": _ROW | {"folder": _NAME_OR_NONE, "registered_by": _NAME_OR_NONE, "code": _CODE},
+    "properties": _ROW
+    | {"suite": _NAME_OR_NONE, "folder": _NAME_OR_NONE, "registered_by": _NAME_OR_NONE, "code": _CODE},
     "dependentRequired": {"env_id": list(_ROW)},
     "if": {"properties": {"suite": {"const": "gymnasium"}}, "required": ["suite"]},
     "then": {"required": ["env_id"]},
