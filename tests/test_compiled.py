@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import torch
 from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.update import TrainState, Updater, initial_state
 from mfql.draws import Draw, DrawStream, generator
+from mfql.errors import UserError
 from mfql.training import compiled as module
 from mfql.training.compiled import CompiledUpdate
 from mfql.training.memory import Memory
@@ -191,3 +193,28 @@ def test_libraries_that_no_job_took_for_months_go_as_one_is_made(made, kept, mon
     )
     trained(kept)
     assert {file.name for file in kept.iterdir()} == {library.name, library.with_suffix(".json").name, foreign.name}
+
+
+def test_a_folder_that_cannot_be_written_is_said_with_what_to_do(tmp_path):
+    (tmp_path / "full").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match=r"full/updates: Not a directory\n.*XDG_CACHE_HOME; --compile off"):
+        trained(tmp_path / "full" / "updates")
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # As where neither HOME nor an account names one.
+    with pytest.raises(UserError, match=r"there is none\n.*XDG_CACHE_HOME"):
+        module.kept_in()
+
+
+def test_code_that_an_agent_derives_from_is_part_of_what_a_library_is_made_of(tmp_path, monkeypatch):
+    file = tmp_path / "base_of_an_extension.py"
+    file.write_text("from mfql.agents.mfql import MFQL\n\n\nclass Base(MFQL):\n    pass\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    base = importlib.import_module(file.stem).Base
+    derived = type("Derived", (base,), {"__module__": __name__})
+    monkeypatch.setattr(module, "_code", module._code.__wrapped__)
+    before = module._code(derived)
+    file.write_text(file.read_text(encoding="utf-8") + "    weight = 2.0\n", encoding="utf-8")
+    assert module._code(derived) != before

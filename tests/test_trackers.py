@@ -249,6 +249,13 @@ def test_how_a_session_ends_is_told(place: Workplace, monkeypatch) -> None:
     assert ended == [Ending.FINISHED, Ending.FAILED, Ending.INTERRUPTED]
 
 
+def test_a_run_that_pauses_is_no_failure_and_not_finished(place: Workplace) -> None:
+    more = ("--pause-at", "6", "--track", "mlflow")
+    done = place.call(place.arguments(METHOD, "offline", [0], "paused", *more))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert mlflow_run(place.run(METHOD, 0, "offline", "paused"))[1].info.status == "KILLED"
+
+
 def test_a_library_that_is_not_installed_is_said_before_training(place: Workplace, capsys) -> None:
     arguments = place.arguments(METHOD, "offline", [0], "none", "--track", "trackio")
     assert cli.main(arguments) == 2

@@ -16,7 +16,8 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from mfql.training.provenance import cpu_model
 _TRIAL = "#include <omp.h>\n#include <algorithm>\nint threads() { return std::max(1, omp_get_max_threads()); }\n"
 # The name of a library; one that no job took for so long goes when another is made.
 _LIBRARY, _KEPT_SECONDS = re.compile(r"[0-9a-f]{16}\.so"), 60 * 86_400
+_ELSEWHERE = "Free space there, or name a folder for caches by XDG_CACHE_HOME; --compile off trains without a library."
 _PARTS = ("flat", "first", "second", "count", "own", "logged")
 
 
@@ -62,7 +64,7 @@ class CompiledUpdate:
         folder: where libraries are kept; None is the user's folder for caches.
 
     Raises:
-        UserError: the C++ compiler fails, or nothing can be written in the folder.
+        UserError: the C++ compiler fails, or nothing can be written in the folder or loaded from it.
     """
 
     def __init__(self, updater: Updater, folder: Path | None = None) -> None:
@@ -100,18 +102,24 @@ class CompiledUpdate:
         )
         library = self._folder / f"{hash_of(made_of)}.so"
         if not _is_whole(library, made_of):
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with locked(library.with_suffix(".lock"), wait=math.inf):
-                if not _is_whole(library, made_of):  # Another job may have made it meanwhile.
-                    self._compile(named, library)
-                    write_json(library.with_suffix(".json"), {"sha256": sha256(library), "made_of": made_of})
-                    _remove_unused(self._folder)
-        os.utime(library)
-        return torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1).run
+            with _said_of(self._folder):
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with locked(library.with_suffix(".lock"), wait=math.inf):
+                    if not _is_whole(library, made_of):  # Another job may have made it meanwhile.
+                        self._compile(named, library)
+                        write_json(library.with_suffix(".json"), {"sha256": sha256(library), "made_of": made_of})
+                        _remove_unused(self._folder)
+        with suppress(OSError):  # In a folder that can only be read none is removed either.
+            os.utime(library)
+        try:
+            return torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1).run
+        except RuntimeError as error:  # On a file system from which nothing is run, say.
+            raise UserError(f"cannot load {library}: {str(error).splitlines()[0]}", _ELSEWHERE) from error
 
     def _compile(self, named: Mapping[str, Tensor], library: Path) -> None:
         """Trace the update and make its library; what a killed job left of it goes first."""
         from torch._inductor import aot_compile
+        from torch._inductor.exc import CppCompileError, InductorError
 
         making, began = library.with_suffix(".making"), time.monotonic()
         shutil.rmtree(making, ignore_errors=True)
@@ -123,6 +131,11 @@ class CompiledUpdate:
                 made = making / library.name
                 aot_compile(graph, tuple(named.values()), options={"aot_inductor.output_path": str(made)})
             os.replace(made, library)
+        except (CppCompileError, InductorError) as error:
+            raise UserError(
+                f"the update cannot be compiled: {_reason(str(error))}",
+                "Look to the compiler (CXX) and its space for temporary files (TMPDIR), or train with --compile off.",
+            ) from error
         finally:
             shutil.rmtree(making, ignore_errors=True)
         print(f"the update is compiled, in {time.monotonic() - began:.0f} s; kept as {library}", flush=True)
@@ -144,8 +157,35 @@ class CompiledUpdate:
 
 
 def kept_in() -> Path:
-    """The folder of libraries: `mfql/updates` of the user's folder for caches."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mfql" / "updates"
+    """The folder of libraries: `mfql/updates` of the user's folder for caches.
+
+    Raises:
+        UserError: there is no such folder, of a user without a home.
+    """
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(given) if given else Path.home() / ".cache") / "mfql" / "updates"
+    except RuntimeError as error:
+        raise UserError(
+            "the compiled update is kept in the user's folder for caches, and there is none", _ELSEWHERE
+        ) from error
+
+
+@contextmanager
+def _said_of(folder: Path) -> Iterator[None]:
+    """Say what to do where the folder of libraries cannot be used."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot keep the compiled update in {folder}: {error.strerror or error}", _ELSEWHERE
+        ) from error
+
+
+def _reason(said: str) -> str:
+    """The line of a compiler's messages that says what is wrong."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return next((line for line in lines if "error:" in line), lines[-1] if lines else "it does not say why")
 
 
 @cache
@@ -179,8 +219,13 @@ def _compiler_version() -> str:
 
 @cache
 def _code(agent: type[Agent]) -> str:
-    """The hash of all code that is traced: the agents', an agent's own file, and this one."""
-    files = {*Path(inspect.getfile(Updater)).parent.glob("*.py"), Path(inspect.getfile(agent)), Path(__file__)}
+    """The hash of all code that is traced: the agents', that of an agent and of what it derives from, and this file."""
+    derived = [kind for kind in agent.__mro__ if issubclass(kind, Agent)]
+    files = {
+        *Path(inspect.getfile(Updater)).parent.glob("*.py"),
+        *map(Path, map(inspect.getfile, derived)),
+        Path(__file__),
+    }
     return hash_of([agent.__qualname__, *sorted(f"{file.name} {sha256(file)}" for file in files)])
 
 

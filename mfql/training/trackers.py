@@ -35,7 +35,7 @@ Row = tuple[int, Mapping[str, float]]
 
 
 class Ending(IntEnum):
-    """How a session of a run ended: trained to its end, asked to end, or by an error."""
+    """How a session of a run ended: trained to its end, asked to end or paused, or by an error."""
 
     FINISHED = 1
     INTERRUPTED = 2

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mfql.errors import counted, printing, warn
-from mfql.experiment.records import read_evaluation, read_manifest
+from mfql.experiment.records import if_there, read_evaluation, read_manifest
 from mfql.extensions import end_with_parent, start_module
 from mfql.files import open_file
 from mfql.training.trackers import TRACKERS, Ending, Row, Tracker
@@ -173,12 +173,16 @@ class _Feed:
         if size > self._at:
             self._tracker.log(list(_rows(self._folder / "metrics.csv", self._at, size)))
             self._at = size
-        if ending:
-            self._tracker.finish(Ending(ending), self._summary() if ending == Ending.FINISHED else {})
+        if not ending:
+            return
+        found = if_there(read_evaluation, self._folder / "evaluation.json") if ending == Ending.FINISHED else None
+        if ending == Ending.FINISHED and found is None:
+            ending = Ending.INTERRUPTED  # It paused, and goes on some day.
+        self._tracker.finish(Ending(ending), _summary(found or {}))
 
-    def _summary(self) -> dict[str, Any]:
-        found = read_evaluation(self._folder / "evaluation.json")
-        return {key: found[key] for key in _SUMMARY if found.get(key) is not None}
+
+def _summary(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: result[key] for key in _SUMMARY if result.get(key) is not None}
 
 
 def _rows(log: Path, start: int, end: int) -> Iterator[Row]:
