@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,9 +38,10 @@ from mfql.training.interruption import Interrupted
 from tests.support.fake_results import write_run
 from tests.support.own_tasks import table
 from tests.support.project import clone
-from tests.support.training_runs import DATASET, MINIATURE, SHORT, TASK, Workplace
+from tests.support.training_runs import DATASET, MINIATURE, ROOT, SHORT, TASK, Workplace
 
 DISCOUNT = 0.9
+LEROBOT = ROOT / "tests" / "data" / "lerobot"
 # The protocol at a size that closed forms need.
 SMALL = FQESettings(
     offline_steps=500, discount=DISCOUNT, hidden=(32, 32), batch_size=64, tau=0.1, learning_rate=1e-2, members=2
@@ -394,6 +396,52 @@ def test_a_dataset_alone_is_trained_on_and_scored(place: Workplace, capsys: pyte
         policy.make_env()
     place.train_here("short", "offline", (0, 1), task="recorded")
     assert "finished before, restored: seeds 0, 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_what_lerobot_wrote_is_trained_on_without_an_environment(
+    place: Workplace, bare: Path, version: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(LEROBOT / version, bare / "robot")
+    rewritten(bare, "robot,none,robot,0.9,20,,,40\n", HEADER.replace("\n", ",max_episode_steps\n"))
+    extend([MINIATURE, bare])
+    with np.load(LEROBOT / "episodes.npz") as file:
+        given = dict(file)
+    ends = np.cumsum(given["lengths"]) - 1
+    task = find_task("robot")
+    data = load(task, bare)
+    # Of five episodes the last is held out; the third was cut off at 40 steps, and its last frame has no next one.
+    cut_off = ends[~given["next.success"][ends, 0]]
+    assert (len(cut_off), len(data), len(data.val)) == (1, ends[3], given["lengths"][4])
+    kept = np.delete(np.arange(ends[-1] + 1), cut_off)
+    seen = np.concatenate([given["observation.state"], given["observation.environment_state"]], axis=1)
+    read = np.concatenate([np.asarray(part.observations) for part in (data, data.val)])
+    assert np.array_equal(read, seen[kept])
+    masks = np.concatenate([data.masks, data.val.masks])
+    assert np.array_equal(masks, 1.0 - given["next.success"][kept, 0])
+    assert int((masks == 0).sum()) == 4
+    units = recorded_spaces(task).units
+    assert np.array_equal(units.low, given["action"][kept].min(axis=0))
+    assert np.array_equal(units.high, given["action"][kept].max(axis=0))
+
+    assert main(["data", "describe", "robot", "--out", str(place.folder / "data")]) == 0
+    said = capsys.readouterr()
+    assert "4 trajectories" in said.out
+    assert "licence: unknown" in said.out
+    assert "the environment" not in said.err
+    place.train_here("short", "offline", (0,), task="robot")
+    run = place.run("short", 0, "offline", task="robot")
+    result = json.loads((run / "evaluation.json").read_text())
+    assert (result["metric"], result["episodes"], result["status"]) == ("fqe_return", 1, "finished")
+    policy = load_policy(run)
+    action = policy(seen[0])
+    assert ((units.low <= action) & (action <= units.high)).all()
+    out = place.folder / "estimate.json"
+    options = ["--data", str(place.folder / "data"), "--config-dir", str(place.folder / "config")]
+    assert main(["evaluate", str(run), "--off-policy", "--out", str(out), *options]) == 0
+    estimate = json.loads(out.read_text())
+    assert estimate["true"] is None
+    assert estimate["fqe_return"] == pytest.approx(result["score"])
 
 
 def test_an_estimate_that_is_broken_off_is_made_again(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
