@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import gymnasium
@@ -16,6 +16,7 @@ import torch
 
 from mfql.agents.interface import Agent, Draw
 from mfql.cli import main
+from mfql.data.d4rl import last_trajectories
 from mfql.data.opening import open_npz
 from mfql.data.own import read_own, recorded_spaces
 from mfql.data.transitions import Dataset, StackedImages, Transitions, observation_statistics
@@ -35,6 +36,7 @@ from mfql.tasks import FQE_STEPS, find_task, load_extension
 from mfql.training import fqe
 from mfql.training.fqe import FQESettings, fitted_q, interval
 from mfql.training.interruption import Interrupted
+from mfql.training.off_policy import _held_apart
 from tests.support.fake_results import write_run
 from tests.support.own_tasks import table
 from tests.support.project import clone
@@ -541,6 +543,20 @@ def test_the_command_has_the_estimate_beside_the_true_return(
     assert found["true"]["discounted_return"] == pytest.approx(endless, rel=0.01)
     assert found["fqe_return"] == pytest.approx(found["true"]["discounted_return"], rel=0.1)
     assert main([*command, *options, "--video", str(tmp_path / "film.gif")]) == 2
+
+
+def test_critics_are_not_fitted_to_the_episodes_that_they_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = chain(ending=True)
+    assert _held_apart(whole) is whole
+    rows = Transitions(**{field.name: getattr(whole, field.name) for field in fields(Transitions)})
+    shared = replace(whole, val=last_trajectories(rows))
+    apart = _held_apart(shared)
+    assert "held out of the critics" in capsys.readouterr().err
+    assert (len(apart) + len(apart.val), apart.terminals[-1]) == (len(whole), 1.0)
+    assert (apart.val.terminals > 0).sum() == 10
+    assert np.array_equal(np.concatenate([apart.rewards, apart.val.rewards]), whole.rewards)
+    with pytest.raises(UserError, match="has one trajectory"):
+        _held_apart(replace(whole, val=rows))
 
 
 def test_an_episode_begins_in_a_recorded_state(tmp_path: Path) -> None:
