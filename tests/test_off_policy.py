@@ -260,6 +260,16 @@ def test_a_tenth_of_the_episodes_is_held_out(bare: Path) -> None:
     assert (len(data), len(data.val)) == (20 * 5, 3 * 5)
 
 
+def test_a_validation_file_is_held_against_the_one_that_is_trained_on(bare: Path) -> None:
+    rows = recorded(episodes=3)
+    np.savez(bare / "recorded-val.npz", **rows | {"actions": rows["actions"] * 2})
+    with pytest.raises(UserError, match=r"out of the task's bounds (?s:.*) action_low and action_high"):
+        read_own(find_task("recorded"))
+    np.savez(bare / "recorded-val.npz", **rows | {"observations": rows["observations"][:, :1]})
+    with pytest.raises(UserError, match=r"vectors of \[1\], and those trained on are of \[2\]"):
+        read_own(find_task("recorded"))
+
+
 def test_actions_have_the_bounds_of_the_row_or_of_the_data(bare: Path) -> None:
     actions = recorded()["actions"][recorded()["terminals"] == 0]
     units = recorded_spaces(find_task("recorded")).units
@@ -271,7 +281,7 @@ def test_actions_have_the_bounds_of_the_row_or_of_the_data(bare: Path) -> None:
     used = usage_of("recorded")
     assert (used["action_low"], used["actions_rescaled"], used["environment"]["make"]) == ([-4.0, -4.0], True, None)
     rewritten(bare, "recorded,none,recorded.npz,0.9,20,-1,1\n", HEADER)
-    with pytest.raises(UserError, match="out of the environment's bounds"):
+    with pytest.raises(UserError, match="out of the task's bounds"):
         read_own(find_task("recorded"))
     rewritten(bare, "recorded,none,recorded.npz,0.9,20,-4 -4 -4,4\n", HEADER)
     with pytest.raises(UserError, match="actions have 2 dimensions, and the task table has bounds of 3"):
