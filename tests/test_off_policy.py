@@ -32,7 +32,7 @@ from mfql.report.summary import summary
 from mfql.report.tasks import by_task
 from mfql.settings import Settings
 from mfql.suites import load, suite_of
-from mfql.tasks import FQE_STEPS, find_task, load_extension
+from mfql.tasks import FQE_STEPS, find_task
 from mfql.training import fqe
 from mfql.training.fqe import FQESettings, fitted_q, interval
 from mfql.training.interruption import Interrupted
@@ -211,7 +211,6 @@ def bare(tmp_path: Path) -> Path:
 
 def rewritten(folder: Path, rows: str, header: str = HEADER) -> None:
     """Give the extension another task table."""
-    load_extension.cache_clear()
     table(folder, rows, header)
 
 
