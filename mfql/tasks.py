@@ -6,9 +6,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -247,14 +247,29 @@ def seeds_in_job(config: Mapping[str, Any], task: Task) -> int:
     return 1 if task.pixels else int(config["seeds_per_job"])
 
 
-@cache
-def load_tasks(path: str | Path) -> dict[str, Task]:
+def _while_unchanged(read: Callable[[Path], dict[str, Task]]) -> Callable[[Path], dict[str, Task]]:
+    """A reader of a table that reads it anew when the file is another, as where one works on it in a notebook."""
+    kept = cache(lambda path, *_: read(path))
+
+    @wraps(read)
+    def asked(path: Path) -> dict[str, Task]:
+        try:
+            known = path.stat()
+        except OSError:
+            return read(path)  # Who reads it says what is amiss.
+        found: dict[str, Task] = kept(path, os.getcwd(), known.st_mtime_ns, known.st_size, known.st_ino)
+        return found
+
+    return asked
+
+
+@_while_unchanged
+def load_tasks(path: Path) -> dict[str, Task]:
     """The tasks of the project's table by name.
 
     Raises:
         UserError: the table is absent, lacks a column, names a task twice, or has a cell that is no number.
     """
-    path = Path(path)
     columns, rows = read_rows(path, "Run from the project's folder, or give --config-dir.")
     missing = {"task", "online", *_TEXT, *_NUMBERS} - set(columns)
     if missing:
@@ -300,7 +315,7 @@ def registered_tasks() -> dict[str, Task]:
     return {name: task for name, task in with_extensions({}).items() if task.registered}
 
 
-@cache
+@_while_unchanged
 def load_extension(path: Path) -> dict[str, Task]:
     """The tasks of an extension's table by name.
 

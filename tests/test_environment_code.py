@@ -19,7 +19,6 @@ from mfql.extensions import environment_code, extend
 from mfql.methods import settings_hash
 from mfql.operations.verify import verify
 from mfql.report.origin import incomparable
-from mfql.tasks import load_extension
 from tests.support.training_runs import MINIATURE, ROOT, SHORT, Workplace
 
 ENVIRONMENT = """
@@ -161,7 +160,6 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield folder
     sys.modules.pop("lab_env", None)
     gymnasium.registry.pop("lab/Line-v0", None)
-    load_extension.cache_clear()
 
 
 def edit(lab: Path) -> None:

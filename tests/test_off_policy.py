@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 
 import gymnasium
@@ -16,6 +17,7 @@ from huggingface_hub import ModelCard
 
 from mfql.agents.interface import Agent, Draw
 from mfql.cli import main
+from mfql.data.d4rl import last_trajectories
 from mfql.data.opening import open_npz
 from mfql.data.own import read_own, recorded_spaces
 from mfql.data.transitions import Dataset, StackedImages, Transitions, observation_statistics
@@ -31,16 +33,18 @@ from mfql.report.summary import summary
 from mfql.report.tasks import by_task
 from mfql.settings import Settings
 from mfql.suites import load, suite_of
-from mfql.tasks import FQE_STEPS, find_task, load_extension
+from mfql.tasks import FQE_STEPS, find_task
 from mfql.training import fqe
 from mfql.training.fqe import FQESettings, fitted_q, interval
 from mfql.training.interruption import Interrupted
+from mfql.training.off_policy import _held_apart
 from tests.support.fake_results import write_run
 from tests.support.own_tasks import table
 from tests.support.project import clone
-from tests.support.training_runs import DATASET, MINIATURE, SHORT, TASK, Workplace
+from tests.support.training_runs import DATASET, MINIATURE, ROOT, SHORT, TASK, Workplace
 
 DISCOUNT = 0.9
+LEROBOT = ROOT / "tests" / "data" / "lerobot"
 # The protocol at a size that closed forms need.
 SMALL = FQESettings(
     offline_steps=500, discount=DISCOUNT, hidden=(32, 32), batch_size=64, tau=0.1, learning_rate=1e-2, members=2
@@ -208,7 +212,6 @@ def bare(tmp_path: Path) -> Path:
 
 def rewritten(folder: Path, rows: str, header: str = HEADER) -> None:
     """Give the extension another task table."""
-    load_extension.cache_clear()
     table(folder, rows, header)
 
 
@@ -257,6 +260,16 @@ def test_a_tenth_of_the_episodes_is_held_out(bare: Path) -> None:
     assert (len(data), len(data.val)) == (20 * 5, 3 * 5)
 
 
+def test_a_validation_file_is_held_against_the_one_that_is_trained_on(bare: Path) -> None:
+    rows = recorded(episodes=3)
+    np.savez(bare / "recorded-val.npz", **rows | {"actions": rows["actions"] * 2})
+    with pytest.raises(UserError, match=r"out of the task's bounds (?s:.*) action_low and action_high"):
+        read_own(find_task("recorded"))
+    np.savez(bare / "recorded-val.npz", **rows | {"observations": rows["observations"][:, :1]})
+    with pytest.raises(UserError, match=r"vectors of \[1\], and those trained on are of \[2\]"):
+        read_own(find_task("recorded"))
+
+
 def test_actions_have_the_bounds_of_the_row_or_of_the_data(bare: Path) -> None:
     actions = recorded()["actions"][recorded()["terminals"] == 0]
     units = recorded_spaces(find_task("recorded")).units
@@ -268,7 +281,7 @@ def test_actions_have_the_bounds_of_the_row_or_of_the_data(bare: Path) -> None:
     used = usage_of("recorded")
     assert (used["action_low"], used["actions_rescaled"], used["environment"]["make"]) == ([-4.0, -4.0], True, None)
     rewritten(bare, "recorded,none,recorded.npz,0.9,20,-1,1\n", HEADER)
-    with pytest.raises(UserError, match="out of the environment's bounds"):
+    with pytest.raises(UserError, match="out of the task's bounds"):
         read_own(find_task("recorded"))
     rewritten(bare, "recorded,none,recorded.npz,0.9,20,-4 -4 -4,4\n", HEADER)
     with pytest.raises(UserError, match="actions have 2 dimensions, and the task table has bounds of 3"):
@@ -423,6 +436,53 @@ def test_a_policy_of_a_dataset_alone_is_described_shared_and_exported(
     assert used["action"].shape == (2,)
 
 
+||||||| fc25732
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_what_lerobot_wrote_is_trained_on_without_an_environment(
+    place: Workplace, bare: Path, version: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(LEROBOT / version, bare / "robot")
+    rewritten(bare, "robot,none,robot,0.9,20,,,40\n", HEADER.replace("\n", ",max_episode_steps\n"))
+    extend([MINIATURE, bare])
+    with np.load(LEROBOT / "episodes.npz") as file:
+        given = dict(file)
+    ends = np.cumsum(given["lengths"]) - 1
+    task = find_task("robot")
+    data = load(task, bare)
+    # Of five episodes the last is held out; the third was cut off at 40 steps, and its last frame has no next one.
+    cut_off = ends[~given["next.success"][ends, 0]]
+    assert (len(cut_off), len(data), len(data.val)) == (1, ends[3], given["lengths"][4])
+    kept = np.delete(np.arange(ends[-1] + 1), cut_off)
+    seen = np.concatenate([given["observation.state"], given["observation.environment_state"]], axis=1)
+    read = np.concatenate([np.asarray(part.observations) for part in (data, data.val)])
+    assert np.array_equal(read, seen[kept])
+    masks = np.concatenate([data.masks, data.val.masks])
+    assert np.array_equal(masks, 1.0 - given["next.success"][kept, 0])
+    assert int((masks == 0).sum()) == 4
+    units = recorded_spaces(task).units
+    assert np.array_equal(units.low, given["action"][kept].min(axis=0))
+    assert np.array_equal(units.high, given["action"][kept].max(axis=0))
+
+    assert main(["data", "describe", "robot", "--out", str(place.folder / "data")]) == 0
+    said = capsys.readouterr()
+    assert "4 trajectories" in said.out
+    assert "licence: unknown" in said.out
+    assert "the environment" not in said.err
+    place.train_here("short", "offline", (0,), task="robot")
+    run = place.run("short", 0, "offline", task="robot")
+    result = json.loads((run / "evaluation.json").read_text())
+    assert (result["metric"], result["episodes"], result["status"]) == ("fqe_return", 1, "finished")
+    policy = load_policy(run)
+    action = policy(seen[0])
+    assert ((units.low <= action) & (action <= units.high)).all()
+    out = place.folder / "estimate.json"
+    options = ["--data", str(place.folder / "data"), "--config-dir", str(place.folder / "config")]
+    assert main(["evaluate", str(run), "--off-policy", "--out", str(out), *options]) == 0
+    estimate = json.loads(out.read_text())
+    assert estimate["true"] is None
+    assert estimate["fqe_return"] == pytest.approx(result["score"])
+
+
 def test_an_estimate_that_is_broken_off_is_made_again(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     place.train_here("short", "offline", (0,), task="recorded")
     whole = place.run("short", 0, "offline", task="recorded")
@@ -520,6 +580,20 @@ def test_the_command_has_the_estimate_beside_the_true_return(
     assert found["true"]["discounted_return"] == pytest.approx(endless, rel=0.01)
     assert found["fqe_return"] == pytest.approx(found["true"]["discounted_return"], rel=0.1)
     assert main([*command, *options, "--video", str(tmp_path / "film.gif")]) == 2
+
+
+def test_critics_are_not_fitted_to_the_episodes_that_they_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = chain(ending=True)
+    assert _held_apart(whole) is whole
+    rows = Transitions(**{field.name: getattr(whole, field.name) for field in fields(Transitions)})
+    shared = replace(whole, val=last_trajectories(rows))
+    apart = _held_apart(shared)
+    assert "held out of the critics" in capsys.readouterr().err
+    assert (len(apart) + len(apart.val), apart.terminals[-1]) == (len(whole), 1.0)
+    assert (apart.val.terminals > 0).sum() == 10
+    assert np.array_equal(np.concatenate([apart.rewards, apart.val.rewards]), whole.rewards)
+    with pytest.raises(UserError, match="has one trajectory"):
+        _held_apart(replace(whole, val=rows))
 
 
 def test_an_episode_begins_in_a_recorded_state(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from mfql.documents import read_text, read_yaml
 from mfql.errors import UserError
 from mfql.experiment.schema import check_tasks
+from mfql.files import write_whole
 from mfql.tables import read_rows
+from mfql.tasks import load_extension
 
 NUMBERS = st.one_of(st.integers(-(10**9), 10**9), st.floats(-1e9, 1e9, allow_subnormal=False))
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters=";\t,"), min_size=1)
@@ -122,3 +124,19 @@ def test_a_task_table_with_a_cell_too_many_is_refused_before_a_configuration_is(
     (tmp_path / "tasks.csv").write_text("task,env_id\nmine,Pendulum-v1,more\n", encoding="utf-8")
     with pytest.raises(UserError, match="has not 2 cells"):
         check_tasks(tmp_path)
+
+
+def test_a_task_table_is_read_anew_when_it_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, steps in (("one", "7"), ("two", "80")):
+        folder = tmp_path / name
+        folder.mkdir()
+        table = f"task,env_id,data,fqe_steps\nmine,none,mine.npz,{steps}\n"
+        (folder / "tasks.csv").write_text(table, encoding="utf-8")
+    found = []
+    for name in ("one", "two"):
+        monkeypatch.chdir(tmp_path / name)
+        found.append(load_extension(Path("tasks.csv"))["mine"].registered.fqe_steps)
+    assert found == [7, 80]
+    with write_whole("tasks.csv") as file:
+        file.write(table.replace("80", "90"))
+    assert load_extension(Path("tasks.csv"))["mine"].registered.fqe_steps == 90

@@ -432,12 +432,10 @@ def test_settings_of_the_task_table_are_frozen_as_a_grids_are(place: Path) -> No
     write_proposal(found, Path("proposal.yaml"))
     before = settings_hash("mfql", SCENE, "offline", "config")
     freeze(Path("proposal.yaml"), Path("config"))
-    load_tasks.cache_clear()
     assert settings_hash("mfql", SCENE, "offline", "config") != before
     assert (
         declared_settings("mfql", SCENE, "offline", "config")[1].as_dict()["alpha"] == found[SCENE]["chosen"]["alpha"]
     )
-    load_tasks.cache_clear()
 
 
 def test_other_settings_are_frozen_into_a_method_of_ones_own(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

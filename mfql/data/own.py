@@ -256,9 +256,12 @@ def _fitting(rows: Transitions, env: Any, where: str) -> Transitions:
     for name, shape in (("observations", env.observation_space.shape), ("actions", env.action_space.shape)):
         found = getattr(rows, name).shape[1:]
         if found != shape:
+            whose, remedy = "the environment's", "correct `data` or `env_id` in the task table."
+            if isinstance(env, RecordedSpaces):
+                whose, remedy = "those trained on", "lay the right one beside the training file."
             raise UserError(
-                f"{where}: {name} are vectors of {list(found)}, and the environment's are of {list(shape)}",
-                "It is the dataset of another environment: correct `data` or `env_id` in the task table.",
+                f"{where}: {name} are vectors of {list(found)}, and {whose} are of {list(shape)}",
+                f"It is the dataset of another environment: {remedy}",
             )
     if rows.next_observations.shape != rows.observations.shape:
         raise UserError(
@@ -327,11 +330,12 @@ def _in_units(actions: np.ndarray, env: Any, where: str) -> np.ndarray:
     """Actions [N, A] of the environment's bounds as float32 within those of the policy."""
     low, high, units = env.units.low, env.units.high, env.units.from_env(actions)
     outside = (np.abs(units) > 1.0 + 2.0 * _TOLERANCE).any(axis=1)
-    bounds = f"out of the environment's bounds {np.round(low, 4).tolist()} to {np.round(high, 4).tolist()}"
-    refuse(
-        outside,
-        f"{where}: actions",
-        bounds,
+    whose, remedy = (
+        "the environment's",
         "Write them in the environment's units; clip those of a policy that exceeds them.",
     )
+    if isinstance(env, RecordedSpaces):
+        whose, remedy = "the task's", "Write wider ones as action_low and action_high in the task table; or clip them."
+    bounds = f"out of {whose} bounds {np.round(low, 4).tolist()} to {np.round(high, 4).tolist()}"
+    refuse(outside, f"{where}: actions", bounds, remedy)
     return np.clip(units, -ACTION_LIMIT, ACTION_LIMIT).astype(np.float32)

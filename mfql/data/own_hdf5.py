@@ -114,7 +114,7 @@ def _read_robomimic(path: Path, env: Any, limit: int, names: frozenset[str]) -> 
         )
         if "mask" in names:
             warn(
-                f"{path}: its filter keys ({', '.join(file['mask'])}) are not used: every demonstration is trained on",
+                f"{path}: its filter keys ({', '.join(file['mask'])}) are not used: every demonstration is read",
                 "Write the demonstrations that are wanted to a file of their own.",
             )
         return joined([_demonstration(path, name, file["data"][name], keys) for name in demos], str(path))

@@ -16,6 +16,7 @@ import numpy as np
 
 from mfql.data.opening import Damaged, content_of, parquet_columns, refuse_linked_folders
 from mfql.data.own_rows import LAYOUT, episode_rows, joined
+from mfql.data.own_spaces import NO_LIMIT
 from mfql.data.transitions import Transitions
 from mfql.data.values import flags, real_numbers
 from mfql.documents import read_json_lines, read_object
@@ -50,7 +51,7 @@ def read_lerobot(path: Path, env: Any, limit: int) -> Transitions:
     Args:
         path: the dataset's folder.
         env: the task's environment; None of a task that has none.
-        limit: the steps after which it ends an episode.
+        limit: the steps after which an episode is cut off; `NO_LIMIT` where that is not known.
 
     Raises:
         UserError: it is of another version, lacks a feature or a part of its episodes, or cannot be read.
@@ -85,7 +86,7 @@ def read_lerobot(path: Path, env: Any, limit: int) -> Transitions:
         for start, end in zip(starts, np.append(starts[1:], len(ended)), strict=True)
     ]
     found = joined(parts, str(path))
-    _say_what_is_read(path, features, observed, len(starts), told)
+    _say_what_is_read(path, features, observed, len(starts), told, limit)
     return found
 
 
@@ -104,7 +105,7 @@ def _features(path: Path) -> dict[str, dict[str, Any]]:
     splits = told.get("splits")
     if isinstance(splits, dict) and (others := {str(name) for name in splits} - {"train"}):
         warn(
-            f"{path}: its splits ({', '.join(sorted({'train', *others}))}) are not used: every episode is trained on",
+            f"{path}: its splits ({', '.join(sorted({'train', *others}))}) are not used: every episode is read",
             "Write the episodes that are wanted to a dataset of their own, as lerobot-edit-dataset does.",
         )
     return features
@@ -271,17 +272,27 @@ def _ended(path: Path, marks: dict[str, np.ndarray], starts: np.ndarray, rows: i
     if success is not None:
         failed = int((done & ~success & ~at_the_limit).sum()) if done is not None else 0
         if failed:
+            early = "" if limit == NO_LIMIT else f", before the time limit of {limit} steps,"
             warn(
-                f"{path}: {counted(failed, 'frame')} of {_DONE} without {_SUCCESS}, before the environment's {limit}"
-                " steps, are read as cut off, so that the future counts there",
+                f"{path}: {counted(failed, 'frame')} of {_DONE} without {_SUCCESS}{early} are read as cut off, so that"
+                " the future counts there",
                 f"Where the task failed there, add the feature {_TRUNCATED}: true where an episode was only cut off.",
             )
         return success & (last if done is None else done)
-    return np.zeros(rows, bool) if done is None else done & ~at_the_limit
+    if done is None:
+        return np.zeros(rows, bool)
+    if limit == NO_LIMIT and done.any():
+        warn(
+            f"{path}: {counted(int(done.sum()), 'frame')} of {_DONE} are read as the task's end, also where a recording"
+            " was only cut off, since no time limit is known",
+            f"Write the limit as max_episode_steps in the task table; or add the feature {_TRUNCATED}: true where an"
+            " episode was only cut off.",
+        )
+    return done & ~at_the_limit
 
 
 def _say_what_is_read(
-    path: Path, features: dict[str, dict[str, Any]], observed: list[str], episodes: int, told: list[str]
+    path: Path, features: dict[str, dict[str, Any]], observed: list[str], episodes: int, told: list[str], limit: int
 ) -> None:
     named = [f"{name} ({', '.join(names)})" if (names := _names(features[name])) else name for name in observed]
     if _DONE in told and _TRUNCATED in told:
@@ -289,7 +300,9 @@ def _say_what_is_read(
     elif _SUCCESS in told:
         ends = f"{_SUCCESS} in an episode's last frame is read as the task's end"
     elif _DONE in told:
-        ends = f"{_DONE} is read as the task's end, but at the environment's time limit"
+        ends = f"{_DONE} is read as the task's end" + (
+            "" if limit == NO_LIMIT else f", but at the limit of {limit} steps"
+        )
     else:
         ends = f"every episode is read as cut off, since there is no {_DONE} nor {_SUCCESS}"
     images = [name for name, feature in features.items() if feature["dtype"] in _IMAGES]

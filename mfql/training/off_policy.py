@@ -7,16 +7,17 @@ policy with the same discount from the very states where the held-out episodes b
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mfql.data.replay import Recording
-from mfql.data.transitions import Dataset
+from mfql.data.transitions import Dataset, Transitions
 from mfql.documents import write_json
 from mfql.envs.patience import Limited
-from mfql.errors import UserError, warn
+from mfql.errors import UserError, note, warn
 from mfql.evaluation.policy import Policy, load_policy
 from mfql.suites import load, split_paths, suite_of
 from mfql.tasks import ESTIMATOR_VERSION, FQE_STEPS, Task, find_task
@@ -57,8 +58,9 @@ def evaluate_off_policy(
     policy = load_policy(run, device=device)
     description = policy.description
     task = find_task(description["task"], config_dir)
-    dataset = load(task, data)
-    require_estimable(policy.actor.agent, dataset)
+    loaded = load(task, data)
+    require_estimable(policy.actor.agent, loaded)
+    dataset = _held_apart(loaded)
     trained_on = description.get("dataset", {}).get("sha256", dataset.sha256)
     if trained_on != dataset.sha256:
         warn(
@@ -79,6 +81,28 @@ def evaluate_off_policy(
     }
     write_json(out, result)
     return result
+
+
+def _held_apart(dataset: Dataset) -> Dataset:
+    """The dataset without its validation rows among those that critics are fitted to, as of D4RL's they are.
+
+    Raises:
+        UserError: nothing else is left.
+    """
+    val = dataset.val
+    if not np.shares_memory(dataset.rewards, val.rewards):
+        return dataset
+    kept = len(dataset) - len(val)
+    if kept == 0:
+        raise UserError(
+            f"{dataset.name} has one trajectory, and an estimate is of some that critics are not fitted to",
+            "Record two or more; or lay a validation file NAME-val.npz beside NAME.npz.",
+        )
+    note(
+        f"{dataset.name} has no validation split: the last tenth of its trajectories is held out of the critics; the"
+        " policy was trained on it"
+    )
+    return replace(dataset, **{field.name: getattr(dataset, field.name)[:kept] for field in fields(Transitions)})
 
 
 def _true(

@@ -127,6 +127,32 @@ def _(lab: Lab) -> Said:
     return _described(lab)
 
 
+def _bare(lab: Lab, limit: str = "") -> Said:
+    """Describe a dataset as a task without an environment."""
+    (lab.folder / "tasks.csv").write_text(
+        f"task,env_id,data,max_episode_steps\ncase,none,data/case,{limit}\n", encoding="utf-8"
+    )
+    return lab.mfql("data", "describe", "case", "--out", lab.folder / "described")
+
+
+@given("a dataset that LeRobot wrote, as a task without an environment")
+def _(lab: Lab) -> Said:
+    _written(lab)
+    return _bare(lab)
+
+
+@given("the same without `next.success`, and no `max_episode_steps`")
+def _(lab: Lab) -> Said:
+    _without(_written(lab), "next.success")
+    return _bare(lab)
+
+
+@given("the same with `max_episode_steps`")
+def _(lab: Lab) -> Said:
+    _without(_written(lab), "next.success")
+    return _bare(lab, "40")
+
+
 @given("an episode that LeRobot marks as done before its time, without success")
 def _(lab: Lab) -> Said:
     _rewritten(_written(lab), lambda table: _column(table, "next.success", pa.array([False] * len(table))))
