@@ -436,7 +436,6 @@ def test_a_policy_of_a_dataset_alone_is_described_shared_and_exported(
     assert used["action"].shape == (2,)
 
 
-||||||| fc25732
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 def test_what_lerobot_wrote_is_trained_on_without_an_environment(
     place: Workplace, bare: Path, version: str, capsys: pytest.CaptureFixture[str]
