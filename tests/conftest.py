@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 import pytest
 
+from mfql import extensions
 from mfql.extensions import VARIABLE
 from tests.support.page import COMMANDS, FILES
 from tests.support.project import clone
@@ -33,6 +34,12 @@ choose_renderer()
 import mujoco
 mujoco.Renderer(mujoco.MjModel.from_xml_string("<mujoco/>"), 8, 8).render()
 """
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are read anew after a test that ran a Snakefile in its own process, which keeps what it reads."""
+    monkeypatch.setattr(extensions, "_kept", None)
 
 
 @pytest.fixture(scope="session")

@@ -133,7 +133,7 @@ def test_the_page_says_the_licence_of_each_dataset_and_whom_to_cite(tmp_path: Pa
     ]
     licences, cited = ([row[column] for row in cells] for column in (4, 5))
     for licence, said in zip(
-        licences, ("MIT is that of OGBench", "unknown", "CC BY 4.0", "of your own", "of your own"), strict=True
+        licences, ("MIT is that of OGBench", "unknown", "CC BY 4.0", "of whoever", "of whoever"), strict=True
     ):
         assert licence.startswith(said)
     assert [("2410.20092" in cite, "2004.07219" in cite) for cite in cited] == [

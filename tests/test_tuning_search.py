@@ -486,6 +486,11 @@ def test_a_run_that_pauses_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
         tmp_path / name / "runs/flow_bc-miniature" / TASK / "seed100/offline" for name in ("paused", "whole")
     )
     result = read_json(whole / "evaluation.json")
+    refused = place.call(
+        place.arguments("flow_bc-miniature", "offline", [100], "late", "--pause-at", str(result["steps"]))
+    )
+    assert (refused.returncode, (tmp_path / "late").exists()) == (2, False)
+    assert f"flow_bc-miniature ends with step {result['steps']}" in refused.stderr
     at_step = read_json(paused / "paused-30.json")
     assert (at_step["status"], at_step["evaluations"]) == ("paused", result["evaluations"][:1])
     assert not (paused / "evaluation.json").exists()

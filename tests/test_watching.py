@@ -180,6 +180,8 @@ def test_on_a_terminal_one_table_is_drawn_over_and_ctrl_c_ends_it_well(tmp_path:
     going_on(tmp_path / "results", "flow_bc", "10,training/q,1.0\n")
     pid, terminal = pty.fork()
     if pid == 0:
+        # Before anything is drawn.
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
         program = "import sys; sys.modules['torch'] = None; from mfql.cli import main; sys.exit(main())"
         os.execve(
             sys.executable,
@@ -188,7 +190,6 @@ def test_on_a_terminal_one_table_is_drawn_over_and_ctrl_c_ends_it_well(tmp_path:
         )
     said = b""
     try:
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
         while said.count(b"2 runs: ") < 3:  # It is drawn again and again.
             said += os.read(terminal, 65536)
         os.write(terminal, INTERRUPT)

@@ -7,7 +7,6 @@ from typing import Any
 
 import gymnasium
 
-from mfql.data.own import recorded_spaces
 from mfql.envs.isolated import Isolated
 from mfql.envs.pixels import FRAMES, StackedFrames
 from mfql.errors import naming_extras, warn
@@ -54,6 +53,8 @@ def usage_of(task_name: str) -> dict[str, Any]:
 
 def _without(task: Task) -> dict[str, Any]:
     """Those entries of a task that has no environment: the units of actions are of its dataset."""
+    from mfql.data.own import recorded_spaces  # Who only acts has not what reads data.
+
     units = recorded_spaces(task).units
     return {
         "environment": {

@@ -19,7 +19,7 @@ from mfql.experiment.tuning import COLUMNS, carried_to, published_columns, tunin
 from mfql.methods import declared_settings, method_name, split_method, table_keys
 from mfql.settings import Settings
 from mfql.tables import as_value, value_text
-from mfql.tasks import Task, known_tasks, select_tasks
+from mfql.tasks import ESTIMATE, Task, find_task, known_tasks, select_tasks
 
 SAMPLERS = ("tpe", "random", "qmc")
 # Points of other lengths or other evaluations are not compared.
@@ -186,10 +186,15 @@ def rungs(study: Study, config_dir: str | Path) -> list[int]:
     """The steps at which a trial of a study is looked at.
 
     Raises:
-        UserError: one is no earlier than the end.
+        UserError: one is no earlier than the end, or the task has no environment.
     """
     _, settings = declared_settings(study.method, study.task, "offline", config_dir)
     steps = [count * settings.eval_interval for count in (study.pruning.after if study.pruning else ())]
+    if steps and find_task(study.task, config_dir).metric == ESTIMATE:
+        raise UserError(
+            f"tuning: search: pruning: {study.task} has no environment, so that its runs are scored at their end alone",
+            "Leave `pruning` out.",
+        )
     if steps and steps[-1] >= settings.offline_steps:
         raise UserError(
             f"tuning: search: pruning: after: evaluation {steps[-1] // settings.eval_interval} of {study.method} is no"

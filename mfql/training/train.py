@@ -29,7 +29,7 @@ from mfql.extensions import agent_file, running_code
 from mfql.files import sha256, there, write_whole
 from mfql.locks import locked
 from mfql.methods import checkpoint_stage, declared_settings, raw_settings, settings_hash, settings_source
-from mfql.settings import Settings
+from mfql.settings import Settings, steps_of
 from mfql.suites import load, split_paths, suite_of
 from mfql.tasks import ESTIMATE, Task, find_task, scored
 from mfql.training.checkpoint import Checkpoints
@@ -86,12 +86,18 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wai
         wait: for another process that trains one of these runs, and take its result; else that is an error.
 
     Raises:
-        UserError: bad settings, data or folders; nothing is half-written.
+        UserError: bad settings, data or folders, or a pause that is no earlier than the end; nothing is half-written.
         Interrupted: the job was asked to end; the same command continues it.
     """
     require_trackers(execution.trackers)
     kind, settings = _agent_and_settings(job)
     task = find_task(job.task, job.config_dir)
+    steps = steps_of(settings.as_dict(), job.stage)
+    if execution.pause_at is not None and execution.pause_at >= steps:
+        raise UserError(
+            f"--pause-at {execution.pause_at}: {job.method} ends with step {steps:,}",
+            "Name an earlier step, or leave the option out.",
+        )
     if choose_compiling:
         updates = settings.online_steps * kind.updates_per_step if job.stage == "online" else settings.offline_steps
         execution = replace(execution, compiled=repays_compiling(execution.device, updates))

@@ -41,7 +41,7 @@ for name, stages in [("train_offline", "offline|pretrain"), ("train_online", "on
                 seeds=lambda wildcards, output: seeds_of(output),
                 data=subpath(input.dataset, parent=True),
             shell:
-                TRAIN + " > {log} 2>&1"
+                f"{TRAIN} > {{log}} 2>&1"
 
 
 # The results so far of runs that pause at a step, which `mfql tune search` asks for. Like training to the end, with one option more.
@@ -73,4 +73,4 @@ for job, seeds, tasks, other_seeds in TRAINING_JOBS:
             seeds=lambda wildcards, output: seeds_of(output),
             data=subpath(input.dataset, parent=True),
         shell:
-            TRAIN + " --pause-at {wildcards.step} > {log} 2>&1"
+            f"{TRAIN} --pause-at {{wildcards.step}} > {{log}} 2>&1"
