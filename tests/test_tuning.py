@@ -307,10 +307,7 @@ def frozen(config: Path, *entries: dict[str, Any], **options: Any) -> str:
     """Freeze these entries; returns what is printed."""
     file = config.parent / "proposal.yaml"
     write_proposal({task: entry for one in entries for task, entry in one.items()}, file)
-    load_tasks.cache_clear()  # A command of `mfql` reads the table once; a test freezes several times.
-    printed = freeze(file, config, **options)
-    load_tasks.cache_clear()
-    return printed
+    return freeze(file, config, **options)
 
 
 def cells(config: Path, task: str) -> tuple[str, ...]:
@@ -320,7 +317,6 @@ def cells(config: Path, task: str) -> tuple[str, ...]:
 
 def hashes(config: Path) -> dict[str, str]:
     """The settings' hashes of some tasks: what a run is trained anew for."""
-    load_tasks.cache_clear()
     return {task: settings_hash("mfql", task, "offline", config) for task in (*SCENES, "pen-human-v1", "pen-cloned-v1")}
 
 
@@ -508,7 +504,6 @@ def verdict(folder: Path, config: Path) -> str:
     )
     places = ["--published", folder / "published", "--tasks", config / "tasks.csv", "--results", folder]
     arguments = ["verdict", "--scores", folder / "scores.csv", *places, "--out", folder / "verdict"]
-    load_tasks.cache_clear()
     assert main(list(map(str, arguments))) == 0
     with open(folder / "verdict" / "verdict.csv", encoding="utf-8", newline="") as file:
         return next(row["verdict"] for row in csv.DictReader(file) if row["task"] == SCENE)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import pty
 import shutil
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -180,13 +177,11 @@ def test_on_a_terminal_one_table_is_drawn_over_and_ctrl_c_ends_it_well(tmp_path:
     going_on(tmp_path / "results", "flow_bc", "10,training/q,1.0\n")
     pid, terminal = pty.fork()
     if pid == 0:
-        # Before anything is drawn.
-        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
         program = "import sys; sys.modules['torch'] = None; from mfql.cli import main; sys.exit(main())"
         os.execve(
             sys.executable,
             [sys.executable, "-c", program, "status", "--results", str(tmp_path / "results"), "--watch", "0.1"],
-            os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm", "NO_COLOR": ""},
+            os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm", "NO_COLOR": "", "COLUMNS": "100"},
         )
     said = b""
     try:
