@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from mfql.envs.trial import named
 from mfql.errors import UserError, warn
 from mfql.evaluation.film import require_format, write_film
 from mfql.evaluation.policy import Policy, load_policy
-from mfql.evaluation.rollout import SCORING, episode_key, run_episodes, start_seed
+from mfql.evaluation.rollout import SCORING, Episodes, episode_key, run_episodes, start_seed
 from mfql.evaluation.usage import suite_used, warn_of_other_environment
 from mfql.evaluation.vector import EnvPool
 from mfql.files import write_whole
@@ -73,22 +73,7 @@ def evaluate(
     description = policy.description
     warn_of_other_environment(description)
     with EnvPool(description, episodes, workers) as pool, _bar(progress, "evaluation", "step", description) as bar:
-
-        def act(*given: Any) -> Any:
-            bar.update()
-            return policy.actor(*given)
-
-        found = run_episodes(
-            act,
-            policy.actor.agent.act_draw(),
-            pool,
-            [description["seed"]],
-            episodes,
-            SCORING,
-            torch.device("cpu"),
-            policy.horizon,
-        )
-        found.say_broken(description["task"], pool.faults)
+        found = scored_episodes(policy, pool, episodes, lambda _: bar.update())
     result = {
         **{key: description[key] for key in ("method", "task", "seed", "stage", "identity")},
         "episodes": episodes,
@@ -105,6 +90,34 @@ def evaluate(
         film(policy, video, strip, progress)
     write_json(out, result)
     return result
+
+
+def scored_episodes(policy: Policy, pool: EnvPool, episodes: int, look: Callable[[np.ndarray], object]) -> Episodes:
+    """Let a policy act in the episodes by which `mfql evaluate` scores it, and warn of those that broke.
+
+    Args:
+        policy: acts.
+        pool: of as many environments as episodes, of its task.
+        episodes: how many.
+        look: gets the observations [episodes, ...] before each of the policy's looks at them.
+    """
+
+    def act(observations: np.ndarray, noise: Any) -> np.ndarray:
+        look(observations[0])
+        return policy.actor(observations, noise)
+
+    found = run_episodes(
+        act,
+        policy.actor.agent.act_draw(),
+        pool,
+        [policy.description["seed"]],
+        episodes,
+        SCORING,
+        torch.device("cpu"),
+        policy.horizon,
+    )
+    found.say_broken(policy.description["task"], pool.faults)
+    return found
 
 
 def _bar(progress: bool, what: str, unit: str, description: Mapping[str, Any]) -> tqdm:

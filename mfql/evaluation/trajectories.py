@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from mfql.envs.isolated import reset_env
 from mfql.errors import UserError
+from mfql.evaluation.evaluate import scored_episodes
 from mfql.evaluation.policy import Policy, load_policy
-from mfql.evaluation.rollout import SCORING, run_episodes
 from mfql.evaluation.usage import suite_used
 from mfql.evaluation.vector import EnvPool
 
@@ -66,24 +64,9 @@ def trajectories(run: Path, episodes: int) -> tuple[Maze, list[Trajectory]]:
     task = policy.description["task"]
     if not suite_used(policy.description).in_maze(task):
         raise UserError(f"{task} is in none of the mazes that are drawn", "They are OGBench's, with states.")
-    description, positions = policy.description, list[np.ndarray]()
-    with EnvPool(description, episodes, workers=0) as pool:
-
-        def act(observations: np.ndarray, noise: Any) -> np.ndarray:
-            positions.append(observations[0, :, :2].copy())
-            return policy.actor(observations, noise)
-
-        found = run_episodes(
-            act,
-            policy.actor.agent.act_draw(),
-            pool,
-            [description["seed"]],
-            episodes,
-            SCORING,
-            torch.device("cpu"),
-            policy.horizon,
-        )
-        found.say_broken(task, pool.faults)
+    positions = list[np.ndarray]()
+    with EnvPool(policy.description, episodes, workers=0) as pool:
+        found = scored_episodes(policy, pool, episodes, lambda seen: positions.append(seen[:, :2].copy()))
         positions.append(pool.observations[:, :2].copy())
     return _maze(policy), [
         Trajectory(episode, *_until(end, positions, episode, policy.horizon), success > 0)
