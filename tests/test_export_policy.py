@@ -224,6 +224,23 @@ def test_noise_that_a_file_draws_is_seen_and_acted_on_and_begins_anew_with_a_ses
     assert not np.array_equal(other[0][1], noise)
 
 
+def test_seeds_that_follow_one_another_draw_noise_that_differs() -> None:
+    """From k onnxruntime draws k times what it draws from 1, modulo 1: the first of 0 to 31 are all below 0.001."""
+
+    def first(seed: float) -> float:
+        node = onnx.helper.make_node("RandomUniform", [], ["noise"], shape=[1], seed=seed)
+        noise = onnx.helper.make_tensor_value_info("noise", onnx.TensorProto.FLOAT, [1])
+        graph = onnx.helper.make_graph([node], "draw", [], [noise])
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+        (drawn,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {})
+        return float(drawn[0])
+
+    assert max(map(first, map(float, range(32)))) < 0.001
+    drawn = sorted(map(first, map(export._attribute, range(32))))
+    assert drawn[3] < 0.25 < drawn[13] < 0.75 < drawn[28]
+    assert len(set(drawn)) == 32
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["mfql-miniature", "ifql-miniature"])
 def test_a_policy_of_images_is_had_in_both_forms(method: str) -> None:
@@ -291,8 +308,7 @@ def test_what_cannot_be_had_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     pt2 = tmp_path / "policy.pt2"
     assert "no generator of its own" in refused(capsys, mfql, pt2, "--to", "torch-export", "--noise", "seed")
     assert "Add --noise seed" in refused(capsys, mfql, out, "--seed", "1")
-    for seed in ("0", str(2**24 + 1)):
-        assert "from 1 to" in refused(capsys, mfql, out, "--noise", "seed", "--seed", seed)
+    assert "0 or more" in refused(capsys, mfql, out, "--noise", "seed", "--seed", "-1")
     assert "One or more" in refused(capsys, mfql, out, "--candidates", "0")
 
 
@@ -357,5 +373,3 @@ def test_a_candidate_as_good_counts_as_the_policys_and_another_does_not(tmp_path
 
 def test_the_command_knows_the_forms_without_torch() -> None:
     assert tuple(export.SUFFIXES) == cli.FORMS
-    assert cli.MOST_SEED == export.MOST_SEED
-    assert int(np.float32(cli.MOST_SEED)) == cli.MOST_SEED

@@ -23,7 +23,7 @@ from mfql.draws import DrawStream
 from mfql.errors import UserError, naming_extras
 from mfql.evaluation.description import DESCRIPTION
 from mfql.evaluation.policy import WEIGHTS, Policy, load_policy, policy_folder
-from mfql.files import sha256, there, write_whole
+from mfql.files import hash_of, sha256, there, write_whole
 
 # By the form of a file, how its name ends.
 SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
@@ -36,7 +36,7 @@ _COMPARED, _BATCHES = 1_000, (1, 7, 92, 300, 300, 300)
 # Operators that onnxruntime 1.22 has, and which the exporter writes without converting versions.
 _OPSET = 20
 # `seed` of ONNX's random operators is a float32, which holds every whole number up to here.
-MOST_SEED = 2**24
+_ATTRIBUTES = 2**24
 # A value as good as the best one: by this share of the largest of the K.
 _AS_GOOD = 1e-5
 # What of a traced graph names this machine's folders.
@@ -323,16 +323,28 @@ def _draw_inside(model: Any, draw: Draw, seed: int) -> None:
         "uniform": ("RandomUniformLike", {"low": 0.0, "high": 1.0}),
     }
     operator, numbers = kinds[draw.kind]
+    numbers["seed"] = _attribute(seed)
     zero = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.0])
     drawing = [
         helper.make_node("Shape", ["observations"], ["noise_batch"], start=0, end=1),
         helper.make_node("Concat", ["noise_batch", "noise_shape"], ["noise_sizes"], axis=0),
         helper.make_node("ConstantOfShape", ["noise_sizes"], ["noise_zeros"], value=zero),
-        helper.make_node(operator, ["noise_zeros"], ["noise"], dtype=TensorProto.FLOAT, seed=float(seed), **numbers),
+        helper.make_node(
+            operator, ["noise_zeros"], ["noise"], dtype=TensorProto.FLOAT, seed=_attribute(seed), **numbers
+        ),
     ]
     rest = list(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend([*drawing, *rest])
+
+
+def _attribute(seed: int) -> float:
+    """The attribute `seed` of a random operator for a seed, by a hash.
+
+    onnxruntime's generator is linear: what it draws uniformly from k is k times what it draws from 1, modulo 1. Small
+    numbers begin near 0 all, and their sequences stay alike.
+    """
+    return float(1 + int(hash_of(["noise", seed]), 16) % _ATTRIBUTES)
 
 
 @contextmanager
