@@ -337,10 +337,17 @@ def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: 5 * 4096])
 
 
+def cut_entry(path: Path) -> None:
+    """A page that lost its end, which SQLite does not notice."""
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE study_user_attributes SET value_json = substr(value_json, 1, 20)")
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         (damaged, "is damaged"),
+        (cut_entry, "is damaged: JSONDecodeError"),
         (truncated, "is damaged"),
         (lambda path: path.write_text("a: b"), "does not begin as SQLite's files do"),
         (another_database, "a database of something else: it has the tables experiments"),

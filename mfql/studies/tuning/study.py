@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # How SQLite's files begin, and tables that Optuna's have.
 _MAGIC, _TABLES = b"SQLite format 3\0", {"studies", "version_info"}
+_REMEDY = "Name another file with --storage, or move this one away: points that are trained already train nothing."
 # The attribute of a study that says what all of its trials share.
 _IDENTITY = "mfql"
 _SEEDS = 2**32
@@ -149,11 +150,17 @@ def _study(storage: Any, study: Study, path: Path, config_dir: str | Path) -> op
         if pruning
         else optuna.pruners.NopPruner()
     )
-    found = optuna.create_study(
-        storage=storage, study_name=study.name, direction="maximize", pruner=pruner, load_if_exists=True
-    )
-    known, wanted = found.user_attrs.get(_IDENTITY), _hashes(identifying(study, config_dir))
-    if known is None and not found.get_trials(deepcopy=False):
+    try:
+        found = optuna.create_study(
+            storage=storage, study_name=study.name, direction="maximize", pruner=pruner, load_if_exists=True
+        )
+        known, trials = found.user_attrs.get(_IDENTITY), found.get_trials(deepcopy=False)
+        for trial in trials:
+            _decoded(trial.params, study)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # SQLite's pages have no checksums.
+        raise UserError(f"{path} is damaged: {type(error).__name__}: {error}", _REMEDY) from error
+    wanted = _hashes(identifying(study, config_dir))
+    if known is None and not trials:
         found.set_user_attr(_IDENTITY, wanted)
     elif known != wanted:
         known = known if isinstance(known, dict) else {}
@@ -212,13 +219,12 @@ def _require_storage(path: Path) -> None:
     """Refuse a file that is no storage of Optuna's before anything is written into it."""
     if not there(path):
         return
-    remedy = "Name another file with --storage, or move this one away: points that are trained already train nothing."
     with open_file(path) as file:
         head = file.read(len(_MAGIC))
     if not head:
         return  # Killed as it was made.
     if head != _MAGIC:
-        raise UserError(f"{path} is no storage of a search: it does not begin as SQLite's files do", remedy)
+        raise UserError(f"{path} is no storage of a search: it does not begin as SQLite's files do", _REMEDY)
     try:
         with closing(sqlite3.connect(path, timeout=60.0)) as database:
             found = [row[0] for row in database.execute("PRAGMA quick_check")]
@@ -226,12 +232,12 @@ def _require_storage(path: Path) -> None:
     except sqlite3.OperationalError as error:
         raise UserError(f"cannot read {path}: {error}", "The same command again when it can be read.") from error
     except sqlite3.DatabaseError as error:
-        raise UserError(f"{path} is damaged: {error}", remedy) from error
+        raise UserError(f"{path} is damaged: {error}", _REMEDY) from error
     if found != ["ok"]:
-        raise UserError(f"{path} is damaged: {found[0].splitlines()[0]}", remedy)
+        raise UserError(f"{path} is damaged: {found[0].splitlines()[0]}", _REMEDY)
     if tables and not tables & _TABLES:
         raise UserError(
-            f"{path} is a database of something else: it has the tables {', '.join(sorted(tables))}", remedy
+            f"{path} is a database of something else: it has the tables {', '.join(sorted(tables))}", _REMEDY
         )
 
 

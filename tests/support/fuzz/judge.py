@@ -215,6 +215,19 @@ def _find_speed(file: str) -> None:
     print(find_speed(Path(file), 0))
 
 
+def _search(file: str) -> None:
+    from mfql.experiment.search import studies
+    from mfql.studies.tuning.study import opened
+    from tests.support.fuzz.places import SEARCH
+
+    with opened(Path(file), studies(SEARCH, "config"), "config") as (optimiser,):
+        print(optimiser.methods("COMPLETE"), optimiser.methods("PRUNED"))
+        for trial in optimiser.batch():
+            print(trial.number, trial.method)
+            trial.report(1.0, 10)
+            trial.complete(1.0)
+
+
 def _fetch(dataset: str, *more: str) -> int:
     """`mfql data fetch` from a server that has the files of the folder `source`."""
     from tests.support.dataset_server import Site
@@ -243,6 +256,7 @@ FUNCTIONS: dict[str, Callable[..., int]] = {
     "mfql.agents.flax.load_checkpoint": _for_people(_load_released),
     "mfql.load_policy": _for_people(_act),
     "mfql.plan.cost.find_speed": _for_people(_find_speed),
+    "tune search": _for_people(_search),
     "data fetch from a server": _fetch,
 }
 

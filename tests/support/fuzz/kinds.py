@@ -233,6 +233,14 @@ KINDS: tuple[Kind, ...] = (
         ),
     ),
     Kind(
+        "search",
+        "the storage of a search",
+        "search",
+        ("search.db",),
+        "bytes",
+        (Command("'tune search' search.db", writes=("search.db*",)),),
+    ),
+    Kind(
         "own-tasks",
         "an extension's task table",
         "lab",

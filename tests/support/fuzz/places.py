@@ -237,6 +237,37 @@ def _tuning(folder: Path) -> None:
     write_proposal(choose(files, Path("config")), Path("proposal.yaml"))
 
 
+# Of the section `tuning` of a configuration.
+SEARCH = {
+    "method": "mfql-miniature",
+    "seeds": [100],
+    "tasks": [TASK],
+    "search": {
+        "trials": 6,
+        "at_once": 2,
+        "spaces": {
+            "mfql-miniature": {"alpha": {"low": 0.1, "high": 100, "log": True}, "num_candidates": [1, 2, 4]},
+        },
+    },
+}
+
+
+def _search(folder: Path) -> None:
+    """A search's storage in the middle of it: points with scores, one given up, one that was asked for."""
+    _project(folder)
+    os.chdir(folder)
+    from mfql.experiment.search import studies
+    from mfql.studies.tuning.study import opened
+
+    with opened(Path("search.db"), studies(SEARCH, "config"), "config") as (optimiser,):
+        for number in range(2):
+            for trial in optimiser.batch():
+                trial.report(10.0 * trial.number, 10)
+                trial.prune() if trial.number == 1 else trial.complete(20.0 * number)
+        first, _ = optimiser.batch()
+        first.complete(50.0)
+
+
 def _lab(folder: Path) -> None:
     """The extension of docs/extend.md with its data in three layouts, Minari's datasets and LeRobot's."""
     import subprocess
@@ -387,6 +418,7 @@ PLACES: dict[str, Callable[[Path], None]] = {
     "fixtures": _fixtures,
     "toy": _toy,
     "tuning": _tuning,
+    "search": _search,
     "lab": _lab,
     "replays": _replays,
     "released": _released,
