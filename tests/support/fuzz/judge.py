@@ -228,6 +228,12 @@ def _search(file: str) -> None:
             trial.complete(1.0)
 
 
+def _read_pause(file: str) -> None:
+    from mfql.experiment.records import read_pause
+
+    print(read_pause(Path(file))["evaluations"])
+
+
 def _fetch(dataset: str, *more: str) -> int:
     """`mfql data fetch` from a server that has the files of the folder `source`."""
     from tests.support.dataset_server import Site
@@ -257,6 +263,7 @@ FUNCTIONS: dict[str, Callable[..., int]] = {
     "mfql.load_policy": _for_people(_act),
     "mfql.plan.cost.find_speed": _for_people(_find_speed),
     "tune search": _for_people(_search),
+    "mfql.experiment.records.read_pause": _for_people(_read_pause),
     "data fetch from a server": _fetch,
 }
 

@@ -241,6 +241,14 @@ KINDS: tuple[Kind, ...] = (
         (Command("'tune search' search.db", writes=("search.db*",)),),
     ),
     Kind(
+        "paused",
+        "what a search reads of a run that paused",
+        "search",
+        (f"results/runs/small/{TASK}/seed0/offline/paused-10.json",),
+        "json",
+        (Command(f"mfql.experiment.records.read_pause results/runs/small/{TASK}/seed0/offline/paused-10.json"),),
+    ),
+    Kind(
         "own-tasks",
         "an extension's task table",
         "lab",

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from mfql.cli import main
-from mfql.documents import write_json
+from mfql.documents import read_json, write_json
 from mfql.extensions import VARIABLE
 from mfql.locks import locked
 from tests.support.fake_results import write_final, write_quickstart, write_run
@@ -253,7 +253,7 @@ SEARCH = {
 
 
 def _search(folder: Path) -> None:
-    """A search's storage in the middle of it: points with scores, one given up, one that was asked for."""
+    """A search's storage in the middle of it: points with scores, one given up, one asked for; and a run that paused."""
     _project(folder)
     os.chdir(folder)
     from mfql.experiment.search import studies
@@ -266,6 +266,11 @@ def _search(folder: Path) -> None:
                 trial.prune() if trial.number == 1 else trial.complete(20.0 * number)
         first, _ = optimiser.batch()
         first.complete(50.0)
+    written = write_run(Path("results"), [10.0] * 3, method="small", task=TASK, seed=0)
+    result = read_json(written) | {"status": "paused", "steps": 10}
+    result["evaluations"] = result["evaluations"][:1]
+    written.unlink()
+    write_json(written.with_name("paused-10.json"), result)
 
 
 def _lab(folder: Path) -> None:
