@@ -106,6 +106,7 @@ class Bench:
             content = path.read_bytes()
             how = mutate(path, self.kind.form, rng)
             same = says_the_same(path, content, self.kind.form, command.keys or self.kind.keys)
+            same |= self.kind.begun and path.is_file() and path.read_bytes().startswith(content)
             gone = how == "as_dangling_link" and bool(command.same)
             ended = self._run(command)
             found.append(

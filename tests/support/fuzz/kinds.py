@@ -37,6 +37,7 @@ class Kind:
         form: see `tests/support/fuzz/mutations.py`.
         commands: that read it.
         keys: of a document, the entries that a hash vouches for; without any it vouches for the whole file.
+        begun: a hash vouches for the file's beginning, and what follows is cut off, as of a run that was killed.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Kind:
     form: str
     commands: tuple[Command, ...]
     keys: tuple[str, ...] = ()
+    begun: bool = False
 
 
 _CONFIG = "--config-dir config"
@@ -561,6 +563,7 @@ KINDS: tuple[Kind, ...] = (
             _LOOKED,
             _train("small", "offline", vouched=True, same=_result("small", "offline")),
         ),
+        begun=True,
     ),
     Kind(
         "checkpoint",
