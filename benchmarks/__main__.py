@@ -92,6 +92,8 @@ def _run(options: argparse.Namespace) -> int:
     context = Context(QUICK if options.quick else FULL, device)
     reference = None
     if options.reference is not None:
+        if "update" not in options.parts:
+            raise UserError("--reference is measured in the part update, which --parts leaves out", "Add update.")
         settings = tuple(options.reference_set)
         reference = Reference(options.reference, options.reference_agent, options.reference_python, settings)
     result, found = measure(context, options.parts, options.quick, reference)

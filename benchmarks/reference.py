@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ class Reference:
         checkout: its folder, put on Python's path.
         agent: `MODULE:CLASS` of the agent; the module has `get_config()`, the class `create(seed, ex_observations,
             ex_actions, config)` and `update(batch)`, which returns the agent and what it logs, as OGBench's reference
-            agents have them.
+            agents have them. Flags of the checkout's `main*.py` have their defaults.
         python: an interpreter with jax and what the checkout imports.
         settings: `KEY=VALUE` changes of the agent's configuration.
     """
@@ -45,8 +46,14 @@ class ReferenceUpdates:
             raise UserError(f"{reference.checkout} is no folder", "Give --reference a checkout of the released code.")
         if ":" not in reference.agent:
             raise UserError(f"{reference.agent!r} is no MODULE:CLASS", "Such as --reference-agent agents.NAME:CLASS.")
+        # Absolute, since the process starts in the checkout; not resolved, which would leave a virtual environment.
+        python = shutil.which(reference.python)
+        if python is None:
+            raise UserError(
+                f"{reference.python} is no program", "--reference-python names an interpreter that has jax."
+            )
         sizes = map(str, (OBSERVATION_DIM, ACTION_DIM, batch_size))
-        command = [reference.python, str(_WORKER), str(reference.checkout.resolve()), reference.agent, *sizes]
+        command = [os.path.abspath(python), str(_WORKER), str(reference.checkout.resolve()), reference.agent, *sizes]
         # Else JAX takes three quarters of a GPU's memory.
         environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         self._command = [*command, *reference.settings]
@@ -58,8 +65,12 @@ class ReferenceUpdates:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        while self._line() != "ready":  # What the checkout itself prints.
-            pass
+        try:
+            while self._line() != "ready":  # What the checkout itself prints.
+                pass
+        except UserError:
+            self.close()
+            raise
 
     def _line(self) -> str:
         assert self._process.stdout is not None  # A pipe.
@@ -67,7 +78,8 @@ class ReferenceUpdates:
         if not line:
             raise UserError(
                 f"the released code ended with status {self._process.wait()}: {' '.join(self._command)}",
-                "Its error stands above. --reference-python names an interpreter that has jax.",
+                "Its error stands above. --reference-python names an interpreter that has jax and what the checkout "
+                "imports, --reference-agent the agent.",
             )
         return line.strip()
 

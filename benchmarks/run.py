@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from benchmarks.job import Context, Job
 from benchmarks.memory import memory
 from benchmarks.reference import Reference, ReferenceUpdates
 from benchmarks.results import Found, LeftOut, Measurement, document
+from mfql.errors import UserError
 
 Jobs = dict[tuple[str, str], Job]
 Part = Callable[[Context], Found]
@@ -83,7 +85,10 @@ def _kept_going(name: str, part: Part, context: Context) -> Found:
     try:
         return part(context)
     except Exception as error:
-        traceback.print_exc()
+        if isinstance(error, UserError):  # Which says all that there is to say.
+            print(f"benchmarks: {error}", file=sys.stderr)
+        else:
+            traceback.print_exc()
         return [LeftOut(name, f"{FAILED}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from benchmarks import ant_physics
+from benchmarks.__main__ import main
 from benchmarks.acting import NOT_MEASURED
 from benchmarks.goals import GOALS, goal_rows
 from benchmarks.job import MINIATURE, Context, Job
@@ -55,19 +57,90 @@ class Agent:
     def update(self, batch):
         assert batch["terminals"].shape == batch["rewards"].shape == batch["masks"].shape == (16,)
         assert batch["next_observations"].dtype == np.float32
-        if self.config["width"] == 2:
+        if self.config["width"] == 2 and self.updates == 2:  # After those that compile.
             raise RuntimeError("too wide")
         return Agent(self.config, self.updates + 1), {"loss": self.updates}
+"""
+
+# cProfile imports Python's profile, of which benchmarks/ has a namesake beside the worker.
+JAX = """
+import cProfile
+
+
+def block_until_ready(tree):
+    return tree
+"""
+
+MAIN = """
+import os
+
+import a_simulator_that_is_not_there
+from absl import flags
+from ml_collections import config_flags
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_integer("offline_steps", 1_000_000, "Number of " "steps.", lower_bound=0)
+_FACTOR = flags.DEFINE_float(name="pretrain_factor", default=0.25, help="Share.")
+flags.DEFINE_bool("stopping", True, "Whether.")
+flags.DEFINE_enum("schedule", "cosine", ["cosine", "constant"], "Which.")
+flags.DEFINE_list("widths", "512,256", "Of layers.")
+flags.DEFINE_multi_string("tags", ["a", "b"], "More of them.")
+flags.DEFINE_string("restore_path", None, "From where.")
+flags.DEFINE_integer("seed", 0, "Which the agent defines otherwise.")
+flags.DEFINE_string("save_dir", os.path.join("exp", "1"), "No literal.")
+config_flags.DEFINE_config_file("agent", "agents/flagged.py", lock_config=False)
+config_flags.DEFINE_config_dict(config={"width": 1})
+"""
+
+MAIN_FLAGGED = """
+from absl import flags
+
+flags.DEFINE_integer("online_steps", -7, "As many.")
+flags.DEFINE_integer("offline_steps", 5, "Which main.py defined before.")
+"""
+
+FLAGGED = """
+from absl import flags
+
+from agents.reference import Agent as Unflagged
+from agents.reference import get_config
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("seed", 3, "Of its own.")
+
+
+class Agent(Unflagged):
+    @classmethod
+    def create(cls, seed, ex_observations, ex_actions, config):
+        assert (FLAGS.offline_steps, FLAGS.online_steps, FLAGS.pretrain_factor) == (1_000_000, -7, 0.25)
+        assert (FLAGS.stopping, FLAGS.schedule, FLAGS.widths) == (True, "cosine", ["512", "256"])
+        assert (FLAGS.tags, FLAGS.restore_path, FLAGS.seed) == (["a", "b"], None, 3)
+        if config["width"] == 4:
+            FLAGS.save_dir
+        return super().create(seed, ex_observations, ex_actions, config)
 """
 
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A stand-in for a checkout of the released code, and for the part of jax that the worker uses."""
+    """A stand-in for a checkout of the released code, and for the part of jax that the worker uses.
+
+    The released code itself was run by hand, with the versions that docs/benchmarks.md names.
+    """
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "reference.py").write_text(CHECKOUT, encoding="utf-8")
-    (tmp_path / "jax.py").write_text("def block_until_ready(tree):\n    return tree\n", encoding="utf-8")
+    (tmp_path / "jax.py").write_text(JAX, encoding="utf-8")
     return Reference(tmp_path, "agents.reference:Agent")
+
+
+@pytest.fixture
+def flagged(checkout):
+    """A checkout whose agent reads flags that only the scripts beside it define."""
+    scripts = {"main.py": MAIN, "main_flagged.py": MAIN_FLAGGED, "agents/flagged.py": FLAGGED}
+    for name, text in scripts.items():
+        (checkout.checkout / name).write_text(text, encoding="utf-8")
+    return replace(checkout, agent="agents.flagged:Agent")
 
 
 def test_recorded_products_sum_to_the_operations_that_torch_counts():
@@ -171,6 +244,58 @@ def test_released_code_that_fails_is_named(checkout, capfd):
     assert "too wide" in capfd.readouterr().err
 
 
+def test_an_agent_reads_the_flags_of_the_checkouts_own_scripts(flagged, capfd):
+    reference = ReferenceUpdates(replace(flagged, settings=("width=3",)), 16)
+    assert reference(2) > 0.0
+    reference.close()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"settings": ("width=4",)}, "reads the flag 'save_dir', which no main"),
+        ({"settings": ("widht=4",)}, "'widht=4' is no KEY=VALUE of the agent's configuration, which has width"),
+        ({"agent": "agents.nothing:Agent"}, "has the module 'agents.nothing'"),
+        ({"agent": "agents.flagged:Agents"}, "agents.flagged has no Agents; agents in it: Agent"),
+        ({"agent": "jax:block_until_ready"}, "jax has no get_config"),
+    ],
+)
+def test_what_the_released_code_lacks_is_said_without_a_traceback(flagged, capfd, changes, said):
+    with pytest.raises(UserError, match="ended with status 1"):
+        ReferenceUpdates(replace(flagged, **changes), 16)
+    error = capfd.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+
+
+def test_an_interpreter_without_jax_is_said_without_a_traceback(checkout, capfd):
+    (checkout.checkout / "jax.py").write_text("import jax_that_is_not_there\n", encoding="utf-8")
+    result, _ = measure(CONTEXT, ["update"], quick=True, reference=checkout)
+    assert "ended with status 1" in result["left_out"][0]["needs"]
+    error = capfd.readouterr().err
+    assert "has the module 'jax_that_is_not_there'" in error
+    assert "--reference-python names an interpreter that has jax" in error
+    assert "Traceback" not in error
+
+
+def test_an_interpreter_is_found_from_where_the_benchmarks_are_started(checkout, monkeypatch):
+    script = checkout.checkout / "python"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
+    script.chmod(0o755)
+    monkeypatch.chdir(checkout.checkout.parent)
+    reference = ReferenceUpdates(replace(checkout, python=f"{checkout.checkout.name}/python"), 16)
+    assert reference(1) > 0.0
+    reference.close()
+    with pytest.raises(UserError, match="is no program"):
+        ReferenceUpdates(replace(checkout, python="absent/python"), 16)
+
+
+def test_a_reference_is_refused_where_no_part_measures_it(tmp_path, capsys):
+    assert main(["--device", "cpu", "--parts", "acting", "--reference", str(tmp_path)]) == 2
+    assert "--reference is measured in the part update" in capsys.readouterr().err
+
+
 def test_a_part_that_fails_costs_no_other(checkout, capfd):
     result, _ = measure(CONTEXT, ["update", "acting"], quick=True, reference=replace(checkout, settings=("width=2",)))
     assert {one["part"] for one in result["measurements"]} == {"acting"}
@@ -181,7 +306,6 @@ def test_a_part_that_fails_costs_no_other(checkout, capfd):
 @pytest.mark.slow
 def test_an_empty_job_of_the_scheduler_is_timed():
     import shutil
-    import sys
 
     snakemake = shutil.which("snakemake", path=str(Path(sys.executable).parent))
     assert snakemake is not None
@@ -216,6 +340,13 @@ def test_a_goal_is_held_against_a_machine_of_its_kind_alone():
     assert len(goal_rows([])) == len(GOALS)
     assert measured_cells([found_on("NVIDIA H100 80GB HBM3")]) == ["1,700 1/s (NVIDIA H100 80GB HBM3)"]
     assert measured_cells([found_on("NVIDIA A100")]) == []
+
+
+def test_times_of_the_released_code_are_measured_ones_alone():
+    of_ours = Measurement.of("update", "updates", "1/s", 12.0, precision="bf16", mode="compiled", seeds=1)
+    theirs = Measurement.of("reference", "times the reference", "x", 3.0, precision="bf16", mode="compiled", seeds=1)
+    assert measured_cells([document([of_ours], CPU, False)]) == []
+    assert [cell[:4] for cell in measured_cells([document([of_ours, theirs], CPU, False)])] == ["3 x "]
 
 
 def test_a_quick_run_meets_no_goal():
