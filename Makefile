@@ -41,7 +41,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN := PATH="$$(cd "$(VENV)" && pwd)/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install launcher quickstart test test-pythons test-quick lint types bench check-gpu check-data check-physics check-science check-methods check-package check-browser check-cuda-ahead check-golden check-fuzz update lock lock-cuda wheels image image-docker sbom check-image check-slurm test-site clean
+.PHONY: help install launcher quickstart test test-pythons test-quick check-long lint types bench check-gpu check-data check-physics check-science check-methods check-package check-browser check-cuda-ahead check-golden check-fuzz update lock lock-cuda wheels image image-docker sbom check-image check-slurm test-site clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
@@ -55,7 +55,7 @@ quickstart: $(RUNTIME)  ## the whole pipeline, small
 	$(RUN) snakemake --configfile config/quickstart.yaml --cores $(CORES)
 
 test: $(DEVELOPMENT)  ## the tests; their quick part on every other supported Python of the machine too, unless PYTHON names one
-	$(RUN) python -m pytest -n 2
+	$(RUN) python -m pytest -n 2 -m "not long"
 ifeq ($(origin PYTHON),file)
 	@$(MAKE) --no-print-directory test-pythons
 endif
@@ -77,7 +77,10 @@ test-pythons: $(DEVELOPMENT)  ## the quick part of the tests on every supported 
 
 test-quick: $(DEVELOPMENT)
 	@$(VENV)/bin/python -c 'import platform, torch; print(f"Python {platform.python_version()}, torch {torch.__version__}")'
-	$(RUN) python -m pytest -n 2 -m "not slow"
+	$(RUN) python -m pytest -n 2 -m "not slow and not long"
+
+check-long: $(DEVELOPMENT)  ## the tests that `make test` leaves out: whole launches, half a minute each; ten minutes
+	$(RUN) python -m pytest -n 2 -m long
 
 lint: $(DEVELOPMENT)  ## style of the code and of the workflow
 	$(RUN) ruff check .

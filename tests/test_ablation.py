@@ -208,7 +208,7 @@ def test_an_unfinished_run_is_named_and_nothing_is_drawn(tmp_path: Path, capsys:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ablations_are_trained_and_drawn_with_their_cost(finished_runs: Workplace, tmp_path: Path):
     """One over an axis and one side by side; the others are trained by `make check-science`."""
     place = Workplace(tmp_path)

@@ -53,6 +53,7 @@ def check(tmp_path) -> Check:
     return Check(CPU, SIZES["small"], tmp_path)
 
 
+@pytest.mark.long
 def test_all_parts_run_on_a_processor_and_a_killed_call_is_gone_on_with(tmp_path):
     with start(tmp_path) as process:
         until((tmp_path / "part-update.json").exists, process, process.stdout.read)
@@ -204,6 +205,7 @@ HIDDEN = (
 )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_machine_without_a_simulator_leaves_out_its_parts_by_name(tmp_path):
     venv.create(tmp_path / "venv", symlinks=True)
     (packages,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")

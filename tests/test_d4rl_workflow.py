@@ -21,7 +21,7 @@ from tests.support.d4rl_files import write_rollouts
 from tests.support.project import NOTHING_TO_DO, Project, clone, jobs
 from tests.support.training_runs import ROOT
 
-pytestmark = pytest.mark.slow  # They share a workflow that is run.
+pytestmark = pytest.mark.long  # They share a workflow that is run.
 
 TASK = "antmaze-umaze-v2"
 METHOD = "small"

@@ -36,7 +36,7 @@ def test_the_locale_is_no_utf_8(latin_1: dict[str, str]) -> None:
     assert done.stdout.decode().strip() in ("ISO-8859-1", "ANSI_X3.4-1968")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_study_ends_as_usual(latin_1: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = clone(tmp_path / "it's \u00fc here")
     for name, value in latin_1.items():

@@ -291,7 +291,7 @@ def test_environments_that_share_a_model_show_what_one_alone_shows(rendering):
         env.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_pixel_task_trains_and_evaluates_end_to_end(data, tmp_path, monkeypatch):
     monkeypatch.setattr(gymnasium.spec("visual-cube-single-singletask-task1-v0"), "max_episode_steps", 6)
     config = tmp_path / "config"

@@ -234,7 +234,7 @@ def test_a_diverging_seed_ends_alone_and_the_job_succeeds(place):
     assert 0 <= result["diverged_at"] < 60
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_seed_of_three_diverges_and_the_others_are_scored(place):
     """The pretrained state of one seed is given a broken critic; online, it ends at once and the others go on."""
     shutil.copytree(place.folder / "results", place.folder / "broken")

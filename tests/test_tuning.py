@@ -518,7 +518,7 @@ def test_a_tuned_task_is_judged_and_an_untuned_one_is_not(config: Path, tmp_path
 # --- the whole of it --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_workflow_tunes_a_person_freezes_and_nothing_is_tuned_again(tmp_path: Path) -> None:
     project = clone(tmp_path)
     one_point = ("tuning={grid: {alpha: [3]}}",)

@@ -478,7 +478,7 @@ def test_a_choice_that_the_method_does_not_take_is_not_frozen(place: Path, capsy
 # --- the real thing ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_pauses_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
     place = Workplace.make(tmp_path)
     place.train("flow_bc-miniature", "offline", [100, 101], "whole")

@@ -163,7 +163,7 @@ def test_path_that_ships_is_found_beside_the_configurations_folder(config_dir: s
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_target_looks_for_what_ships_in_the_working_directory(tmp_path: Path) -> None:
     shipped = {
         path.relative_to(ROOT).as_posix()
@@ -193,7 +193,7 @@ def test_no_target_looks_for_what_ships_in_the_working_directory(tmp_path: Path)
     assert all(path.startswith("../") for path in needed | named)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_test_folder_of_the_catalog_ends_with_report_and_verdict(project: Project) -> None:
     for name in ("config/config.yaml", "methods/mfql-test.yaml", "expected.yaml"):
         (project.folder / ".test" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -243,7 +243,7 @@ def importing(folder: Path, *statements: str) -> Project:
     return Project(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_module_of_another_workflow_ends_with_report_and_verdict(tmp_path: Path) -> None:
     study = importing(tmp_path / "study")
     given = {path.name for path in study.folder.iterdir()}
@@ -289,6 +289,7 @@ def test_python_may_lie_in_a_folder_with_blanks_and_home_may_take_nothing(
     assert (project.folder / ".cache/snakemake").is_dir()
 
 
+@pytest.mark.long
 def test_one_seed_runs_only_what_it_needs_and_once(project: Project) -> None:
     target, name = evaluation(2), f"offline mfql-miniature {TASK} seed 2"
     printed = project.miniature(target, config=("seeds_per_job=1",))
@@ -317,7 +318,7 @@ def test_one_seed_runs_only_what_it_needs_and_once(project: Project) -> None:
     assert all(words in verbose for words in whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_seed_outside_the_configuration_runs_alone(project: Project) -> None:
     project.miniature(evaluation(7))
     assert list(project.trained()) == [f"mfql-miniature/{TASK}/seed7/offline/run"]
@@ -389,7 +390,7 @@ def copy_the_results_elsewhere(project: Project) -> Project:
     return moved
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "change",
     [
@@ -411,7 +412,7 @@ def test_nothing_trains_after(change: Callable[[Project], Project], finished: Pr
     assert NOTHING_TO_DO in project.miniature()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_file_that_is_lost_is_made_again(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "mfql")
     results = project.folder / "results/miniature"
@@ -468,7 +469,7 @@ def test_changed_setting_trains_its_stage_anew_and_keeps_the_old_run(finished: P
     assert set(before.values()) <= set(after.values())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sixth_seed_trains_alone(project: Project) -> None:
     offline_only = ("offline={methods: [mfql-miniature]}", "online={methods: []}")
     project.miniature("offline", config=("seeds=[0,1,2,3,4]", *offline_only))
