@@ -253,7 +253,7 @@ SEARCH = {
 
 
 def _search(folder: Path) -> None:
-    """A search's storage in the middle of it: points with scores, one given up, one asked for; and a run that paused."""
+    """A search's storage in the middle of it: scores, a point given up, one asked for; and a run that paused."""
     _project(folder)
     os.chdir(folder)
     from mfql.experiment.search import studies
