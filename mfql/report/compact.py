@@ -16,7 +16,7 @@ _TOKENS = re.compile(rf"[MLCQz]|{_NUMBER.pattern}")
 _POINTS = {"M": 1, "L": 1, "Q": 2, "C": 3}  # that a command takes
 # In a box of so many points or more a tenth is a thousandth of the figure; what reaches less far, a marker, is small.
 _BOX, _REACH = 100.0, 20.0
-# A line, if there is one, a shape, and a group of marks that are this shape; of fewer the group is shorter than markers.
+# A line, if there is one, a shape, and a group of marks that are this shape; of fewer the group is shorter.
 _MARKS = re.compile(
     r'(<path d="([^"]*)"((?: clip-path="[^"]*")?) style="([^"]*)"/>|)'
     r'<defs><path id="([^"]+)"([^>]*)/></defs><g((?: clip-path="[^"]*")?) style="([^"]*)">'
@@ -127,7 +127,7 @@ def _in_place(svg: str) -> str:
 
 
 def _together(svg: str) -> str:
-    """The lines of a grid, which lie beside each other among ticks and numbers, as one line at the place of the first."""
+    """The lines of a grid, which stand between ticks and numbers, as one path in the place of the first."""
 
     def merged(axis: re.Match[str]) -> str:
         lines = re.findall(_GRID_LINE, axis[0])

@@ -22,6 +22,7 @@ from markupsafe import Markup, escape
 
 from mfql.documents import read_json, read_text
 from mfql.errors import UserError, counted, shown
+from mfql.experiment.find import EVIDENCE
 from mfql.files import MOST_PICTURE, read_bytes, write_whole
 from mfql.report import benchmark, provenance, verdict_tables
 from mfql.report.aggregate import COLUMNS, FEW_SEEDS, KNOWN, NAMING, TABLES, TEXTS
@@ -32,7 +33,7 @@ from mfql.report.expected import Expected, compare
 from mfql.report.figures import of_leaders
 from mfql.report.frames import read_frame
 from mfql.report.intervals import CONFIDENCE
-from mfql.report.panels import DATA, FIGURE, SECTIONS, Panel, read_panels
+from mfql.report.panels import DATA, FIGURE, LARGE_FIGURE, SECTIONS, Panel, read_panels
 from mfql.report.places import link, without_dead_links, without_places
 from mfql.report.svg import inlined
 from mfql.report.tasks import SUCCESS, is_estimate, runs, split
@@ -40,7 +41,6 @@ from mfql.settings import STAGES
 from mfql.tasks import Task
 
 FEW_METHODS = 3  # up to here every two methods are compared on the page; above, each with the leading one
-LARGE_FIGURE = 1_500_000  # bytes; a larger SVG is shown as PNG
 _AGGREGATE = "Write it anew with `mfql aggregate`."
 _PROSE = ("title", "question", "caption", "command")  # of a panel
 STRIP, BENCHMARK = "strip.png", "benchmark.csv"
@@ -104,7 +104,7 @@ def _require_ends(tasks: pd.DataFrame, path: Path) -> None:
 
 
 def write_report(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: str | Path, options: Options) -> None:
-    """Write the page, and beside it `mfql.report.provenance.EVIDENCE`.
+    """Write the page, and beside it `mfql.experiment.find.EVIDENCE`.
 
     Args:
         scores: the table of `mfql.report.scores`.
@@ -116,7 +116,7 @@ def write_report(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: str
         UserError: a manifest or a run that was asked for is not at hand, and the report is not partial.
     """
     page, evidence = page_of(scores, tables, Path(out), options)
-    with write_whole(Path(out).with_name(provenance.EVIDENCE)) as file:
+    with write_whole(Path(out).with_name(EVIDENCE)) as file:
         evidence.to_csv(file, index=False)
     with write_whole(out) as file:
         file.write(page)
@@ -164,7 +164,7 @@ def page_of(
             diverged=run_table[run_table["diverged"]].to_dict("records"),
             evidence=evidence,
             recurring=provenance.recurring(evidence),
-            evidence_data=provenance.EVIDENCE,
+            evidence_data=EVIDENCE,
             datasets=provenance.datasets(evidence),
             reduced={(own.task, own.stage, own.method) for own in evidence if own.reduced},
             anchors={(own.task, own.stage, own.method): own.anchor for own in evidence},
@@ -414,7 +414,8 @@ def _panel(panel: Panel, home: Path, name: str, methods: Collection[str], out: P
         small = drawn.stat().st_size <= LARGE_FIGURE
         ids = name.replace("panel-", "p")  # They stand before thousands of numbers.
         picture = inlined(read_text(drawn, "Draw the panel anew."), ids, label) if small else None
-        shown = picture or _image(drawn.with_suffix(".png"), label)
+        pixels = drawn.with_suffix(".png")
+        shown = picture or (_image(pixels, label) if pixels.is_file() else "")
     whole = home / panel.text.whole if panel.text.whole else None
     files = {"csv": Path(f"{whole}.csv") if whole else panel.folder / DATA}
     if panel.has_figure:

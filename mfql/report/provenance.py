@@ -33,9 +33,9 @@ SECTIONS = ("settings", "code", "dataset", "physics", "hardware", "packages")
 OTHER = "run"  # the section of entries that stand at the manifest's top
 TIMES = "times"  # and of those among them that no two jobs have the same
 _TIMES = frozenset({"started", "finished", "seconds", "step_ms", "acting_ms", "sessions"})
+# What lies beside the page instead (`mfql.experiment.find.EVIDENCE`), and of it what is no formula for a spreadsheet.
 _HASHES = "outputs"
-# Beside the page, what would be a third of it: of each run the sha256 of its files.
-EVIDENCE = "evidence.csv"
+_FILE, _SHA256 = re.compile(r"\w[\w./-]*", re.ASCII), re.compile(r"[0-9a-f]{64}")
 _REQUIRED = ("settings", "code", "dataset", "hardware", "reduced")
 _IN_HEADING = ("method", "task", "seed", "stage")
 SHOWN_ONCE = 5  # so many methods, tasks and stages with the same section: the page has it once, and links it
@@ -299,7 +299,7 @@ def _evidence(anchor: str, rows: list[dict[Any, Any]], results: Path, partial: b
         {section: shared[section] for section in (OTHER, TIMES, *SECTIONS) if section in shared},
         list(differing.values()),
         seeds,
-        {seed: dict(manifest.get(_HASHES) or {}) for seed, manifest in found.items()},
+        {seed: _hashes(manifest) for seed, manifest in found.items()},
         without_manifest=[seed for seed in manifests if seed not in found],
         reduced=any(manifest["reduced"] for manifest in found.values()),
         uncommitted=any(manifest["code"].get("dirty") for manifest in found.values()),
@@ -345,6 +345,11 @@ def _flat(manifests: list[dict[str, Any]]) -> list[dict[str, str]]:
             }
         )
     return [{name: text for entries in own.values() for name, text in entries.items()} for own in flat]
+
+
+def _hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
+    known = manifest.get(_HASHES) or {}
+    return {name: value for name, value in known.items() if _FILE.fullmatch(name) and _SHA256.fullmatch(value)}
 
 
 def _entries(key: str, value: Any) -> dict[str, str]:
