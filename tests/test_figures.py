@@ -49,7 +49,7 @@ def test_the_same_table_draws_the_same_file(drawn: Path, tmp_path: Path) -> None
     )
     assert first == second
     assert drawing.INK not in first
-    assert 'data-methods="1"' in first
+    assert 'data-of="1"' in first
 
 
 def test_tables_for_papers_hold_the_numbers(drawn: Path) -> None:

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from mfql.cli import main
+from mfql.documents import write_json
 from mfql.errors import UserError
 from mfql.report import aggregate, chain, published, score_panels
 from mfql.report.answer import answer
@@ -39,7 +40,7 @@ def page_from(results: Path, files: list[Path], **options: object) -> str:
     scores = collect(files)
     tables = {name: table(scores) for name, table in aggregate.TABLES.items()}
     score_panels.write(tables, results / "aggregate")
-    return page_of(scores, tables, results / "report.html", Options(results, results / "aggregate", **options))  # type: ignore[arg-type]
+    return page_of(scores, tables, results / "report.html", Options(results, results / "aggregate", **options))[0]  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_the_page_loads_nothing_and_runs_its_own_script_alone(quickstart: tuple[
     page = Page(text)
     assert not page.tags & {"link", "iframe", "object", "embed", "base"}
     assert not [link for link in page.links if re.match(r"[a-z]+:|//", link)]
-    assert not re.search(r"@import|url\((?!#)|\son\w+=", text)
+    assert not re.search(r"@import|url\((?!#|\"data:image/svg)|\son\w+=", text)
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', text)
@@ -96,7 +97,7 @@ def test_every_number_has_its_evidence(quickstart: tuple[Path, str]) -> None:
         manifest["hardware"]["cpu"],
         manifest["packages"]["torch"],
         manifest["started"],
-        f"runs/mfql/{TASK}/seedN/online",
+        "runs/METHOD/TASK/seedN/STAGE",
         "batch_size",
         "[128, 128]",
     ):
@@ -151,11 +152,34 @@ def test_the_page_says_what_was_expected_and_that_runs_are_reduced(quickstart: t
 def test_entries_in_which_seeds_differ_are_shown_by_seed(tmp_path: Path) -> None:
     files = [write_run(tmp_path, [50.0], seed=seed, seconds=100.0 + seed, device="cpu") for seed in range(2)]
     text = page_from(tmp_path, files)
-    assert re.search(r"<th[^>]*>seconds</th>", text)
-    assert "<td>100.0</td>" in text
-    assert "<td>101.0</td>" in text
+    (seeds,) = re.findall("<pre>(.*?)</pre>", text, re.DOTALL)
+    assert [line.split("; ")[:2] for line in seeds.splitlines()] == [["seed", "score"], ["0", "50.0"], ["1", "50.0"]]
+    assert [line.split("; ")[-1] for line in seeds.splitlines()] == ["seconds", "100.0", "101.0"]
     assert "<dt>device</dt><dd>cpu</dd>" in text
     assert "Reduced size" not in text
+
+
+def test_the_hashes_of_all_files_lie_beside_the_page_which_names_where(tmp_path: Path) -> None:
+    files = [write_run(tmp_path, [50.0], seed=seed) for seed in range(3)]
+    names, hashes = ("evaluation.json", "policy/policy.safetensors"), []
+    for file in files[:2]:  # The third is of a version that knew none.
+        digests = (hashlib.sha256(content).hexdigest() for content in (file.read_bytes(), str(file).encode()))
+        hashes.append(dict(zip(names, digests, strict=True)))
+        path = file.parent / "run/manifest.json"
+        write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"outputs": hashes[-1]})
+    chain.collect(files, tmp_path / "scores.csv")
+    chain.aggregate(tmp_path / "scores.csv", tmp_path / "aggregate")
+    chain.page(tmp_path / "scores.csv", tmp_path / "report.html", Options(tmp_path, tmp_path / "aggregate"))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "evidence.csv" in Page(text).links
+    found = pd.read_csv(tmp_path / "evidence.csv", keep_default_na=False)
+    assert [row[name] for row in found.to_dict("records") for name in names] == [
+        *(known[name] for known in hashes for name in names),
+        "",
+        "",
+    ]
+    assert found["run"].tolist() == [f"runs/mfql/{TASK}/seed{seed}/offline" for seed in range(3)]
+    assert not any(known[name] in text for known in hashes for name in names)
 
 
 def test_what_very_many_share_is_on_the_page_once(quickstart: tuple[Path, str], tmp_path: Path) -> None:
@@ -164,7 +188,7 @@ def test_what_very_many_share_is_on_the_page_once(quickstart: tuple[Path, str], 
     text = page_from(tmp_path, files)
     page = Page(text)
     assert text.count("<h4>hardware</h4>") == 1
-    assert text.count(">hardware</a>") == SHOWN_ONCE
+    assert text.count("hardware, packages</a>") == SHOWN_ONCE
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     assert quickstart[1].count("<h4>hardware</h4>") == 4  # Few have all of it at hand.
     assert "What many of them share" not in quickstart[1]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mfql.report.compact import shared
 from mfql.report.drawing import INK, drawing
 from mfql.report.svg import inlined
 from tests.support.hostile import ELSEWHERE, SVG, UNFIT
@@ -18,7 +19,7 @@ from tests.support.html_page import Page
 
 _TAGS = {"svg", "defs", "g", "clippath", "text", "tspan", "path", "use", "rect", "circle", "line", "image"}
 _NAMES = {"id", "style", "transform", "clip-path", "viewbox", "d", "x", "y", "width", "height", "cx", "cy", "r"}
-_NAMES |= {"x1", "y1", "x2", "y2", "href", "xlink:href", "role", "aria-label", "data-methods"}
+_NAMES |= {"x1", "y1", "x2", "y2", "href", "xlink:href", "role", "aria-label", "data-of"}
 
 
 class Parts(HTMLParser):
@@ -82,22 +83,47 @@ def test_what_matplotlib_draws_stays_shape_by_shape() -> None:
     figure = inlined(svg, "panel-1", "label")
     assert figure is not None
     parts = harmless(figure)
-    shapes = ("path", "use", "text", "image", "rect", "clippath", "g")
+    shapes = ("use", "text", "image", "rect", "clippath")
     before = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL).lower()
     assert {tag: parts.tags.count(tag) for tag in shapes} == {
         tag: len(re.findall(f"<{tag}[ >]", before)) for tag in shapes
     }
     assert parts.texts[-2:] == ["turned", 'a<b & "c" $x$']
     said = dict(parts.attributes)
-    assert said["data-methods"] == "3"
+    assert said["data-of"] == "3"
     assert INK not in figure
     assert "currentColor" in figure
-    assert 'style="fill:none"' in figure  # the ground
+    assert 'style="fill:none"' not in figure  # the ground
     rotated = next(value for name, value in parts.attributes if name == "transform" and "rotate" in value)
     assert rotated.replace(" ", "") in svg.replace(" ", "")
     targets = {value for name, value in parts.attributes if name == "id"}
     assert {value[1:] for name, value in parts.attributes if name.endswith("href") and value[0] == "#"} <= targets
     assert {value[5:-1] for name, value in parts.attributes if name == "clip-path"} <= targets
+
+
+def test_marks_of_a_line_are_its_markers_which_figures_of_one_page_share() -> None:
+    figures = []
+    for name, values in (("p1", [1, 4, 2, 3, 9]), ("p2", [3, 1, 2, 2, 8])):
+        with drawing():
+            figure, axes = plt.subplots()
+            axes.plot(values, marker="s", color="#1f7fbf")
+            axes.set(xlim=(-1, 5), ylim=(0, 10))
+            file = io.StringIO()
+            figure.savefig(file, format="svg", metadata={"Date": None})
+            plt.close(figure)
+        figures.append(inlined(file.getvalue(), name, "label") or "")
+    for figure in figures:
+        assert figure.count("<marker ") == figure.count("marker:url(") == 1
+        (path,) = re.findall(r'<path d="([^"]*)"[^>]*marker:url', figure)
+        assert len(re.findall(r"-?[\d.]+", path)) == 2 * 5  # A vertex a mark, and no mark without one.
+    parts, markers, rules = shared(figures)
+    assert markers.count("<marker ") == 1
+    assert "<marker " not in "".join(parts)
+    (name,) = re.findall(r'id="(mark\d+)"', markers)
+    (marked,) = [style for style in rules.splitlines() if f"marker:url(#{name})" in style]
+    number = marked[1 : marked.index("{")]
+    assert [part.count(f'class="{number}"') for part in parts] == [1, 1]
+    assert not set(re.findall(r' id="([^"]+)"', parts[0])) & set(re.findall(r' id="([^"]+)"', parts[1]))
 
 
 def test_what_would_leave_a_figure_or_cover_the_page_is_left_out() -> None:

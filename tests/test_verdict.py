@@ -459,14 +459,16 @@ def test_the_report_shows_the_rule_and_both_protocols_beside_third_parties(study
     write_benchmark(numbers, study.folder / "verdict")
     scores = collect(study.files)
     options = Options(study.folder, study.folder / "aggregate", verdict=study.folder / "verdict/verdict.csv")
-    page = page_of(scores, aggregate.write(scores, study.folder / "aggregate"), study.folder / "report.html", options)
+    tables = aggregate.write(scores, study.folder / "aggregate")
+    page, _ = page_of(scores, tables, study.folder / "report.html", options)
     section = page[page.index('id="verdict"') : page.index('id="comparisons"')]
     assert 'href="verdict/verdict.csv"' in section
     assert "<b>1</b> reproduced" in section
     assert "<b>1</b> inconclusive" in section
     assert "<b>1</b> scope not known" in section
     assert section.count("left out: 1 scope not known") == 2  # over its suite and over all
-    assert '<td class="value" title="A paper">83.0 ± 1.0</td><td class="value"></td>' in section
+    assert "<td>83.0 ± 1.0<sup>1</sup></td><td></td>" in section
+    assert "Sources: <sup>1</sup> A paper" in section
     assert "83.0 ± 1.0, scope not known" in page
     for name in ("verdict.md", "benchmark.md"):
         assert "scope not known" in (study.folder / "verdict" / name).read_text(encoding="utf-8").split("## ", 1)[1]

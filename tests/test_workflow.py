@@ -423,7 +423,7 @@ def test_each_file_that_is_lost_is_made_again(finished: Project, tmp_path: Path)
     assert written <= asked
     lost = [
         results / "aggregate/tasks.tex",
-        results / "aggregate/curves" / TASK / "offline/figure.png",
+        results / "aggregate/curves" / TASK / "offline/figure.svg",
         results / "verdict/verdict.md",
         project.folder / evaluation(1, "pretrain"),
     ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from functools import cache
+from math import sqrt
 
-from scipy import stats
+from scipy.special import ndtri
 
 CONFIDENCE = 0.95
 
@@ -14,7 +15,12 @@ def wilson(rate: float, episodes: int) -> tuple[float, float]:
     return _wilson(round(rate * episodes), episodes)
 
 
-@cache  # A study's thousands of rates are few different ones, and scipy tests each before it gives the interval.
+@cache  # A study's thousands of rates are few different ones.
 def _wilson(successes: int, episodes: int) -> tuple[float, float]:
-    interval = stats.binomtest(successes, episodes).proportion_ci(CONFIDENCE, method="wilson")
-    return float(interval.low), float(interval.high)
+    """To the last digit that of scipy.stats, which takes a second to load."""
+    reach = float(ndtri(0.5 + 0.5 * CONFIDENCE))
+    rate = successes / episodes
+    whole = 2 * (episodes + reach**2)
+    middle = (2 * episodes * rate + reach**2) / whole
+    half = reach / whole * sqrt(4 * episodes * rate * (1 - rate) + reach**2)
+    return 0.0 if successes == 0 else middle - half, 1.0 if successes == episodes else middle + half

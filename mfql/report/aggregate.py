@@ -16,7 +16,14 @@ import numpy as np
 import pandas as pd
 
 from mfql.files import write_whole
-from mfql.report.bootstrap import Array, bootstrap, mean_and_iqm, probability_of_improvement, shares_above
+from mfql.report.bootstrap import (
+    Array,
+    bootstrap,
+    bootstrap_of_counts,
+    mean_and_iqm,
+    probability_of_improvement,
+    shares_above,
+)
 from mfql.report.cost import cost
 from mfql.report.curves import curves
 from mfql.report.intervals import Group, Interval, weighted
@@ -79,7 +86,7 @@ def comparable(scores: pd.DataFrame, metric: str) -> list[Comparable]:
             own = {method: split(of[of["task"].isin(common)], "task") for method, of in kept.items()}
             groups = {method: [group_of(of[task], metric) for task in common] for method, of in own.items()}
             diverged = {method: sum(int(of[task]["diverged"].sum()) for task in common) for method, of in own.items()}
-            origins = {method: len({*pd.concat([of[task] for task in common])["origin"]}) for method, of in own.items()}
+            origins = {method: len(set().union(*(of[task]["origin"] for task in common))) for method, of in own.items()}
             sets.append(Comparable(stage, unit, common, groups, diverged, origins))
     return sets
 
@@ -132,7 +139,7 @@ def improvement(scores: pd.DataFrame) -> pd.DataFrame:
             difference = bounded(weighted(groups, shares.tolist()), compared.unit, "difference")
             pairs = _packed(compared.groups[method], compared.groups[baseline])
             seeds = [len(group.values) for group in groups]
-            probability = bootstrap(pairs, probability_of_improvement)[:, 0]
+            probability = bootstrap_of_counts(pairs, probability_of_improvement(*pairs))[:, 0]
             ends = (difference.value, difference.low, difference.high)
             rows.append(
                 (compared.stage, compared.unit, method, baseline, len(compared.tasks), min(seeds), *ends, *probability)
@@ -152,7 +159,8 @@ def profiles(scores: pd.DataFrame) -> pd.DataFrame:
         thresholds = np.linspace(min(0.0, everything.min()), max(100.0, everything.max()), PROFILE_POINTS)
 
         for method, groups in compared.groups.items():
-            value, low, high = bootstrap(_packed(groups), shares_above(thresholds), extent=PROFILE_POINTS)
+            packs = _packed(groups)
+            value, low, high = bootstrap_of_counts(packs, shares_above(thresholds, *packs))
             frame = pd.DataFrame({"threshold": thresholds, "value": value, "low": low, "high": high})
             frame = frame.assign(stage=compared.stage, unit=compared.unit, method=method, tasks=len(compared.tasks))
             frames.append(frame)

@@ -13,36 +13,38 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from mfql.evaluation.interval import CONFIDENCE
 
 Array = NDArray[np.float64]
 # Of packs [..., n, tasks], where n differs between packs, as [..., k].
 Statistic = Callable[..., Array]
+Counts = NDArray[np.float32]
+# Of the packs' counts, [tasks, n, resamples] each: how often a run was drawn. As [resamples, k].
+OfCounts = Callable[..., Array]
 
 REPETITIONS = 2000
 # Numbers that are resampled at once: 32 MB.
 _AT_ONCE = 4_000_000
+_CUT = 0.25  # the share of all runs that the interquartile mean leaves out at each end
 
 
-def bootstrap(packs: Sequence[Array], statistic: Statistic, extent: int = 1) -> Array:
+def bootstrap(packs: Sequence[Array], statistic: Statistic) -> Array:
     """The value of a statistic with the ends of its 95 % interval.
 
     Args:
         packs: [n, tasks] each, tasks with the same number of runs side by side.
         statistic: gives k numbers.
-        extent: numbers that the statistic makes of each score on its way.
 
     Returns:
         [3, k]: value, low and high. The ends are NaN where a task has a single run, which resampling would show without
         spread.
     """
     value = statistic(*packs)
-    if min(len(pack) for pack in packs) < 2:
-        return np.vstack([value, np.full((2, *value.shape), np.nan)])
+    if _single(packs):
+        return _without_ends(value)
     rows = _rows(tuple(pack.shape for pack in packs), REPETITIONS)
-    at_once = max(1, _AT_ONCE // (extent * sum(pack.size for pack in packs)))
+    at_once = max(1, _AT_ONCE // sum(pack.size for pack in packs))
     resampled = [
         statistic(
             *(
@@ -52,11 +54,37 @@ def bootstrap(packs: Sequence[Array], statistic: Statistic, extent: int = 1) -> 
         )
         for begin in range(0, REPETITIONS, at_once)
     ]
+    return _with_ends(value, np.concatenate(resampled))
+
+
+def bootstrap_of_counts(packs: Sequence[Array], statistic: OfCounts) -> Array:
+    """The same, of a statistic that asks of a resample only how often each run is in it.
+
+    Args:
+        packs: [n, tasks] each, those that `statistic` was made of.
+        statistic: gives k numbers of the runs in each resample.
+    """
+    value = statistic(*(np.ones((*pack.T.shape, 1), np.float32) for pack in packs))[0]
+    if _single(packs):
+        return _without_ends(value)
+    return _with_ends(value, statistic(*_counts(tuple(pack.shape for pack in packs), REPETITIONS)))
+
+
+def _single(packs: Sequence[Array]) -> bool:
+    return min(len(pack) for pack in packs) < 2
+
+
+def _without_ends(value: Array) -> Array:
+    return np.vstack([value, np.full((2, *value.shape), np.nan)])
+
+
+def _with_ends(value: Array, resampled: Array) -> Array:
     tail = 100 * (1 - CONFIDENCE) / 2
-    return np.vstack([value[None], np.percentile(np.concatenate(resampled), [tail, 100 - tail], axis=0)])
+    return np.vstack([value[None], np.percentile(resampled, [tail, 100 - tail], axis=0)])
 
 
-@lru_cache(maxsize=2)  # Methods that are compared have the same tasks and seeds, as a rule: a study's draws are few.
+# Methods that are compared have the same tasks and seeds, as a rule: a study's draws are few.
+@lru_cache(maxsize=2)
 def _rows(shapes: tuple[tuple[int, int], ...], repetitions: int) -> list[NDArray[np.int64]]:
     """[repetitions, n, tasks] of each pack of the shape [n, tasks]: which run stands where in each resample."""
     random = np.random.RandomState(0)
@@ -65,38 +93,64 @@ def _rows(shapes: tuple[tuple[int, int], ...], repetitions: int) -> list[NDArray
     return [np.stack(of_pack) for of_pack in zip(*drawn, strict=True)]
 
 
+@lru_cache(maxsize=2)
+def _counts(shapes: tuple[tuple[int, int], ...], repetitions: int) -> list[Counts]:
+    """[tasks, n, repetitions] of each pack of the shape [n, tasks]: how often each run is in each resample."""
+    return [
+        np.stack([(rows == run).sum(axis=1, dtype=np.float32).T for run in range(shape[0])], axis=1)
+        for rows, shape in zip(_rows(shapes, repetitions), shapes, strict=True)
+    ]
+
+
 def mean_and_iqm(*packs: Array) -> Array:
     """[..., 2]: mean and interquartile mean; the latter leaves out floor(n / 4) of all n runs at each end."""
     # Each task's runs are repeated to a common number, so that tasks weigh the same.
     height = np.lcm.reduce([pack.shape[-2] for pack in packs])
     rectangle = np.concatenate([np.repeat(pack, height // pack.shape[-2], axis=-2) for pack in packs], axis=-1)
     scores = rectangle.reshape(*rectangle.shape[:-2], -1)
-    return np.stack([rectangle.mean(axis=-2).mean(axis=-1), stats.trim_mean(scores, 0.25, axis=-1)], axis=-1)
+    cut = int(_CUT * scores.shape[-1])
+    between = np.partition(scores, (cut, scores.shape[-1] - cut - 1), axis=-1)[..., cut : scores.shape[-1] - cut]
+    return np.stack([rectangle.mean(axis=-2).mean(axis=-1), between.mean(axis=-1)], axis=-1)
 
 
-def probability_of_improvement(*packs: Array) -> Array:
-    """[..., 1]: the probability that a run of one method scores above one of another on a task drawn at random.
+def probability_of_improvement(*packs: Array) -> OfCounts:
+    """The statistic [resamples, 1]: the probability that a run of one method scores above one of another.
 
-    Ties count half.
+    On a task drawn at random; ties count half.
 
     Args:
         packs: those of the first method at even places, each followed by that of the other with the same tasks.
     """
-    wins = []
-    for x, y in zip(packs[::2], packs[1::2], strict=True):
-        halves = np.zeros((*x.shape[:-2], x.shape[-1]), dtype=np.int64)
-        for run in range(y.shape[-2]):
-            other = y[..., run : run + 1, :]
-            halves += (x > other).sum(axis=-2, dtype=np.int32) + (x >= other).sum(axis=-2, dtype=np.int32)
-        wins.append(halves / 2 / (x.shape[-2] * y.shape[-2]))
-    return np.concatenate(wins, axis=-1).mean(axis=-1, keepdims=True)
+    # [tasks, runs of one, runs of the other]: 2 where the first is above, 1 where they tie.
+    halves = [
+        (x.T[:, :, None] > y.T[:, None]).astype(np.float32) + (x.T[:, :, None] >= y.T[:, None])
+        for x, y in zip(packs[::2], packs[1::2], strict=True)
+    ]
+
+    def of_counts(*counts: Counts) -> Array:
+        wins = []
+        for won, x, y in zip(halves, counts[::2], counts[1::2], strict=True):
+            # Whole numbers below 2^24: exact in this type, in whatever order.
+            total = np.einsum("tmr,tmr->tr", np.einsum("tnr,tnm->tmr", x, won), y)
+            wins.append(total.T.astype(np.float64, order="C") / 2 / (x.shape[1] * y.shape[1]))
+        return np.concatenate(wins, axis=-1).mean(axis=-1, keepdims=True)
+
+    return of_counts
 
 
-def shares_above(thresholds: Array) -> Statistic:
-    """The statistic [..., thresholds]: the share of runs that score above each of them; tasks weigh the same."""
+def shares_above(thresholds: Array, *packs: Array) -> OfCounts:
+    """The statistic [resamples, k]: the share of runs above each of k thresholds; tasks weigh the same."""
 
-    def shares(*packs: Array) -> Array:
-        of_tasks = [(pack[..., None] > thresholds).mean(axis=-3) for pack in packs]
-        return np.concatenate(of_tasks, axis=-2).mean(axis=-2)
+    def of_counts(*counts: Counts) -> Array:
+        shares = np.zeros((len(thresholds), counts[0].shape[-1]))
+        # A task at a time: its table of as many shares as it has runs stays in the processor's cache.
+        for pack, drawn in zip(packs, counts, strict=True):
+            for scores, often in zip(pack.T, drawn, strict=True):
+                order = np.argsort(-scores)
+                best = np.zeros((len(scores) + 1, often.shape[-1]))  # of the i highest runs, how many are drawn
+                np.cumsum(often[order], axis=0, out=best[1:])
+                above = len(scores) - np.searchsorted(scores[order[::-1]], thresholds, side="right")
+                shares += (best / len(scores))[above]
+        return (shares / sum(pack.shape[1] for pack in packs)).T
 
-    return shares
+    return of_counts

@@ -29,6 +29,7 @@ COLOURS = ["#1f7fbf", "#d55e00", "#029e73", "#c86fb6", "#b87d0a", "#8c8c8c", "#8
 DASHES: list[tuple[int, ...]] = [(), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2)]  # type: ignore[list-item]
 MARKERS = ["o", "s", "D", "^", "v", "P"]
 INK = "#303438"  # text and axes; a page replaces it by its own text colour
+KINDS = ("svg", "png")  # of files that a figure is written as
 WIDTH = 4.2  # inches of axes beside others
 _LABELS = {SUCCESS: "success, %", RETURN: "normalised return"}
 
@@ -181,14 +182,14 @@ def fold(name: str, width: int = 36) -> str:
     return "\n".join(lines)
 
 
-def save(figure: Figure, folder: str | Path, name: str) -> None:
-    """Write a figure as NAME.svg and NAME.png; the same figure is the same file."""
+def save(figure: Figure, folder: str | Path, name: str, kinds: Sequence[str] = KINDS) -> None:
+    """Write a figure as NAME.svg and NAME.png, or one of them; the same figure is the same file."""
     # Laid out once: matplotlib would do so twice for each file.
     with drawing():
         if (layout := figure.get_layout_engine()) is not None:
             layout.execute(figure)
         figure.set_layout_engine(None)
-    for suffix in ("svg", "png"):
+    for suffix in kinds:
         with write_whole(Path(folder) / f"{name}.{suffix}", "wb") as file, drawing():
             metadata = {"Date": None} if suffix == "svg" else None
             figure.savefig(file, format=suffix, dpi=160, metadata=metadata)

@@ -84,10 +84,12 @@ def tasks(table: pd.DataFrame, style: Styles | None = None) -> Figure:
             part = table[table["panel"] == panel]
             rows(axes, [fold(name) for name in names[panel]])
             _draw_intervals(axes, part, part["task"].map(names[panel].index), style)
-            for row in part.to_dict("records"):
-                seeds = [float(pair.split(":")[1]) for pair in row["by_seed"].split()]
-                at = [names[panel].index(row["task"]) + _offset(row["method"], style) + 0.1] * len(seeds)
-                axes.scatter(seeds, at, s=12, facecolors="none", edgecolors=style[row["method"]].colour, alpha=0.7)
+            for method, own in split(part, "method").items():
+                seeds = [[float(pair.split(":")[1]) for pair in told.split()] for told in own["by_seed"]]
+                height = own["task"].map(names[panel].index) + _offset(method, style) + 0.1
+                at = np.repeat(height, [len(values) for values in seeds])
+                look = {"facecolors": "none", "edgecolors": style[method].colour, "alpha": 0.7}
+                axes.scatter(np.concatenate(seeds), at, s=12, **look)
             axes.set_title(panel, loc="left")
             label_scores(axes, part["unit"].iloc[0], "x", part["metric"].iloc[0])
         legend(figure, style)

@@ -61,7 +61,9 @@ def read_frame(
         raise UserError(f"{path} lacks the columns {', '.join(lacking)}", remedy)
     for column in table.columns.difference(list(texts)) if texts is not None else ():
         _require_numbers(path, table[column], finite, remedy)
-        if any(isinstance(cell, str) for cell in table[column]):  # Pandas leaves a number of very many digits a text.
+        if table[column].dtype == object and any(
+            isinstance(cell, str) for cell in table[column]
+        ):  # Pandas leaves a number of very many digits a text.
             table[column] = table[column].astype(float)
     for column in filled:
         _require(path, ~table[column].isna(), f"{column} is empty", remedy)
@@ -88,8 +90,22 @@ def _require_numbers(path: str | Path, column: pd.Series, finite: bool, remedy: 
 
 
 def _require_cells(path: str | Path, content: bytes, remedy: str) -> None:
-    reader = csv.reader(StringIO(content.decode("utf-8-sig"), newline=""))
-    columns = next(reader, [])
-    for row in reader:
-        if row and len(row) != len(columns):
-            raise UserError(f"{path}:{reader.line_num} has not {len(columns)} cells", remedy)
+    """Refuse a table with a row that has not a cell for each column."""
+    fault = _row_of_others(content)
+    if fault:
+        line, columns = fault
+        raise UserError(f"{path}:{line} has not {columns} cells", remedy)
+
+
+def _row_of_others(content: bytes) -> tuple[int, int] | None:
+    """The line of the first row with more or fewer cells than the head has, and how many that has."""
+    if b'"' in content or b"\r" in content or content.startswith(b"\n"):
+        reader = csv.reader(StringIO(content.decode("utf-8-sig"), newline=""))
+        columns = next(reader, [])
+        return next(((reader.line_num, len(columns)) for row in reader if row and len(row) != len(columns)), None)
+    # Where a comma is a comma and a line a row, as in every table of ours but for odd names: in a tenth of the time.
+    read = np.frombuffer(content, np.uint8)
+    ends = np.append(np.flatnonzero(read == ord("\n")), len(read))
+    cells = np.diff(np.searchsorted(np.flatnonzero(read == ord(",")), ends), prepend=0) + 1
+    others = (cells != cells[0]) & (np.diff(ends, prepend=-1) > 1)
+    return (int(np.argmax(others)) + 1, int(cells[0])) if others.any() else None

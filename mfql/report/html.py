@@ -22,16 +22,18 @@ from markupsafe import Markup, escape
 
 from mfql.documents import read_json, read_text
 from mfql.errors import UserError, counted, shown
+from mfql.experiment.find import EVIDENCE
 from mfql.files import MOST_PICTURE, read_bytes, write_whole
 from mfql.report import benchmark, provenance, verdict_tables
 from mfql.report.aggregate import COLUMNS, FEW_SEEDS, KNOWN, NAMING, TABLES, TEXTS
 from mfql.report.answer import answer, ends, number
+from mfql.report.compact import shared
 from mfql.report.drawing import Style, styles
 from mfql.report.expected import Expected, compare
 from mfql.report.figures import of_leaders
 from mfql.report.frames import read_frame
 from mfql.report.intervals import CONFIDENCE
-from mfql.report.panels import DATA, FIGURE, SECTIONS, Panel, read_panels
+from mfql.report.panels import DATA, FIGURE, LARGE_FIGURE, SECTIONS, Panel, read_panels
 from mfql.report.places import link, without_dead_links, without_places
 from mfql.report.svg import inlined
 from mfql.report.tasks import SUCCESS, is_estimate, runs, split
@@ -39,7 +41,6 @@ from mfql.settings import STAGES
 from mfql.tasks import Task
 
 FEW_METHODS = 3  # up to here every two methods are compared on the page; above, each with the leading one
-LARGE_FIGURE = 1_500_000  # bytes; a larger SVG is shown as PNG
 _AGGREGATE = "Write it anew with `mfql aggregate`."
 _PROSE = ("title", "question", "caption", "command")  # of a panel
 STRIP, BENCHMARK = "strip.png", "benchmark.csv"
@@ -103,7 +104,7 @@ def _require_ends(tasks: pd.DataFrame, path: Path) -> None:
 
 
 def write_report(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: str | Path, options: Options) -> None:
-    """Write the page.
+    """Write the page, and beside it `mfql.experiment.find.EVIDENCE`.
 
     Args:
         scores: the table of `mfql.report.scores`.
@@ -114,28 +115,39 @@ def write_report(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: str
     Raises:
         UserError: a manifest or a run that was asked for is not at hand, and the report is not partial.
     """
-    page = page_of(scores, tables, Path(out), options)
+    page, evidence = page_of(scores, tables, Path(out), options)
+    with write_whole(Path(out).with_name(EVIDENCE)) as file:
+        evidence.to_csv(file, index=False)
     with write_whole(out) as file:
         file.write(page)
 
 
-def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, options: Options) -> str:
-    """The page as text; see `write_report`."""
+def page_of(
+    scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, options: Options
+) -> tuple[str, pd.DataFrame]:
+    """The page as text, and the table of `mfql.report.provenance.hashes` that lies beside it; see `write_report`."""
     run_table = runs(scores)
-    missing = provenance.missing(run_table, options.results, options.targets)
+    asked = options.partial or options.targets
+    missing = provenance.missing(run_table, options.results, options.targets) if asked else provenance.Missing()
     lacking = [*missing.targets, *(missing.running if options.targets else ())]
     if lacking and not options.partial:
         raise UserError(
             f"{counted(len(lacking), 'run')} without a score, the first of them {lacking[0]}",
             "Let them finish, or use --partial for a report of what is.",
         )
-    evidence = provenance.evidence(run_table, options.results, options.partial)
+    known: provenance.Manifests = {}
+    evidence = provenance.evidence(run_table, options.results, options.partial, known)
     style = styles(scores["method"])
     benchmarks = _benchmarks(options.verdict)
     methods = _methods(style, benchmarks)
     suites = {task: _suite(task, options.tasks) for task in sorted(run_table["task"].unique())}
     few = tables["aggregate"]["seeds"].min() < FEW_SEEDS
     script = _file("page.js")
+    sections = _sections(options, methods, out)
+    markers, figures_css = _share(sections)
+    verdict = verdict_tables.for_page(options.verdict, out.parent) if options.verdict else None
+    benchmark_sources = _sources(benchmarks)
+    told = [*benchmark_sources, *(str(row["source"]) for row in verdict["tasks"])] if verdict else benchmark_sources
     page = (
         _environment()
         .get_template("template.html.j2")
@@ -152,10 +164,11 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
             diverged=run_table[run_table["diverged"]].to_dict("records"),
             evidence=evidence,
             recurring=provenance.recurring(evidence),
+            evidence_data=EVIDENCE,
             datasets=provenance.datasets(evidence),
             reduced={(own.task, own.stage, own.method) for own in evidence if own.reduced},
             anchors={(own.task, own.stage, own.method): own.anchor for own in evidence},
-            mixtures=provenance.mixtures(run_table, options.results, options.config_dir),
+            mixtures=provenance.mixtures(run_table, options.results, options.config_dir, known),
             missing=missing,
             partial=options.partial,
             tasks=_score_rows(tables["tasks"], options.expected),
@@ -169,16 +182,20 @@ def page_of(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: Path, op
             few_seeds=FEW_SEEDS if few else None,
             cost=tables["cost"].to_dict("records"),
             speed=_speed(options.speed),
-            sections=_sections(options, methods, out),
+            sections=sections,
+            markers=Markup(markers),
+            figures_css=Markup(figures_css),
             strips=_strips(run_table, options.results, out),
             confidence=round(100 * CONFIDENCE),
             data=_link(options.aggregates, out),
             success=SUCCESS,
-            verdict=verdict_tables.for_page(options.verdict, out.parent) if options.verdict else None,
+            verdict=verdict,
+            benchmark_sources=benchmark_sources,
+            sources={source: place for place, source in enumerate(filter(None, dict.fromkeys(told)), start=1)},
             benchmark_data=_link(options.verdict.parent, out) if options.verdict else None,
         )
     )
-    return without_dead_links(page)
+    return without_dead_links(page), provenance.hashes(evidence)
 
 
 def _environment() -> Environment:
@@ -246,6 +263,12 @@ def _benchmarks(verdict: Path | None) -> list[benchmark.Table]:
     return [table for table in found if table.origins() != {benchmark.OURS}]
 
 
+def _sources(tables: Iterable[benchmark.Table]) -> list[str]:
+    """Where the numbers in the tables that are not ours stand, each once."""
+    cells = (cell for table in tables for row in table.rows.values() for cell in row.values())
+    return list(dict.fromkeys(str(number["source"]) for cell in cells for number in cell.values() if number["source"]))
+
+
 def _comparisons(table: pd.DataFrame) -> list[dict[Any, Any]]:
     """The differences to show: of two methods each, or, of more than a few, of the leading method and each other."""
     shown = []
@@ -280,8 +303,8 @@ def _strip(row: dict[Any, Any]) -> dict[str, Any] | None:
     inside = [value for value in (row["low"], row["high"], row["value"], *seeds) if not isnan(value)]
     lowest, highest = min(0.0, *inside), max(100.0, *inside)
 
-    def place(value: float) -> float:
-        return round(100 * (value - lowest) / (highest - lowest), 2)
+    def place(value: float) -> str:
+        return f"{100 * (value - lowest) / (highest - lowest):.1f}".removesuffix(".0")
 
     single = isnan(row["low"])
     return {
@@ -369,19 +392,30 @@ def _sections(options: Options, methods: Collection[str], out: Path) -> dict[str
     return found
 
 
+def _share(sections: Mapping[str, list[dict[str, Any]]]) -> tuple[str, str]:
+    """Have the panels' figures refer to what they repeat; returns the markers and the style sheet's rules."""
+    panels = [panel for found in sections.values() for panel in found]
+    figures, markers, rules = shared([panel["svg"] for panel in panels])
+    for panel, figure in zip(panels, figures, strict=True):
+        panel["svg"] = Markup(figure)
+    return markers, rules
+
+
 def _heading(section: str) -> str:
     return SECTIONS.get(section, section.replace("_", " ").capitalize())
 
 
 def _panel(panel: Panel, home: Path, name: str, methods: Collection[str], out: Path) -> dict[str, Any]:
     drawn = panel.folder / f"{FIGURE}.svg"
-    shown: Markup | None = None
+    shown = ""
     if panel.has_figure:
         of = f" Of {', '.join(panel.text.methods)}." if panel.text.methods else ""
         label = str(escape(f"{panel.text.title}. {panel.text.question}{of}"))
         small = drawn.stat().st_size <= LARGE_FIGURE
-        picture = inlined(read_text(drawn, "Draw the panel anew."), name, label) if small else None
-        shown = Markup(picture or _image(drawn.with_suffix(".png"), label))
+        ids = name.replace("panel-", "p")  # They stand before thousands of numbers.
+        picture = inlined(read_text(drawn, "Draw the panel anew."), ids, label) if small else None
+        pixels = drawn.with_suffix(".png")
+        shown = picture or (_image(pixels, label) if pixels.is_file() else "")
     whole = home / panel.text.whole if panel.text.whole else None
     files = {"csv": Path(f"{whole}.csv") if whole else panel.folder / DATA}
     if panel.has_figure:
@@ -392,7 +426,7 @@ def _panel(panel: Panel, home: Path, name: str, methods: Collection[str], out: P
         "name": name,
         "text": replace(panel.text, **said),
         "methods": {method: stage for method, stage in panel.text.methods.items() if method in methods},
-        "svg": shown,
+        "svg": Markup(shown),
         "links": {kind: _link(file, out) for kind, file in files.items()},
         "columns": None if table is None else list(table.columns),
         "rows": None if table is None else [list(map(without_places, row)) for row in table.to_numpy().tolist()],

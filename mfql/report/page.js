@@ -6,13 +6,13 @@
   const shown = document.getElementById("shown");
   const numbers = new Map([...form.querySelectorAll("[name=method]")].map((box) => [box.value, box.dataset.number]));
   // Children before what holds them: a group whose members are all hidden is hidden too.
-  const parts = [...document.querySelectorAll("[data-task], [data-suite], [data-methods], [data-group]")]
+  const parts = [...document.querySelectorAll("[data-task], [data-suite], [data-of], [data-group]")]
     .reverse()
     .map((element) => ({
       element,
       suite: element.dataset.suite,
       task: element.dataset.task?.toLowerCase(),
-      methods: element.dataset.methods?.split(" "),
+      methods: element.dataset.of?.split(" "),
       members: [],
       hidden: false,
     }));

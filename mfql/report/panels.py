@@ -1,6 +1,7 @@
 """Panels: a figure or a table with its question, caption, data and command, as a folder that the report shows.
 
-    figure.svg, figure.png    what is drawn; absent where the panel is a table alone
+    figure.svg                what is drawn; absent where the panel is a table alone
+    figure.png                the same; absent too where it is a part of a whole picture, which lies beside the panels
     data.csv                  every number that is drawn
     table.csv, .md, .tex      what a person reads beside the figure, numbers as text; optional
     panel.json                what the panel says of itself: `Text`; written last
@@ -31,6 +32,7 @@ from mfql.report.frames import read_frame
 DATA = "data.csv"
 TABLE = "table"
 FIGURE = "figure"
+LARGE_FIGURE = 1_500_000  # bytes; the page shows a larger SVG as PNG
 _FILES = (DATA, *(f"{TABLE}.{kind}" for kind in ("csv", "md", "tex")), *(f"{FIGURE}.{kind}" for kind in ("svg", "png")))
 # The page's sections by folder, in their order; the template has prose and tables of the first three.
 SECTIONS = {"curves": "Learning curves", "over_tasks": "Over tasks", "cost": "Cost beside score"}
@@ -104,7 +106,9 @@ def write_panel(
     if table is not None:
         formats.write_table(table, folder, TABLE)
     if figure is not None:
-        save(figure, folder, FIGURE)
+        save(figure, folder, FIGURE, ("svg",))
+        if not text.whole or (folder / f"{FIGURE}.svg").stat().st_size > LARGE_FIGURE:
+            save(figure, folder, FIGURE, ("png",))
         plt.close(figure)
     write_json(folder / PANEL, {name: value for name, value in asdict(text).items() if value or name in _WRITTEN})
 
@@ -167,7 +171,8 @@ def _read(folder: Path, root: Path) -> Panel:
             raise UserError(f"{path} is no panel's description: it {fault} {', '.join(names)}", remedy)
     text = Text(**said)
     drawn = [name for name in (f"{FIGURE}.svg", f"{FIGURE}.png") if (folder / name).is_file()]
-    if len(drawn) == 1 or not (folder / DATA).is_file():
+    whole = len(drawn) != 1 or (text.whole and drawn == [f"{FIGURE}.svg"])
+    if not whole or not (folder / DATA).is_file():
         raise UserError(f"{folder} lacks one of {FIGURE}.svg, {FIGURE}.png and {DATA}", remedy)
     table = folder / f"{TABLE}.csv"
     if not table.is_file():

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Set
+import re
+from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -30,9 +31,14 @@ from mfql.tasks import SETTINGS
 
 SECTIONS = ("settings", "code", "dataset", "physics", "hardware", "packages")
 OTHER = "run"  # the section of entries that stand at the manifest's top
+TIMES = "times"  # and of those among them that no two jobs have the same
+_TIMES = frozenset({"started", "finished", "seconds", "step_ms", "acting_ms", "sessions"})
+# What lies beside the page instead (`mfql.experiment.find.EVIDENCE`), and of it what is no formula for a spreadsheet.
+_HASHES = "outputs"
+_FILE, _SHA256 = re.compile(r"\w[\w./-]*", re.ASCII), re.compile(r"[0-9a-f]{64}")
 _REQUIRED = ("settings", "code", "dataset", "hardware", "reduced")
 _IN_HEADING = ("method", "task", "seed", "stage")
-SHOWN_ONCE = 20  # so many methods, tasks and stages with the same section: the page has it once, and links it
+SHOWN_ONCE = 5  # so many methods, tasks and stages with the same section: the page has it once, and links it
 
 Section = tuple[str, tuple[tuple[str, str], ...]]  # name, entries
 
@@ -44,9 +50,10 @@ class Evidence:
     Attributes:
         anchor: the id of its place on the page.
         shared: section -> entry -> value, for the entries that all its runs agree in.
-        differing: the entries, "section.entry", in which they differ, without the section where it is `OTHER`.
+        differing: the entries, "section.entry", in which they differ, without the section where it is of none.
         seeds: one row a run: seed, score, diverged, stopped (early), broken (how many of its episodes), run (its
             folder), and the differing entries.
+        hashes: by seed the sha256 of the run's files by name; empty where its manifest knows none.
         without_manifest: the seeds whose manifest is not at hand.
         reduced: whether any run's settings are not of the paper's size.
         uncommitted: whether any run's code had changes that are in no commit.
@@ -59,16 +66,16 @@ class Evidence:
     shared: dict[str, dict[str, str]]
     differing: list[str]
     seeds: list[dict[str, Any]]
+    hashes: dict[int, dict[str, str]]
     without_manifest: list[int]
     reduced: bool
     uncommitted: bool
 
     @property
-    def folder(self) -> str:
-        """Where its runs lie, with N in the place of the seed; empty where one lies elsewhere."""
-        before, after = f"runs/{self.method}/{self.task}/seed", f"/{self.stage}"
-        usual = all(seed["run"] == f"{before}{seed['seed']}{after}" for seed in self.seeds)
-        return f"{before}N{after}" if usual else ""
+    def lies_elsewhere(self) -> bool:
+        """Whether any of its runs is not where its method, task, seed and stage say."""
+        folder = f"runs/{self.method}/{self.task}/seed{{}}/{self.stage}"
+        return any(seed["run"] != folder.format(seed["seed"]) for seed in self.seeds)
 
     @property
     def sections(self) -> list[Section]:
@@ -92,21 +99,28 @@ class Missing:
         return bool(self.targets or self.running)
 
 
-def evidence(runs: pd.DataFrame, results: str | Path, partial: bool = False) -> list[Evidence]:
+Manifests = dict[Path, dict[str, Any]]  # by path, those that have been read
+
+
+def evidence(
+    runs: pd.DataFrame, results: str | Path, partial: bool = False, known: Manifests | None = None
+) -> list[Evidence]:
     """Read the manifests of all runs, and sort out what the runs of a method, task and stage share.
 
     Args:
         runs: the table of `mfql.report.tasks.runs`.
         results: the folder that holds `runs/`.
         partial: do without manifests that are not at hand.
+        known: gets the manifests.
 
     Raises:
         UserError: a manifest is absent, lacks an entry, or belongs to another run than the score (unless partial).
     """
     ordered = runs.assign(order=runs["stage"].map(STAGES.index)).sort_values(["task", "order", "method"], kind="stable")
+    known = {} if known is None else known
     groups = groupby(ordered.to_dict("records"), key=itemgetter("task", "order", "method"))
     return [
-        _evidence(f"evidence-{number}", list(rows), Path(results), partial)
+        _evidence(f"evidence-{number}", list(rows), Path(results), partial, known)
         for number, (_, rows) in enumerate(groups, start=1)
     ]
 
@@ -147,15 +161,56 @@ def datasets(found: Iterable[Evidence]) -> list[Source]:
     ]
 
 
-def recurring(found: Iterable[Evidence]) -> dict[Section, str]:
-    """The sections that the page has once, since `SHOWN_ONCE` methods, tasks and stages or more share them.
+@dataclass(frozen=True)
+class Shared:
+    """Sections that the page has once.
+
+    Attributes:
+        anchor: the id of their place on the page.
+        sections: those that the same methods, tasks and stages have.
+        users: the anchors of these.
+    """
+
+    anchor: str
+    sections: list[Section]
+    users: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """The sections' names."""
+        return ", ".join(name for name, _ in self.sections)
+
+
+def recurring(found: Iterable[Evidence]) -> list[Shared]:
+    """What the page has once, since `SHOWN_ONCE` methods, tasks and stages or more share it."""
+    users: dict[Section, list[str]] = {}
+    for own in found:
+        for section in own.sections:
+            users.setdefault(section, []).append(own.anchor)
+    together: dict[tuple[str, ...], list[Section]] = {}
+    for section, of in users.items():
+        if len(of) >= SHOWN_ONCE:
+            together.setdefault(tuple(of), []).append(section)
+    return [
+        Shared(f"shared-{number}", sections, frozenset(of))
+        for number, (of, sections) in enumerate(together.items(), start=1)
+    ]
+
+
+def hashes(found: Iterable[Evidence]) -> pd.DataFrame:
+    """The table beside the page.
 
     Returns:
-        section -> the id of its place on the page.
+        one row a run whose manifest is at hand: method, task, stage, seed, run (its folder), and for each file that
+        any manifest knows its sha256, in columns of the files' names.
     """
-    counts = Counter(section for own in found for section in own.sections)
-    often = [section for section, count in counts.items() if count >= SHOWN_ONCE]
-    return {section: f"shared-{number}" for number, section in enumerate(often, start=1)}
+    rows = [
+        {"method": own.method, "task": own.task, "stage": own.stage, "seed": seed["seed"], "run": seed["run"]}
+        | own.hashes[seed["seed"]]
+        for own in found
+        for seed in own.seeds
+    ]
+    return pd.DataFrame(rows, columns=None if rows else ["method", "task", "stage", "seed", "run"])
 
 
 def missing(runs: pd.DataFrame, results: str | Path, targets: Iterable[str | Path]) -> Missing:
@@ -177,7 +232,12 @@ def missing(runs: pd.DataFrame, results: str | Path, targets: Iterable[str | Pat
     return Missing([run for run in asked if run not in scored and run not in running], running)
 
 
-def mixtures(runs: pd.DataFrame, results: str | Path, config_dir: str | Path = "config") -> dict[str, list[str]]:
+def mixtures(
+    runs: pd.DataFrame,
+    results: str | Path,
+    config_dir: str | Path = "config",
+    known: Mapping[Path, Mapping[str, Any]] = MappingProxyType({}),
+) -> dict[str, list[str]]:
     """The averages whose runs differ in code, packages, data or settings, with what they differ in.
 
     Args:
@@ -185,14 +245,16 @@ def mixtures(runs: pd.DataFrame, results: str | Path, config_dir: str | Path = "
         results: the folder that holds `runs/`; a run whose manifest is not at hand, or damaged, is left out.
         config_dir: folder of `methods/`, whose files say which settings differ by task on purpose; for a method that
             has no file there they are those of the task table.
+        known: manifests that have been read, as of `evidence`.
 
     Returns:
         "METHOD STAGE" or "METHOD TASK STAGE" -> a line for each difference.
     """
-    manifests = {}
+    manifests: dict[str, Mapping[str, Any]] = {}
     for run in runs["run"]:
+        path = Path(results) / run / "run" / "manifest.json"
         with suppress(UserError):
-            manifests[run.removeprefix("runs/")] = read_manifest(Path(results) / run / "run" / "manifest.json")
+            manifests[run.removeprefix("runs/")] = known.get(path) or read_manifest(path)
 
     @cache
     def by_task(method: str) -> Set[str]:
@@ -206,11 +268,11 @@ def mixtures(runs: pd.DataFrame, results: str | Path, config_dir: str | Path = "
     }
 
 
-def _evidence(anchor: str, rows: list[dict[Any, Any]], results: Path, partial: bool) -> Evidence:
+def _evidence(anchor: str, rows: list[dict[Any, Any]], results: Path, partial: bool, known: Manifests) -> Evidence:
     """The evidence of one method, task and stage, from its rows of `runs`."""
-    manifests = {row["seed"]: _evident(results / row["run"], partial) for row in rows}
+    manifests = {row["seed"]: _evident(results / row["run"], partial, known) for row in rows}
     found = {seed: manifest for seed, manifest in manifests.items() if manifest is not None}
-    entries = {seed: _flat(manifest) for seed, manifest in found.items()}
+    entries = dict(zip(found, _flat(list(found.values())), strict=True))
     values = {
         name: [own.get(name, "none") for own in entries.values()]
         for name in dict.fromkeys(name for own in entries.values() for name in own)
@@ -221,7 +283,7 @@ def _evidence(anchor: str, rows: list[dict[Any, Any]], results: Path, partial: b
         if name in agreed:
             section, entry = name.split(".", 1)
             shared.setdefault(section, {})[entry] = own[0]
-    differing = {name: name.removeprefix(f"{OTHER}.") for name in values if name not in agreed}
+    differing = {name: re.sub(f"^({OTHER}|{TIMES})\\.", "", name) for name in values if name not in agreed}
     seeds = [
         {key: row[key] for key in ("seed", "score", "diverged", "stopped", "broken", "run")}
         | {short: entries[row["seed"]].get(name, "none") for name, short in differing.items()}
@@ -234,19 +296,20 @@ def _evidence(anchor: str, rows: list[dict[Any, Any]], results: Path, partial: b
         first["method"],
         first["task"],
         first["stage"],
-        {section: shared[section] for section in (OTHER, *SECTIONS) if section in shared},
+        {section: shared[section] for section in (OTHER, TIMES, *SECTIONS) if section in shared},
         list(differing.values()),
         seeds,
+        {seed: _hashes(manifest) for seed, manifest in found.items()},
         without_manifest=[seed for seed in manifests if seed not in found],
         reduced=any(manifest["reduced"] for manifest in found.values()),
         uncommitted=any(manifest["code"].get("dirty") for manifest in found.values()),
     )
 
 
-def _evident(folder: Path, partial: bool) -> dict[str, Any] | None:
+def _evident(folder: Path, partial: bool, known: Manifests) -> dict[str, Any] | None:
     """The same, where a partial report does without a faulty one, and says so."""
     try:
-        return _manifest(folder, partial)
+        return _manifest(folder, partial, known)
     except UserError as error:
         if not partial:
             raise
@@ -254,13 +317,13 @@ def _evident(folder: Path, partial: bool) -> dict[str, Any] | None:
         return None
 
 
-def _manifest(folder: Path, partial: bool) -> dict[str, Any] | None:
+def _manifest(folder: Path, partial: bool, known: Manifests) -> dict[str, Any] | None:
     """A run's manifest; None where it is not at hand and the report is partial."""
     path = folder / "run" / "manifest.json"
     scored = folder / "evaluation.json"
     if partial and not (there(path) and there(scored)):
         return None
-    manifest = without_machine(read_manifest(path, _REQUIRED))
+    manifest = known[path] = read_manifest(path, _REQUIRED)
     if manifest.get("identity") != read_evaluation(scored)["identity"]:
         # A run that is being trained anew: its manifest is the new one's, its declared score still the old one's.
         if partial:
@@ -269,17 +332,31 @@ def _manifest(folder: Path, partial: bool) -> dict[str, Any] | None:
     return manifest
 
 
-def _flat(manifest: dict[str, Any]) -> dict[str, str]:
-    """The manifest's entries as "section.entry" -> text."""
-    flat: dict[str, str] = {}
-    for key, value in manifest.items():
-        if key in _IN_HEADING:
-            continue
-        if key in SECTIONS and isinstance(value, dict):
-            flat |= {f"{key}.{entry}": _text(item) for entry, item in value.items()}
-        else:
-            flat[f"{OTHER}.{key}"] = _text(value)
-    return flat
+def _flat(manifests: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """The entries of each manifest as "section.entry" -> text, without what they say of the machine."""
+    flat: list[dict[str, dict[str, str]]] = []
+    for manifest in manifests:
+        # Of the runs of one method, task and stage most entries are those of the first one.
+        flat.append(
+            {
+                key: flat[0][key] if flat and manifests[0].get(key) == value else _entries(key, value)
+                for key, value in manifest.items()
+                if key not in (*_IN_HEADING, _HASHES)
+            }
+        )
+    return [{name: text for entries in own.values() for name, text in entries.items()} for own in flat]
+
+
+def _hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
+    known = manifest.get(_HASHES) or {}
+    return {name: value for name, value in known.items() if _FILE.fullmatch(name) and _SHA256.fullmatch(value)}
+
+
+def _entries(key: str, value: Any) -> dict[str, str]:
+    told = without_machine({key: value})[key]
+    if key in SECTIONS and isinstance(told, dict):
+        return {f"{key}.{entry}": _text(item) for entry, item in told.items()}
+    return {f"{TIMES if key in _TIMES else OTHER}.{key}": _text(told)}
 
 
 def _text(value: Any) -> str:

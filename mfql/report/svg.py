@@ -58,7 +58,7 @@ _NOTHING_INSIDE = re.compile(rf"></(?:{'|'.join(sorted(_SHAPES))})>")
 def inlined(svg: str, name: str, label: str) -> str | None:
     """A figure as an element for a page: text in the page's colour and font, no background.
 
-    What is drawn of a method has the attribute `data-methods`, the method's number in the figure's style.
+    What is drawn of a method has the attribute `data-of`, the method's number in the figure's style.
 
     Args:
         svg: the file's text, as `mfql.report.drawing.save` writes it, or anything else.
@@ -84,7 +84,7 @@ def inlined(svg: str, name: str, label: str) -> str | None:
     drawn = _to_markers(_NOTHING_INSIDE.sub("/>", re.sub(r">\n\s*<", "><", clean)))
     if drawn is None:
         return None
-    drawn = re.sub(rf'<(\w+) id="{name}-method(\d+)-', rf'<\1 data-methods="\2" id="{name}-method\2-', drawn)
+    drawn = re.sub(rf'<(\w+) id="{name}-method(\d+)-', rf'<\1 data-of="\2" id="{name}-method\2-', drawn)
     return shown(compact(drawn, name).replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))
 
 

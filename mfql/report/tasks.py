@@ -77,9 +77,10 @@ def by_task(scores: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (stage, task, method), part in parts(table, ["stage", "task", "method"]):
         for metric in ("score", "rise"):
-            own = part[part[metric].notna()]
-            if own.empty:
+            present = part[metric].notna()
+            if not present.any():
                 continue
+            own = part if present.all() else part[present]
             interval = mean_of(own, metric)
             row = {
                 "stage": stage,
@@ -101,7 +102,7 @@ def by_task(scores: pd.DataFrame) -> pd.DataFrame:
                     f"{seed}:{value:.6g}" for seed, value in zip(own["seed"], own[metric], strict=True)
                 ),
             }
-            rows.append(row | _final(own if metric == "score" else own.iloc[:0]))
+            rows.append(row | (_final(own) if metric == "score" else _NO_FINAL))
     return in_order(pd.DataFrame(rows))
 
 
@@ -138,11 +139,15 @@ def between_methods(scores: pd.DataFrame) -> pd.DataFrame:
     return in_order(pd.DataFrame(rows, columns=COMPARISON_COLUMNS))
 
 
+_NO_FINAL = {"final": nan, "final_low": nan, "final_high": nan, "final_seeds": 0}
+
+
 def _final(own: pd.DataFrame) -> dict[str, float]:
     """The mean of the separate evaluations of some runs of one method, task and stage."""
-    scored = own[own["final"].notna()]
-    if scored.empty:
-        return {"final": nan, "final_low": nan, "final_high": nan, "final_seeds": 0}
+    present = own["final"].notna()
+    if not present.any():
+        return _NO_FINAL
+    scored = own[present]
     unit = scored["unit"].iloc[0]
     group = Group.of_scores(scored["final"], scored["final_episodes"] if unit == SUCCESS else None)
     interval = bounded(weighted([group], [1]), unit, "score")

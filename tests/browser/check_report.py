@@ -299,16 +299,16 @@ def test_filters_work_by_keyboard_in_the_order_of_the_page(reader: Reader) -> No
 def test_a_method_is_filtered_in_tables_figures_and_comparisons(reader: Reader) -> None:
     reader.open("#method=fql")
     assert reader.scored() == {"fql"}
-    drawn = {line.get_attribute("data-methods") for line in reader.all("figure svg [data-methods]:not([hidden])")}
+    drawn = {line.get_attribute("data-of") for line in reader.all("figure svg [data-of]:not([hidden])")}
     assert drawn == {"1"}  # in alphabetical order
     assert [head.text for head in reader.all(".benchmark thead th") if head.is_displayed() and head.text != "Task"] == [
         "fql"
     ] * 4
-    compared = [row.text for row in reader.all("#comparisons ~ details tr[data-methods]") if row.is_displayed()]
+    compared = [row.text for row in reader.all("#comparisons ~ details tr[data-of]") if row.is_displayed()]
     assert compared
     assert all("fql" in row for row in compared)
     reader.open("#method=fql&method=bc&method=mfql")
-    compared = [row.text for row in reader.all("#comparisons ~ details tr[data-methods]") if row.is_displayed()]
+    compared = [row.text for row in reader.all("#comparisons ~ details tr[data-of]") if row.is_displayed()]
     assert compared
     assert not any("iql" in row for row in compared)
 
@@ -439,6 +439,6 @@ def test_without_javascript_everything_is_there(page: Path) -> None:
         assert not plain.find_element(By.ID, "filter").is_displayed()
         assert found.tasks() == {*CUBE, SCENE, PEN}
         assert found.scored() == set(METHODS)
-        assert not found.all("[data-task][hidden], [data-methods][hidden]")
+        assert not found.all("[data-task][hidden], [data-of][hidden]")
     finally:
         plain.quit()

@@ -24,7 +24,7 @@ from mfql.experiment.configuration import (
     pack_name,
     path_from_here,
 )
-from mfql.experiment.find import DRAWN, canonical_path, files_of, panel_files
+from mfql.experiment.find import DRAWN, EVIDENCE, canonical_path, files_of, panel_files
 from mfql.experiment.run import RunFolder, hash_for_launch
 from mfql.operations.ending import SUMMARY, answer_of, failure_of
 from mfql.operations.telling import Lines
