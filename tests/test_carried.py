@@ -14,6 +14,8 @@ from mfql.cli import main
 from mfql.errors import UserError
 from mfql.experiment.carried import pack, pack_panels, pack_run, unpack
 from mfql.experiment.run import OUTPUTS, RunFolder
+from mfql.operations.ending import answer_of, failure_of
+from mfql.plan.graph import FailedJob, Graph, Job
 from tests.support.project import Project, clone, jobs
 from tests.support.training_runs import ROOT, TASK
 
@@ -194,3 +196,15 @@ def test_the_kubernetes_profile_leaves_gpus_to_rules_and_writes_limits() -> None
     slurm = (ROOT / "profiles/slurm/config.yaml").read_text(encoding="utf-8")
     common = yaml.safe_load(f"# --- as in{slurm.partition('# --- as in')[2]}")
     assert {name: profile.get(name) for name in common if name != "latency-wait"}.items() <= common.items()
+
+
+def test_a_launch_on_a_storage_says_where_its_page_lies() -> None:
+    made = Job("report", {}, ("results/miniature/report.html", "results/miniature/summary.txt"), True, {})
+    graph = Graph("all", {"name": "miniature"}, Path("config"), (made,), None, Path(), "far://away")
+    assert answer_of(graph) == "\nWritten: far://away/results/miniature/report.html"
+
+
+def test_of_a_job_that_failed_there_its_log_is_named() -> None:
+    graph = Graph("all", {"name": "miniature"}, Path("config"), (), None, Path(), "far://away")
+    said = failure_of(graph, [FailedJob("train 0", ("far://away/logs/train.log",))])
+    assert "train 0  far://away/logs/train.log\n    its log lies in the storage\n" in said

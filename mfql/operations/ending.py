@@ -57,7 +57,8 @@ def failure_of(graph: Graph, failed: Sequence[FailedJob]) -> str:
         log = next(iter(job.logs), None)
         why = error_and_remedy(Path(log)) if log is not None else []
         said.append(f"  {job.name}  {log or ''}".rstrip())
-        said += [f"    {line}" for line in why or ["its log says no error; it may have been killed"]]
+        unsaid = "its log says no error; it may have been killed"
+        said += [f"    {line}" for line in why or [unsaid if graph.storage is None else "its log lies in the storage"]]
     if graph.storage is None:
         said += _runs([Path(file) for job in graph.jobs for file in job.output])
     return "\n".join([*said, "Mend the cause; the same command then goes on, and finished runs stay."])

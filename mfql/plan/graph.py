@@ -206,18 +206,22 @@ def _storage(workflow: Any) -> str | None:
 def _output(workflow: Any, job: Any) -> tuple[str, ...]:
     """A job's files by the names that they have without a storage; no archives of runs."""
     prefix = _storage(workflow)
-    of_storage = {str(file): file.storage_object.query for file in job.output if file.is_storage}
-    names = [str(file) for file in job.output]
+    names = [_whole_name(file) for file in job.output]
     if prefix:
-        names = [of_storage.get(name, name).removeprefix(f"{prefix.rstrip('/')}/") for name in names]
+        names = [name.removeprefix(f"{prefix.rstrip('/')}/") for name in names]
     return tuple(name for name in names if Path(name).name not in (RUN, CHECKPOINT))
+
+
+def _whole_name(file: Any) -> str:
+    """The name of a job's file; of one that a storage holds, that which it has there."""
+    return str(file.storage_object.query if file.is_storage else file)
 
 
 def failed_jobs(workflow: Any) -> list[FailedJob]:
     """The jobs of a launch that failed for good, those of a submission one by one."""
     failed = [one for job in workflow.scheduler.failed for one in getattr(job, "jobs", [job])]
     found = [
-        FailedJob(" ".join([job.rule.name, *map(str, job.wildcards_dict.values())]), tuple(map(str, job.log)))
+        FailedJob(" ".join([job.rule.name, *map(str, job.wildcards_dict.values())]), tuple(map(_whole_name, job.log)))
         for job in failed
     ]
     return sorted(found, key=lambda job: job.name)
