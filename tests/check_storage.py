@@ -54,7 +54,7 @@ CONFIGURATION = (
 )
 # Metrics that differ from launch to launch of the same numbers; `origin` is of code, which may be edited meanwhile.
 TIMES = ("step_ms", "acting_ms", "device_hours")
-LONGER = f"results/runs/flow_bc-miniature+offline_steps=3000/{TASK}/seed7/offline"
+LONGER = f"results/runs/flow_bc-miniature+offline_steps=300/{TASK}/seed7/offline"
 
 
 def install(folder: Path) -> None:
@@ -149,8 +149,8 @@ def check_resources(pods: Mapping[str, Pod]) -> None:
 
 
 def metrics_of(folder: Path, name: str = "**/run/metrics.csv") -> list[Path]:
-    """The training logs that lie below a folder."""
-    return [path for path in folder.glob(name) if path.stat().st_size]
+    """The training logs below a folder that have more than their first line, which is there before the first step."""
+    return [path for path in folder.glob(name) if path.read_text(encoding="utf-8").count("\n") > 1]
 
 
 def kill_one_that_trains(pod: Pod, killed: list[Pod]) -> None:
