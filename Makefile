@@ -41,7 +41,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 RUN := PATH="$$(cd "$(VENV)" && pwd)/bin:$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help install launcher quickstart test test-pythons test-quick check-long lint types bench check-gpu check-data check-physics check-science check-methods check-package check-browser check-cuda-ahead check-golden check-fuzz update lock lock-cuda wheels image image-docker sbom check-image check-slurm test-site clean
+.PHONY: help install launcher quickstart test test-pythons test-quick check-long lint types bench check-gpu check-data check-physics check-science check-methods check-package check-storage check-browser check-cuda-ahead check-golden check-fuzz update lock lock-cuda wheels image image-docker sbom check-image check-slurm test-site clean
 
 help:
 	@sed -n 's/^#   //p' $(MAKEFILE_LIST)
@@ -125,6 +125,9 @@ update:  ## renew every package in the lock files, install them anew, and check 
 
 check-package: $(DEVELOPMENT)  ## the wheel in fresh environments and an empty folder, its core alone too; minutes (TORCH_INDEX: torch's)
 	$(RUN) python tests/check_package.py $(TORCH_INDEX)
+
+check-storage: $(DEVELOPMENT)  ## the miniature by cluster-generic, and on pods that share no folder; minutes, needs rsync (docs/cluster.md)
+	$(RUN) python tests/check_storage.py
 
 check-browser: $(DEVELOPMENT)  ## the report in a real browser, from the file system; a minute, needs chromium and chromedriver
 	$(RUN) python -m pytest tests/browser/check_report.py

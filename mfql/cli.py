@@ -466,6 +466,9 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         metavar="STEP",
         help="save the state and end there, the evaluations so far in paused-STEP.json; without it training goes on",
     )
+    train.add_argument(
+        "--carry", action="store_true", help="pack each finished run, for jobs that share no folder (docs/cluster.md)"
+    )
     train.add_argument("--no-progress", action="store_true", help="no bar; what was done is said all the same")
     train.add_argument("--allow-cpu", action="store_true", help="go on without a GPU however long it takes")
     train.set_defaults(func=_train, extra="train")
@@ -521,6 +524,11 @@ def _train_job(options: argparse.Namespace) -> int:
         options.pause_at,
     )
     train(job, execution, choose_compiling=options.compile == "auto", wait=options.wait)
+    if options.carry:
+        from mfql.experiment.carried import pack_run
+
+        for seed in job.seeds:
+            pack_run(job.run(seed))
     return 0
 
 

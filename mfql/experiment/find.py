@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from mfql.errors import UserError, in_one_line, note, unknown, warn_of
 from mfql.experiment.configuration import Run, asked_runs, planned_runs
-from mfql.experiment.run import RunFolder
+from mfql.experiment.run import CHECKPOINT, RUN, RunFolder
 from mfql.files import CannotRead, files_below, listed
 from mfql.methods import canonical_method, same_settings
 from mfql.settings import STAGES
@@ -149,7 +149,7 @@ def canonical_path(path: str, config_dir: str | Path, methods: Collection[str] =
         raise UserError(f"{path}: {parts[2]} is no name of a run's seed", remedy)
     if len(parts) > 3 and parts[3] and parts[3] not in STAGES:
         raise unknown("stage", parts[3], STAGES, path)
-    if len(parts) == 5 and parts[4] not in (*FILES, "run", "") and not _PAUSED.fullmatch(parts[4]):
+    if len(parts) == 5 and parts[4] not in (*FILES, RUN, CHECKPOINT, "run", "") and not _PAUSED.fullmatch(parts[4]):
         raise unknown("file of a run", parts[4], FILES, path)
     return f"{before}{runs}{'/'.join(parts)}"
 

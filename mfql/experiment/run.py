@@ -27,6 +27,9 @@ from mfql.tasks import code_of_environment, estimator, simulation_version
 
 # What a finished run's manifest knows, the result last.
 OUTPUTS = ("policy/policy.safetensors", "policy/policy.json", "metrics.csv", "evaluation.json")
+# What jobs hand on where they share no folder (`mfql.experiment.carried`): all of a finished run but its checkpoints,
+# and the last of these, from which another stage starts.
+RUN, CHECKPOINT = "run.tar", "checkpoint.tar"
 # What names a run, its settings' versions and origin.
 _TOLD = (
     *("method", "task", "seed", "stage", "agent"),

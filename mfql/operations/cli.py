@@ -22,6 +22,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_status(commands)
     _add_verify(commands)
     _add_clean(commands)
+    _add_carry(commands)
 
 
 def _add_status(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -148,3 +149,47 @@ def run_clean(arguments: argparse.Namespace) -> None:
 def _agreed() -> bool:
     """Whether the person at the terminal says yes; where there is none, nobody does."""
     return sys.stdin.isatty() and input("Remove it? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _add_carry(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    carry = commands.add_parser(
+        "carry", help="archives of what jobs hand on where they share no folder (docs/cluster.md)"
+    )
+    actions = carry.add_subparsers(metavar="ACTION")
+    dataset = actions.add_parser("dataset", help="pack a dataset's files, beside its description")
+    dataset.add_argument("dataset", help="such as antmaze-large-navigate-v0")
+    dataset.add_argument("--data", type=Path, required=True, metavar="DIR", help="has the files, and gets DATASET.tar")
+    dataset.set_defaults(func=run_carry_dataset)
+    panels = actions.add_parser("panels", help="pack the panels that `mfql aggregate` drew")
+    panels.add_argument("folder", type=Path, metavar="DIR", help="has them, and gets panels.tar")
+    panels.set_defaults(func=run_carry_panels)
+    unpack = actions.add_parser("unpack", help="put in place what archives hold, each in the folder that it lies in")
+    unpack.add_argument("archives", nargs="*", type=Path, metavar="ARCHIVE", help="such as run.tar or DATASET.tar")
+    unpack.add_argument("--study", metavar="NAME", help="its panels too, and the results of all runs at hand")
+    unpack.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="with --study: has them")
+    unpack.set_defaults(func=run_carry_unpack)
+
+
+def run_carry_dataset(arguments: argparse.Namespace) -> None:
+    """`mfql carry dataset`."""
+    from mfql.experiment.carried import pack
+    from mfql.suites import split_paths
+
+    pack(arguments.data / f"{arguments.dataset}.tar", split_paths(arguments.data, arguments.dataset).values())
+
+
+def run_carry_panels(arguments: argparse.Namespace) -> None:
+    """`mfql carry panels`."""
+    from mfql.experiment.carried import pack_panels
+
+    pack_panels(arguments.folder)
+
+
+def run_carry_unpack(arguments: argparse.Namespace) -> None:
+    """`mfql carry unpack`."""
+    from mfql.experiment.carried import unpack, unpack_below
+
+    for archive in arguments.archives:
+        unpack(archive)
+    if arguments.study is not None:
+        unpack_below(arguments.results, arguments.study)

@@ -23,6 +23,8 @@ def answer_of(graph: Graph) -> str:
     Args:
         graph: the jobs of the launch, its folder the current one.
     """
+    if graph.storage is not None:
+        return _answer_in_storage(graph.storage, graph)
     study = Path("results", graph.config["name"])
     summary, outputs = study / SUMMARY, [Path(file) for job in graph.jobs for file in job.output]
     if summary in outputs and summary.is_file():
@@ -31,6 +33,14 @@ def answer_of(graph: Graph) -> str:
         written = {str(Path(file).parent) for job in graph.needed for file in job.output if run_of(Path(file)) is None}
         said = ["", *(f"Written: {folder}" for folder in sorted(written)[:_MOST_WRITTEN])]
     return "\n".join([*said, *_runs(outputs)])
+
+
+def _answer_in_storage(prefix: str, graph: Graph) -> str:
+    """What a launch wrote of which nothing lies in this folder."""
+    page = f"results/{graph.config['name']}/report.html"
+    made = {file for job in graph.jobs for file in job.output if run_of(Path(file)) is None}
+    written = [page] if page in made else sorted({str(Path(file).parent) for file in made})[:_MOST_WRITTEN]
+    return "\n".join(["", *(f"Written: {prefix.rstrip('/')}/{name}" for name in written)])
 
 
 def failure_of(graph: Graph, failed: Sequence[FailedJob]) -> str:
@@ -47,8 +57,10 @@ def failure_of(graph: Graph, failed: Sequence[FailedJob]) -> str:
         log = next(iter(job.logs), None)
         why = error_and_remedy(Path(log)) if log is not None else []
         said.append(f"  {job.name}  {log or ''}".rstrip())
-        said += [f"    {line}" for line in why or ["its log says no error; it may have been killed"]]
-    said += _runs([Path(file) for job in graph.jobs for file in job.output])
+        unsaid = "its log says no error; it may have been killed"
+        said += [f"    {line}" for line in why or [unsaid if graph.storage is None else "its log lies in the storage"]]
+    if graph.storage is None:
+        said += _runs([Path(file) for job in graph.jobs for file in job.output])
     return "\n".join([*said, "Mend the cause; the same command then goes on, and finished runs stay."])
 
 

@@ -144,6 +144,11 @@ def tell(
         UserError: a task table, method, lock file or file of measured speed that is faulty.
     """
     config = graph.config
+    if graph.storage is not None:  # What is finished there, Snakemake alone has looked at.
+        print(
+            f"{config['name']}, {graph.asked}: {counted(len(graph.needed), 'job')}, whose files lie in {graph.storage}"
+        )
+        return 0
     launch = Launch(graph, graph.config_dir, Outlooks(config, _RESULTS, LOCK))
     note_unrun(job.run for job in launch.jobs)
     # On a cluster, and where a number is given, the GPUs are not those of this machine.

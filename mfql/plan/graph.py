@@ -23,6 +23,7 @@ from typing import Any, NoReturn, Protocol
 from typing_extensions import override
 
 from mfql.errors import UserError, shown
+from mfql.experiment.run import CHECKPOINT, RUN
 from mfql.extensions import project_path, reading_once
 
 # Executors that start jobs on this machine, or none at all.
@@ -38,7 +39,7 @@ class Job:
     """A job of the graph.
 
     Args:
-        output: its files.
+        output: its files, by the names that they have without a storage; no archives of runs.
         needed: whether a launch runs it; of the others the files are there and in order.
         asks: how much of each pooled resource it takes at its first attempt.
     """
@@ -125,6 +126,7 @@ class Graph:
         config_dir: folder with the workflow's task table and `methods/`, from `folder`.
         queue: of the cluster that jobs go to; None if they run here.
         folder: that the workflow works in.
+        storage: before the names of all files, where jobs share no folder; None where they do.
     """
 
     asked: str
@@ -133,6 +135,7 @@ class Graph:
     jobs: tuple[Job, ...]
     queue: Queue | None
     folder: Path
+    storage: str | None = None
 
     @property
     def needed(self) -> list[Job]:
@@ -190,15 +193,35 @@ def graph_of(workflow: Any, config: Mapping[str, Any], config_dir: str | Path, n
         needed = dag.needrun(job)
         pools = queue.pools if queue is not None and needed else ()
         asks = {name: float(value) for name in pools if isinstance(value := job.resources.get(name), int | float)}
-        jobs.append(Job(job.rule.name, dict(job.wildcards_dict), tuple(map(str, job.output)), needed, asks))
-    return Graph(" ".join(asked), config, Path(config_dir), tuple(jobs), queue, Path.cwd())
+        jobs.append(Job(job.rule.name, dict(job.wildcards_dict), _output(workflow, job), needed, asks))
+    return Graph(" ".join(asked), config, Path(config_dir), tuple(jobs), queue, Path.cwd(), _storage(workflow))
+
+
+def _storage(workflow: Any) -> str | None:
+    """The prefix of what a storage holds in the place of folders; None where there is none."""
+    settings = workflow.storage_settings
+    return None if settings.default_storage_provider is None else settings.default_storage_prefix or ""
+
+
+def _output(workflow: Any, job: Any) -> tuple[str, ...]:
+    """A job's files by the names that they have without a storage; no archives of runs."""
+    prefix = _storage(workflow)
+    names = [_whole_name(file) for file in job.output]
+    if prefix:
+        names = [name.removeprefix(f"{prefix.rstrip('/')}/") for name in names]
+    return tuple(name for name in names if Path(name).name not in (RUN, CHECKPOINT))
+
+
+def _whole_name(file: Any) -> str:
+    """The name of a job's file; of one that a storage holds, that which it has there."""
+    return str(file.storage_object.query if file.is_storage else file)
 
 
 def failed_jobs(workflow: Any) -> list[FailedJob]:
     """The jobs of a launch that failed for good, those of a submission one by one."""
     failed = [one for job in workflow.scheduler.failed for one in getattr(job, "jobs", [job])]
     found = [
-        FailedJob(" ".join([job.rule.name, *map(str, job.wildcards_dict.values())]), tuple(map(str, job.log)))
+        FailedJob(" ".join([job.rule.name, *map(str, job.wildcards_dict.values())]), tuple(map(_whole_name, job.log)))
         for job in failed
     ]
     return sorted(found, key=lambda job: job.name)
@@ -234,6 +257,8 @@ _ASIDE = re.compile(
 )
 
 
+# What Snakemake says behind the name of a file that a storage holds.
+_STORED = re.compile(r" \((send to|retrieve from|in) storage\)$")
 # What Snakemake says of a job's command that failed.
 _COMMAND = re.compile(r"CalledProcessError in .*\nCommand '(.*)' (returned non-zero exit status .*|died with .*)", re.S)
 
@@ -278,7 +303,7 @@ class _InShort(logging.Filter):
                     said["jobid"],
                     said["rule_name"],
                     {name: str(value) for name, value in said["wildcards"].items()},
-                    tuple(map(str, said["output"])),
+                    tuple(_STORED.sub("", str(file)) for file in said["output"]),
                     tuple(map(str, said["log"])),
                     bool(said["local"]),
                 )

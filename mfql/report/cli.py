@@ -30,6 +30,9 @@ def _add_scores(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "--from-file", type=Path, metavar="LIST", help="a text file that names one evaluation.json a line"
     )
+    parser.add_argument(
+        "--below", type=Path, default=Path(), metavar="DIR", help="the folder that the paths in LIST begin in"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
     parser.add_argument(
         "--partial", action="store_true", help="leave out what does not exist yet or is of earlier settings"
@@ -138,7 +141,8 @@ def run_scores(arguments: argparse.Namespace) -> int:
     """`mfql scores`; 1 where a run is left out that is not what its manifest says, as of `mfql verify`."""
     from mfql.report import chain
 
-    files = [*arguments.files, *(_listed(arguments.from_file) if arguments.from_file else [])]
+    listed = _listed(arguments.from_file) if arguments.from_file else []
+    files = [*arguments.files, *(arguments.below / file for file in listed)]
     written = chain.collect(files, arguments.out, arguments.partial)
     print(f"{arguments.out}: {counted(written.runs, 'run')}")
     return 1 if written.altered else 0

@@ -30,6 +30,7 @@ for name, ablation in ABLATIONS.items():
         input:
             ablation_files(name),
             plan=f"{STUDY}/ablations/{name}/plan.json",
+            carried=carried_ablation(name),
         output:
             [
                 report(
@@ -53,7 +54,7 @@ for name, ablation in ABLATIONS.items():
         params:
             folder=subpath(output[0], parent=True),
         shell:
-            "mfql ablation draw {input.plan} --results results --out {params.folder} --threads {threads} > {log} 2>&1"
+            f"{UNPACK_ALL}mfql ablation draw {{input.plan}}{RESULTS_DIR} --out {{params.folder}} --threads {{threads}} > {{log}} 2>&1"
 
 
 rule ablations:

@@ -22,6 +22,7 @@ rule scores:
         wanted("online"),
         final_scores(),
         runs=rules.list_runs.output,
+        carried=carried_results(),
     output:
         report(f"{STUDY}/scores.csv", caption="../report/scores.rst", category="Tables"),
     log:
@@ -33,7 +34,7 @@ rule scores:
         mem_mb=2000,
         runtime=growing(30, group="report", following=3),
     shell:
-        "mfql scores --from-file {input.runs} --out {output} > {log} 2>&1"
+        f"{UNPACK_ALL}mfql scores --from-file {{input.runs}}{LISTED_BELOW} --out {{output}} > {{log}} 2>&1"
 
 
 rule aggregate:
@@ -56,6 +57,7 @@ rule aggregate:
         ],
         f"{STUDY}/aggregate/{DRAWN}",
         lost=lost_panels(),
+        carried=stored(f"{STUDY}/aggregate/{PANELS}"),
     log:
         f"logs/{STUDY}/aggregate.log",
     benchmark:
@@ -67,4 +69,4 @@ rule aggregate:
     params:
         folder=subpath(output[0], parent=True),
     shell:
-        "mfql aggregate {input} --out {params.folder} > {log} 2>&1"
+        f"mfql aggregate {{input}} --out {{params.folder}} > {{log}} 2>&1{PACK_PANELS}"

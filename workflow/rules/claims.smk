@@ -8,12 +8,14 @@ import mfql
 rule parity:
     input:
         # A table of other code's errors would say nothing of this one's, and a new one takes seconds.
-        sorted(
-            path
-            for code in ("agents/**/*", "parity/*", "studies/claims/parity")
-            for path in glob(os.path.relpath(f"{mfql.__path__[0]}/{code}.py"), recursive=True)
+        shipped(
+            sorted(
+                path
+                for code in ("agents/**/*", "parity/*", "studies/claims/parity")
+                for path in glob(os.path.relpath(f"{mfql.__path__[0]}/{code}.py"), recursive=True)
+            )
         ),
-        fixtures=[in_project(f"tests/data/{name}.npz") for name in ("reference", "baselines")],
+        fixtures=shipped([in_project(f"tests/data/{name}.npz") for name in ("reference", "baselines")]),
     output:
         f"{STUDY}/claims/parity.csv",
     log:
@@ -31,7 +33,7 @@ rule parity:
 rule judge_claims:
     input:
         judged_tables,
-        claims=f"{CONFIG}/claims.yaml",
+        claims=shipped(f"{CONFIG}/claims.yaml"),
     output:
         report(
             [f"{STUDY}/claims/{file}" for file in ("data.csv", "table.md", "table.csv")],

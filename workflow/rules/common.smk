@@ -139,7 +139,7 @@ TRAINING_JOBS = [
 
 def seeds_of(files):
     """The seeds of runs, from their files' paths."""
-    return [re.search(r"/seed(\d+)/", file).group(1) for file in files]
+    return list(dict.fromkeys(re.search(r"/seed(\d+)/", file).group(1) for file in files))
 
 
 def run_files(stage, seeds, name="evaluation.json"):
@@ -194,8 +194,9 @@ def checkpoints_of(seeds):
 
 
 # What a job asks for that needs no GPU, or one. An empty model stands against the profile's `gpu_model`, a default of every
-# job: the SLURM plugin asks for GPUs wherever a model is named, and for one where nothing else is said.
-NO_GPU, ONE_GPU = {"gpu": 0, "gpu_model": ""}, {"gpu": 1}
+# job: the SLURM plugin asks for GPUs wherever a model is named, and for one where nothing else is said. Nor is there a `gpu: 0`:
+# Kubernetes' plugin takes a job that has the resource for one that wants a GPU, whatever the number.
+NO_GPU, ONE_GPU = {"gpu_model": ""}, {"gpu": 1}
 
 
 def within_limit(minutes, jobs=1):

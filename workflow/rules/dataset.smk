@@ -30,6 +30,7 @@ rule describe:
 rule fetch:
     output:
         f"{DATA}/{{dataset}}.json",
+        carried=stored(f"{DATA}/{{dataset}}.tar"),
     log:
         "logs/data/{dataset}.log",
     benchmark:
@@ -44,7 +45,7 @@ rule fetch:
     shell:
         # No parameter: what was fetched from elsewhere is the same, and not fetched again.
         # What was compared with nothing must be seen, too.
-        f"mfql data fetch {{wildcards.dataset}} --out {{params.folder:q}}{fetch_source()} > {{log}} 2>&1"
+        f"mfql data fetch {{wildcards.dataset}} --out {{params.folder:q}}{fetch_source()} > {{log}} 2>&1{PACK_DATASET}"
         " && {{ grep -E '^(mfql: |  [A-Z])' {log} >&2 || true; }}"
 
 
@@ -53,6 +54,7 @@ rule fetch:
 rule generate:
     output:
         f"{DATA}/episodes{{episodes}}-seed{{data_seed}}{{simulation}}/{{dataset}}.json",
+        carried=stored(f"{DATA}/episodes{{episodes}}-seed{{data_seed}}{{simulation}}/{{dataset}}.tar"),
     log:
         "logs/data/episodes{episodes}-seed{data_seed}{simulation}/{dataset}.log",
     benchmark:
@@ -70,13 +72,14 @@ rule generate:
         folder=subpath(output[0], parent=True),
     shell:
         "mfql data generate {wildcards.dataset} --out {params.folder:q} --episodes {wildcards.episodes}"
-        " --seed {wildcards.data_seed} --workers {threads} > {log} 2>&1"
+        f" --seed {{wildcards.data_seed}} --workers {{threads}} > {{log}} 2>&1{PACK_DATASET}"
 
 
 # How far today's simulator is from the one that recorded a dataset, by one of the tasks on it.
 rule replay_dataset:
     input:
         ancient(dataset_of),
+        carried=ancient(carried_dataset),
     output:
         f"{STUDY}/replay/{{task}}.json",
     log:
@@ -92,7 +95,7 @@ rule replay_dataset:
         # Replays of another physics, and those that do not say of which, are made anew.
         simulation=lambda wildcards: simulation_version(wildcards.task),
     shell:
-        f"mfql data replay {{wildcards.task}} --data {{params.data:q}} --out {{output}}{CONFIG_DIR} > {{log}} 2>&1"
+        f"{UNPACK}mfql data replay {{wildcards.task}} --data {{params.data:q}} --out {{output}}{CONFIG_DIR} > {{log}} 2>&1"
 
 
 rule replay_table:

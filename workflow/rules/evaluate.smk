@@ -4,6 +4,7 @@
 rule evaluate:
     input:
         "results/runs/{method}/{task}/seed{seed}/{stage}/evaluation.json",
+        carried=stored(f"results/runs/{{method}}/{{task}}/seed{{seed}}/{{stage}}/{RUN}"),
     output:
         "results/runs/{method}/{task}/seed{seed}/{stage}/final.json",
     log:
@@ -19,7 +20,7 @@ rule evaluate:
         run=subpath(input[0], parent=True),
         episodes=config["final_episodes"],
     shell:
-        f"mfql{EXTENSIONS} evaluate {{params.run:q}} --episodes {{params.episodes}} --workers {{threads}}"
+        f"{UNPACK}mfql{EXTENSIONS} evaluate {{params.run:q}} --episodes {{params.episodes}} --workers {{threads}}"
         " --out {output} > {log} 2>&1"
 
 
@@ -27,6 +28,7 @@ rule evaluate:
 rule trajectories:
     input:
         trajectory_runs,
+        carried=lambda wildcards: stored(*(f"{os.path.dirname(path)}/{RUN}" for path in trajectory_runs(wildcards))),
     output:
         [
             f"{STUDY}/trajectories/{{task}}/{{stage}}/{name}"
@@ -43,16 +45,17 @@ rule trajectories:
         mem_mb=lambda wildcards, attempt: attempt * 4000,
         runtime=growing(60),
     params:
-        runs=lambda wildcards, input: [os.path.dirname(path) for path in input],
+        runs=lambda wildcards, input: list(dict.fromkeys(os.path.dirname(path) for path in input)),
         episodes=config["trajectories"],
         folder=subpath(output[0], parent=True),
     shell:
-        f"mfql{EXTENSIONS} trajectories {{params.runs:q}} --episodes {{params.episodes}} --out {{params.folder:q}} > {{log}} 2>&1"
+        f"{UNPACK}mfql{EXTENSIONS} trajectories {{params.runs:q}} --episodes {{params.episodes}} --out {{params.folder:q}} > {{log}} 2>&1"
 
 
 rule video:
     input:
         "results/runs/{method}/{task}/seed{seed}/{stage}/evaluation.json",
+        carried=stored(f"results/runs/{{method}}/{{task}}/seed{{seed}}/{{stage}}/{RUN}"),
     output:
         video=report(
             "results/runs/{method}/{task}/seed{seed}/{stage}/video.gif",
@@ -78,6 +81,6 @@ rule video:
     params:
         run=subpath(input[0], parent=True),
     shell:
-        f"mfql{EXTENSIONS} evaluate {{params.run:q}} --episodes 1 --out {{output.episodes}} --video {{output.video}}"
+        f"{UNPACK}mfql{EXTENSIONS} evaluate {{params.run:q}} --episodes 1 --out {{output.episodes}} --video {{output.video}}"
         " --strip {output.strip}"
         " > {log} 2>&1"

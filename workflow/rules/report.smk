@@ -5,14 +5,15 @@ from glob import glob
 
 rule report:
     input:
-        EXTENSION_TABLES,
+        shipped(EXTENSION_TABLES),
         scores=f"{STUDY}/scores.csv",
         tables=[file for file in rules.aggregate.output if file not in rules.aggregate.output.lost],
         verdict=rules.verdict.output[0],
-        expected=config["expected"] or [],
+        expected=shipped(config["expected"] or []),
         films=videos(),
         trajectories=trajectory_panels(),
-        tasks=TASK_TABLE,
+        tasks=shipped(TASK_TABLE),
+        carried=[*carried_results(), *carried_to_page()],
     output:
         page=report(f"{STUDY}/report.html", caption="../report/report.rst", category="Report"),
         summary=f"{STUDY}/{SUMMARY}",
@@ -32,7 +33,7 @@ rule report:
         panels=panels_at_hand,
         study=subpath(output[0], parent=True),
     shell:
-        f"mfql{EXTENSIONS} report --scores {{input.scores}} --aggregates {{params.aggregates}} --results results"
+        f"{UNPACK_ALL}mfql{EXTENSIONS} report --scores {{input.scores}} --aggregates {{params.aggregates}}{RESULTS_DIR}"
         f"{CONFIG_DIR} --verdict {{input.verdict}}"
         " --tasks {input.tasks:q} --panels {params.study} {params.expected:q} {params.speed:q}"
         " --out {output.page} --summary {output.summary} > {log} 2>&1"

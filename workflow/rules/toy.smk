@@ -51,6 +51,14 @@ for (study, size), folders in TOY_PANELS.items():
             f"toy_{size}_{study}"
         input:
             expand(f"{TOY_RUN}manifest.json", size=size, method=for_people(read_study, TOY_FILE, study).methods),
+            stored(
+                *expand(
+                    f"{TOY_RUN}{{name}}",
+                    size=size,
+                    method=for_people(read_study, TOY_FILE, study).methods,
+                    name=TOY_TRAINED,
+                )
+            ),
         output:
             expand("{folder}/{file}", file=("panel.json", "figure.png", "data.csv"), folder=folders),
             [

@@ -7,12 +7,15 @@ train: another packing restores finished seeds. Datasets are `ancient`: nor is a
 # A launch was judged as a whole before it began: --allow-cpu.
 # `exec`: a scheduler's SIGTERM must not end a shell that waits for the trainer, which saves and goes.
 TRAIN = (
-    f"exec mfql{EXTENSIONS} train --method {{wildcards.method}} --task {{wildcards.task}} --stage {{wildcards.stage}}"
-    f" --seeds {{params.seeds}} --data {{params.data:q}} --results results{CONFIG_DIR}"
+    f"{UNPACK}exec mfql{EXTENSIONS} train --method {{wildcards.method}} --task {{wildcards.task}} --stage {{wildcards.stage}}"
+    f" --seeds {{params.seeds}} --data {{params.data:q}} {RESULTS_DIR[1:]}{CONFIG_DIR}"
     f" --threads {{threads}} --workers {{threads}} --wait --allow-cpu{TRACKERS}"
 )
 
-for name, stages in [("train_offline", "offline|pretrain"), ("train_online", "online")]:
+for name, stages, archives in [
+    ("train_offline", "offline|pretrain", (RUN, CHECKPOINT)),
+    ("train_online", "online", (RUN,)),
+]:
     for job, seeds, tasks, other_seeds in TRAINING_JOBS:
 
         rule:
@@ -21,8 +24,10 @@ for name, stages in [("train_offline", "offline|pretrain"), ("train_online", "on
             input:
                 checkpoints_of(seeds),
                 dataset=ancient(dataset_of),
+                carried=ancient(carried_to_training(seeds)),
             output:
                 run_files("{stage}", seeds),
+                carried=carried_runs(seeds, archives),
             log:
                 f"logs/{{stage}}/{{method}}/{{task}}/seed{pack_name(seeds)}.log",
             benchmark:
@@ -41,7 +46,7 @@ for name, stages in [("train_offline", "offline|pretrain"), ("train_online", "on
                 seeds=lambda wildcards, output: seeds_of(output),
                 data=subpath(input.dataset, parent=True),
             shell:
-                f"{TRAIN} > {{log}} 2>&1"
+                f"{TRAIN}{CARRY} > {{log}} 2>&1"
 
 
 # The results so far of runs that pause at a step, which `mfql tune search` asks for. Like training to the end, with one option more.
@@ -52,6 +57,7 @@ for job, seeds, tasks, other_seeds in TRAINING_JOBS:
             f"train_offline_until_{job}".replace("-", "_")
         input:
             dataset=ancient(dataset_of),
+            carried=ancient(carried_dataset),
         output:
             run_files("{stage}", seeds, "paused-{step}.json"),
         log:

@@ -7,12 +7,13 @@ PUBLISHED = in_command("--published", in_project("published"))
 
 rule verdict:
     input:
-        glob(in_project("published/**/*.csv"), recursive=True),
-        EXTENSION_TABLES,
+        shipped(glob(in_project("published/**/*.csv"), recursive=True)),
+        shipped(EXTENSION_TABLES),
         scores=f"{STUDY}/scores.csv",
-        tables=glob(f"{CONFIG}/baselines/**/*.csv", recursive=True),
-        tasks=TASK_TABLE,
-        outside=config["outside_scores"],
+        tables=shipped(glob(f"{CONFIG}/baselines/**/*.csv", recursive=True)),
+        tasks=shipped(TASK_TABLE),
+        outside=shipped(config["outside_scores"]),
+        carried=carried_results(),
     output:
         [
             report(f"{STUDY}/verdict/verdict.{kind}", caption="../report/verdict.rst", category="Tables")
@@ -34,5 +35,5 @@ rule verdict:
         folder=subpath(output[0], parent=True),
         outside=["--outside", *config["outside_scores"]] if config["outside_scores"] else [],
     shell:
-        f"mfql{EXTENSIONS} verdict --scores {{input.scores}}{PUBLISHED} --tasks {{input.tasks:q}} --results results"
+        f"{UNPACK_ALL}mfql{EXTENSIONS} verdict --scores {{input.scores}}{PUBLISHED} --tasks {{input.tasks:q}}{RESULTS_DIR}"
         " {params.outside:q} --out {params.folder} > {log} 2>&1"
