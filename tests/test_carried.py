@@ -138,6 +138,9 @@ def test_a_cut_archive_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cut or damaged"):
         unpack(tmp_path / "run.tar")
     assert not (tmp_path / "file").exists()
+    (tmp_path / "run.tar").unlink()
+    with pytest.raises(UserError, match=r"run\.tar is absent"):
+        unpack(tmp_path / "run.tar")
 
 
 @pytest.fixture

@@ -64,6 +64,15 @@ def test_an_online_run_rises_from_the_run_it_starts_from(tmp_path: Path) -> None
     pd.testing.assert_frame_equal(collect([online]), scores)
 
 
+def test_a_row_of_the_start_of_no_run_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path, [10.0, 20.0, 30.0], stage="pretrain")
+    scores = collect([write_run(tmp_path, [50.0, 60.0, 70.0, 80.0], stage="online", starts_from="pretrain")])
+    scores.loc[scores["metric"] == "start", "task"] = "cube-none"
+    scores.to_csv(tmp_path / "scores.csv", index=False)
+    with pytest.raises(UserError, match="has rows of mfql cube-none seed 0 online, and no score of it"):
+        read_scores(tmp_path / "scores.csv")
+
+
 def test_without_the_run_it_starts_from_an_online_run_has_no_rise(tmp_path: Path) -> None:
     scores = collect([write_run(tmp_path, [50.0], stage="online", starts_from="pretrain")])
     assert values(scores, "rise") == []

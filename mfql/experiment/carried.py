@@ -50,6 +50,8 @@ def unpack(archive: Path) -> None:
         with open_file(archive) as whole, tarfile.open(fileobj=whole, mode="r:") as tar:
             for member in tar:
                 _put(tar, member, archive)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{archive} is absent", "Launch again: the job that makes it packs it anew.") from error
     except (tarfile.TarError, EOFError) as error:
         raise UserError(f"{archive} is cut or damaged: {error}", _ANEW) from error
 

@@ -142,7 +142,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     own = scores[~scores["metric"].isin(_OF_ANOTHER)]
     # Of returns it may be told, too, which episodes succeeded.
     successes = _runs_with(own, "success") - _runs_with(own, "normalized_return") - _runs_with(own, "plain_return")
-    for runs, demanded in ((_runs_with(own, ""), "score"), (successes, "score_episodes")):
+    for runs, demanded in ((_runs_with(scores, ""), "score"), (successes, "score_episodes")):
         if lacking := sorted(runs - _runs_with(scores, demanded)):
             method, task, seed, stage = lacking[0]
             raise UserError(f"{path} has rows of {method} {task} seed {seed} {stage}, and no {demanded} of it", remedy)

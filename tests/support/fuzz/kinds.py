@@ -566,6 +566,14 @@ KINDS: tuple[Kind, ...] = (
         begun=True,
     ),
     Kind(
+        "carried",
+        "an archive of a run",
+        "carried",
+        (f"{_RUN}/run.tar",),
+        "bytes",
+        (Command(f"carry unpack {_RUN}/run.tar", writes=(f"{_RUN}/*",)),),
+    ),
+    Kind(
         "checkpoint",
         "a checkpoint",
         "interrupted",
@@ -841,5 +849,5 @@ def table() -> str:
 def _name(command: Command) -> str:
     """The command's name, without options and arguments."""
     words = shlex.split(command.words.removeprefix("--extension mylab "))
-    two = words[0] in ("data", "toy", "claims", "tune", "ablation", "list")
+    two = words[0] in ("carry", "data", "toy", "claims", "tune", "ablation", "list")
     return " ".join(words[: 2 if two else 1])

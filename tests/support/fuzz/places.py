@@ -273,6 +273,19 @@ def _search(folder: Path) -> None:
     write_json(written.with_name("paused-10.json"), result)
 
 
+def _carried(folder: Path) -> None:
+    """An archive of a run, as a job without the run's folder finds it."""
+    from mfql.experiment.carried import pack
+
+    run = folder / SMALL_RUN / "offline"
+    files = [run / "run" / name for name in ("manifest.json", "metrics.csv", "policy/policy.json")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{file.name}\n" * 40, encoding="utf-8")
+    pack(run / "run.tar", files)
+    shutil.rmtree(run / "run")
+
+
 def _lab(folder: Path) -> None:
     """The extension of docs/extend.md with its data in three layouts, Minari's datasets and LeRobot's."""
     import subprocess
@@ -424,6 +437,7 @@ PLACES: dict[str, Callable[[Path], None]] = {
     "toy": _toy,
     "tuning": _tuning,
     "search": _search,
+    "carried": _carried,
     "lab": _lab,
     "replays": _replays,
     "released": _released,
