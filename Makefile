@@ -135,7 +135,7 @@ check-browser: $(DEVELOPMENT)  ## the report in a real browser, from the file sy
 test-site: $(DEVELOPMENT)  ## faults in real runs: kills, full disks, no memory, damaged files; minutes, needs root (docs/faults.md)
 	$(RUN) python -m pytest tests/site
 
-check-fuzz: $(DEVELOPMENT)  ## files of every kind changed at random, 200 a kind, and 50 random kills a command; half an hour (docs/faults.md)
+check-fuzz: $(DEVELOPMENT)  ## files of every kind changed at random, 200 a kind, and 50 random kills a command; two hours (docs/faults.md)
 	$(RUN) python tests/check_fuzz.py
 	$(RUN) python tests/site/check_kills.py --kills 50
 
