@@ -85,9 +85,7 @@ def shared(figures: Sequence[str]) -> tuple[list[str], str, str]:
             own[name] = markers.setdefault(marker, f"mark{len(markers)}")
         without = re.sub(r"(?s)<marker .*?</marker>", "", figure)
         # In styles alone: a text of the figure, or what it is called, may say the same.
-        return re.sub(
-            r'(?<=[";]marker:url\(#)([^)]+)(?=\)")', lambda found: own.get(found[1], found[1]), without
-        )
+        return re.sub(r'(?<=[";]marker:url\(#)([^)]+)(?=\)")', lambda found: own.get(found[1], found[1]), without)
 
     figures = [referring(figure) for figure in figures]
     counts = Counter(style for figure in figures for style in _PLAIN_STYLE.findall(figure))
@@ -190,7 +188,11 @@ def _styled_together(svg: str) -> str:
 def _path(path: str, coarse: bool) -> str:
     """A path of absolute lines and curves as a relative one; any other as it is, but for its line breaks."""
     numbers = [float(number) for number in _NUMBER.findall(path)]
-    if not numbers or not _LINES_AND_CURVES.fullmatch(path) or not all(math.isfinite(100 * number) for number in numbers):
+    if (
+        not numbers
+        or not _LINES_AND_CURVES.fullmatch(path)
+        or not all(math.isfinite(100 * number) for number in numbers)
+    ):
         return " ".join(path.split())
     digits = 1 if coarse and max(map(abs, numbers)) >= _REACH else 2
     steps = _steps(_TOKENS.findall(path), 10**digits)
