@@ -220,6 +220,15 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     assert method in page.text
 
 
+def test_tasks_whose_names_differ_in_case_alone_are_two(tmp_path: Path) -> None:
+    files = [write_run(tmp_path, [50.0], task=task, method=m) for task in ("a-Maze", "a-maze") for m in ("x", "y")]
+    text = page_from(tmp_path, files)
+    evidence = text[text.index('<h2 id="evidence">') :]
+    assert re.findall(r"<h3>(.*?)</h3>", evidence) == ["a-Maze", "a-maze"]
+    comparisons = text[text.index('id="comparisons"') :]
+    assert re.findall(r'<th scope="rowgroup" colspan="4">(.*?)</th>', comparisons) == ["a-Maze", "a-maze"]
+
+
 def test_diverged_runs_are_counted_and_named(tmp_path: Path) -> None:
     files = [write_run(tmp_path, [50.0], seed=0), write_run(tmp_path, [90.0], seed=1, diverged_at=1500)]
     shown = Page(page_from(tmp_path, files)).text
