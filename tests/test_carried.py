@@ -11,9 +11,11 @@ import pytest
 import yaml
 
 from mfql.cli import main
+from mfql.documents import read_json, write_json
 from mfql.errors import UserError
 from mfql.experiment.carried import pack, pack_panels, pack_run, unpack
 from mfql.experiment.run import OUTPUTS, RunFolder
+from mfql.locks import locked
 from mfql.operations.ending import answer_of, failure_of
 from mfql.plan.graph import FailedJob, Graph, Job
 from tests.support.project import Project, clone, jobs
@@ -128,6 +130,43 @@ def test_no_link_is_packed_or_written_through(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a link"):
         pack(tmp_path / "inner/other.tar", [tmp_path / "inner/run/file"])
     assert (tmp_path / "elsewhere/file").read_text(encoding="utf-8") == "somebody's"
+
+
+def test_a_run_of_other_settings_is_moved_aside_and_not_written_over(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "offline")
+    manifest, own = run.trained / "manifest.json", {"method": "mfql", "task": "task", "seed": 3, "stage": "offline"}
+    write_json(manifest, own | {"identity": "packed"})
+    pack_run(run)
+    write_json(manifest, own | {"identity": "trained here"})
+    written(run.trained / "metrics.csv", "trained for days")
+    unpack(run.folder / "run.tar")
+    assert read_json(manifest)["identity"] == "packed"
+    assert (run.trained / "metrics.csv").read_text(encoding="utf-8") == "metrics.csv"
+    aside = run.folder / "run.trained here"
+    assert (aside / "metrics.csv").read_text(encoding="utf-8") == "trained for days"
+    write_json(manifest, own | {"identity": "in training"})
+    with locked(run.lock), pytest.raises(UserError, match="is in use"):
+        unpack(run.folder / "run.tar")
+    assert read_json(manifest)["identity"] == "in training"
+
+
+@pytest.mark.parametrize(
+    "headers", [{"mtime": "1e30"}, {"mtime": "1e400"}, {"mtime": "nan"}, {"path": "a\0b"}], ids=str
+)
+def test_an_archive_with_impossible_dates_or_names_is_refused(tmp_path: Path, headers: dict[str, str]) -> None:
+    with tarfile.open(tmp_path / "run.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("file")
+        member.pax_headers = headers
+        tar.addfile(member)
+    with pytest.raises(UserError, match=r"run\.tar is cut or damaged"):
+        unpack(tmp_path / "run.tar")
+
+
+def test_a_name_that_no_folder_takes_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "run.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("a" * 5000))
+    with pytest.raises(UserError, match="File name too long"):
+        unpack(tmp_path / "run.tar")
 
 
 def test_a_cut_archive_is_refused_with_what_to_do(tmp_path: Path) -> None:

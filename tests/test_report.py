@@ -171,8 +171,8 @@ def test_the_hashes_of_all_files_lie_beside_the_page_which_names_where(tmp_path:
     chain.aggregate(tmp_path / "scores.csv", tmp_path / "aggregate")
     chain.page(tmp_path / "scores.csv", tmp_path / "report.html", Options(tmp_path, tmp_path / "aggregate"))
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "evidence.csv" in Page(text).links
-    found = pd.read_csv(tmp_path / "evidence.csv", keep_default_na=False)
+    assert "report.evidence.csv" in Page(text).links
+    found = pd.read_csv(tmp_path / "report.evidence.csv", keep_default_na=False)
     assert [row[name] for row in found.to_dict("records") for name in names] == [
         *(known[name] for known in hashes for name in names),
         "",
@@ -180,6 +180,22 @@ def test_the_hashes_of_all_files_lie_beside_the_page_which_names_where(tmp_path:
     ]
     assert found["run"].tolist() == [f"runs/mfql/{TASK}/seed{seed}/offline" for seed in range(3)]
     assert not any(known[name] in text for known in hashes for name in names)
+
+
+def test_two_pages_of_one_folder_have_a_table_of_hashes_each(tmp_path: Path) -> None:
+    files = [write_run(tmp_path, [50.0], seed=seed) for seed in range(2)]
+    others = tmp_path / "pages/evidence.csv"
+    others.parent.mkdir()
+    others.write_text("somebody's\n", encoding="utf-8")
+    for count, name in ((1, "a #1"), (2, "b")):
+        chain.collect(files[:count], tmp_path / "scores.csv")
+        chain.aggregate(tmp_path / "scores.csv", tmp_path / "aggregate")
+        page = tmp_path / f"pages/{name}.html"
+        chain.page(tmp_path / "scores.csv", page, Options(tmp_path, tmp_path / "aggregate"))
+    for count, name, link in ((1, "a #1", "a%20%231"), (2, "b", "b")):
+        assert len(pd.read_csv(others.with_name(f"{name}.evidence.csv"))) == count
+        assert f"{link}.evidence.csv" in Page(others.with_name(f"{name}.html").read_text(encoding="utf-8")).links
+    assert others.read_text(encoding="utf-8") == "somebody's\n"
 
 
 def test_what_very_many_share_is_on_the_page_once(quickstart: tuple[Path, str], tmp_path: Path) -> None:
@@ -202,6 +218,15 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     assert text.count("<script>") == 1  # the page's own
     assert task in page.text
     assert method in page.text
+
+
+def test_tasks_whose_names_differ_in_case_alone_are_two(tmp_path: Path) -> None:
+    files = [write_run(tmp_path, [50.0], task=task, method=m) for task in ("a-Maze", "a-maze") for m in ("x", "y")]
+    text = page_from(tmp_path, files)
+    evidence = text[text.index('<h2 id="evidence">') :]
+    assert re.findall(r"<h3>(.*?)</h3>", evidence) == ["a-Maze", "a-maze"]
+    comparisons = text[text.index('id="comparisons"') :]
+    assert re.findall(r'<th scope="rowgroup" colspan="4">(.*?)</th>', comparisons) == ["a-Maze", "a-maze"]
 
 
 def test_diverged_runs_are_counted_and_named(tmp_path: Path) -> None:

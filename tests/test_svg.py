@@ -126,6 +126,37 @@ def test_marks_of_a_line_are_its_markers_which_figures_of_one_page_share() -> No
     assert not set(re.findall(r' id="([^"]+)"', parts[0])) & set(re.findall(r' id="([^"]+)"', parts[1]))
 
 
+def test_texts_that_look_like_markup_stay_as_they_are() -> None:
+    odd = 'marker:url(#none) style="fill:red" '
+    figure = inlined(f'<svg viewBox="0 0 300 200"><text>{odd}</text></svg>', "p1", "marker:url(#none)")
+    assert figure is not None
+    figures, markers, rules = shared([figure, figure])
+    assert (figures, markers, rules) == ([figure, figure], "", "")
+
+
+_SHAPE = '<defs><path id="a" d="M0 0L1 1"/></defs>'
+_LINE = 'clip-path="url(#c)" style="fill:none;stroke:currentColor;stroke-opacity:.1"/><use href="#a" x="1" y="1"/>'
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "1e308"])
+@pytest.mark.parametrize("box", ["0 0 300 200", "0 0 30 20"])
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        f'{_SHAPE}<g style="fill:red">{4 * """<use href="#a" x="N" y="2"/>"""}</g>',
+        '<defs><path id="a" d="mN 0 5 6"/></defs><g><use href="#a" x="N" y="2" style="fill:red"/></g>',
+        '<defs><path id="a" d="MN 0L5 6"/></defs><g><use href="#a" x="N" y="2" style="fill:red"/></g>',
+        f'{_SHAPE}{3 * f"""<path d="mN 0 5 6" {_LINE}"""}',
+        f'{_SHAPE}{3 * f"""<path d="MN 0L5 6" {_LINE}"""}',
+    ],
+    ids=["marks", "band", "absolute band", "grid", "absolute grid"],
+)
+def test_numbers_beyond_all_bounds_end_no_page(drawn: str, box: str, number: str) -> None:
+    figure = inlined(f'<svg viewBox="{box}">{drawn.replace("N", number)}</svg>', "p1", "label")
+    assert figure is not None
+    Page(shared([figure])[0][0])
+
+
 def test_what_would_leave_a_figure_or_cover_the_page_is_left_out() -> None:
     figure = inlined(SVG[: SVG.index("</svg>") + 6], "panel-1", "label")
     assert figure is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -475,3 +476,19 @@ def test_the_report_shows_the_rule_and_both_protocols_beside_third_parties(study
     assert section.count("53.0 ± 1.0") == 2 + 2 * 2  # both protocols on the task, over its suite and over all
     assert section.count("58.7 (alpha 150)") == 2
     assert all(escape(text) in section for text in RULE.values())
+
+
+def test_every_source_that_the_page_cites_is_named_as_it_is_written(study: Study) -> None:
+    study.add("other", TIGHT, "83,1,8")
+    study.add("task", TIGHT, "53,1,8")
+    table = study.verdicts()
+    table.loc[table["task"] == "task", "source"] = "a PAPER"
+    table.loc[table["task"] == "other", "source"] = "a <paper>"
+    extra = table[table["task"] == "task"].assign(source="A paper")
+    write(pd.concat([table, extra]), study.folder / "verdict")
+    write_benchmark(benchmark(table, {}, study.tasks), study.folder / "verdict")
+    options = Options(study.folder, study.folder / "aggregate", verdict=study.folder / "verdict/verdict.csv")
+    tables = aggregate.write(scores := collect(study.files), study.folder / "aggregate")
+    page, _ = page_of(scores, tables, study.folder / "report.html", options)
+    (told,) = re.findall("Sources: (.*?)</p>", page)
+    assert told.replace("\u202f", " ") == "<sup>1</sup> a &lt;paper&gt;; <sup>2</sup> a PAPER; <sup>3</sup> A paper"

@@ -323,7 +323,6 @@ def _draw_inside(model: Any, draw: Draw, seed: int) -> None:
         "uniform": ("RandomUniformLike", {"low": 0.0, "high": 1.0}),
     }
     operator, numbers = kinds[draw.kind]
-    numbers["seed"] = _attribute(seed)
     zero = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.0])
     drawing = [
         helper.make_node("Shape", ["observations"], ["noise_batch"], start=0, end=1),

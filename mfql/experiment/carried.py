@@ -6,21 +6,24 @@ are. Snakemake would delete a run's own folder with a job that fails, were that 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from mfql.documents import read_text
+from mfql.documents import MOST_JSON, read_text
 from mfql.errors import UserError
-from mfql.experiment.find import AGGREGATE, DRAWN, look_for_runs
+from mfql.experiment.find import AGGREGATE, DRAWN, look_for_runs, run_of
 from mfql.experiment.owned import link_on_the_way
 from mfql.experiment.run import CHECKPOINT, OUTPUTS, RUN, RunFolder
-from mfql.files import open_file, reading, write_whole, writing
+from mfql.files import CannotRead, open_file, reading, write_whole, writing
+from mfql.locks import locked
 
 # Of a folder of aggregates: the panels' files, whose names depend on the scores.
 PANELS = "panels.tar"
+_MANIFEST = "run/manifest.json"
 _ANEW = "Remove it, and launch again: the job that makes it packs it anew."
 
 
@@ -43,17 +46,33 @@ def pack(archive: Path, files: Iterable[Path]) -> None:
 def unpack(archive: Path) -> None:
     """Put in place what an archive holds; files that are there with their size and date are left alone.
 
+    A run of other settings that lies there is moved aside, as the trainer does.
+
     Raises:
-        UserError: it is damaged, or holds what does not belong below its folder.
+        UserError: it is damaged, or holds what does not belong below its folder; or such a run is in use.
     """
     try:
         with open_file(archive) as whole, tarfile.open(fileobj=whole, mode="r:") as tar:
+            if archive.name == RUN:
+                _make_way(tar, archive)
             for member in tar:
                 _put(tar, member, archive)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{archive} is absent", "Launch again: the job that makes it packs it anew.") from error
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, OverflowError, ValueError) as error:  # Such as a date beyond all clocks.
         raise UserError(f"{archive} is cut or damaged: {error}", _ANEW) from error
+
+
+def _make_way(tar: tarfile.TarFile, archive: Path) -> None:
+    run = run_of(archive.absolute())
+    before = run.manifest() if run is not None else None
+    packed = tar.extractfile(_MANIFEST) if _MANIFEST in tar.getnames() else None
+    if run is None or before is None or packed is None:
+        return
+    identity = before.get("identity", "unknown")
+    if json.loads(packed.read(MOST_JSON)).get("identity") != identity:
+        with locked(run.lock):
+            print(f"{run.folder}: the earlier run is kept in {run.move_aside(identity).name}", flush=True)
 
 
 def _put(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: Path) -> None:
@@ -76,6 +95,8 @@ def _require_below(path: Path, folder: Path) -> None:
         link = link_on_the_way(path, folder)
     except ValueError:
         raise UserError(f"{path} does not lie in {folder}, whose files are packed together", _ANEW) from None
+    except OSError as error:  # Such as a name that is too long.
+        raise CannotRead(path, error) from error
     if link is not None:
         raise UserError(f"{path} is neither packed nor unpacked: {link} is a link", _ANEW)
 

@@ -22,8 +22,9 @@ PANEL = "panel.json"
 AGGREGATE = "aggregate"
 # In a folder of aggregates: the paths of its panels' files, a line each.
 DRAWN = "panels.txt"
-# Beside a report, what would be a third of it: of each run the sha256 of its files.
-EVIDENCE = "evidence.csv"
+# How the name of a table ends that lies beside a report, and begins as that: what would be a third of the report, of
+# each run the sha256 of its files.
+EVIDENCE = ".evidence.csv"
 # What a launch can be asked for of a run.
 FILES = ("evaluation.json", "final.json", "video.gif", "strip.png", "video.json")
 _PAUSED = re.compile(r"paused-[1-9][0-9]*\.json")

@@ -213,7 +213,7 @@ class RunFolder:
         before, place = self._known(), self.place_of(wanted["identity"])
         if before is not None and before["identity"] != wanted["identity"]:
             self._refuse_change(before, wanted)
-            print(f"{self.folder}: the earlier run is kept in {self._move_aside(before['identity']).name}", flush=True)
+            print(f"{self.folder}: the earlier run is kept in {self.move_aside(before['identity']).name}", flush=True)
             if place == self.trained:
                 reasons = ", ".join(changes(before, wanted))
                 print(f"{self.folder}: trained anew ({reasons})", flush=True)
@@ -226,7 +226,7 @@ class RunFolder:
             raise refusal
         if place != self.trained:
             if before is None and there(self.trained):
-                kept = self._move_aside("unknown")
+                kept = self.move_aside("unknown")
                 print(f"{self.folder}: run has no manifest, and is kept in {kept.name}", flush=True)
             move(place, self.trained)
             print(f"{self.folder}: {place.name} is the run of these settings, and is put back", flush=True)
@@ -248,7 +248,7 @@ class RunFolder:
                 f", or write {wanted['identity']} as its identity",
             )
 
-    def _move_aside(self, name: str) -> Path:
+    def move_aside(self, name: str) -> Path:
         """Move `run` to `run.NAME`; where one lies there already, the finished one of the two has that name.
 
         Returns:

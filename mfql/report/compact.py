@@ -33,8 +33,8 @@ _GRID_LINE = (
 )
 _TICK = r"(?:<defs><path [^>]*/></defs>)?<use [^>]*/>(?:<text [^>]*>[^<]*</text>)?"
 _AXIS = re.compile(f"(?:{_GRID_LINE.replace('(m', '(?:m').replace('( clip', '(?: clip')}{_TICK}){{2,}}")
-# A style that may stand in a style sheet as it does in an attribute.
-_PLAIN_STYLE = re.compile(r' style="([\w\s#.,%:;()+-]+)"', re.ASCII)
+# A style that may stand in a style sheet as it does in an attribute: of a tag, for a text may say the same.
+_PLAIN_STYLE = re.compile(r' style="([\w\s#.,%:;()+-]+)"(?=[^<>]*>)', re.ASCII)
 
 
 def compact(svg: str, name: str) -> str:
@@ -56,7 +56,7 @@ def compact(svg: str, name: str) -> str:
         if key == "d":
             return f' d="{_path(value, coarse)}"'
         if key in {"x", "y"}:
-            return f' {key}="{_written(_tenths(value), 1) if coarse else value}"'
+            return f' {key}="{_written(_parts(float(value), 10), 1) if coarse else value}"'
         return re.sub(r'#([^)"]+)', lambda target: f"#{short.get(target[1], target[1])}", f' {key}="{value}"')
 
     def tag(found: re.Match[str]) -> str:
@@ -81,10 +81,11 @@ def shared(figures: Sequence[str]) -> tuple[list[str], str, str]:
 
     def referring(figure: str) -> str:
         own = {}
-        for name, marker in re.findall(r'<marker id="([^"]+)"(.*?</marker>)', figure):
+        for name, marker in re.findall(r'(?s)<marker id="([^"]+)"(.*?</marker>)', figure):
             own[name] = markers.setdefault(marker, f"mark{len(markers)}")
-        without = re.sub(r"<marker .*?</marker>", "", figure)
-        return re.sub(r"marker:url\(#([^)]+)\)", lambda found: f"marker:url(#{own[found[1]]})", without)
+        without = re.sub(r"(?s)<marker .*?</marker>", "", figure)
+        # In styles alone: a text of the figure, or what it is called, may say the same.
+        return re.sub(r'(?<=[";]marker:url\(#)([^)]+)(?=\)")', lambda found: own.get(found[1], found[1]), without)
 
     figures = [referring(figure) for figure in figures]
     counts = Counter(style for figure in figures for style in _PLAIN_STYLE.findall(figure))
@@ -120,7 +121,7 @@ def _in_place(svg: str) -> str:
         name, x, y, rest, clip, right, down, style = found.groups()
         if used[name] > 1:
             return found[0]
-        start = [_written(round(100 * (float(a) + float(b))), 2) for a, b in ((x, right), (y, down))]
+        start = [_written(_parts(float(a) + float(b), 100), 2) for a, b in ((x, right), (y, down))]
         return f'<path d="{_joined("m", start)} {rest}"{clip} style="{style}"/>'
 
     return _BAND.sub(drawn, svg)
@@ -134,7 +135,7 @@ def _together(svg: str) -> str:
         (_, said), others = lines[0], {said for _, said in lines}
         if len(others) > 1:
             return axis[0]
-        places = [[round(100 * float(number)) for number in _NUMBER.findall(course)] for course, _ in lines]
+        places = [[_parts(float(number), 100) for number in _NUMBER.findall(course)] for course, _ in lines]
         here, courses = (0, 0), []
         for x, y, right, down in places:
             start = [_written(step, 2) for step in (x - here[0], y - here[1])]
@@ -153,7 +154,7 @@ def _as_markers(svg: str) -> str:
         drawn, course, around, look, name, shape, clip, style, marks = found.groups()
         if used[name] > marks.count("<use") or re.search(r"(?<!-)\bopacity:", style):
             return found[0]
-        places = [round(100 * float(number)) for number in re.findall(r' [xy]="([^"]+)"', marks)]
+        places = [_parts(float(number), 100) for number in re.findall(r' [xy]="([^"]+)"', marks)]
         steps = places[:2] + [place - before for before, place in zip(places, places[2:], strict=False)]
         path = _joined("m", [_written(step, 2) for step in steps])
         marker = f'<marker id="{name}" markerUnits="userSpaceOnUse" style="{style}"><path{shape}/></marker>'
@@ -164,9 +165,9 @@ def _as_markers(svg: str) -> str:
     return _MARKS.sub(line, svg)
 
 
-def _tenths(value: str) -> int:
-    number = 10 * float(value)
-    return round(number) if math.isfinite(number) else 0
+def _parts(number: float, scale: int) -> int:
+    """A number in units of a `scale`th; 0 where it is beyond all that can be written: others' figures may have it."""
+    return round(scale * number) if math.isfinite(scale * number) else 0
 
 
 def _styled_together(svg: str) -> str:
@@ -187,7 +188,11 @@ def _styled_together(svg: str) -> str:
 def _path(path: str, coarse: bool) -> str:
     """A path of absolute lines and curves as a relative one; any other as it is, but for its line breaks."""
     numbers = [float(number) for number in _NUMBER.findall(path)]
-    if not numbers or not _LINES_AND_CURVES.fullmatch(path) or not all(map(math.isfinite, numbers)):
+    if (
+        not numbers
+        or not _LINES_AND_CURVES.fullmatch(path)
+        or not all(math.isfinite(100 * number) for number in numbers)
+    ):
         return " ".join(path.split())
     digits = 1 if coarse and max(map(abs, numbers)) >= _REACH else 2
     steps = _steps(_TOKENS.findall(path), 10**digits)

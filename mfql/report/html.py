@@ -104,7 +104,7 @@ def _require_ends(tasks: pd.DataFrame, path: Path) -> None:
 
 
 def write_report(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: str | Path, options: Options) -> None:
-    """Write the page, and beside it `mfql.experiment.find.EVIDENCE`.
+    """Write the page, and beside it a table that is named after it: see `mfql.experiment.find.EVIDENCE`.
 
     Args:
         scores: the table of `mfql.report.scores`.
@@ -116,7 +116,7 @@ def write_report(scores: pd.DataFrame, tables: dict[str, pd.DataFrame], out: str
         UserError: a manifest or a run that was asked for is not at hand, and the report is not partial.
     """
     page, evidence = page_of(scores, tables, Path(out), options)
-    with write_whole(Path(out).with_name(EVIDENCE)) as file:
+    with write_whole(Path(out).with_suffix(EVIDENCE)) as file:
         evidence.to_csv(file, index=False)
     with write_whole(out) as file:
         file.write(page)
@@ -164,7 +164,7 @@ def page_of(
             diverged=run_table[run_table["diverged"]].to_dict("records"),
             evidence=evidence,
             recurring=provenance.recurring(evidence),
-            evidence_data=EVIDENCE,
+            evidence_data=_link(out.with_suffix(EVIDENCE), out),
             datasets=provenance.datasets(evidence),
             reduced={(own.task, own.stage, own.method) for own in evidence if own.reduced},
             anchors={(own.task, own.stage, own.method): own.anchor for own in evidence},

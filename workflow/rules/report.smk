@@ -17,7 +17,7 @@ rule report:
     output:
         page=report(f"{STUDY}/report.html", caption="../report/report.rst", category="Report"),
         summary=f"{STUDY}/{SUMMARY}",
-        evidence=f"{STUDY}/{EVIDENCE}",
+        evidence=f"{STUDY}/report{EVIDENCE}",
     log:
         f"logs/{STUDY}/report.log",
     benchmark:
