@@ -211,7 +211,7 @@ def test_a_replay_needs_recorded_states(tmp_path):
         suite_of(find_task(PEN).name).replay(find_task(PEN), tmp_path, rows=5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.xdist_group("training")
 @pytest.mark.parametrize("task", [PEN, MAZE])
 def test_a_file_in_d4rls_layout_trains_offline_and_online(tmp_path, files, task):

@@ -61,7 +61,7 @@ def extended(lab: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_commands_of_the_page_run(lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("mfql", "mylab"):
         shutil.copytree(lab / name, tmp_path / name)

@@ -148,6 +148,7 @@ def handed_over() -> tuple[int, int, int]:
     return sum(launch.counts.values()), len(launch.jobs), sum(len(job.outlooks) for job in launch.jobs)
 
 
+@pytest.mark.long
 def test_every_target_rule_counts_as_snakemake_counts_it(begun: Path) -> None:
     found = {}
     for name in target_rules():

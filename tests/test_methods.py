@@ -91,7 +91,7 @@ def project(data, tmp_path: Path) -> Project:
     return clone(tmp_path / "mfql")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_launch_plans_every_method_and_a_method_without_an_offline_part_trains(project):
     everywhere = [f"results/runs/{method}/{TASK}/seed0/online/evaluation.json" for method in METHODS]
     planned = project.miniature("-n", *everywhere)

@@ -618,7 +618,7 @@ def test_an_episode_begins_in_a_recorded_state(tmp_path: Path) -> None:
 # --- the workflow -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_dataset_alone_comes_to_a_report_that_marks_estimates(tmp_path: Path, bare: Path) -> None:
     project = clone(tmp_path / "project")
     study = tmp_path / "study.yaml"

@@ -150,15 +150,11 @@ def _study(storage: Any, study: Study, path: Path, config_dir: str | Path) -> op
         if pruning
         else optuna.pruners.NopPruner()
     )
-    try:
+    with _damage_said(path):
         found = optuna.create_study(
             storage=storage, study_name=study.name, direction="maximize", pruner=pruner, load_if_exists=True
         )
         known, trials = found.user_attrs.get(_IDENTITY), found.get_trials(deepcopy=False)
-        for trial in trials:
-            _decoded(trial.params, study)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:  # SQLite's pages have no checksums.
-        raise UserError(f"{path} is damaged: {type(error).__name__}: {error}", _REMEDY) from error
     wanted = _hashes(identifying(study, config_dir))
     if known is None and not trials:
         found.set_user_attr(_IDENTITY, wanted)
@@ -169,6 +165,9 @@ def _study(storage: Any, study: Study, path: Path, config_dir: str | Path) -> op
             f"{path}: the study of {study.name} that is there has other {differing}",
             "Put back what it had; or name another file with --storage: points that are trained already train nothing.",
         )
+    with _damage_said(path):
+        for trial in trials:
+            _decoded(trial.params, study)
     return found
 
 
@@ -260,6 +259,15 @@ def _said_of(path: Path) -> Iterator[None]:
         raise UserError(
             f"{path}: {error}", "Or name another file with --storage: points that are trained already train nothing."
         ) from error
+
+
+@contextmanager
+def _damage_said(path: Path) -> Iterator[None]:
+    """Say of entries that cannot be read that the storage is damaged: SQLite's pages have no checksums."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {type(error).__name__}: {error}", _REMEDY) from error
 
 
 @contextmanager
