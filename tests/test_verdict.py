@@ -492,3 +492,12 @@ def test_every_source_that_the_page_cites_is_named_as_it_is_written(study: Study
     page, _ = page_of(scores, tables, study.folder / "report.html", options)
     (told,) = re.findall("Sources: (.*?)</p>", page)
     assert told.replace("\u202f", " ") == "<sup>1</sup> a &lt;paper&gt;; <sup>2</sup> a PAPER; <sup>3</sup> A paper"
+
+
+def test_a_page_has_no_verdict_on_methods_without_scores(study: Study) -> None:
+    study.add("task", TIGHT, "53,1,8")
+    write(study.verdicts().assign(method="absent"), study.folder / "verdict")
+    options = Options(study.folder, study.folder / "aggregate", verdict=study.folder / "verdict/verdict.csv")
+    tables = aggregate.write(scores := collect(study.files), study.folder / "aggregate")
+    with pytest.raises(UserError, match=r"verdict.csv judges absent, of which the scores have nothing"):
+        page_of(scores, tables, study.folder / "report.html", options)

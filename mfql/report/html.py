@@ -145,7 +145,7 @@ def page_of(
     script = _file("page.js")
     sections = _sections(options, methods, out)
     markers, figures_css = _share(sections)
-    verdict = verdict_tables.for_page(options.verdict, out.parent) if options.verdict else None
+    verdict = _verdict(options.verdict, methods, out) if options.verdict else None
     benchmark_sources = _sources(benchmarks)
     told = [*benchmark_sources, *(str(row["source"]) for row in verdict["tasks"])] if verdict else benchmark_sources
     page = (
@@ -252,6 +252,17 @@ def _methods(style: Mapping[str, Style], tables: list[benchmark.Table]) -> dict[
     """Every method on the page and its number, by which the page is filtered: ours as they are drawn, then others."""
     others = [column.name for table in tables for column in table.columns]
     return {name: place for place, name in enumerate(dict.fromkeys([*style, *others]))}
+
+
+def _verdict(path: Path, methods: Collection[str], out: Path) -> dict[str, Any]:
+    """What the page shows of a verdict, which is one on these methods."""
+    found = verdict_tables.for_page(path, out.parent)
+    judged = {row["method"] for row in (*found["aggregates"], *found["tasks"])}
+    if others := sorted(judged.difference(methods)):
+        raise UserError(
+            f"{path} judges {', '.join(others)}, of which the scores have nothing", "Make both of the same scores."
+        )
+    return found
 
 
 def _benchmarks(verdict: Path | None) -> list[benchmark.Table]:
