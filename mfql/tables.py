@@ -104,6 +104,9 @@ def read_rows(path: str | Path, remedy: str) -> tuple[list[str], list[tuple[dict
         # A quote that nothing closes would take the rows below it into one cell.
         where, remedy = f"{path}:{last + 1}", "Correct the line, or write the table as CSV."
         raise UserError(f"{where}: {error}; the row begins there", remedy) from error
+    if text.count('"') % 2:  # Within a cell that no quote begins the reader takes it for a character.
+        line = next(at for at, one in enumerate(text.split("\n"), above + 1) if one.count('"') % 2)
+        raise UserError(f"{path}:{line}: a quotation mark stands there alone", "Remove it, or double it in a quoted cell.")
     columns = list(reader.fieldnames or ())
     for name in columns:
         if name and columns.count(name) > 1:

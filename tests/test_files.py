@@ -241,6 +241,16 @@ def test_an_open_quote_takes_no_rows_into_its_cell(tmp_path):
         read_rows(path, "")
 
 
+@pytest.mark.parametrize("row", ['on"e,1', 'one,1"', '"a ""b""",1\non"e,2'])
+def test_a_quotation_mark_that_stands_alone_is_refused_with_its_line(tmp_path, row):
+    path = tmp_path / "a.csv"
+    path.write_text(f"task,value\nfirst,0\n{row}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=f"{path}:{3 + row.count(chr(10))}: a quotation mark stands there alone"):
+        read_rows(path, "")
+    path.write_text('task,value\n"a ""b""",1\n', encoding="utf-8")
+    assert read_rows(path, "")[1][0][0] == {"task": 'a "b"', "value": "1"}
+
+
 def test_a_pipe_in_place_of_a_file_is_refused_though_somebody_writes_to_it(tmp_path):
     os.mkfifo(path := tmp_path / "one")
     writer = os.open(path, os.O_RDWR)

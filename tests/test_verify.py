@@ -201,6 +201,16 @@ def test_a_changed_dataset_makes_every_run_on_it_stale(place):
     assert all("dataset " in one.what for one in found if not one.where.endswith("online"))
 
 
+def test_a_folder_in_place_of_a_datasets_description_is_named(place):
+    (file,) = (place.folder / "data").glob("*.json")
+    file.unlink()
+    file.mkdir()
+    found = verify(place.folder / "results", place.folder / "config", place.folder / "data").findings
+    assert found
+    assert all("Is a directory" in finding.what for finding in found if finding.kind is Kind.UNREADABLE)
+    assert any(finding.kind is Kind.UNREADABLE for finding in found)
+
+
 def test_a_dataset_that_is_not_at_hand_is_no_fault(place):
     shutil.rmtree(place.folder / "data")
     assert findings(place) == []

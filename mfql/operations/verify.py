@@ -248,7 +248,10 @@ class Current:
             CannotRead: none is found, and a folder cannot be looked into.
         """
         files, hidden = files_below(self.data)
-        found = [path for path in files if path.name == description_path(self.data, dataset).name]
+        usual = description_path(self.data, dataset)
+        found = [path for path in files if path.name == usual.name]
+        if usual not in found and there(usual):  # A folder in its place, say, which its reader refuses.
+            found.append(usual)
         if hidden and not found:
             raise hidden[0]
         return found
