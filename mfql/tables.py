@@ -106,7 +106,8 @@ def read_rows(path: str | Path, remedy: str) -> tuple[list[str], list[tuple[dict
         raise UserError(f"{where}: {error}; the row begins there", remedy) from error
     if text.count('"') % 2:  # Within a cell that no quote begins the reader takes it for a character.
         line = next(at for at, one in enumerate(text.split("\n"), above + 1) if one.count('"') % 2)
-        raise UserError(f"{path}:{line}: a quotation mark stands there alone", "Remove it, or double it in a quoted cell.")
+        remedy = "Remove it, or double it in a quoted cell."
+        raise UserError(f"{path}:{line}: a quotation mark stands there alone", remedy)
     columns = list(reader.fieldnames or ())
     for name in columns:
         if name and columns.count(name) > 1:
