@@ -284,7 +284,7 @@ def test_the_learning_rate_rises_then_falls_then_stays():
     assert rate == pytest.approx([0.0, 5e-5, 1e-4, 5.5e-5, 1e-5, 1e-5], rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_behaviour_cloning_moves_the_policy_towards_one_action():
     options = FlowBCSettings(
         offline_steps=400, online_steps=0, discount=0.9, batch_size=32, time_steps=5, policy_hidden=16, policy_blocks=1,

@@ -258,7 +258,7 @@ def test_a_seed_trains_alike_alone_and_among_others(kind):
         torch.testing.assert_close(value[0], together.logged[name][1], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "changed"),
     [(FQL, {"alpha": 0.1}), (IFQL, {"num_samples": 16}), (FBRAC, {"alpha": 0.1}), (FAWAC, {"alpha": 10.0})],

@@ -303,7 +303,7 @@ def test_a_part_that_fails_costs_no_other(checkout, capfd):
     assert "failed: the released code ended" in result["left_out"][0]["needs"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_empty_job_of_the_scheduler_is_timed():
     import shutil
 
