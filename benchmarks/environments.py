@@ -13,12 +13,13 @@ import torch
 from benchmarks.acting import all_methods
 from benchmarks.job import Context, Job
 from benchmarks.results import Found, LeftOut, Measurement
+from benchmarks.stepping import BareSteps
 from benchmarks.timing import Budget, Case, Values, synchronise, take_turns
 from mfql.agents.interface import Agent
 from mfql.agents.mfql import MFQL
 from mfql.agents.update import initial_state
 from mfql.cores import usable_cores
-from mfql.draws import generator
+from mfql.draws import DrawStream, generator
 from mfql.errors import UserError
 from mfql.evaluation.policy import Actor
 from mfql.training.device import set_precision
@@ -204,12 +205,19 @@ def evaluation(context: Context) -> Found:
             Measurement.of("evaluation", "environment steps", "1/s", rates["together"], **case),
             Measurement.of("evaluation", "environment steps one at a time", "1/s", rates["alone"], **case),
             Measurement.of("evaluation", "times one at a time", "x", rates["together"].over(rates["alone"]), **case),
+            Measurement.of("evaluation", "of acting and stepping alone", "%", rates["share"], **case),
         ]
     return found
 
 
 def _evaluated(context: Context, agent: Agent, task: str, seeds: int, count: int, length: int) -> dict[str, Values]:
-    """Environment steps a second, `together` (`count` episodes of each seed, of this length) and `alone`."""
+    """How fast an evaluation is.
+
+    Returns:
+        environment steps a second, `together` (`count` episodes of each seed, of this length) and `alone` (one), and as
+        `share` how many percent of the first ones' time acting and stepping take that do nothing else: the acting batch
+        again and again, and environments without a pool in as many processes as there are cores.
+    """
     from mfql.evaluation.rollout import run_episodes
     from mfql.evaluation.vector import EnvPool
 
@@ -230,11 +238,38 @@ def _evaluated(context: Context, agent: Agent, task: str, seeds: int, count: int
 
         return run
 
-    with EnvPool(task, seeds * count, usable_cores()) as many, EnvPool(task, 1, 0) as single:
-        cases = {"together": episodes(many, flat, seeds, count), "alone": episodes(single, one, 1, 1)}
+    with (
+        EnvPool(task, seeds * count, usable_cores()) as many,
+        EnvPool(task, 1, 0) as single,
+        BareSteps(task, usable_cores()) as bare,
+    ):
+        cases = {
+            "together": episodes(many, flat, seeds, count),
+            "alone": episodes(single, one, 1, 1),
+            "acting": _acting_alone(_actor(agent, flat, device), agent, many, seeds, length),
+            "stepping": lambda calls: sum(bare.seconds(many.num_envs, length) for _ in range(calls)),
+        }
         steps = {"together": length * many.num_envs, "alone": length}
         times = take_turns(cases, effort.long_budget)
-    return {name: values.rate(steps[name]) for name, values in times.items()}
+    least = times["acting"].plus(times["stepping"]).over(times["together"])
+    return {name: times[name].rate(count) for name, count in steps.items()} | {"share": least.times(100.0)}
+
+
+def _acting_alone(actor: RandomMoves, agent: Agent, pool: Any, seeds: int, steps: int) -> Case:
+    """A case of so many looks at what a pool last showed, noise included."""
+    shape = (seeds, pool.num_envs // seeds)
+    draw = agent.act_draw()
+    noise = DrawStream({"noise": draw} if draw else {}, [*range(pool.num_envs)], "benchmark", actor.device)
+
+    def run(calls: int) -> float:
+        seen = pool.observations.reshape(*shape, *pool.observations.shape[1:])
+        began = time.perf_counter()
+        for step in range(calls * steps):
+            drawn = noise.at(step).get("noise")
+            actor(seen, None if drawn is None else drawn.unflatten(0, shape))
+        return time.perf_counter() - began
+
+    return run
 
 
 def collecting(context: Context) -> Found:

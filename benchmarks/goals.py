@@ -118,6 +118,14 @@ GOALS: Sequence[Goal] = (
         cores=16,
     ),
     Goal(
+        "evaluation, 50 episodes of antmaze-large, one seed: of the time that acting and stepping take alone",
+        "%",
+        85,
+        found("evaluation", "of acting and stepping alone", suite="OGBench antmaze", seeds=1, episodes=50),
+        "cpu",
+        "mujoco and ogbench",
+    ),
+    Goal(
         "acting, K = 5, one observation, CPU, p50",
         "ms",
         1,

@@ -41,6 +41,10 @@ class Values:
         """Each round's value, so many times."""
         return Values(tuple(factor * value for value in self.rounds))
 
+    def plus(self, other: Values) -> Values:
+        """The sum with another case of the same rounds, round by round."""
+        return Values(tuple(ours + theirs for ours, theirs in zip(self.rounds, other.rounds, strict=True)))
+
     def less(self, other: Values) -> Values:
         """The difference from another case of the same rounds, round by round."""
         return Values(tuple(ours - theirs for ours, theirs in zip(self.rounds, other.rounds, strict=True)))
