@@ -21,7 +21,7 @@ from mfql.gpus import devices_here
 from mfql.training.compiled import compiles
 
 # Updates of a run from which most of a minute of compilation is repaid at the smallest sizes, too.
-_LONG_RUN = 4_000
+_LONG_RUN = 3_000
 
 # Open files hold the locks until the process ends, however it ends.
 _held: list[IO[str]] = []
