@@ -7,12 +7,12 @@ import os
 import re
 import select
 import sys
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mfql.cores import sleep_while_waiting, usable_cores
+from mfql.arguments import ALL_CORES, CORES, amount, count, processes
+from mfql.cores import sleep_while_waiting
 from mfql.errors import UserError, naming_extras, print_in_any_locale, printing, unknown
 from mfql.experiment.cli import CONFIG_DIR
 
@@ -224,17 +224,14 @@ def _complete_paths(parser: argparse.ArgumentParser) -> None:
                 _complete_paths(command)
 
 
-_CORES, _ALL_CORES = usable_cores(), "default: the cores that it may use"
-
-
 def _add_data(commands: argparse._SubParsersAction) -> None:
     data = commands.add_parser("data", help="make or fetch a dataset").add_subparsers(metavar="ACTION")
     generate = data.add_parser("generate", help="collect a dataset with OGBench's scripted oracles")
     generate.add_argument("dataset", help="such as pointmaze-medium-navigate-v0")
     generate.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the files and their description")
-    generate.add_argument("--episodes", type=_count(1), help="of the training file; default: the official number")
-    generate.add_argument("--seed", type=_count(0), default=0, help="of the oracles and the environment")
-    generate.add_argument("--workers", type=_processes(1), default=_CORES, help=f"processes; {_ALL_CORES}")
+    generate.add_argument("--episodes", type=count(1), help="of the training file; default: the official number")
+    generate.add_argument("--seed", type=count(0), default=0, help="of the oracles and the environment")
+    generate.add_argument("--workers", type=processes(1), default=CORES, help=f"processes; {ALL_CORES}")
     generate.set_defaults(func=_generate, extra="train")
     fetch = data.add_parser("fetch", help="bring a published dataset")
     fetch.add_argument("dataset", help="such as antmaze-large-navigate-v0")
@@ -281,7 +278,7 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     replay = data.add_parser("replay", help="compare one step of the simulator with a dataset's")
     replay.add_argument("task", help="of OGBench or D4RL, such as pen-human-v1")
     replay.add_argument("--data", type=Path, default=Path("data"), help="folder of the dataset")
-    replay.add_argument("--rows", type=_count(1), default=1000, help="steps, spread evenly over the file")
+    replay.add_argument("--rows", type=count(1), default=1000, help="steps, spread evenly over the file")
     replay.add_argument("--out", type=Path, metavar="FILE.json", help="gets what was found, which is printed too")
     replay.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     replay.set_defaults(func=_replay)
@@ -427,27 +424,27 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--method", required=True, help="such as mfql or mfql+alpha=300: `mfql list methods`")
     train.add_argument("--task", required=True, help="such as cube-double-play-singletask-task2-v0: `mfql list tasks`")
     train.add_argument("--stage", required=True, type=_stage, help="pretrain is the offline part before online")
-    train.add_argument("--seeds", type=_count(0), nargs="+", required=True, help="trained together, such as 0 1 2")
+    train.add_argument("--seeds", type=count(0), nargs="+", required=True, help="trained together, such as 0 1 2")
     train.add_argument("--data", type=Path, default=Path("data"), help="folder of the dataset")
     train.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="gets the runs, in runs/")
     train.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     train.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one")
     train.add_argument(
         "--threads",
-        type=_processes(1),
-        default=_CORES,
-        help=f"of the updates on a processor; {_ALL_CORES}",
+        type=processes(1),
+        default=CORES,
+        help=f"of the updates on a processor; {ALL_CORES}",
     )
     train.add_argument(
         "--workers",
-        type=_processes(0),
-        default=_CORES,
-        help=f"environment processes, 0 for none; {_ALL_CORES}",
+        type=processes(0),
+        default=CORES,
+        help=f"environment processes, 0 for none; {ALL_CORES}",
     )
     train.add_argument(
         "--compile", choices=["auto", "on", "off"], default="auto", help="the update; auto: where that repays itself"
     )
-    train.add_argument("--checkpoint-seconds", type=_amount(zero=True), default=300.0, help="between two checkpoints")
+    train.add_argument("--checkpoint-seconds", type=amount(zero=True), default=300.0, help="between two checkpoints")
     train.add_argument(
         "--wait", action="store_true", help="for another process that trains one of these runs, and take its result"
     )
@@ -462,7 +459,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     )
     train.add_argument(
         "--pause-at",
-        type=_count(1),
+        type=count(1),
         metavar="STEP",
         help="save the state and end there, the evaluations so far in paused-STEP.json; without it training goes on",
     )
@@ -535,7 +532,7 @@ def _train_job(options: argparse.Namespace) -> int:
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate = commands.add_parser("evaluate", help="score a finished run's policy anew")
     evaluate.add_argument("run", type=Path, help="such as results/runs/METHOD/TASK/seed0/offline")
-    evaluate.add_argument("--episodes", type=_count(1), default=50, help="how many")  # as `Policy.begin` takes it
+    evaluate.add_argument("--episodes", type=count(1), default=50, help="how many")  # as `Policy.begin` takes it
     evaluate.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="gets means and each episode")
     evaluate.add_argument(
         "--video",
@@ -546,9 +543,9 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate.add_argument("--strip", type=Path, metavar="FILE.png", help="a few frames of that episode in one picture")
     evaluate.add_argument(
         "--workers",
-        type=_processes(0),
-        default=_CORES,
-        help=f"environment processes, 0 for none; {_ALL_CORES}",
+        type=processes(0),
+        default=CORES,
+        help=f"environment processes, 0 for none; {ALL_CORES}",
     )
     evaluate.add_argument("--no-progress", action="store_true", help="no bar")
     evaluate.add_argument(
@@ -557,7 +554,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         help="estimate the discounted return from the task's dataset, by fitted Q evaluation (docs/off_policy.md)",
     )
     evaluate.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="folder of that dataset")
-    evaluate.add_argument("--fqe-steps", type=_count(1), metavar="N", help="updates of it; default: the task's")
+    evaluate.add_argument("--fqe-steps", type=count(1), metavar="N", help="updates of it; default: the task's")
     evaluate.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where the estimate is fitted")
     evaluate.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     evaluate.set_defaults(func=_evaluate)
@@ -607,7 +604,7 @@ def _add_import_released(commands: argparse._SubParsersAction) -> None:
     released.add_argument("--method", default="mfql-released", help="whose settings it was trained with")
     released.add_argument("--task", required=True, help="that it was trained on")
     released.add_argument("--stage", default="offline", type=_stage, help="whose settings it was trained with")
-    released.add_argument("--seed", type=_count(0), default=0, help="that the policy says it is of")
+    released.add_argument("--seed", type=count(0), default=0, help="that the policy says it is of")
     released.add_argument("--data", type=Path, default=Path("data"), help="folder of the task's dataset")
     released.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     released.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the policy")
@@ -685,10 +682,10 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
         help="comes last: all that follows is handed on, such as --forcerun scores",
     )
     plan.add_argument("--speed", type=Path, metavar="FILE", help="measured speed; default: results/speed.json")
-    plan.add_argument("--gpus", type=_processes(0), help="to plan for; default: those of this machine")
+    plan.add_argument("--gpus", type=processes(0), help="to plan for; default: those of this machine")
     plan.add_argument(
         "--gpu-memory",
-        type=_amount(zero=False),
+        type=amount(zero=False),
         metavar="GB",
         help="of one GPU, such as 24; default: that of this machine's",
     )
@@ -736,48 +733,6 @@ def _stage(text: str) -> str:
     if text not in STAGES:
         raise argparse.ArgumentTypeError(str(unknown("stage", text, STAGES)))
     return text
-
-
-# What is more is a mistyped number: of anything, and of processes and threads.
-_MOST, _MOST_PROCESSES = 2**53, max(1024, _CORES)
-
-
-def _count(least: int, most: int = _MOST) -> Callable[[str], int]:
-    """An argument type: a whole number from `least` to `most`."""
-
-    def parse(text: str) -> int:
-        if not re.fullmatch("-?[0-9]+", text):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-        value = int(text)
-        if str(value) != text:
-            raise argparse.ArgumentTypeError(f"{text!r} is written {value}")
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{value} is below {least}")
-        if value > most:
-            raise argparse.ArgumentTypeError(f"{value} is above {most}")
-        return value
-
-    return parse
-
-
-def _processes(least: int) -> Callable[[str], int]:
-    """An argument type: how many processes, threads or devices."""
-    return _count(least, _MOST_PROCESSES)
-
-
-def _amount(zero: bool) -> Callable[[str], float]:
-    """An argument type: a number above zero, or that too; not NaN, with which each comparison is false."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-        if not (0 <= value < float("inf") and (zero or value)):
-            raise argparse.ArgumentTypeError(f"{text} is not a number {'from 0 on' if zero else 'above 0'}")
-        return value
-
-    return parse
 
 
 if __name__ == "__main__":

@@ -95,7 +95,8 @@ def test_where_every_run_diverges_before_any_evaluation_tables_and_figures_are_m
     tables = aggregate.write(scores, tmp_path / "aggregate")
     assert list(tables["curves"].columns) == COLUMNS
     assert tables["curves"].empty
-    figures.write(tables, tmp_path / "aggregate")
+    for draw in figures.drawings(tables, tmp_path / "aggregate"):
+        draw()
 
 
 def test_a_return_of_which_there_is_no_evaluation_is_the_worst_of_the_tasks_other_runs(tmp_path: Path) -> None:

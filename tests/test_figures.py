@@ -12,6 +12,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from mfql.errors import UserError, in_one_line
+from mfql.experiment.find import DRAWN
 from mfql.report import chain, drawing, figures, formats, svg
 from mfql.report.expected import compare, read_expected
 from mfql.report.published import read_outside
@@ -28,6 +29,17 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chain.collect(write_quickstart(folder), folder / "scores.csv")
     chain.aggregate(folder / "scores.csv", folder)
     return folder
+
+
+@pytest.mark.slow
+def test_how_many_processes_draw_changes_no_file(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chain, "_MANY", 2)
+    chain.aggregate(drawn / "scores.csv", tmp_path, workers=2)
+    written = [path.relative_to(tmp_path) for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    assert {"figure.svg", "curves.png"} <= {path.name for path in written}
+    for path in written:
+        if path.name != DRAWN:  # Its lines name the folder.
+            assert (tmp_path / path).read_bytes() == (drawn / path).read_bytes(), path
 
 
 @pytest.mark.slow

@@ -127,7 +127,7 @@ def test_runs_of_other_tasks_or_none_are_refused(results: Path, capsys: pytest.C
         assert said in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["trajectories", run, "--episodes", "51", *out])
-    assert "no whole number from 1 to 50" in capsys.readouterr().err
+    assert "51 is above 50" in capsys.readouterr().err
     assert not (results / "out").exists()
 
 

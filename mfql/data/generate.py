@@ -7,18 +7,11 @@ processes there are. Datasets whose behaviour policies are trained networks (ant
 from __future__ import annotations
 
 import os
-import signal
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import lru_cache, partial
-from multiprocessing import get_context, parent_process
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from threading import Thread
 from typing import Protocol
 
 import numpy as np
@@ -34,9 +27,9 @@ from mfql.envs.isolated import Isolated
 from mfql.envs.patience import Limited
 from mfql.errors import UserError
 from mfql.experiment.records import read_dataset
-from mfql.extensions import safe_processes
 from mfql.files import sha256, there, write_whole
 from mfql.footprint import require_memory
+from mfql.processes import mapped
 
 # Beside OGBench's own numbers, a few thousand.
 _MOST_EPISODES = 1_000_000
@@ -164,7 +157,7 @@ def _collect(
 
     jobs = [(split, number) for split in SPLITS for number in range(counts[split])]
     arrays: dict[str, dict[str, np.ndarray]] = {split: {} for split in SPLITS}
-    with _mapped(partial(collect_episode, recipe, seed), jobs, workers) as results:
+    with mapped(partial(collect_episode, recipe, seed), jobs, workers) as results:
         bar = tqdm(results, total=len(jobs), desc=recipe.dataset, unit="episode", disable=not progress)
         for (split, number), episode in zip(jobs, bar, strict=True):
             if number == 0:
@@ -180,43 +173,6 @@ def _collect(
             for name, whole in arrays[split].items():
                 whole[rows] = episode[name]
     return arrays
-
-
-@contextmanager
-def _mapped(collect: partial, jobs: list[tuple[str, int]], workers: int) -> Iterator[Iterable[dict[str, np.ndarray]]]:
-    """The results of `collect` in the order of `jobs`, computed by `workers` processes."""
-    if workers == 1:
-        yield map(collect, jobs)
-        return
-    with safe_processes():
-        try:
-            pool = ProcessPoolExecutor(
-                min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_follow_parent
-            )
-        except OSError as error:  # Their locks lie in memory that processes share.
-            raise UserError(
-                f"cannot start worker processes: {error.strerror or error}",
-                "Make room in /dev/shm (docker run --shm-size), or do without (--workers 1).",
-            ) from error
-        results = pool.map(collect, jobs)
-    try:
-        yield results
-    except BrokenProcessPool as error:
-        raise UserError("a worker process was killed", "Probably out of memory: use fewer workers.") from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _follow_parent() -> None:
-    """Leave a terminal's interrupt to the parent, and end when it is killed, which an executor's workers do not."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch(parent: BaseProcess) -> None:
-        parent.join()
-        os._exit(1)
-
-    if (parent := parent_process()) is not None:
-        Thread(target=watch, args=(parent,), daemon=True).start()
 
 
 def _check_writable(folder: Path) -> None:

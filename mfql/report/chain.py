@@ -5,7 +5,7 @@ scores.csv  --aggregate-->  tables, figures, panels  --judge-->  verdicts, bench
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from mfql.cores import usable_cores
 from mfql.errors import UserError
 from mfql.experiment.find import DRAWN, asked_files, panel_files
 from mfql.extensions import project_path
 from mfql.files import there, write_whole
+from mfql.processes import mapped
 from mfql.report import scores
 from mfql.report.absent import say_absent
 from mfql.report.expected import read_expected
@@ -26,6 +28,9 @@ from mfql.tasks import Task, known_tasks
 if TYPE_CHECKING:
     from mfql.report import html
     from mfql.report.verdict_tables import References
+
+# Fewer drawings do not repay the start of a process that imports what draws.
+_MANY = 24
 
 
 class Written(NamedTuple):
@@ -53,18 +58,31 @@ def collect(files: Iterable[Path], out: Path, partial: bool = False) -> Written:
     return Written(int((table["metric"] == "score").sum()), altered)
 
 
-def aggregate(scores_file: Path, folder: Path) -> None:
-    """Write tables, figures and panels of the scores into a folder."""
+def aggregate(scores_file: Path, folder: Path, workers: int = 1) -> None:
+    """Write tables, figures and panels of the scores into a folder.
+
+    Args:
+        scores_file: the CSV of `collect`.
+        folder: gets them.
+        workers: processes that draw; they change the time alone.
+    """
     from mfql.report import aggregate as aggregates
     from mfql.report import figures, formats, score_panels
 
     tables = aggregates.write(_read(scores_file), folder)
     formats.write(tables, folder)
-    figures.write(tables, folder)
-    score_panels.write(tables, folder)
+    # A whole picture takes as long as many panels: where processes share, they come first.
+    drawings = [*figures.drawings(tables, folder), *score_panels.drawings(tables, folder)]
+    with mapped(_draw, drawings, workers if len(drawings) >= _MANY else 1) as done:
+        for _ in done:
+            pass
     with write_whole(folder / DRAWN) as file:
         drawn = [path for panel in panel_files(folder) for path in sorted(panel.parent.iterdir())]
         file.writelines(f"{path}\n" for path in drawn)
+
+
+def _draw(write: Callable[[], None]) -> None:
+    write()
 
 
 def references(source: Path, tasks: Mapping[str, Task], config_dir: Path) -> References:
@@ -151,7 +169,7 @@ def partial(
     scores_file, tasks = folder / "scores.csv", known_tasks(config_dir)
     source = project_path(config_dir).absolute().parent / "published"
     collected = collect(asked, scores_file, partial=True)
-    aggregate(scores_file, folder / "aggregate")
+    aggregate(scores_file, folder / "aggregate", usable_cores())
     if source.is_dir():
         outside = [Path(file) for file in configuration["outside_scores"]]
         judge(scores_file, results, references(source, tasks, config_dir), outside, folder / "verdict")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mfql.arguments import ALL_CORES, CORES, count, processes
 from mfql.errors import UserError, counted
 from mfql.experiment.cli import CONFIG_DIR
 
@@ -44,6 +45,7 @@ def _add_aggregate(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     parser = commands.add_parser("aggregate", help="tables and figures of means, intervals and curves from scores.csv")
     parser.add_argument("scores", type=Path, help="the CSV of `mfql scores`")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write them to")
+    parser.add_argument("--workers", type=processes(1), default=CORES, help=f"processes that draw; {ALL_CORES}")
     parser.set_defaults(func=run_aggregate)
 
 
@@ -118,16 +120,9 @@ def _add_trajectories(commands: argparse._SubParsersAction[argparse.ArgumentPars
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="such as results/runs/METHOD/TASK/seed0/offline; of one task"
     )
-    parser.add_argument("--episodes", type=_episodes, default=5, help="of each run")
+    parser.add_argument("--episodes", type=count(1, MOST_DRAWN), default=5, help="of each run")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the panel, such as DIR/panel.json")
     parser.set_defaults(func=run_trajectories, extra="workflow")
-
-
-def _episodes(text: str) -> int:
-    """An argument type: how many episodes are drawn; of more nothing could be seen."""
-    if text.isdecimal() and 1 <= int(text) <= MOST_DRAWN:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {MOST_DRAWN}")
 
 
 def run_trajectories(arguments: argparse.Namespace) -> None:
@@ -152,7 +147,7 @@ def run_aggregate(arguments: argparse.Namespace) -> None:
     """`mfql aggregate`."""
     from mfql.report import chain
 
-    chain.aggregate(arguments.scores, arguments.out)
+    chain.aggregate(arguments.scores, arguments.out, arguments.workers)
     print(f"{arguments.out}: {', '.join(sorted(path.name for path in arguments.out.iterdir()))}")
 
 

@@ -7,6 +7,7 @@ to draw it bare: without titles and legend, for a page that names panels and met
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -192,12 +193,15 @@ FIGURES = {
 }
 
 
-def write(tables: Mapping[str, pd.DataFrame], folder: str | Path) -> None:
-    """Draw every figure of `FIGURES` from the table of its name; write NAME.svg and NAME.png beside NAME.csv."""
-    for name, draw in FIGURES.items():
-        figure = draw(tables[name])
-        save(figure, folder, name)
-        plt.close(figure)
+def drawings(tables: Mapping[str, pd.DataFrame], folder: str | Path) -> list[Callable[[], None]]:
+    """What draws the figures of `FIGURES`, each from the table of its name: NAME.svg and NAME.png beside NAME.csv."""
+    return [partial(_write, name, tables[name], folder) for name in FIGURES]
+
+
+def _write(name: str, table: pd.DataFrame, folder: str | Path) -> None:
+    figure = FIGURES[name](table)
+    save(figure, folder, name)
+    plt.close(figure)
 
 
 def _panels(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +56,27 @@ _OVER_TASKS = (
 )
 
 
-def write(tables: Mapping[str, pd.DataFrame], folder: str | Path) -> None:
-    """Write the panels of each section in `folder/SECTION/`, in the place of those of earlier scores.
+def drawings(tables: Mapping[str, pd.DataFrame], folder: str | Path) -> list[Callable[[], None]]:
+    """What draws the panels of each section in `folder/SECTION/`; those of earlier scores are removed at once.
 
     Args:
         tables: the frames of `mfql.report.aggregate.TABLES` by name.
-        folder: that of the tables and of the whole pictures of `mfql.report.figures.write`.
+        folder: that of the tables and of the whole pictures of `mfql.report.figures.drawings`.
     """
     remove_panels(Path(folder), COMMAND)
     style = styles(tables["tasks"]["method"])
-    for made in (_curves(tables["curves"]), _over_tasks(tables), _cost(tables["cost"])):
-        for name, data, draw, text in made:
-            write_panel(Path(folder) / name, draw(data, style, bare=True), data, text)
+    made = [*_curves(tables["curves"]), *_over_tasks(tables), *_cost(tables["cost"])]
+    return [partial(_write, Path(folder) / name, style, data, draw, text) for name, data, draw, text in made]
+
+
+def write(tables: Mapping[str, pd.DataFrame], folder: str | Path) -> None:
+    """Draw the panels one after the other: see `drawings`."""
+    for draw in drawings(tables, folder):
+        draw()
+
+
+def _write(folder: Path, style: figures.Styles, data: pd.DataFrame, draw: Callable[..., Figure], text: Text) -> None:
+    write_panel(folder, draw(data, style, bare=True), data, text)
 
 
 def _curves(table: pd.DataFrame) -> Iterator[Made]:

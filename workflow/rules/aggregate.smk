@@ -62,6 +62,7 @@ rule aggregate:
         f"logs/{STUDY}/aggregate.log",
     benchmark:
         f"logs/{STUDY}/aggregate.tsv"
+    threads: 2
     resources:
         **NO_GPU,
         mem_mb=4000,
@@ -69,4 +70,4 @@ rule aggregate:
     params:
         folder=subpath(output[0], parent=True),
     shell:
-        f"mfql aggregate {{input}} --out {{params.folder}} > {{log}} 2>&1{PACK_PANELS}"
+        f"mfql aggregate {{input}} --out {{params.folder}} --workers {{threads}} > {{log}} 2>&1{PACK_PANELS}"
