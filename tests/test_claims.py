@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from scipy import stats
 
 from mfql.agents.flow_bc import FlowBC, FlowBCSettings
 from mfql.agents.update import initial_state
@@ -34,6 +35,7 @@ from mfql.report.places import NOWHERE, link, without_places
 from mfql.report.scores import collect, write_scores
 from mfql.settings import build_settings
 from mfql.studies.claims.evidence import Judged, Verdict, difference, judge, ratio
+from mfql.studies.claims.page import tables, tidy
 from mfql.studies.claims.parity import write_parity
 from tests.support.fake_results import write_quickstart, write_run
 from tests.support.project import NOTHING_TO_DO, clone
@@ -104,6 +106,33 @@ def test_a_ratio_is_a_difference_of_logarithms() -> None:
     assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5 / 2 ** np.sqrt(2), 0.5 * 2 ** np.sqrt(2)))
     assert isnan(ratio(Interval(2, 0, 4), Interval(4, 2, 8)).low)
     assert isnan(ratio(Interval(2, 1, 4), Interval(0, 0, 8)).value)
+
+
+@pytest.mark.parametrize("bound", [2.5, 3.5, 2.95, 3.0])
+def test_an_undecided_check_says_how_many_seeds_would_decide(tmp_path: Path, bound: float) -> None:
+    """Of a mean of 3 with a standard deviation of 1 over 3 seeds, those from which Student's t leaves the bound out."""
+
+    def reach(seeds: int) -> float:
+        return float(stats.t.ppf(0.975, seeds - 1)) / np.sqrt(seeds)
+
+    write(tmp_path, {"says": "a", "table": "t", "of": {"name": "a"}, "must": {"exceed": bound}})
+    rows = f"name,value,low,high,seeds\na,3,{3 - reach(3)},{3 + reach(3)},3\n"
+    (tmp_path / "t.csv").write_text(rows, encoding="utf-8")
+    least = next((seeds for seeds in range(3, 1001) if reach(seeds) < abs(3 - bound)), None)
+    (finding,) = judged(tmp_path).findings
+    assert finding.seeds_to_decide == least
+    (row,) = tidy([judged(tmp_path)]).to_dict("records")
+    assert (row["seeds"], row["seeds_to_decide"]) == (3, least)
+    assert (f"about {least} seeds would decide" in tables([judged(tmp_path)], "")) == (least is not None)
+
+
+def test_seeds_are_those_of_the_row_with_fewer_and_a_ratio_counts_in_logarithms(tmp_path: Path) -> None:
+    write(tmp_path, ABOVE | {"as": "ratio", "must": {"exceed": 2.5}})
+    (tmp_path / "t.csv").write_text("name,value,low,high,seeds\na,8,4,16,8\nb,2,2,2,4\n", encoding="utf-8")
+    (finding,) = judged(tmp_path).findings
+    assert (finding.seeds, finding.verdict) == (4, Verdict.UNDECIDED)
+    # Half the interval, log 4 - log 2, has to come below log 4 - log 2.5: t / sqrt(n) is 1.59, 1.24, 1.05 for 4, 5, 6.
+    assert finding.seeds_to_decide == 6
 
 
 def test_a_table_without_intervals_is_exact(tmp_path: Path) -> None:

@@ -10,12 +10,15 @@ from math import exp, hypot, isnan, log, nan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from mfql.errors import UserError
 from mfql.experiment.claims import Check, Claim, Claims
 from mfql.report.frames import read_frame
 from mfql.report.intervals import Interval
+from mfql.report.verdict import MOST_SEEDS
 
 _NOTHING = Interval(nan, nan, nan)
 
@@ -32,12 +35,39 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """A check and what was found: the quantity with its 95 % interval, NaN where there is none, and then why not."""
+    """A check and what was found: the quantity with its 95 % interval, NaN where there is none, and then why not.
+
+    Attributes:
+        seeds: of the row that has the fewest; None where the tables do not say.
+    """
 
     check: Check
     found: Interval
     verdict: Verdict
     reason: str = ""
+    seeds: int | None = None
+
+    @property
+    def seeds_to_decide(self) -> int | None:
+        """About how many seeds in all would decide an undecided check; None if `MOST_SEEDS` would not.
+
+        Quantity and spread are taken to stay as they are, so that half the interval shrinks as Student's quantile does,
+        over the root of the number of seeds. Where the episodes' floor is the wider one, it shrinks a little faster.
+        """
+        if self.verdict is not Verdict.UNDECIDED or self.seeds is None or self.seeds < 2:
+            return None
+        value, low, high, bound = self.found.value, self.found.low, self.found.high, self.check.bound
+        if self.check.form == "ratio":
+            if min(low, bound) <= 0:
+                return None
+            value, low, high, bound = map(log, (value, low, high, bound))
+        reach = value - low if value > bound else high - value
+        if not reach > abs(value - bound) > 0:
+            return None
+        numbers = np.arange(self.seeds, MOST_SEEDS + 1)
+        shrunk = stdtrit(numbers - 1.0, 0.975) / np.sqrt(numbers)
+        enough = numbers[reach * shrunk / shrunk[0] < abs(value - bound)]
+        return int(enough[0]) if enough.size else None
 
 
 @dataclass(frozen=True)
@@ -108,10 +138,11 @@ def _find(check: Check, path: Path) -> Finding:
         if len(part) != 1:
             reason = f"{len(part) or 'no'} rows with {', '.join(f'{name} {cell}' for name, cell in row.items())}"
             return Finding(check, _NOTHING, Verdict.UNDECIDED if len(part) else Verdict.NOT_RUN, reason)
+    seeds = min(int(part["seeds"].iloc[0]) for part in rows) if all("seeds" in part for part in rows) else None
     found, *other = [_quantity(part.iloc[0], check.column) for part in rows]
     if other:
         found = difference(found, *other) if check.form == "difference" else ratio(found, *other)
-    return Finding(check, found, _verdict(check, found))
+    return Finding(check, found, _verdict(check, found), seeds=seeds)
 
 
 def _verdict(check: Check, found: Interval) -> Verdict:

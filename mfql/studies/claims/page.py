@@ -17,7 +17,7 @@ from mfql.report.panels import Text, write_panel
 from mfql.studies.claims.evidence import Finding, Judged
 
 COLUMNS = ["group", "claim", "says", "verdict", "confidence", "paper_confidence", "check", "value", "low", "high"]
-COLUMNS += ["must", "outcome", "reason", "target", "minutes"]
+COLUMNS += ["must", "outcome", "reason", "seeds", "seeds_to_decide", "target", "minutes"]
 _BEGIN, _END = "<!-- written by `mfql claims page` from here -->", "<!-- to here -->"
 
 
@@ -65,6 +65,8 @@ def _of_check(finding: Finding) -> dict[str, Any]:
         "must": finding.check.must,
         "outcome": str(finding.verdict),
         "reason": finding.reason,
+        "seeds": finding.seeds,
+        "seeds_to_decide": finding.seeds_to_decide,
     }
 
 
@@ -83,7 +85,8 @@ def _found(finding: Finding) -> str:
     if finding.reason:
         return f"{finding.check.says}: {finding.reason}"
     ends = "" if isnan(found.low) or found.low == found.high else f" [{found.low:.3g}, {found.high:.3g}]"
-    return f"{finding.check.says}: {found.value:.3g}{ends} ({finding.check.must})"
+    more = "" if (seeds := finding.seeds_to_decide) is None else f"; about {seeds} seeds would decide"
+    return f"{finding.check.says}: {found.value:.3g}{ends} ({finding.check.must}{more})"
 
 
 def update_page(page: str | Path, judged: Sequence[Judged], source: str) -> None:
