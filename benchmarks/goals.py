@@ -66,6 +66,22 @@ _H100: Mapping[str, Any] = {"on": "H100", "needs": "an H100"}
 _TF32: Mapping[str, Any] = {"precision": "tf32", "mode": "captured"}
 _WITH_SIMULATOR: Mapping[str, Any] = {"on": "H100", "needs": "an H100, mujoco and ogbench"}
 
+
+def _at_quickstart_size(text: str, unit: str, quantity: str, bounds: Mapping[int, float]) -> tuple[Goal, ...]:
+    """A goal for each number of seeds of compiled updates on a processor."""
+    return tuple(
+        Goal(
+            f"{text}, {seeds} {'seed' if seeds == 1 else 'seeds'}",
+            unit,
+            bound,
+            found("small", quantity, mode="compiled", seeds=seeds),
+            "cpu",
+            "a CPU run that is not --quick",
+        )
+        for seeds, bound in bounds.items()
+    )
+
+
 GOALS: Sequence[Goal] = (
     Goal(
         "updates/s of one seed at the paper's size on a CPU, float32, against the same matrix products alone",
@@ -74,6 +90,21 @@ GOALS: Sequence[Goal] = (
         found("update", "of the products' rate", precision="float32", mode="compiled"),
         "cpu",
         "a CPU run that is not --quick",
+    ),
+    *_at_quickstart_size(
+        "an update at the quickstart's size, one thread, against the same matrix products alone",
+        "%",
+        "of the products' rate",
+        {1: 85, 3: 85, 8: 85},
+    ),
+    *_at_quickstart_size("the same against the eager update", "x", "times eager", {1: 3, 3: 2, 8: 2}),
+    Goal(
+        "updates/s of one seed at the paper's size on a CPU, float32, against the released JAX code",
+        "x",
+        2.1,
+        found("reference", "times the reference", precision="float32", mode="compiled"),
+        "cpu",
+        "a CPU run with --reference, not --quick",
     ),
     Goal(
         "the same with bf16, against the released JAX code",
@@ -143,10 +174,10 @@ GOALS: Sequence[Goal] = (
         **_WITH_SIMULATOR,
     ),
     Goal(
-        "quickstart after installation on 2 cores",
+        "quickstart after installation on 2 cores, with no compiled updates kept",
         "min",
         8,
-        found("quickstart", "whole workflow"),
+        found("quickstart", "whole workflow", **{"compiled updates": "none"}),
         "cpu",
         "the part quickstart (`--parts quickstart`)",
         at_most=True,
