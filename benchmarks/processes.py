@@ -95,7 +95,7 @@ def _empty_jobs(snakemake: str, count: int) -> Case:
 
 
 def quickstart(context: Context) -> Found:
-    """Minutes of the quickstart, in a folder without data and results: with no compiled updates, then with the first's."""
+    """Minutes of the quickstart, in a folder without data and results: with no updates kept, then with the first's."""
     found: Found = []
     for kept in ("none", "of the first"):
         with tempfile.TemporaryDirectory() as folder:
