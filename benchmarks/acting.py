@@ -90,8 +90,12 @@ def _exported(policy: Policy) -> Callable[[np.ndarray], Any]:
 
     draw = policy.actor.agent.act_draw()
     assert draw is not None  # MFQL's.
+    options = onnxruntime.SessionOptions()
+    # Its threads would go on spinning through the turns of the other ways.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     content = onnx_content(policy, draw, {})
-    session, rng = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]), np.random.default_rng(0)
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
 
     def act(observation: np.ndarray) -> Any:
         noise = rng.standard_normal((1, *draw.shape), np.float32)

@@ -9,8 +9,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis.extra.numpy as hnp
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
 
 from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.update import TrainState, Updater, initial_state
@@ -93,6 +98,20 @@ def compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 pytestmark = pytest.mark.skipif(not module.compiles(), reason="compiling for a processor needs a C++ compiler")
+
+
+@given(
+    hnp.arrays(np.float64, 5, elements=st.floats(-1e3, 1e3)), hnp.arrays(np.float64, 5, elements=st.floats(-1.0, 1.0))
+)
+def test_what_stands_for_gelu_is_gelu(at: np.ndarray, after: np.ndarray) -> None:
+    x, grad = torch.from_numpy(at), torch.from_numpy(after)
+    given = x.clone().requires_grad_()
+    expected = functional.gelu(given, approximate="tanh")
+    expected.backward(grad)
+    aten, near = torch.ops.aten, {"rtol": 1e-12, "atol": 1e-12}
+    instead = module._cheaper()
+    torch.testing.assert_close(instead[aten.gelu.default](x, approximate="tanh"), expected.detach(), **near)
+    torch.testing.assert_close(instead[aten.gelu_backward.default](grad, x, approximate="tanh"), given.grad, **near)
 
 
 @pytest.mark.slow

@@ -150,10 +150,34 @@ class CompiledUpdate:
             return (state.step + 0,)  # A library has an output.
 
         # Constants of the agent are no inputs, and real.
-        graph = make_fx(update, tracing_mode="fake", _allow_non_fake_inputs=True)(*named.values())
+        trace = make_fx(update, _cheaper(), tracing_mode="fake", _allow_non_fake_inputs=True)
+        graph = trace(*named.values())
         graph.graph.eliminate_dead_code()
         graph.recompile()
         return graph
+
+
+def _cheaper() -> dict[Any, Callable[..., Tensor]]:
+    """What stands for operations of which inductor would make slower code.
+
+    tanh-GELU x / 2 (1 + tanh u) is x sigmoid(2 u): an exp of vectors takes a third of the time of their tanh, which
+    would be the costliest operation of a small update.
+    """
+    aten = torch.ops.aten
+    slope, cubic = math.sqrt(8 / math.pi), 0.044715
+
+    def gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
+        if approximate != "tanh":
+            return NotImplemented
+        return x * torch.sigmoid(slope * (x + cubic * x * x * x))
+
+    def gelu_backward(grad: Tensor, x: Tensor, *, approximate: str = "none") -> Tensor:
+        if approximate != "tanh":
+            return NotImplemented
+        share = torch.sigmoid(slope * (x + cubic * x * x * x))
+        return grad * (share + x * share * (1 - share) * (slope * (1 + 3 * cubic * x * x)))
+
+    return {aten.gelu.default: gelu, aten.gelu_backward.default: gelu_backward}
 
 
 def kept_in() -> Path:
