@@ -166,16 +166,20 @@ def _cheaper() -> dict[Any, Callable[..., Tensor]]:
     aten = torch.ops.aten
     slope, cubic = math.sqrt(8 / math.pi), 0.044715
 
+    def share(x: Tensor) -> Tensor:
+        twice = slope * (x + cubic * x * x * x)
+        # Nothing where 1 + tanh rounds to nothing: products of numbers below the smallest normal one take a multiple.
+        least = math.log(torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps) - 4
+        return torch.where(twice > least, torch.sigmoid(twice), 0.0)
+
     def gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
-        if approximate != "tanh":
-            return NotImplemented
-        return x * torch.sigmoid(slope * (x + cubic * x * x * x))
+        return x * share(x) if approximate == "tanh" else NotImplemented
 
     def gelu_backward(grad: Tensor, x: Tensor, *, approximate: str = "none") -> Tensor:
         if approximate != "tanh":
             return NotImplemented
-        share = torch.sigmoid(slope * (x + cubic * x * x * x))
-        return grad * (share + x * share * (1 - share) * (slope * (1 + 3 * cubic * x * x)))
+        own = share(x)
+        return grad * (own + x * own * (1 - own) * (slope * (1 + 3 * cubic * x * x)))
 
     return {aten.gelu.default: gelu, aten.gelu_backward.default: gelu_backward}
 
