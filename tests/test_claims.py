@@ -135,6 +135,22 @@ def test_seeds_are_those_of_the_row_with_fewer_and_a_ratio_counts_in_logarithms(
     assert finding.seeds_to_decide == 6
 
 
+@pytest.mark.parametrize("seeds", ["", "inf", "1e300", "0"])
+def test_a_number_of_seeds_that_is_none_says_nothing(tmp_path: Path, seeds: str) -> None:
+    write(tmp_path, ABOVE | {"must": {"exceed": 5}})
+    (tmp_path / "t.csv").write_text(f"name,value,low,high,seeds\na,8,4,16,{seeds}\nb,2,2,2,{seeds}\n", encoding="utf-8")
+    (finding,) = judged(tmp_path).findings
+    assert (finding.seeds, finding.seeds_to_decide) == (None, None)
+
+
+@pytest.mark.parametrize("cells", ["x,4,16,3", "8,4,16,x"])
+def test_a_cell_that_is_no_number_is_refused_with_its_table(tmp_path: Path, cells: str) -> None:
+    write(tmp_path, ABOVE | {"must": {"exceed": 5}})
+    (tmp_path / "t.csv").write_text(f"name,value,low,high,seeds\na,{cells}\nb,2,2,2,4\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"t\.csv is damaged: .*'x'"):
+        judged(tmp_path)
+
+
 def test_a_table_without_intervals_is_exact(tmp_path: Path) -> None:
     write(tmp_path, {"says": "a", "table": "t", "of": {"name": "a"}, "must": {"stay_below": 1}})
     (tmp_path / "t.csv").write_text("name,value\na,0.5\n", encoding="utf-8")

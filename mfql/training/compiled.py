@@ -160,8 +160,8 @@ class CompiledUpdate:
 def _cheaper() -> dict[Any, Callable[..., Tensor]]:
     """What stands for operations of which inductor would make slower code.
 
-    tanh-GELU x / 2 (1 + tanh u) is x sigmoid(2 u): an exp of vectors takes a third of the time of their tanh, which
-    would be the costliest operation of a small update.
+    tanh-GELU x / 2 (1 + tanh u) is x sigmoid(2 u): the exp of vectors takes a fraction of the time of their tanh, which
+    would be the costliest operation of a small update (docs/benchmarks.md).
     """
     aten = torch.ops.aten
     slope, cubic = math.sqrt(8 / math.pi), 0.044715

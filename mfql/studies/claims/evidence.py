@@ -21,6 +21,7 @@ from mfql.report.intervals import Interval
 from mfql.report.verdict import MOST_SEEDS
 
 _NOTHING = Interval(nan, nan, nan)
+_REMEDY = "Make it anew with the target that writes it."
 
 
 class Verdict(StrEnum):
@@ -38,7 +39,7 @@ class Finding:
     """A check and what was found: the quantity with its 95 % interval, NaN where there is none, and then why not.
 
     Attributes:
-        seeds: of the row that has the fewest; None where the tables do not say.
+        seeds: of the row that has the fewest; None where a table does not say, or says more than `MOST_SEEDS`.
     """
 
     check: Check
@@ -138,11 +139,14 @@ def _find(check: Check, path: Path) -> Finding:
         if len(part) != 1:
             reason = f"{len(part) or 'no'} rows with {', '.join(f'{name} {cell}' for name, cell in row.items())}"
             return Finding(check, _NOTHING, Verdict.UNDECIDED if len(part) else Verdict.NOT_RUN, reason)
-    seeds = min(int(part["seeds"].iloc[0]) for part in rows) if all("seeds" in part for part in rows) else None
-    found, *other = [_quantity(part.iloc[0], check.column) for part in rows]
+    try:
+        seeds = float(np.min([float(part.iloc[0].get("seeds", nan)) for part in rows]))
+        found, *other = [_quantity(part.iloc[0], check.column) for part in rows]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}", _REMEDY) from error
     if other:
         found = difference(found, *other) if check.form == "difference" else ratio(found, *other)
-    return Finding(check, found, _verdict(check, found), seeds=seeds)
+    return Finding(check, found, _verdict(check, found), seeds=int(seeds) if 1 <= seeds <= MOST_SEEDS else None)
 
 
 def _verdict(check: Check, found: Interval) -> Verdict:
@@ -201,5 +205,4 @@ def _quantity(cells: pd.Series, column: str) -> Interval:
 
 @cache
 def _read(path: Path) -> pd.DataFrame:
-    remedy = "Make it anew with the target that writes it."
-    return read_frame(path, remedy, keep_default_na=False, na_values=["", "nan"])
+    return read_frame(path, _REMEDY, keep_default_na=False, na_values=["", "nan"])
