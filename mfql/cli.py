@@ -530,10 +530,19 @@ def _train_job(options: argparse.Namespace) -> int:
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
-    evaluate = commands.add_parser("evaluate", help="score a finished run's policy anew")
-    evaluate.add_argument("run", type=Path, help="such as results/runs/METHOD/TASK/seed0/offline")
+    evaluate = commands.add_parser("evaluate", help="score finished runs' policies anew")
+    evaluate.add_argument(
+        "runs", type=Path, nargs="+", metavar="run", help="such as results/runs/METHOD/TASK/seed0/offline"
+    )
     evaluate.add_argument("--episodes", type=count(1), default=50, help="how many")  # as `Policy.begin` takes it
-    evaluate.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="gets means and each episode")
+    evaluate.add_argument(
+        "--out",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="FILE.json",
+        help="gets means and each episode; of several runs once for each, in their order",
+    )
     evaluate.add_argument(
         "--video",
         type=Path,
@@ -561,28 +570,40 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from mfql.evaluation.evaluate import evaluate
+    from mfql.evaluation.evaluate import evaluate, evaluate_each
     from mfql.experiment.find import existing_run
 
-    run, progress = existing_run(options.run), not options.no_progress
-    if options.off_policy:
-        _evaluate_off_policy(options, run)
+    runs, outs, progress = [existing_run(run) for run in options.runs], options.out, not options.no_progress
+    if len(runs) != len(outs):
+        raise UserError(
+            f"{len(runs)} runs and {len(outs)} files for what is found",
+            "Name an --out for each run, in the same order.",
+        )
+    if len(runs) > 1:
+        if options.off_policy or options.video is not None or options.strip is not None:
+            raise UserError("--off-policy, --video and --strip are of one run", "Name one run at a time with them.")
+        found = evaluate_each(runs, options.episodes, outs, options.workers, progress)
+    elif options.off_policy:
+        _evaluate_off_policy(options, runs[0], outs[0])
         return
-    found = evaluate(run, options.episodes, options.out, options.video, options.workers, options.strip, progress)
+    else:
+        found = [evaluate(runs[0], options.episodes, outs[0], options.video, options.workers, options.strip, progress)]
     units = {"success": " %", "return": "", "length": " steps"}
-    scores = ", ".join(f"{name} {found[name]:.4g}{unit}" for name, unit in units.items() if found[name] is not None)
-    written = ", ".join(str(path) for path in (options.out, options.video, options.strip) if path is not None)
-    print(f"{run}: {scores} over {options.episodes} episodes\nWritten: {written}")
+    for run, one in zip(runs, found, strict=True):
+        scores = ", ".join(f"{name} {one[name]:.4g}{unit}" for name, unit in units.items() if one[name] is not None)
+        print(f"{run}: {scores} over {options.episodes} episodes")
+    written = ", ".join(str(path) for path in (*outs, options.video, options.strip) if path is not None)
+    print(f"Written: {written}")
 
 
-def _evaluate_off_policy(options: argparse.Namespace, run: Path) -> None:
+def _evaluate_off_policy(options: argparse.Namespace, run: Path, out: Path) -> None:
     from mfql.training.off_policy import evaluate_off_policy
 
     if options.video is not None or options.strip is not None:
         raise UserError("--off-policy plays no episode that could be filmed", "Leave out --video and --strip.")
     found = evaluate_off_policy(
         run,
-        options.out,
+        out,
         options.data,
         options.config_dir,
         episodes=options.episodes,
@@ -595,7 +616,7 @@ def _evaluate_off_policy(options: argparse.Namespace, run: Path) -> None:
     )
     if (true := found["true"]) is not None:
         print(f"  true: {true['discounted_return']:.4g} over {true['episodes']} episodes from the same starts")
-    print(f"Written: {options.out}")
+    print(f"Written: {out}")
 
 
 def _add_import_released(commands: argparse._SubParsersAction) -> None:

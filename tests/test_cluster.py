@@ -118,13 +118,13 @@ def minutes(command: str) -> int:
     return int(re.search(r" -t (\d+)", command)[1])
 
 
-def finished(project: Project, seeds: range) -> list[str]:
-    """Results of training, as far as Snakemake looks at them; what is made from them by evaluating each."""
+def finished(project: Project, seeds: range, made: str) -> list[str]:
+    """Results of training, as far as Snakemake looks at them; a file that is made from each."""
     folders = [project.folder / f"results/runs/mfql-miniature/{TASK}/seed{seed}/offline" for seed in seeds]
     for folder in folders:
         folder.mkdir(parents=True)
         (folder / "evaluation.json").write_text("{}", encoding="utf-8")
-    return [str((folder / "final.json").relative_to(project.folder)) for folder in folders]
+    return [str((folder / made).relative_to(project.folder)) for folder in folders]
 
 
 def on_the_login_node() -> set[str]:
@@ -163,10 +163,11 @@ def test_a_retried_job_asks_for_more_and_for_no_more_than_the_longest(project: P
 
 @pytest.mark.slow
 def test_a_retried_group_asks_for_no_more_than_the_longest(project: Project, tmp_path: Path) -> None:
-    """Eight evaluations that need all cores of a submission follow one another."""
-    targets = finished(project, range(8))
+    """Eight films that need all cores of a submission follow one another."""
+    targets = finished(project, range(8), "video.gif")
     cluster = RecordingCluster(tmp_path, project, failures=3)
-    commands = cluster.launch(*targets, "--configfile", "tests/miniature.yaml", "--config", "threads=16", submissions=4)
+    whole = ("--set-threads", "video=16")
+    commands = cluster.launch(*targets, "--configfile", "tests/miniature.yaml", *whole, submissions=4)
     assert sorted(map(minutes, commands)) == [8 * 60, 8 * 120, _DAY, _DAY]
 
 
@@ -174,7 +175,7 @@ def test_a_retried_group_asks_for_no_more_than_the_longest(project: Project, tmp
 def test_a_model_of_gpu_is_asked_for_by_jobs_that_take_one_alone(project: Project, tmp_path: Path) -> None:
     profile(project, gpu_model="a100")
     targets = [
-        *finished(project, range(8)),
+        *finished(project, range(4), "final.json"),
         f"results/runs/{_PAPER}/{TASK}/seed9/offline/evaluation.json",
         "results/toy-runs/paper/velocity/manifest.json",
         "results/toy-runs/reduced/velocity/manifest.json",

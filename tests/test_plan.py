@@ -81,11 +81,11 @@ def test_jobs_are_counted_by_stage(plan):
         "offline": 2,
         "pretrain": 1,
         "online": 1,
-        "evaluation": 9,
+        "evaluation": 3,
         "report": 7,  # Two of them trajectories.
         "target": 1,
     }
-    assert jobs(printed) == expected | {"jobs": 22}
+    assert jobs(printed) == expected | {"jobs": 16}
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,39 @@ def test_a_plain_loop_gives_the_episodes_of_mfql_evaluate(
     assert played(policy, policy.make_env(), episodes) == found
 
 
+def test_runs_scored_together_have_the_files_of_runs_scored_alone(tmp_path: Path) -> None:
+    """Policies of one task take turns in the same environments, of which none must know what the one before it did."""
+    tasks = [POINTMAZE, POINTMAZE, CUBE]
+    runs = [write(tmp_path / str(seed), task, seed=seed) for seed, task in enumerate(tasks)]
+    alone, together = ([tmp_path / f"{how}{run.name}.json" for run in runs] for how in ("alone", "together"))
+    for run, out in zip(runs, alone, strict=True):
+        evaluate(run, 2, out, None, workers=0)
+    outs = [word for out in together for word in ("--out", str(out))]
+    assert main(["evaluate", *map(str, runs), "--episodes", "2", "--workers", "1", *outs]) == 0
+    assert [out.read_bytes() for out in together] == [out.read_bytes() for out in alone]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--out", "a.json"], "2 runs and 1 files"),
+        (
+            ["--out", "a.json", "--out", "b.json", "--strip", "a.png"],
+            "--off-policy, --video and --strip",
+        ),
+        (["--out", "a.json", "--out", "."], ". is a folder"),
+    ],
+)
+def test_several_runs_have_a_file_each_and_no_film(
+    options: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [str(write(tmp_path / name, POINTMAZE)) for name in ("a", "b")]
+    assert main(["evaluate", *runs, "--episodes", "1", "--workers", "0", *options]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "a.json").exists()
+
+
 def test_ogbenchs_own_environment_gives_the_same_where_all_that_it_draws_from_is_seeded(tmp_path: Path) -> None:
     import ogbench
 

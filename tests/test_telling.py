@@ -63,15 +63,20 @@ def test_a_job_that_trained_is_told_with_its_time_its_score_and_what_diverged(tm
     ("metric", "told"),
     [("success", "success 52 %"), ("normalized_return", "normalized_return 71"), ("return", "return -3.5")],
 )
-def test_a_separate_evaluation_is_told_in_the_metric_of_its_run(metric: str, told: str, tmp_path: Path) -> None:
-    file = write_run(tmp_path / "results", [20.0, 40.0, 60.0], metric=metric)
-    shutil.copy(file, file.parent / "run")
-    final = file.with_name("final.json")
-    found = {"success": 52.0, "normalized_return": 71.0, "return": -3.5}
-    write_json(final, {"identity": read_json(file)["identity"], "episodes": 50} | found)
+def test_a_separate_evaluation_is_told_in_the_metric_of_its_runs(metric: str, told: str, tmp_path: Path) -> None:
+    finals = []
+    for seed, less in enumerate((1.5, -1.5)):
+        file = write_run(tmp_path / "results", [20.0, 40.0, 60.0], metric=metric, seed=seed)
+        shutil.copy(file, file.parent / "run")
+        finals.append(file.with_name("final.json"))
+        found = {"success": 52.0 - less, "normalized_return": 71.0 - less, "return": -3.5 - less}
+        write_json(finals[-1], {"identity": read_json(file)["identity"], "episodes": 50} | found)
     lines = Lines(tmp_path / "logs", ROOT / "config", Clock())
-    assert lines.started(StartedJob(1, "evaluate", {}, (str(final),), (), True)) == []
-    assert said(lines.finished([1], 1, 1)) == [f"finished   evaluate  0 s, {told}  [1 of 1 jobs]"]
+    named = f"evaluation offline mfql {TASK} seeds 0-1"
+    assert said(lines.started(StartedJob(1, "evaluate_0_1", {}, tuple(map(str, finals)), (), True))) == [
+        f"started    {named}"
+    ]
+    assert said(lines.finished([1], 1, 1)) == [f"finished   {named}  0 s, {told}  [1 of 1 jobs]"]
 
 
 def test_a_job_that_failed_is_told_with_its_log_and_how_that_ends(tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ def test_default_configuration_lists_the_whole_paper_without_data(project: Proje
     counts = jobs(printed.stdout + printed.stderr)
     assert (counts["train_offline_0_7"], counts["train_online_0_7"], counts["fetch"]) == (78, 15, 33)
     assert counts["train_offline_pixels"] == 20
-    assert {"evaluate", "scores", "aggregate", "report"} <= counts.keys()
+    assert {"scores", "aggregate", "report"} <= counts.keys()
+    # Scored anew where training packs them: 68 tasks offline and 15 online, and each pixel run.
+    assert (counts["evaluate_0_7"], counts["evaluate_pixels"]) == (83, 20)
     assert not (project.folder / "data").exists()
     # `mfql plan` counts the same jobs.
     planned = project.mfql("plan", "--gpus", "1")
@@ -54,7 +56,7 @@ def test_default_configuration_lists_the_whole_paper_without_data(project: Proje
         "offline": counts["train_offline_0_7"] + counts["train_offline_pixels"] - 10,
         "pretrain": 10,
         "online": counts["train_online_0_7"],
-        "evaluation": counts["evaluate"],
+        "evaluation": counts["evaluate_0_7"] + counts["evaluate_pixels"],
         "report": 5,
         "target": counts["all"],
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,49 @@ def evaluate(
         UserError: there are too many episodes, `out` is a folder, the video's name says no format of films, the folder
             has no policy, or neither this machine nor the environment renders what the video or the strip shows.
     """
+    _require(episodes, out)
+    if video is not None:
+        require_format(video)
+    if video is not None or strip is not None:
+        choose_renderer()
+    policy = load_policy(run)
+    with _pool(policy, episodes, workers) as pool:
+        result = _scores(policy, pool, episodes, progress)
+    if video is not None or strip is not None:
+        film(policy, video, strip, progress)
+    write_json(out, result)
+    return result
+
+
+def evaluate_each(
+    runs: Sequence[Path], episodes: int, outs: Sequence[Path], workers: int, progress: bool = False
+) -> list[dict[str, Any]]:
+    """Score the policies of several runs, each as `evaluate` does; the environments are made once for all of a task.
+
+    Args:
+        runs: folders of finished runs.
+        episodes: of each.
+        outs: a JSON file for each run. They are written as their runs are scored.
+        workers: environment processes.
+        progress: show a bar of the episodes' steps on a terminal.
+
+    Raises:
+        UserError: as `evaluate`; a folder without a policy before any is scored.
+    """
+    for out in outs:
+        _require(episodes, out)
+    asked = [(load_policy(run), out) for run, out in zip(runs, outs, strict=True)]
+    found = []
+    for _, alike in groupby(asked, key=lambda one: _environment(one[0])):
+        policies = list(alike)
+        with _pool(policies[0][0], episodes, workers) as pool:
+            for policy, out in policies:
+                found.append(_scores(policy, pool, episodes, progress))
+                write_json(out, found[-1])
+    return found
+
+
+def _require(episodes: int, out: Path) -> None:
     if episodes > MOST_EPISODES:
         raise UserError(
             f"{episodes:,} episodes are more than {MOST_EPISODES:,}, each of which has an environment of its own",
@@ -65,16 +110,25 @@ def evaluate(
         )
     if out.is_dir():
         raise UserError(f"{out} is a folder", f"Name the file, such as {out / 'evaluation.json'}.")
-    if video is not None:
-        require_format(video)
-    if video is not None or strip is not None:
-        choose_renderer()
-    policy = load_policy(run)
+
+
+def _environment(policy: Policy) -> str:
+    """Tells policies apart that act in different environments."""
     description = policy.description
-    warn_of_other_environment(description)
-    with EnvPool(description, episodes, workers) as pool, _bar(progress, "evaluation", "step", description) as bar:
+    return json.dumps([description["task"], description.get("environment", {})], sort_keys=True)
+
+
+def _pool(policy: Policy, episodes: int, workers: int) -> EnvPool:
+    warn_of_other_environment(policy.description)
+    return EnvPool(policy.description, episodes, workers)
+
+
+def _scores(policy: Policy, pool: EnvPool, episodes: int, progress: bool) -> dict[str, Any]:
+    """What `mfql evaluate` writes of a policy."""
+    description = policy.description
+    with _bar(progress, "evaluation", "step", description) as bar:
         found = scored_episodes(policy, pool, episodes, lambda _: bar.update())
-    result = {
+    return {
         **{key: description[key] for key in ("method", "task", "seed", "stage", "identity")},
         "episodes": episodes,
         **found.summary(0, suite_used(description).score_range(description["task"])),
@@ -86,10 +140,6 @@ def evaluate(
             **({"broken": found.broken[0].tolist()} if found.broken.any() else {}),
         },
     }
-    if video is not None or strip is not None:
-        film(policy, video, strip, progress)
-    write_json(out, result)
-    return result
 
 
 def scored_episodes(policy: Policy, pool: EnvPool, episodes: int, look: Callable[[np.ndarray], object]) -> Episodes:

@@ -111,9 +111,9 @@ class RunFolder:
         """The result of the run, or None for one that is not finished."""
         return if_there(read_evaluation, self.trained / "evaluation.json")
 
-    def _known(self) -> dict[str, Any] | None:
+    def _known(self, read: dict[str, Any] | None = None) -> dict[str, Any] | None:
         """The manifest, which must have what tells one run from another."""
-        manifest = self.manifest()
+        manifest = read or self.manifest()
         if manifest is not None:
             require(self.trained / "manifest.json", manifest, IDENTIFYING)
         return manifest
@@ -183,9 +183,13 @@ class RunFolder:
                 "Put the right file back; or delete it, and the same command makes it again from the last checkpoint.",
             )
 
-    def fate(self, wanted: dict[str, Any]) -> Fate:
-        """What training the run that `describe_run` describes makes of the folder as it is."""
-        manifest, place = self._known(), self.place_of(wanted["identity"])
+    def fate(self, wanted: dict[str, Any], read: dict[str, Any] | None = None) -> Fate:
+        """What training the run that `describe_run` describes makes of the folder as it is.
+
+        Args:
+            read: the manifest, where it was read just now.
+        """
+        manifest, place = self._known(read), self.place_of(wanted["identity"])
         if manifest is None and place == self.trained and there(place / "evaluation.json"):
             return Fate.REFUSED  # Nobody knows whose result it is.
         if manifest is not None and manifest["identity"] != wanted["identity"]:

@@ -13,12 +13,14 @@ from mfql.errors import UserError, in_one_line
 from mfql.experiment.find import run_of
 from mfql.experiment.records import read_final
 from mfql.experiment.run import RunFolder
-from mfql.operations.run_status import State, end_of_log, error_and_remedy, status_of
+from mfql.operations.run_status import RunStatus, State, end_of_log, error_and_remedy, status_of
 from mfql.operations.status import ranges, score_of
 from mfql.plan.graph import StartedJob
 
 # Rules whose jobs take long: where they run here, a line says that they began.
-_LONG = re.compile("train|generate|fetch|describe|replay_dataset")
+_LONG = re.compile("train|evaluate|generate|fetch|describe|replay_dataset")
+# What a separate evaluation writes into a run's folder.
+_SEPARATE = "final.json"
 # Lines of a log that are shown where it tells no error.
 _LAST = 8
 
@@ -77,18 +79,15 @@ class Lines:
         statuses = [status_of(run, self._logs, self._config_dir) for run in runs]
         diverged = sum(one.state is State.DIVERGED for one in statuses)
         said = [score_of(statuses), f"{diverged} of {len(runs)} diverged" if diverged else ""]
-        said += [self._separate(Path(file)) for file in job.output if Path(file).name == "final.json"]
+        said.append(score_of([found for file in job.output if (run := _scored(file)) for found in self._separate(run)]))
         return ", ".join(filter(None, said))
 
-    def _separate(self, file: Path) -> str:
-        """What a separate evaluation found, in the metric that its run is scored by."""
-        run = run_of(file)
-        if run is None:
-            return ""
+    def _separate(self, run: RunFolder) -> list[RunStatus]:
+        """The run with what its separate evaluation found, in the metric that it is scored by, as its score."""
         with suppress(UserError):
-            status, final = status_of(run, self._logs, self._config_dir), read_final(file)
-            return score_of([replace(status, score=final.get(status.metric or ""))])
-        return ""
+            status, final = status_of(run, self._logs, self._config_dir), read_final(run.folder / _SEPARATE)
+            return [replace(status, score=final.get(status.metric or ""))]
+        return []
 
 
 def _last_lines(log: Path) -> list[str]:
@@ -102,12 +101,19 @@ def _trained(file: str) -> RunFolder | None:
     return run_of(Path(file)) if Path(file).name == "evaluation.json" else None
 
 
+def _scored(file: str) -> RunFolder | None:
+    """The run of whose separate evaluation a file is."""
+    return run_of(Path(file)) if Path(file).name == _SEPARATE else None
+
+
 def job_named(job: StartedJob) -> str:
-    """A job in words: what it trains, or its rule and what that is of."""
-    runs = [run for file in job.output if (run := _trained(file))]
+    """A job in words: what it trains or scores, or its rule and what that is of."""
+    trained = [run for file in job.output if (run := _trained(file))]
+    runs = trained or [run for file in job.output if (run := _scored(file))]
     if runs:
         seeds = ranges([run.seed for run in runs])
-        return f"{runs[0].stage} {runs[0].method} {runs[0].task} seed{'s' if len(runs) > 1 else ''} {seeds}"
+        named = f"{runs[0].stage} {runs[0].method} {runs[0].task} seed{'s' if len(runs) > 1 else ''} {seeds}"
+        return named if trained else f"evaluation {named}"
     values = [value for value in job.wildcards.values() if value]
     return " ".join([job.rule, *values])
 

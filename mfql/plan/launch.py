@@ -38,7 +38,6 @@ _STAGE_OF = {
     "fetch": "fetch",
     "generate": "generate",
     "describe": "describe",
-    "evaluate": "evaluation",
     "video": "evaluation",
     "trajectories": "report",
     "replay_dataset": "replay",
@@ -55,7 +54,7 @@ _STAGE_OF = {
     "judge_claims": "report",
 }
 _PANELS = ("ablation_", "toy_")
-_TRAINING, _TOYS = ("train_offline_", "train_online_"), "train_toy_"
+_TRAINING, _TOYS, _SCORING = ("train_offline_", "train_online_"), "train_toy_", "evaluate_"
 _SEED = re.compile(r"/seed(\d+)/")
 
 # One environment step of one worker.
@@ -140,6 +139,8 @@ def stage_of(job: Job) -> str:
         return "target"
     if job.rule.startswith(_TRAINING):
         return job.wildcards["stage"]
+    if job.rule.startswith(_SCORING):
+        return "evaluation"
     if job.rule.startswith(_TOYS):
         return "toy"
     return _STAGE_OF.get(job.rule, "report" if job.rule.startswith(_PANELS) else "other")
@@ -206,7 +207,8 @@ class Launch:
                 self._note_earlier(dataset)
                 self.beside += int(job.wildcards["episodes"]) * find_recipe(dataset).steps * STEP_SECONDS
         elif stage == "evaluation":
-            episodes = self.graph.config["final_episodes"] if job.rule == "evaluate" else 1
+            scoring = job.rule.startswith(_SCORING)
+            episodes = len(job.output) * self.graph.config["final_episodes"] if scoring else 1  # else a film's
             run = Run(
                 job.wildcards["method"], find_task(job.wildcards["task"], self.config_dir), "", (), self.config_dir
             )

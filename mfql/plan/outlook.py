@@ -70,9 +70,8 @@ class Outlooks:
         parent = None if start is None else self.of(start, folder.seed)
         try:
             delivered = there(folder.folder / "evaluation.json")
-            check_simulation(dataset_folder(self.config, run.task.dataset), run.task.dataset)
-            manifest = folder.manifest()
-            described, used = self.data(run.task.dataset), manifest["dataset"] if manifest else {}
+            described, manifest = self.data(run.task.dataset), folder.manifest()
+            used = manifest["dataset"] if manifest else {}
             sha256 = described.get("sha256") or used.get("sha256", "")
             wanted = describe_run(
                 folder,
@@ -81,7 +80,7 @@ class Outlooks:
                 identifying(run.task.dataset, sha256, (described, used)),
                 None if parent is None else {"stage": parent.folder.stage, "identity": parent.identity},
             )
-            fate, reason = folder.fate(wanted), ""
+            fate, reason = folder.fate(wanted, manifest), ""
         except (UserError, KeyError) as error:
             said = str(error).splitlines()[0] if isinstance(error, UserError) else f"its manifest lacks {error}"
             return Outlook(folder, Fate.REFUSED, delivered, said, (), "")
@@ -96,9 +95,14 @@ class Outlooks:
         return Outlook(folder, fate, delivered, reason, steps, wanted["identity"])
 
     def data(self, dataset: str) -> dict[str, Any]:
-        """What is recorded of the training data beside it, else its sha256 in the lock file; empty if neither is."""
+        """What is recorded of the training data beside it, else its sha256 in the lock file; empty if neither is.
+
+        Raises:
+            UserError: they were generated in another physics.
+        """
         if dataset not in self._data:
             folder = dataset_folder(self.config, dataset)
+            check_simulation(folder, dataset)
             description = description_path(folder, dataset)
             if there(description):
                 self._data[dataset] = recorded_facts(description)

@@ -1,27 +1,35 @@
 """Finished policies on episodes of their own, apart from the evaluations during training."""
 
+# As training packs them: what a job takes to begin would outweigh the episodes of one run, and thousands of jobs a scheduler.
+for job, seeds, tasks, other_seeds in TRAINING_JOBS:
 
-rule evaluate:
-    input:
-        "results/runs/{method}/{task}/seed{seed}/{stage}/evaluation.json",
-        carried=stored(f"results/runs/{{method}}/{{task}}/seed{{seed}}/{{stage}}/{RUN}"),
-    output:
-        "results/runs/{method}/{task}/seed{seed}/{stage}/final.json",
-    log:
-        "logs/evaluate/{method}/{task}/seed{seed}-{stage}.log",
-    benchmark:
-        "logs/evaluate/{method}/{task}/seed{seed}-{stage}.tsv"
-    threads: config["threads"]
-    resources:
-        **NO_GPU,
-        mem_mb=lambda wildcards, attempt: attempt * 4000,
-        runtime=growing(60, group="evaluate"),
-    params:
-        run=subpath(input[0], parent=True),
-        episodes=config["final_episodes"],
-    shell:
-        f"{UNPACK}mfql{EXTENSIONS} evaluate {{params.run:q}} --episodes {{params.episodes}} --workers {{threads}}"
-        " --out {output} > {log} 2>&1"
+    rule:
+        name:
+            f"evaluate_{job}".replace("-", "_")
+        input:
+            runs=run_files("{stage}", seeds),
+            carried=stored(*run_files("{stage}", seeds, RUN)),
+        output:
+            run_files("{stage}", seeds, "final.json"),
+        log:
+            f"logs/evaluate/{{method}}/{{task}}/seed{pack_name(seeds)}-{{stage}}.log",
+        benchmark:
+            f"logs/evaluate/{{method}}/{{task}}/seed{pack_name(seeds)}-{{stage}}.tsv"
+        wildcard_constraints:
+            task=tasks,
+            seed=other_seeds,
+        threads: config["threads"]
+        resources:
+            **NO_GPU,
+            mem_mb=lambda wildcards, attempt: attempt * 4000,
+            runtime=growing(60 * len(seeds)),
+        params:
+            runs=lambda wildcards, input: [os.path.dirname(path) for path in input.runs],
+            out=lambda wildcards, output: [word for path in output for word in ("--out", path)],
+            episodes=config["final_episodes"],
+        shell:
+            f"{UNPACK}mfql{EXTENSIONS} evaluate {{params.runs:q}} --episodes {{params.episodes}} --workers {{threads}}"
+            " {params.out:q} > {log} 2>&1"
 
 
 # Where policies go in their maze: a panel of the report.
@@ -77,7 +85,7 @@ rule video:
     resources:
         **NO_GPU,
         mem_mb=lambda wildcards, attempt: attempt * 4000,
-        runtime=growing(60, group="evaluate"),
+        runtime=growing(60, group="video"),
     params:
         run=subpath(input[0], parent=True),
     shell:
