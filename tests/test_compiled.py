@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,12 +37,12 @@ SETTINGS = MFQLSettings(
 
 
 def trained(
-    folder: Path | None, settings: MFQLSettings = SETTINGS, limit: float = 1e9
+    folder: Path | None, settings: MFQLSettings = SETTINGS, limit: float = 1e9, seeds: Sequence[int] = SEEDS
 ) -> tuple[TrainState, TrainState]:
     """The state before and after the updates, on random rows; with a folder for its library compiled."""
     agent = MFQL(settings, (4,), 2)
-    state = initial_state(agent, [generator(CPU, seed, "initial") for seed in SEEDS], CPU)
-    before = initial_state(agent, [generator(CPU, seed, "initial") for seed in SEEDS], CPU)
+    state = initial_state(agent, [generator(CPU, seed, "initial") for seed in seeds], CPU)
+    before = initial_state(agent, [generator(CPU, seed, "initial") for seed in seeds], CPU)
     source = generator(CPU, "rows")
     rows = {
         "observations": torch.randn(ROWS, 4, generator=source).numpy(),
@@ -53,11 +53,11 @@ def trained(
     }
     draws = {"rows": Draw("integer", (settings.batch_size,)), **agent.update_draws()}
     stream = DrawStream(
-        {name: Draw(draw.kind, (1, *draw.shape)) for name, draw in draws.items()}, SEEDS, "offline/update", CPU
+        {name: Draw(draw.kind, (1, *draw.shape)) for name, draw in draws.items()}, list(seeds), "offline/update", CPU
     )
     eager = Updater(agent, state, limit)
     updater = eager if folder is None else CompiledUpdate(eager, folder)
-    step = Step(updater, Memory(rows, len(SEEDS), 0, None, CPU), stream, 1, 0.0)
+    step = Step(updater, Memory(rows, len(seeds), 0, None, CPU), stream, 1, 0.0)
     for number in range(UPDATES):
         step(number)
     return before, state
@@ -143,6 +143,34 @@ def test_a_later_job_of_the_same_shapes_takes_the_library_and_ends_bit_equal(mad
     _, again = trained(kept)
     for ours, expected in zip(again.tensors(), made[1].tensors(), strict=True):
         assert torch.equal(ours, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiles_nothing")
+@pytest.mark.parametrize("seeds", [[1], [1, 5, 0]])
+def test_other_seeds_take_the_same_library_and_each_ends_as_it_does_among_others(seeds, made, kept):
+    _, alone = trained(kept, seeds=seeds)
+    found, expected = alone.seed_rows(seeds.index(1)), made[1].seed_rows(SEEDS.index(1))
+    assert found["step"] == expected["step"] == UPDATES
+    assert found["logged"]
+    for part, values in expected.items():
+        for name, value in values.items() if isinstance(values, dict) else [(part, values)]:
+            assert torch.equal(found[part][name] if isinstance(values, dict) else found[part], value), (part, name)
+
+
+@pytest.mark.slow
+def test_several_threads_take_all_seeds_at_once(kept, monkeypatch):
+    inputs = []
+
+    def library(self: CompiledUpdate, named: dict[str, torch.Tensor]) -> Callable[[list[torch.Tensor]], None]:
+        inputs.append({len(value) for value in named.values() if value.dim()})
+        return lambda _: None
+
+    monkeypatch.setattr(CompiledUpdate, "_library", library)
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        trained(kept)
+    assert inputs == [{1}, {len(SEEDS)}]
 
 
 def flip(file: Path) -> None:

@@ -57,7 +57,8 @@ class CompiledUpdate:
     """An update on the processor that runs as one compiled library.
 
     The first call finds the library of these shapes or makes it, which takes a minute. One is used only by what it was
-    made of: code, settings, versions, processor, compiler, threads, and the shapes of state, batch and draws.
+    made of: code, settings, versions, processor, compiler, threads, and the shapes of state, batch and draws. With one
+    thread these are of one seed, and the library is called for each.
 
     Args:
         updater: what is compiled; its state is changed in place.
@@ -71,14 +72,25 @@ class CompiledUpdate:
         self.agent, self.state, self.value_limit = updater.agent, updater.state, updater.value_limit
         self._folder = kept_in() if folder is None else folder
         self._run: Callable[[list[Tensor]], Any] | None = None
+        # How many seeds are updated at once, and the state of each such pack; its tensors are changed in place.
+        self._together, self._state = 0, list[list[Tensor]]()
 
     def __call__(self, batch: Batch, draws: Draws) -> None:
         """One update on a batch with its draws."""
         if self._run is None:
             if not self.state.logged:
                 self.state.logged = self._sums_of(batch, draws)
-            self._run = self._library(_named(self.state, batch, draws))
-        self._run(list(_named(self.state, batch, draws).values()))
+            # One thread takes one seed after the other: what one needs stays in a core's cache, and a library serves
+            # any number of seeds. Of one small network several threads have too little to share.
+            self._together = 1 if torch.get_num_threads() == 1 else len(self.state.active)
+            self._state = _split(_of_state(self.state), self._together)
+            named = _named(self.state, batch, draws)
+            self._run = self._library(
+                {name: value[: self._together] if value.dim() else value for name, value in named.items()}
+            )
+        for state, given in zip(self._state, _split(_of_update(batch, draws), self._together), strict=True):
+            self._run([self.state.step.clone(), *state, *given])  # Each counts the steps for itself.
+        self.state.step.add_(1)
 
     def _sums_of(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """The sums for the log, which the first update of a state makes: of one on a copy."""
@@ -283,11 +295,26 @@ def _as_read(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _named(state: TrainState, batch: Batch, draws: Draws) -> dict[str, Tensor]:
     """All that an update reads and writes, by name, in one order; batch and draws without gaps in memory."""
-    named = {name: getattr(state, name) for name in ("step", "active", "diverged_at")}
+    return {"step": state.step, **_of_state(state), **_of_update(batch, draws)}
+
+
+def _of_state(state: TrainState) -> dict[str, Tensor]:
+    """What a state has of each seed, by name."""
+    named = {"active": state.active, "diverged_at": state.diverged_at}
     for part in _PARTS:
         named |= {f"{part}.{name}": value for name, value in getattr(state, part).items()}
-    named |= {f"batch.{name}": value.contiguous() for name, value in batch.items()}
+    return named
+
+
+def _of_update(batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    """What an update reads of each seed, by name."""
+    named = {f"batch.{name}": value.contiguous() for name, value in batch.items()}
     return named | {f"draws.{name}": value.contiguous() for name, value in draws.items()}
+
+
+def _split(named: Mapping[str, Tensor], seeds: int) -> list[list[Tensor]]:
+    """The same of so many seeds at a time, in the same memory."""
+    return [list(part) for part in zip(*(value.split(seeds) for value in named.values()), strict=True)]
 
 
 def _part(named: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
