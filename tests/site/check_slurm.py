@@ -131,7 +131,8 @@ class Disturbed:
 
     def jobs_of(self, method: str, stage: str) -> list[Job]:
         """The submissions of a training job, in their order."""
-        return [job for job in self.jobs if job.rule.endswith(f"{method}_{TASK}_{stage}")]
+        trained = [job for job in self.jobs if job.rule.startswith("rule_train_")]
+        return [job for job in trained if job.rule.endswith(f"{method}_{TASK}_{stage}")]
 
     def sessions(self, method: str, stage: str) -> list[dict]:
         """What the manifest tells of each start of the run's training."""
@@ -204,7 +205,7 @@ def requeue(launch: Launch) -> None:
 def test_every_job_goes_through_sbatch_to_its_partition(disturbed: Disturbed) -> None:
     used = {job.rule.split("_wildcards_")[0]: job.partition for job in disturbed.jobs}
     assert used.pop("rule_train_offline_0_3") == used.pop("rule_train_online_0_3") == "gpu"
-    assert used.keys() == {"rule_generate", "rule_evaluate_evaluate", "rule_report_aggregate_report_scores_verdict"}
+    assert used.keys() == {"rule_generate", "rule_evaluate_0_3", "rule_report_aggregate_report_scores_verdict"}
     assert set(used.values()) == {"cpu"}
     assert (disturbed.project.folder / "results/miniature/report.html").exists()
 
