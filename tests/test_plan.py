@@ -18,7 +18,9 @@ from mfql.experiment.configuration import find_run
 from mfql.experiment.run import Fate, RunFolder, changes, describe_run, go_on_together
 from mfql.methods import declared_settings
 from mfql.plan import EXIT_WANTS_GPU, planned_runs
-from mfql.plan.cost import MeasuredSpeed, find_speed, operations_of
+from mfql.plan.cost import MeasuredSpeed, find_speed, hours_of, operations_of
+from mfql.plan.launch import TrainingJob
+from mfql.plan.outlook import Outlook
 from mfql.plan.sizes import dataset_bytes
 from tests.support.processes import run
 from tests.support.project import clone
@@ -212,6 +214,20 @@ def test_more_seeds_never_take_less_time(seeds, more):
     speed = MeasuredSpeed("", {"offline": [(1e10, 0.004), (16e10, 0.01)]})
     assert speed.seconds(run, seeds) <= speed.seconds(run, seeds + more)
     assert speed.seconds(run, 640) == pytest.approx(10 * speed.seconds(run, 64))
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "elapsed", "cpu"),
+    [(1, 2, 2.0, 4.0), (2, 2, 4.0, 8.0), (2, 5, 2.0, 8.0), (4, 2, 4.0, 8.0), (1, 8, 1.0, 4.0)],
+)
+def test_without_a_gpu_as_many_jobs_train_at_once_as_find_cores(threads, cores, elapsed, cpu):
+    run = find_run({"seeds": [0]}, CONFIG, "mfql", LARGE, "offline")
+    outlook = Outlook(RunFolder(Path(), "mfql", LARGE, 0, "offline"), Fate.NEW, False, "", (), "")
+    job = TrainingJob(run, (outlook,), needed=True)
+    speed = MeasuredSpeed("", {"offline": [(1.0, 1e-3)]})
+    alone = hours_of([job], 0.0, speed, threads, 0, threads).elapsed
+    hours = hours_of([job] * 4, 0.0, speed, threads, 0, cores)
+    assert (hours.gpu, hours.elapsed, hours.cpu) == (0.0, pytest.approx(elapsed * alone), pytest.approx(cpu * alone))
 
 
 @pytest.mark.parametrize("measurements", [3, [{"device": "cuda"}], [{"device": "cuda", "stage": "later"}]])

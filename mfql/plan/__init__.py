@@ -158,7 +158,7 @@ def tell(
     memory = card * GIGABYTE if card else here and here.memory
     on_card, too_small = card_lines(launch.jobs, config, memory) if memory else ([], False)
     cores = usable_cores()
-    known = find_speed(speed or _RESULTS / _SPEED, gpus)
+    known = find_speed(speed or _RESULTS / _SPEED, gpus, min(config["threads"] / cores, 1.0))
     hours = hours_of([*launch.jobs, *launch.toys], launch.beside, known, config["threads"], gpus, cores)
     results = sum(
         result_bytes(job.run, sum(seen.fate is not Fate.FINISHED for seen in job.outlooks)) for job in launch.jobs

@@ -32,8 +32,8 @@ from mfql.extensions import is_own
 from mfql.plan.footprints import FOOTPRINTS
 from mfql.plan.launch import STEP_SECONDS, TrainingJob, episode_seconds
 
-# Share of the matrix-product rate that an update reaches, and the least time that its many small operations take.
-_EFFICIENCY, _LEAST_SECONDS = 0.35, 0.006
+# Share of the rate of matrix products that a compiled update reaches, and the least time of its many small operations.
+_EFFICIENCY, _LEAST_SECONDS = 0.5, 0.003
 # One update of the critics of off-policy evaluation on a processor core.
 _FQE_SECONDS = 0.012
 # One update of a packed seed on a recent data-centre GPU.
@@ -156,8 +156,11 @@ class CPUSpeed:
         return seeds * (max(operations_of(run) / (_EFFICIENCY * self.rate), _LEAST_SECONDS) + step)
 
 
-def find_speed(file: Path, gpus: int) -> Speed:
+def find_speed(file: Path, gpus: int, share: float = 1.0) -> Speed:
     """The measured speed of a device of the kind that there is, if the file has one, else an estimate.
+
+    Args:
+        share: of this machine's cores that a job has, for the estimate.
 
     Raises:
         UserError: the file is there and is no file of measured speed.
@@ -165,7 +168,7 @@ def find_speed(file: Path, gpus: int) -> Speed:
     measured = _read_speed(file, "cuda" if gpus else "cpu") if file.exists() else None
     if measured is not None:
         return measured
-    return GPUSpeed() if gpus else CPUSpeed(_matmul_rate())
+    return GPUSpeed() if gpus else CPUSpeed(share * _matmul_rate())
 
 
 def _read_speed(file: Path, device: str) -> MeasuredSpeed | None:
@@ -207,13 +210,15 @@ def hours_of(jobs: Iterable[TrainingJob], others: float, speed: Speed, threads: 
     Args:
         others: core-seconds of what is no training.
         threads: cores of one training job.
-        gpus: jobs that train at once; without one, a job has all cores to itself.
+        gpus: jobs that train at once; without one, as many as find cores.
     """
-    training = sum(_job_seconds(job, speed, threads) for job in jobs) / 3600
-    beside = others / 3600
+    each = [_job_seconds(job, speed, threads) / 3600 for job in jobs]
+    training, beside = sum(each), others / 3600
     if gpus:
         return Hours(training, training * threads + beside, max(training / gpus, beside / cores))
-    return Hours(0.0, training * cores + beside, training + beside / cores)
+    at_once = max(cores // threads, 1)
+    elapsed = max(training / at_once, *each, 0.0)
+    return Hours(0.0, training * min(threads, cores) + beside, elapsed + beside / cores)
 
 
 def _job_seconds(job: TrainingJob, speed: Speed, threads: int) -> float:
