@@ -23,7 +23,7 @@ from mfql.experiment.records import IDENTIFYING, if_there, read_evaluation, read
 from mfql.files import MOST_JSON, MOST_WEIGHTS, CannotRead, hash_of, listed, move, remove_left, sha256, there
 from mfql.methods import settings_hash
 from mfql.settings import LATER, identified, later_facts
-from mfql.tasks import code_of_environment, estimator, simulation_version
+from mfql.tasks import code_of_environment, estimator, registered_tasks, simulation_version
 
 # What a finished run's manifest knows, the result last.
 OUTPUTS = ("policy/policy.safetensors", "policy/policy.json", "metrics.csv", "evaluation.json")
@@ -308,6 +308,8 @@ def describe_run(
     if (scoring := estimator(run.task)) is not None:
         described["estimator"] = scoring
     before = _with_identity(described)
+    if run.task not in registered_tasks():
+        return before
     # Where the code is not to be found, that of the run that lies there.
     environment = code_of_environment(run.task) or (run.manifest() or {}).get("environment")
     if environment is None:

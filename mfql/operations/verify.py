@@ -21,7 +21,7 @@ from mfql.experiment.run import RunFolder, alterations, changes, describe_run
 from mfql.extensions import reading_once
 from mfql.files import MOST_JSON, CannotRead, files_below, is_refusal, listed, sha256, there
 from mfql.methods import checkpoint_stage, declared_settings
-from mfql.settings import STAGES, Settings
+from mfql.settings import STAGES
 from mfql.suites import split_paths
 from mfql.tasks import find_task
 
@@ -190,7 +190,7 @@ class Current:
     config_dir: Path
     data: Path
     _wanted: dict[RunFolder, dict[str, Any]] = field(default_factory=dict)
-    _settings: dict[tuple[str, ...], tuple[str, Settings]] = field(default_factory=dict)
+    _settings: dict[tuple[str, ...], tuple[str, dict[str, Any]]] = field(default_factory=dict)
     _datasets: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def reasons(self, run: RunFolder, manifest: dict[str, Any]) -> list[str]:
@@ -207,14 +207,15 @@ class Current:
         if run not in self._wanted:
             agent, settings = self._declared(run.method, run.task, run.stage)
             dataset = self.dataset(find_task(run.task, self.config_dir).dataset, (manifest or {}).get("dataset"))
-            self._wanted[run] = describe_run(run, agent, settings.as_dict(), dataset, self._parent(run))
+            self._wanted[run] = describe_run(run, agent, settings, dataset, self._parent(run))
         return self._wanted[run]
 
-    def _declared(self, method: str, task: str, stage: str) -> tuple[str, Settings]:
+    def _declared(self, method: str, task: str, stage: str) -> tuple[str, dict[str, Any]]:
         """Agent and settings: the same for all seeds, and dear to read."""
         key = (method, task, stage)
         if key not in self._settings:
-            self._settings[key] = declared_settings(method, task, stage, self.config_dir)
+            agent, settings = declared_settings(method, task, stage, self.config_dir)
+            self._settings[key] = agent, settings.as_dict()
         return self._settings[key]
 
     def _parent(self, run: RunFolder) -> dict[str, Any] | None:
