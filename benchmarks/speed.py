@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.environments import ONLINE, OnlineRun, small_online
 from benchmarks.job import Context, Job
 from benchmarks.results import Found, Measurement, command, describe_machine
@@ -81,6 +83,7 @@ def write_speed(path: Path, found: Found, context: Context) -> None:
             "machine": {"gpu": machine["gpu"], "cpu": machine["cpu"]},
             "date": time.strftime("%Y-%m-%d"),
             "command": command(),
+            "threads": torch.get_num_threads(),
             "measurements": [
                 {
                     "device": context.device.type,

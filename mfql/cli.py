@@ -7,6 +7,7 @@ import os
 import re
 import select
 import sys
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -579,6 +580,9 @@ def _evaluate(options: argparse.Namespace) -> None:
             f"{len(runs)} runs and {len(outs)} files for what is found",
             "Name an --out for each run, in the same order.",
         )
+    if len(set(map(os.path.abspath, outs))) < len(outs):
+        raise UserError("two runs would be written into one file", "Name a file of its own for each.")
+    found: Iterable[dict[str, Any]]
     if len(runs) > 1:
         if options.off_policy or options.video is not None or options.strip is not None:
             raise UserError("--off-policy, --video and --strip are of one run", "Name one run at a time with them.")
@@ -591,7 +595,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     units = {"success": " %", "return": "", "length": " steps"}
     for run, one in zip(runs, found, strict=True):
         scores = ", ".join(f"{name} {one[name]:.4g}{unit}" for name, unit in units.items() if one[name] is not None)
-        print(f"{run}: {scores} over {options.episodes} episodes")
+        print(f"{run}: {scores} over {options.episodes} episodes", flush=True)
     written = ", ".join(str(path) for path in (*outs, options.video, options.strip) if path is not None)
     print(f"Written: {written}")
 

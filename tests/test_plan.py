@@ -216,18 +216,37 @@ def test_more_seeds_never_take_less_time(seeds, more):
     assert speed.seconds(run, 640) == pytest.approx(10 * speed.seconds(run, 64))
 
 
+def training_job(stage: str) -> TrainingJob:
+    run = find_run({"seeds": [0]}, CONFIG, "mfql", LARGE, stage)
+    return TrainingJob(run, (Outlook(RunFolder(Path(), "mfql", LARGE, 0, stage), Fate.NEW, False, "", (), ""),), True)
+
+
 @pytest.mark.parametrize(
-    ("threads", "cores", "elapsed", "cpu"),
-    [(1, 2, 2.0, 4.0), (2, 2, 4.0, 8.0), (2, 5, 2.0, 8.0), (4, 2, 4.0, 8.0), (1, 8, 1.0, 4.0)],
+    ("threads", "cores", "measured", "elapsed", "cpu"),
+    [
+        (1, 2, 1, 2.0, 4.0),
+        (2, 2, 1, 4.0, 8.0),
+        (2, 5, 2, 2.0, 8.0),
+        (4, 2, 1, 4.0, 8.0),
+        (1, 8, 1, 1.0, 4.0),
+        # A step that was measured on more cores than a job has, or nobody knows on how many, takes these.
+        (1, 8, 4, 2.0, 16.0),
+        (1, 2, None, 4.0, 8.0),
+    ],
 )
-def test_without_a_gpu_as_many_jobs_train_at_once_as_find_cores(threads, cores, elapsed, cpu):
-    run = find_run({"seeds": [0]}, CONFIG, "mfql", LARGE, "offline")
-    outlook = Outlook(RunFolder(Path(), "mfql", LARGE, 0, "offline"), Fate.NEW, False, "", (), "")
-    job = TrainingJob(run, (outlook,), needed=True)
-    speed = MeasuredSpeed("", {"offline": [(1.0, 1e-3)]})
+def test_without_a_gpu_as_many_jobs_train_at_once_as_find_cores(threads, cores, measured, elapsed, cpu):
+    job, speed = training_job("offline"), MeasuredSpeed("", {"offline": [(1.0, 1e-3)]}, measured)
     alone = hours_of([job], 0.0, speed, threads, 0, threads).elapsed
     hours = hours_of([job] * 4, 0.0, speed, threads, 0, cores)
     assert (hours.gpu, hours.elapsed, hours.cpu) == (0.0, pytest.approx(elapsed * alone), pytest.approx(cpu * alone))
+
+
+def test_what_starts_from_a_run_waits_for_it():
+    first, second = training_job("offline"), training_job("online")
+    speed = MeasuredSpeed("", {"offline": [(1.0, 1e-3)], "online": [(1.0, 2e-3)]}, 1)
+    alone = [hours_of([job], 0.0, speed, 1, 0, 8).elapsed for job in (first, second)]
+    assert min(alone) > 0
+    assert hours_of([second, first], 0.0, speed, 1, 0, 8).elapsed == pytest.approx(sum(alone))
 
 
 @pytest.mark.parametrize("measurements", [3, [{"device": "cuda"}], [{"device": "cuda", "stage": "later"}]])

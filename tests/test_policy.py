@@ -87,6 +87,7 @@ def test_runs_scored_together_have_the_files_of_runs_scored_alone(tmp_path: Path
             "--off-policy, --video and --strip",
         ),
         (["--out", "a.json", "--out", "."], ". is a folder"),
+        (["--out", "a.json", "--out", "./a.json"], "two runs would be written into one file"),
     ],
 )
 def test_several_runs_have_a_file_each_and_no_film(

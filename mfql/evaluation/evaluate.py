@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
 from itertools import groupby
 from pathlib import Path
@@ -76,13 +76,15 @@ def evaluate(
 
 def evaluate_each(
     runs: Sequence[Path], episodes: int, outs: Sequence[Path], workers: int, progress: bool = False
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Score the policies of several runs, each as `evaluate` does; the environments are made once for all of a task.
+
+    What is found of a run is given as soon as its file is written.
 
     Args:
         runs: folders of finished runs.
         episodes: of each.
-        outs: a JSON file for each run. They are written as their runs are scored.
+        outs: a JSON file for each run.
         workers: environment processes.
         progress: show a bar of the episodes' steps on a terminal.
 
@@ -92,14 +94,13 @@ def evaluate_each(
     for out in outs:
         _require(episodes, out)
     asked = [(load_policy(run), out) for run, out in zip(runs, outs, strict=True)]
-    found = []
     for _, alike in groupby(asked, key=lambda one: _environment(one[0])):
         policies = list(alike)
         with _pool(policies[0][0], episodes, workers) as pool:
             for policy, out in policies:
-                found.append(_scores(policy, pool, episodes, progress))
-                write_json(out, found[-1])
-    return found
+                found = _scores(policy, pool, episodes, progress)
+                write_json(out, found)
+                yield found
 
 
 def _require(episodes: int, out: Path) -> None:
@@ -166,7 +167,8 @@ def scored_episodes(policy: Policy, pool: EnvPool, episodes: int, look: Callable
         torch.device("cpu"),
         policy.horizon,
     )
-    found.say_broken(policy.description["task"], pool.faults)
+    of = policy.description
+    found.say_broken(f"{of['task']} ({of['method']}, seed {of['seed']}, {of['stage']})", pool.faults)
     return found
 
 

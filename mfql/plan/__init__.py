@@ -158,7 +158,7 @@ def tell(
     memory = card * GIGABYTE if card else here and here.memory
     on_card, too_small = card_lines(launch.jobs, config, memory) if memory else ([], False)
     cores = usable_cores()
-    known = find_speed(speed or _RESULTS / _SPEED, gpus, min(config["threads"] / cores, 1.0))
+    known = find_speed(speed or _RESULTS / _SPEED, gpus, config["threads"], cores)
     hours = hours_of([*launch.jobs, *launch.toys], launch.beside, known, config["threads"], gpus, cores)
     results = sum(
         result_bytes(job.run, sum(seen.fate is not Fate.FINISHED for seen in job.outlooks)) for job in launch.jobs
@@ -216,7 +216,7 @@ def training_wants_gpu(
     outlooks = Outlooks(config, results, LOCK)
     job = TrainingJob(run, tuple(outlooks.of(run, seed) for seed in seeds), needed=True)
     cores = usable_cores()
-    speed = find_speed(results / _SPEED, gpus=0)
+    speed = find_speed(results / _SPEED, 0, cores, cores)
     hours = hours_of([job], 0.0, speed, cores, 0, cores)
     if hours.elapsed > _MOST_CPU_HOURS:
         print("\n".join(time_lines(hours, speed.source, 0, cores)))

@@ -1,7 +1,7 @@
 """Hours of training and evaluation: from measured speed where there is a file of it, else from the settings' sizes.
 
-A file of measured speed is JSON: `machine` (its `gpu` or, without one, `cpu`), `date`, `command`, and `measurements`,
-each with
+A file of measured speed is JSON: `machine` (its `gpu` or, without one, `cpu`), `date`, `command`, `threads` that a
+processor's steps took, and `measurements`, each with
 
     device        cuda or cpu; one without measurements of both stages is left out
     stage         offline or online
@@ -105,6 +105,10 @@ class Speed(Protocol):
     def source(self) -> str:
         """Where the speed is known from, for people."""
 
+    @property
+    def threads(self) -> int | None:
+        """Cores that a job has at that speed; None where it may be all."""
+
     def seconds(self, run: Run, seeds: int) -> float:
         """Seconds of one step of a job with so many seeds."""
 
@@ -119,6 +123,7 @@ class MeasuredSpeed:
 
     source: str
     points: Mapping[str, list[tuple[float, float]]]
+    threads: int | None = None
 
     def seconds(self, run: Run, seeds: int) -> float:
         """Seconds of one step of a job with so many seeds."""
@@ -132,6 +137,7 @@ class GPUSpeed:
     """Speed of a GPU of which nothing was measured."""
 
     source = "a rule of thumb for a recent data-centre GPU"
+    threads = 1
 
     def seconds(self, run: Run, seeds: int) -> float:
         """Seconds of one step of a job with so many seeds."""
@@ -145,9 +151,11 @@ class CPUSpeed:
 
     Args:
         rate: floating-point operations a second.
+        threads: cores of a job, which has so large a part of them.
     """
 
     rate: float
+    threads: int
     source = "this processor's matrix products"
 
     def seconds(self, run: Run, seeds: int) -> float:
@@ -156,11 +164,12 @@ class CPUSpeed:
         return seeds * (max(operations_of(run) / (_EFFICIENCY * self.rate), _LEAST_SECONDS) + step)
 
 
-def find_speed(file: Path, gpus: int, share: float = 1.0) -> Speed:
+def find_speed(file: Path, gpus: int, threads: int = 1, cores: int = 1) -> Speed:
     """The measured speed of a device of the kind that there is, if the file has one, else an estimate.
 
     Args:
-        share: of this machine's cores that a job has, for the estimate.
+        threads: cores of one training job.
+        cores: of this machine.
 
     Raises:
         UserError: the file is there and is no file of measured speed.
@@ -168,7 +177,7 @@ def find_speed(file: Path, gpus: int, share: float = 1.0) -> Speed:
     measured = _read_speed(file, "cuda" if gpus else "cpu") if file.exists() else None
     if measured is not None:
         return measured
-    return GPUSpeed() if gpus else CPUSpeed(share * _matmul_rate())
+    return GPUSpeed() if gpus else CPUSpeed(min(threads / cores, 1.0) * _matmul_rate(), threads)
 
 
 def _read_speed(file: Path, device: str) -> MeasuredSpeed | None:
@@ -182,13 +191,14 @@ def _read_speed(file: Path, device: str) -> MeasuredSpeed | None:
         machine = content["machine"]
         name = (machine.get("gpu") if device == "cuda" else None) or machine["cpu"]
         source = f"measured on {name} on {content['date']} by `{content['command']}` ({file})"
+        threads = int(content["threads"]) if "threads" in content else None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{file} is no file of measured speed: {type(error).__name__} {error}", "Measure anew, or delete it."
         ) from error
     if not all(points.values()):
         return None
-    return MeasuredSpeed(source, {stage: sorted(found) for stage, found in points.items()})
+    return MeasuredSpeed(source, {stage: sorted(found) for stage, found in points.items()}, threads)
 
 
 @dataclass(frozen=True)
@@ -212,13 +222,19 @@ def hours_of(jobs: Iterable[TrainingJob], others: float, speed: Speed, threads: 
         threads: cores of one training job.
         gpus: jobs that train at once; without one, as many as find cores.
     """
-    each = [_job_seconds(job, speed, threads) / 3600 for job in jobs]
-    training, beside = sum(each), others / 3600
+    each = [(job.run, _job_seconds(job, speed, threads) / 3600) for job in jobs]
+    training, beside = sum(hours for _, hours in each), others / 3600
     if gpus:
         return Hours(training, training * threads + beside, max(training / gpus, beside / cores))
-    at_once = max(cores // threads, 1)
-    elapsed = max(training / at_once, *each, 0.0)
-    return Hours(0.0, training * min(threads, cores) + beside, elapsed + beside / cores)
+    taken = min(max(threads, speed.threads or cores), cores)
+    return Hours(0.0, training * taken + beside, max(training / (cores // taken), _longest(each)) + beside / cores)
+
+
+def _longest(each: Sequence[tuple[Run, float]]) -> float:
+    """The hours of the longest job together with that which it starts from and waits for."""
+    hours = {(run.method, run.task.name, run.seeds, run.stage): found for run, found in each}
+    before = [hours.get((run.method, run.task.name, run.seeds, run.start or ""), 0.0) for run, _ in each]
+    return max((own + start for (_, own), start in zip(each, before, strict=True)), default=0.0)
 
 
 def _job_seconds(job: TrainingJob, speed: Speed, threads: int) -> float:
