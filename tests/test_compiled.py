@@ -17,6 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from benchmarks.acting import agent_of
+from benchmarks.job import Job
 from mfql.agents.mfql import MFQL, MFQLSettings
 from mfql.agents.update import TrainState, Updater, initial_state
 from mfql.draws import Draw, DrawStream, generator
@@ -26,7 +28,9 @@ from mfql.training.compiled import CompiledUpdate
 from mfql.training.memory import Memory
 from mfql.training.step import Step
 
-CPU = torch.device("cpu")
+CPU, CONFIG = torch.device("cpu"), Path(__file__).parents[1] / "config"
+TASK = "pointmaze-medium-navigate-singletask-task2-v0"
+METHODS = ["bc", "calql", "fawac", "fbrac", "flow_bc", "fql", "ifql", "iql", "mfql", "rebrac", "rlpd"]
 SEEDS, ROWS, UPDATES = [0, 1], 200, 100
 SETTINGS = MFQLSettings(
     # Long past the warm-up at the first update, so that weights move.
@@ -156,6 +160,19 @@ def test_other_seeds_take_the_same_library_and_each_ends_as_it_does_among_others
     for part, values in expected.items():
         for name, value in values.items() if isinstance(values, dict) else [(part, values)]:
             assert torch.equal(found[part][name] if isinstance(values, dict) else found[part], value), (part, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_methods_update_comes_apart_by_seed(method, kept, monkeypatch):
+    """Whatever a method keeps and draws has an axis of seeds; `kept` has the one thread."""
+    calls: list[list[torch.Tensor]] = []
+    monkeypatch.setattr(CompiledUpdate, "_library", lambda *_: calls.append)
+    agent = agent_of(f"{method}-quickstart", CONFIG, TASK, 4, 2)
+    job = Job(agent, 3, 300, CPU, compiled=True)
+    job.once()
+    assert [{len(value) for value in call if value.dim()} for call in calls] == 3 * [{1}]
+    assert int(job.updater.state.step) == 1
 
 
 @pytest.mark.slow
