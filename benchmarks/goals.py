@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks import shared
 from benchmarks.results import number
 
 Document = Mapping[str, Any]
@@ -82,6 +83,29 @@ def _at_quickstart_size(text: str, unit: str, quantity: str, bounds: Mapping[int
     )
 
 
+def _beside(busy: str, others: str) -> tuple[Goal, ...]:
+    """The goals of updates beside other processes on a processor."""
+    case = {"busy processes": busy}
+    return (
+        Goal(
+            f"updates/s with float32 beside {others}, against the released JAX code in the same company",
+            "x",
+            1,
+            found("shared", "times the reference", **case),
+            "cpu",
+            "a CPU run with --reference, not --quick",
+        ),
+        Goal(
+            f"updates/s with float32 beside {others}, of the own quiet rate",
+            "%",
+            40,
+            found("shared", "of the own quiet rate", **case, update=shared.OURS),
+            "cpu",
+            "a CPU run that is not --quick",
+        ),
+    )
+
+
 GOALS: Sequence[Goal] = (
     Goal(
         "updates/s of one seed at the paper's size on a CPU, float32, against the same matrix products alone",
@@ -99,6 +123,15 @@ GOALS: Sequence[Goal] = (
     ),
     *_at_quickstart_size("the same against the eager update", "x", "times eager", {1: 3, 3: 2, 8: 2}),
     Goal(
+        "a job to its first update, compiled by a job before, beyond an eager one",
+        "s",
+        3,
+        found("start", "a second job beyond an eager one"),
+        "cpu",
+        "a CPU run that is not --quick",
+        at_most=True,
+    ),
+    Goal(
         "updates/s of one seed at the paper's size on a CPU, float32, against the released JAX code",
         "x",
         2.1,
@@ -114,6 +147,8 @@ GOALS: Sequence[Goal] = (
         "cpu",
         "a CPU run with --reference, not --quick",
     ),
+    *_beside(shared.ONE, "one busy process"),
+    *_beside(shared.ALL, "a busy process a core"),
     Goal("updates/s, one seed, H100, tf32", "1/s", 1_600, found("update", "updates", **_TF32), **_H100),
     Goal(
         "seed-updates/s, 8 seeds, H100, tf32", "1/s", 6_000, found("seeds", "seed-updates", seeds=8, **_TF32), **_H100

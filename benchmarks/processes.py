@@ -22,6 +22,13 @@ _STARTS = {
     "training code": ["-c", "import mfql.training.step, mfql.evaluation.policy"],
     "torch alone": ["-c", "import torch"],
 }
+# A job at the quickstart's size, from nothing to the end of its first update.
+_FIRST_UPDATE = """
+import torch
+from benchmarks.job import Job
+from benchmarks.update import quickstart_agent
+Job(quickstart_agent(), 1, 1_000, torch.device("cpu"), compiled={compiled}).case(1)
+"""
 _NOTHING = """
 rule all:
     input: expand("done/{{job}}", job=range({jobs}))
@@ -56,10 +63,26 @@ def _case(command: Sequence[str]) -> Case:
 
 
 def start_up(context: Context) -> Found:
-    """Seconds of processes that do nothing but begin."""
+    """Seconds of processes that do nothing but begin, and of a job that is the second of its shapes."""
     cases = {name: _case([sys.executable, *arguments]) for name, arguments in _STARTS.items()}
     times = take_turns(cases, context.effort.long_budget)
-    return [Measurement.of("start", "process", "s", seconds, process=name) for name, seconds in times.items()]
+    found: Found = [Measurement.of("start", "process", "s", seconds, process=name) for name, seconds in times.items()]
+    compiled = context.effort.compiled and context.device.type == "cpu"
+    return found + (_second_job(context.effort.long_budget) if compiled else [])
+
+
+def _second_job(budget: Budget) -> Found:
+    """Seconds of a process to the end of its first update: eager, and compiled by a job before, on a processor.
+
+    The turns' warm-up is the job before.
+    """
+    updates = {"eager": False, "compiled by a job before": True}
+    cases = {name: _case([sys.executable, "-c", _FIRST_UPDATE.format(compiled=one)]) for name, one in updates.items()}
+    eager, kept = (times := take_turns(cases, budget)).values()
+    return [
+        *(Measurement.of("start", "to its first update", "s", seconds, update=name) for name, seconds in times.items()),
+        Measurement.of("start", "a second job beyond an eager one", "s", kept.less(eager), cores=usable_cores()),
+    ]
 
 
 def scheduler(context: Context) -> Found:

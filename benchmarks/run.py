@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import acting, many, processes, update
+from benchmarks import acting, many, processes, shared, update
 from benchmarks.job import Context, Job
 from benchmarks.memory import memory
 from benchmarks.reference import Reference, ReferenceUpdates
@@ -120,6 +120,8 @@ def _update(jobs: Jobs, reference: Reference | None, context: Context) -> Found:
         made, found = update.jobs_by_kind(context)
         jobs.update(made)
         found += update.by_precision(context, jobs, theirs)
+        if (ours := jobs.get(("float32", "compiled"))) is not None:
+            found += shared.under_load(context.device, ours.case, theirs, context.effort.budget)
     return found + update.at_quickstart_size(context) + update.host_synchronisations(context)
 
 

@@ -30,6 +30,7 @@ _TITLES = {
     "many": "Commands over a study of many runs",
     "plan": "Measured for `mfql plan`",
     "reference": "Against the released JAX code",
+    "shared": "Beside busy processes: one seed at the paper's size",
     "quickstart": "Quickstart",
     "machine": "The machine",
     "parity": "Parity with the released code's numbers: the largest error, in millionths",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from benchmarks.acting import agent_of
 from benchmarks.job import Context, Job
 from benchmarks.products import ProductsAlone, record
-from benchmarks.results import Found, Measurement
+from benchmarks.results import ROOT, Found, Measurement
 from benchmarks.timing import Case, repeated, take_turns
+from mfql.agents.interface import Agent
 from mfql.training.device import set_precision
 
 _WARM_UP_STEPS, _CHECKED_STEPS = 5, 1_000
@@ -83,6 +85,16 @@ def _products(alone: ProductsAlone, precision: str, device: torch.device) -> Cas
     return case
 
 
+def quickstart_agent(config_dir: Path = ROOT / "config") -> Agent:
+    """The agent of `mfql-quickstart`, for the observations and actions of its task.
+
+    Args:
+        config_dir: folder with `methods/` and the task table.
+    """
+    method, task, observation_dim, action_dim = _QUICKSTART
+    return agent_of(method, config_dir, task, observation_dim, action_dim)
+
+
 def at_quickstart_size(context: Context) -> Found:
     """On a processor: milliseconds of an update at the quickstart's size, and of its products alone, in turns.
 
@@ -90,8 +102,7 @@ def at_quickstart_size(context: Context) -> Found:
     """
     if context.device.type == "cuda":
         return []
-    method, task, observation_dim, action_dim = _QUICKSTART
-    agent = agent_of(method, context.config_dir, task, observation_dim, action_dim)
+    agent = quickstart_agent(context.config_dir)
     modes = ["eager", *(["compiled"] if context.effort.compiled else [])]
     found: Found = []
     with _one_thread():

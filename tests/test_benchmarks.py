@@ -10,10 +10,11 @@ from pathlib import Path
 import jsonschema
 import mujoco
 import numpy as np
+import psutil
 import pytest
 import torch
 
-from benchmarks import ant_physics
+from benchmarks import ant_physics, shared
 from benchmarks.__main__ import main
 from benchmarks.acting import NOT_MEASURED
 from benchmarks.goals import GOALS, goal_rows
@@ -24,9 +25,11 @@ from benchmarks.profile import profiled
 from benchmarks.reference import Reference, ReferenceUpdates
 from benchmarks.results import Measurement, document, number
 from benchmarks.run import measure
+from benchmarks.shared import OURS, under_load
 from benchmarks.speed import write_speed
 from benchmarks.tables import BEGIN, END, section, write_docs
 from benchmarks.timing import Budget, Values, take_turns
+from mfql.cores import usable_cores
 from mfql.envs.d4rl_package import package_folder
 from mfql.errors import UserError
 from mfql.plan.cost import MeasuredSpeed, find_speed
@@ -234,6 +237,45 @@ def test_the_released_code_takes_turns_with_ours(checkout):
     result, _ = measure(CONTEXT, ["update"], quick=True, reference=checkout)
     found = {one["quantity"] for one in result["measurements"] if one["part"] == "reference"}
     assert found == {"updates", "times the reference"}
+
+
+def busy_processes() -> list[psutil.Process]:
+    children = psutil.Process().children()
+    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in alive if child.cmdline()[1:] == ["-c", shared.BUSY]]
+
+
+def test_busy_processes_run_beside_the_turns_and_end_with_them():
+    beside = []
+
+    def case(calls: int) -> float:
+        beside.append([process.pid for process in busy_processes()])
+        return float(calls * (1 + len(beside[-1])))
+
+    found = under_load(CPU, case, lambda calls: 3.0 * case(calls), Budget(2, 0.0))
+    cores = usable_cores()
+    turns = 2 * 4  # Of two cases: two to find out how many calls a turn has, and two rounds.
+    assert list(map(len, beside)) == [0] * turns + [1] * turns + [cores] * turns
+    assert not any(psutil.pid_exists(pid) for pids in beside for pid in pids)
+
+    kept = [one.value for one in found if one.quantity == "of the own quiet rate" and one.case["update"] == OURS]
+    assert kept == pytest.approx([100.0, 50.0, 100.0 / (1 + cores)])
+    assert [one.value for one in found if one.quantity == "times the reference"] == pytest.approx([3.0, 3.0, 3.0])
+
+
+def test_busy_processes_end_with_a_case_that_fails():
+    running = []
+
+    def case(calls: int) -> float:
+        running[:] = busy_processes()
+        if running:
+            raise UserError("the released code ended")
+        return float(calls)
+
+    with pytest.raises(UserError, match="the released code ended"):
+        under_load(CPU, case, None, Budget(1, 0.0))
+    assert len(running) == 1
+    assert not running[0].is_running()
 
 
 def test_released_code_that_fails_is_named(checkout, capfd):

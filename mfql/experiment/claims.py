@@ -23,6 +23,7 @@ GROUPS = {
     "experiment": "The first three experiments",
     "headline": "The headline results",
     "failure": "The failure signatures",
+    "beyond": "Beyond the paper",
 }
 CONFIDENCE = ("high", "moderate", "low", "against", "none")
 
