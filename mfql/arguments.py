@@ -50,3 +50,10 @@ def amount(zero: bool) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def add_compile(parser: argparse.ArgumentParser) -> None:
+    """Add `--compile`: whether the update of a training is compiled."""
+    parser.add_argument(
+        "--compile", choices=["auto", "on", "off"], default="auto", help="the update; auto: where that repays itself"
+    )

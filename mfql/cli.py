@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mfql.arguments import ALL_CORES, CORES, amount, count, processes
+from mfql.arguments import ALL_CORES, CORES, add_compile, amount, count, processes
 from mfql.cores import sleep_while_waiting
 from mfql.errors import UserError, naming_extras, print_in_any_locale, printing, unknown
 from mfql.experiment.cli import CONFIG_DIR
@@ -442,9 +442,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         default=CORES,
         help=f"environment processes, 0 for none; {ALL_CORES}",
     )
-    train.add_argument(
-        "--compile", choices=["auto", "on", "off"], default="auto", help="the update; auto: where that repays itself"
-    )
+    add_compile(train)
     train.add_argument("--checkpoint-seconds", type=amount(zero=True), default=300.0, help="between two checkpoints")
     train.add_argument(
         "--wait", action="store_true", help="for another process that trains one of these runs, and take its result"

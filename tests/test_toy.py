@@ -47,9 +47,9 @@ def tiny(tmp_path):
     return path
 
 
-def train(config: Path, method: str, folder: Path, size: str = "tiny") -> int:
+def train(config: Path, method: str, folder: Path, *more: str, size: str = "tiny") -> int:
     arguments = ["toy", "train", method, "--size", size, "--config", str(config), "--out", str(folder)]
-    return main([*arguments, "--device", "cpu"])
+    return main([*arguments, "--device", "cpu", *more])
 
 
 def panels(config: Path, study: str, runs: Path, out: Path) -> int:
@@ -125,6 +125,17 @@ def test_a_training_writes_tidy_metrics_that_depend_on_the_seed_alone(tiny, tmp_
     assert manifest["parameters"] > 0
 
 
+@pytest.mark.slow
+def test_a_compiled_training_is_the_same_but_for_rounding(tiny, tmp_path, capsys):
+    found = {}
+    for compiled in ("off", "on"):
+        folder = tmp_path / compiled
+        assert train(tiny, "residual", folder, "--compile", compiled) == 0
+        assert json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["compiled"] == (compiled == "on")
+        found[compiled] = pd.read_csv(folder / "samples.csv")
+    pd.testing.assert_frame_equal(found["on"], found["off"], rtol=1e-4, atol=1e-4)
+
+
 def test_average_velocities_are_compared_with_the_exact_ones(tiny, tmp_path):
     assert train(tiny, "residual+sample_b=true", tmp_path / "sampled") == 0
     assert "field_error" in set(pd.read_csv(tmp_path / "sampled" / "metrics.csv")["metric"])
@@ -178,10 +189,10 @@ def test_what_is_wrong_is_said_and_nothing_is_written(tiny, tmp_path, capsys):
         return capsys.readouterr().err
 
     assert "unknown method 'residul'" in said(train(tiny, "residul", tmp_path / "x"))
-    assert "unknown size 'small'" in said(train(tiny, "residual", tmp_path / "x", "small"))
+    assert "unknown size 'small'" in said(train(tiny, "residual", tmp_path / "x", size="small"))
     assert "setting sample_b" in said(train(tiny, "flow_matching+sample_b=true", tmp_path / "x"))
     assert "transport_points" in said(train(tiny, "residual+transport_points=101", tmp_path / "x"))
-    assert "diverged at update" in said(train(tiny, "residual", tmp_path / "x", "fast"))
+    assert "diverged at update" in said(train(tiny, "residual", tmp_path / "x", size="fast"))
     assert "unknown study 'alll'" in said(panels(tiny, "alll", tmp_path / "runs", tmp_path / "x"))
     assert "does not exist" in said(panels(tiny, "all", tmp_path / "runs", tmp_path / "x"))
     train(tiny, "residual", tmp_path / "runs" / "residual")

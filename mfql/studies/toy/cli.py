@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mfql.arguments import add_compile
 from mfql.cores import sleep_while_waiting
 
 # The modules that do the work load torch and matplotlib: the functions import them.
@@ -19,6 +20,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_shared(train)
     train.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one")
     train.add_argument("--threads", type=int, default=1, help="processor cores")
+    add_compile(train)
     train.set_defaults(func=run_train)
     panels = actions.add_parser("panels", help="figures and tables of a study")
     panels.add_argument("study", help="of the configuration, such as formulations")
@@ -41,12 +43,17 @@ def run_train(arguments: argparse.Namespace) -> None:
     sleep_while_waiting()
     from mfql.studies.toy.settings import read_training
     from mfql.studies.toy.train import train
-    from mfql.training.device import choose_device, memory_errors_for_people, use_threads
+    from mfql.training.device import choose_device, memory_errors_for_people, repays_compiling, use_threads
 
     use_threads(arguments.threads)
     training = read_training(arguments.config, arguments.method, arguments.size)
+    device = choose_device(arguments.device)
+    compiled = arguments.compile == "on"
+    if arguments.compile == "auto":
+        # Nobody has seen a toy's compiled step on a GPU.
+        compiled = device.type == "cpu" and repays_compiling(device, training.settings.offline_steps)
     with memory_errors_for_people():
-        train(training, choose_device(arguments.device), arguments.out)
+        train(training, device, arguments.out, compiled=compiled)
     print(arguments.out)
 
 

@@ -18,7 +18,7 @@ from mfql.agents.flow_bc import FlowBC
 from mfql.agents.interface import Draw, count_parameters
 from mfql.agents.meanflow import FlowPolicy, raw_actions, scaled_noise
 from mfql.agents.parameters import Views
-from mfql.agents.update import Updater, initial_state, views_of
+from mfql.agents.update import initial_state, views_of
 from mfql.declared import training_version
 from mfql.documents import write_json
 from mfql.draws import DrawStream, generator
@@ -27,6 +27,7 @@ from mfql.experiment.toy import AGENT
 from mfql.files import write_whole
 from mfql.studies.toy import metrics, mixture
 from mfql.studies.toy.settings import ToySettings, Training
+from mfql.training.compiled import update_of
 from mfql.training.provenance import provenance
 
 METRICS, SAMPLES, MANIFEST = "metrics.csv", "samples.csv", "manifest.json"
@@ -34,7 +35,9 @@ METRICS, SAMPLES, MANIFEST = "metrics.csv", "samples.csv", "manifest.json"
 _FIRST_LOOK = 10
 
 
-def train(training: Training, device: torch.device, folder: Path, *, progress: bool = True) -> None:
+def train(
+    training: Training, device: torch.device, folder: Path, *, compiled: bool = False, progress: bool = True
+) -> None:
     """Train, and write `metrics.csv`, `samples.csv` and, last, `manifest.json` into a folder.
 
     Columns of the metrics: method, generation_steps, seed, step, metric, value. Metrics: `distance`, `modes`,
@@ -42,14 +45,18 @@ def train(training: Training, device: torch.device, folder: Path, *, progress: b
     between what a noise becomes and where its exact path ends; of average velocities `field_error`, that of their
     difference from the exact ones.
 
+    Args:
+        compiled: compile the update, which changes results in rounding alone.
+
     Raises:
-        UserError: training diverged.
+        UserError: training diverged, or the update is to be compiled and cannot be.
     """
     settings = training.settings
     looks = [Look(settings, seed, device) for seed in training.seeds]
     tables: dict[str, list[pd.DataFrame]] = {METRICS: [], SAMPLES: []}
     seconds = 0.0
-    model = Flow(settings, training.seeds, device) if settings.policy == "flow" else Known(KNOWN[settings.policy])
+    flow = settings.policy == "flow"
+    model = Flow(settings, training.seeds, device, compiled=compiled) if flow else Known(KNOWN[settings.policy])
     name = f"{training.method}, {training.size} size"
     for step in tqdm(look_steps(settings), desc=name, unit="look", disable=not progress):
         started = time.perf_counter()
@@ -76,6 +83,7 @@ def train(training: Training, device: torch.device, folder: Path, *, progress: b
         "training_version": training_version(AGENT),
         "parameters": model.parameters,
         "seconds_per_update": seconds / settings.offline_steps,
+        "compiled": flow and compiled,
         **provenance(device, AGENT),
     }
     write_json(folder / MANIFEST, manifest)
@@ -94,15 +102,18 @@ class Flow:
         settings: of the training.
         seeds: one for each position of the leading axis.
         device: where it trains.
+        compiled: compile the update.
     """
 
-    def __init__(self, settings: ToySettings, seeds: list[int], device: torch.device) -> None:
+    def __init__(
+        self, settings: ToySettings, seeds: list[int], device: torch.device, *, compiled: bool = False
+    ) -> None:
         self.settings, self.step = settings, 0
         self.agent = FlowBC(settings, (0,), 2)
         self.parameters = count_parameters(self.agent)
         generators = [generator(torch.device("cpu"), seed, "initial") for seed in seeds]
         self.state = initial_state(self.agent, generators, device)
-        self._updater = Updater(self.agent, self.state, float("inf"))
+        self._update = update_of(self.agent, self.state, float("inf"), compiled=compiled)
         drawn = {"rows": Draw("integer", (settings.batch_size,)), **self.agent.update_draws()}
         if settings.data_size == 0:
             drawn["scores"] = Draw("normal", (settings.batch_size, 2))
@@ -124,7 +135,7 @@ class Flow:
                 actions = self._dataset.gather(1, chosen)
             else:
                 actions = mixture.points(rows, scores)
-            self._updater({"observations": self._observations, "actions": actions}, draws)
+            self._update({"observations": self._observations, "actions": actions}, draws)
         self.step = step
         if not self.state.active.all():
             raise UserError(
