@@ -59,7 +59,7 @@ def _busy(processes: int) -> Iterator[None]:
     """Within the block so many processes use a core each, as far as they get one.
 
     They are of this process's session, so that each takes as much of a core as one of its threads. Linux shares a core
-    among sessions alike by default, which leaves a job of two threads a third of it beside a process of another session.
+    among sessions alike by default, which leaves a job of two threads a third of it beside another session's.
     """
     running: list[subprocess.Popen[bytes]] = []
     try:
