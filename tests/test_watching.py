@@ -177,6 +177,7 @@ def test_on_a_terminal_one_table_is_drawn_over_and_ctrl_c_ends_it_well(tmp_path:
     going_on(tmp_path / "results", "flow_bc", "10,training/q,1.0\n")
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # A shell that runs the tests in the background ignores it.
         program = "import sys; sys.modules['torch'] = None; from mfql.cli import main; sys.exit(main())"
         os.execve(
             sys.executable,
