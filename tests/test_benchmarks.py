@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from benchmarks import ant_physics, shared
+from benchmarks import ant_physics
 from benchmarks.__main__ import main
 from benchmarks.acting import NOT_MEASURED
 from benchmarks.goals import GOALS, goal_rows
@@ -239,17 +239,16 @@ def test_the_released_code_takes_turns_with_ours(checkout):
     assert found == {"updates", "times the reference"}
 
 
-def busy_processes() -> list[psutil.Process]:
-    children = psutil.Process().children()
-    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in alive if child.cmdline()[1:] == ["-c", shared.BUSY]]
+def children() -> set[psutil.Process]:
+    """Those of this process that run; not by their commands, which a process that has just begun may not show yet."""
+    return {child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE}
 
 
 def test_busy_processes_run_beside_the_turns_and_end_with_them():
-    beside = []
+    beside, before = [], children()
 
     def case(calls: int) -> float:
-        beside.append([process.pid for process in busy_processes()])
+        beside.append([process.pid for process in children() - before])
         return float(calls * (1 + len(beside[-1])))
 
     found = under_load(CPU, case, lambda calls: 3.0 * case(calls), Budget(2, 0.0))
@@ -264,10 +263,10 @@ def test_busy_processes_run_beside_the_turns_and_end_with_them():
 
 
 def test_busy_processes_end_with_a_case_that_fails():
-    running = []
+    running, before = [], children()
 
     def case(calls: int) -> float:
-        running[:] = busy_processes()
+        running[:] = children() - before
         if running:
             raise UserError("the released code ended")
         return float(calls)
