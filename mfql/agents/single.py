@@ -2,13 +2,12 @@
 
 They give what the networks of `mfql.agents.networks` give, within rounding. One observation with K candidates is K
 rows: a product of those takes as long as reading its weights, and what stands between products counts as much. So
-products have two axes, whose weights a BLAS reads as they lie, without packing them; what depends on weights and times
-alone is computed once; and GELU is made of a tanh, which of so few rows takes less time than torch's own.
+products have two axes, whose weights a BLAS reads as they lie, without packing them, and which an exported file's
+runtime packs once, as it does not those of three axes; and what depends on weights and times alone is computed once.
 """
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -17,10 +16,6 @@ from torch.nn import functional
 
 from mfql.agents.networks import BLOCK_SCALE, Critic, ResidualPolicy
 from mfql.agents.parameters import Views
-
-# tanh-GELU: x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
-_GELU_SLOPE = math.sqrt(2.0 / math.pi)
-_GELU_CUBIC = 0.044715 * _GELU_SLOPE
 
 
 class _Modulated(NamedTuple):
@@ -61,7 +56,6 @@ class SinglePolicy:
         self._of_observations, self._of_actions = embed[: policy.observation_dim], embed[policy.observation_dim :]
         self._bias = weights["embed.bias"] + weights["position"]
         self._epsilon = torch.tensor(policy.norm_epsilon * policy.hidden).to(embed)
-        self._slope = torch.tensor(_GELU_SLOPE).to(embed)
         # An entry a step of generation: their times differ, their weights do not.
         self._blocks: list[list[_Block]] = []
         self._outputs: list[_Modulated] = []
@@ -107,7 +101,7 @@ class SinglePolicy:
         x = torch.addmm(seen, actions, self._of_actions)
         for block in self._blocks[step]:
             y = torch.addcmul(x, self._layer(x, block.attention), block.attention_gate)
-            wide = _gelu(self._layer(y, block.mlp_in), self._slope)
+            wide = _gelu(self._layer(y, block.mlp_in))
             y = torch.addcmul(y, torch.addmm(block.mlp_out_bias, wide, block.mlp_out), block.mlp_gate)
             x = torch.lerp(x, y, BLOCK_SCALE)
         return self._layer(x, self._outputs[step])
@@ -127,29 +121,30 @@ class SingleCritic:
     """
 
     def __init__(self, critic: Critic, views: Views) -> None:
-        # Members are one batch axis `[E, ...]`: half as many operations as one after the other.
-        rows = {name: view[0] if name.endswith(".kernel") else view[0].unsqueeze(1) for name, view in views.items()}
         names = ("bias", "kernel", "norm_gain", "norm_bias")
-        self._layers = [
-            [rows[f"layer{layer}.{name}"] for name in names if f"layer{layer}.{name}" in rows]
-            for layer in range(critic.depth + 1)
+        self._members = [
+            [
+                [views[f"layer{layer}.{name}"][0, member] for name in names if f"layer{layer}.{name}" in views]
+                for layer in range(critic.depth + 1)
+            ]
+            for member in range(critic.ensemble)
         ]
-        self._ensemble = critic.ensemble
-        self._slope = torch.tensor(_GELU_SLOPE).to(rows["layer0.kernel"])
 
     def __call__(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Values: observations `[N, D]`, actions `[N, A]` -> `[E, N]`."""
-        x = torch.cat([observations, actions], dim=-1).expand(self._ensemble, -1, -1)
-        for bias, kernel, gain, shift in self._layers[:-1]:
-            x = _gelu(torch.baddbmm(bias, x, kernel), self._slope)
-            x = torch.addcmul(shift, functional.layer_norm(x, x.shape[-1:], eps=1e-6), gain)
-        bias, kernel = self._layers[-1]
-        return torch.baddbmm(bias, x, kernel).squeeze(-1)
+        x = torch.cat([observations, actions], dim=-1)
+        return torch.stack([self._values(layers, x) for layers in self._members])
+
+    def _values(self, layers: list[list[Tensor]], x: Tensor) -> Tensor:
+        """Values of one member `[N]`."""
+        for bias, kernel, gain, shift in layers[:-1]:
+            x = functional.layer_norm(_gelu(torch.addmm(bias, x, kernel)), gain.shape, gain, shift, eps=1e-6)
+        bias, kernel = layers[-1]
+        return torch.addmm(bias, x, kernel).squeeze(-1)
 
 
-def _gelu(x: Tensor, slope: Tensor) -> Tensor:
-    """The tanh-GELU of `[N, H]`; `slope` is sqrt(2 / pi) as a number of its type and device."""
-    return torch.addcmul(x, x, torch.tanh(x * torch.addcmul(slope, x, x, value=_GELU_CUBIC))) * 0.5
+def _gelu(x: Tensor) -> Tensor:
+    return functional.gelu(x, approximate="tanh")
 
 
 def repeated(rows: Tensor, candidates: int) -> Tensor:
