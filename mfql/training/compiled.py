@@ -173,7 +173,8 @@ def _cheaper() -> dict[Any, Callable[..., Tensor]]:
     """What stands for operations of which inductor would make slower code.
 
     tanh-GELU x / 2 (1 + tanh u) is x sigmoid(2 u): the exp of vectors takes a fraction of the time of their tanh, which
-    would be the costliest operation of a small update (docs/benchmarks.md).
+    would be the costliest operation of a small update. A bias is added in the pass that reads the product anyway, where
+    `baddbmm` writes it to memory first, for the product to read (docs/benchmarks.md).
     """
     aten = torch.ops.aten
     slope, cubic = math.sqrt(8 / math.pi), 0.044715
@@ -193,7 +194,10 @@ def _cheaper() -> dict[Any, Callable[..., Tensor]]:
         own = share(x)
         return grad * (own + x * own * (1 - own) * (slope * (1 + 3 * cubic * x * x)))
 
-    return {aten.gelu.default: gelu, aten.gelu_backward.default: gelu_backward}
+    def baddbmm(bias: Tensor, left: Tensor, right: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+        return torch.bmm(left, right) + bias if beta == alpha == 1 else NotImplemented
+
+    return {aten.gelu.default: gelu, aten.gelu_backward.default: gelu_backward, aten.baddbmm.default: baddbmm}
 
 
 def kept_in() -> Path:
