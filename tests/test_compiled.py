@@ -128,6 +128,20 @@ def test_what_stands_for_gelu_makes_no_numbers_that_slow_a_product_down() -> Non
         assert (found[:1000] == 0).all()
 
 
+@given(
+    *(hnp.arrays(np.float64, shape, elements=st.floats(-1e3, 1e3)) for shape in ((2, 1, 4), (2, 3, 5), (2, 5, 4))),
+    st.sampled_from([(1, 1), (2, 1), (1, 0.5)]),
+)
+def test_what_stands_for_a_product_with_a_bias_is_both(bias, left, right, factors):
+    given, (beta, alpha) = [torch.from_numpy(own) for own in (bias, left, right)], factors
+    baddbmm = torch.ops.aten.baddbmm.default
+    found = module._cheaper()[baddbmm](*given, beta=beta, alpha=alpha)
+    if factors == (1, 1):
+        torch.testing.assert_close(found, baddbmm(*given), rtol=1e-12, atol=1e-6)
+    else:
+        assert found is NotImplemented
+
+
 @pytest.mark.slow
 def test_a_hundred_compiled_updates_equal_eager_ones(made):
     _, compiled = made

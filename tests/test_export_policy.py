@@ -167,6 +167,16 @@ def test_a_chunk_has_its_shape_and_the_environments_units(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_weights_that_rows_are_multiplied_by_have_two_axes_which_a_runtime_packs_once(tmp_path: Path) -> None:
+    write(tmp_path, POINTMAZE, "mfql-miniature")
+    graph = onnx.load(exported(tmp_path, tmp_path / "policy.onnx")).graph
+    axes = {constant.name: len(constant.dims) for constant in graph.initializer}
+    products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
+    weights = [axes[node.input[1]] for node in products if node.input[1] in axes]
+    assert len(weights) > 10
+    assert set(weights) == {2}
+
+
 def test_a_file_says_what_it_is_and_nothing_of_where_it_was_made(tmp_path: Path) -> None:
     run = write(tmp_path / "policy", POINTMAZE, "mfql-miniature", identity="0123456789abcdef")
     file = exported(run, tmp_path / "policy.onnx")
