@@ -329,7 +329,7 @@ def test_panels_name_the_configuration_that_they_were_made_with(tmp_path: Path) 
 
 def test_all_claims_fit_into_three_hours() -> None:
     minutes = {frozenset(claim.target.split()): claim.minutes for claim in read_claims(CONFIG).claims if claim.target}
-    # A target that another one makes along with its own costs nothing beside it: the toy's, whose parity check names both.
+    # The target of the parity check makes the toy too, which is a target of its own: its minutes count once.
     assert sum(own for target, own in minutes.items() if not any(target < other for other in minutes)) <= 180
 
 
