@@ -79,7 +79,7 @@ test-quick: $(DEVELOPMENT)
 	@$(VENV)/bin/python -c 'import platform, torch; print(f"Python {platform.python_version()}, torch {torch.__version__}")'
 	$(RUN) python -m pytest -n 2 -m "not slow and not long"
 
-check-long: $(DEVELOPMENT)  ## the tests that `make test` leaves out: whole launches, half a minute each; ten minutes
+check-long: $(DEVELOPMENT)  ## the tests that `make test` leaves out: whole launches, libraries of every method; a quarter of an hour
 	$(RUN) python -m pytest -n 2 -m long
 
 lint: $(DEVELOPMENT)  ## style of the code and of the workflow

@@ -189,6 +189,23 @@ def test_every_methods_update_comes_apart_by_seed(method, kept, monkeypatch):
     assert int(job.updater.state.step) == 1
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("method", "change", "near"), [*((name, "", 0.01) for name in METHODS), ("mfql", "+precision=bf16", 0.1)]
+)
+def test_every_methods_library_updates_as_it_does_without(method, change, near, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "kept_in", lambda: tmp_path)
+    agent = agent_of(f"{method}-quickstart{change}", CONFIG, TASK, 4, 2)
+    compiled, eager, before = (Job(agent, 2, 300, CPU, compiled=compiled) for compiled in (True, False, False))
+    for _ in range(20):
+        compiled.once()
+        eager.once()
+    assert next(tmp_path.glob("*.so"))
+    moved = torch.cat([(eager.state.flat[name] - own).flatten() for name, own in before.state.flat.items()])
+    apart = torch.cat([(eager.state.flat[name] - own).flatten() for name, own in compiled.state.flat.items()])
+    assert apart.norm() < near * moved.norm()
+
+
 @pytest.mark.slow
 def test_several_threads_take_all_seeds_at_once(kept, monkeypatch):
     inputs = []
