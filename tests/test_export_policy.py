@@ -177,6 +177,7 @@ def test_weights_that_rows_are_multiplied_by_have_two_axes_which_a_runtime_packs
     assert set(weights) == {2}
 
 
+@pytest.mark.slow
 def test_a_file_says_what_it_is_and_nothing_of_where_it_was_made(tmp_path: Path) -> None:
     run = write(tmp_path / "policy", POINTMAZE, "mfql-miniature", identity="0123456789abcdef")
     file = exported(run, tmp_path / "policy.onnx")
