@@ -95,8 +95,8 @@ types: $(DEVELOPMENT)  ## static types
 bench: $(RUNTIME)  ## how fast it is on this machine, beside the goals; 12 minutes (docs/benchmarks.md)
 	$(RUN) python -m benchmarks run
 
-check-gpu: $(RUNTIME)  ## what to run first on a GPU, called again until it is through (MINUTES=10 a call, DEVICE=cpu in small)
-	$(RUN) python -m benchmarks check --device $(or $(DEVICE),cuda) $(addprefix --minutes ,$(MINUTES))
+check-gpu: $(RUNTIME)  ## what to run first on a GPU, called again until it is through (MINUTES=10 a call, PARTS=task, DEVICE=cpu in small)
+	$(RUN) python -m benchmarks check --device $(or $(DEVICE),cuda) $(addprefix --minutes ,$(MINUTES)) $(if $(PARTS),--parts $(PARTS))
 
 check-data: $(DEVELOPMENT)  ## generated datasets against what the official scripts produce; minutes
 	$(RUN) python tests/check_generator.py --workers 2

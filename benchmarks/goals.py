@@ -20,7 +20,7 @@ class Goal:
 
     Args:
         bound: `at_most` or at least that.
-        on: `cpu`, or part of the name of a GPU.
+        on: `cpu`, or parts of names, one of which a GPU's name has.
         needs: what a machine must have to measure it.
         cores: that it needs.
     """
@@ -29,7 +29,7 @@ class Goal:
     unit: str
     bound: float
     look: Look
-    on: str
+    on: str | Sequence[str]
     needs: str
     at_most: bool = False
     cores: int = 1
@@ -39,7 +39,7 @@ class Goal:
         machine = result["machine"]
         if machine["cores"] < self.cores:
             return False
-        return self.on == "cpu" or (machine["gpu"] is not None and self.on in machine["gpu"])
+        return self.on == "cpu" or (machine["gpu"] is not None and any(name in machine["gpu"] for name in self.on))
 
     def met(self, value: float) -> bool:
         """Whether a value is within the bound."""
@@ -63,9 +63,11 @@ def found(part: str, quantity: str, **case: Any) -> Look:
     return look
 
 
-_H100: Mapping[str, Any] = {"on": "H100", "needs": "an H100"}
+# The two compute alike; the second has more and faster memory.
+_HOPPER = ("H100", "H200")
+_H100: Mapping[str, Any] = {"on": _HOPPER, "needs": "an H100 or H200"}
 _TF32: Mapping[str, Any] = {"precision": "tf32", "mode": "captured"}
-_WITH_SIMULATOR: Mapping[str, Any] = {"on": "H100", "needs": "an H100, mujoco and ogbench"}
+_WITH_SIMULATOR: Mapping[str, Any] = {"on": _HOPPER, "needs": "an H100 or H200, mujoco and ogbench"}
 
 
 def _at_quickstart_size(text: str, unit: str, quantity: str, bounds: Mapping[int, float]) -> tuple[Goal, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.job import Context, Job
@@ -41,8 +42,7 @@ def operations_of(job: Job) -> dict[str, Any]:
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as recorded:
         job.case(_STEPS)
-    events = recorded.key_averages()
-    spent = {event.key: (_self_time(event, on_gpu), event.count) for event in events}
+    spent = {event.key: (_self_time(event, on_gpu), event.count) for event in recorded.key_averages()}
     total = sum(microseconds for microseconds, _ in spent.values())
     largest = sorted(spent.items(), key=lambda item: -item[1][0])[:_ROWS]
     return {
@@ -61,4 +61,8 @@ def operations_of(job: Job) -> dict[str, Any]:
 
 
 def _self_time(event: Any, on_gpu: bool) -> float:
-    return float(event.self_device_time_total if on_gpu else event.self_cpu_time_total)
+    """Microseconds of an operation itself: on a GPU of its kernels alone, whose time what launched them has too."""
+    if not on_gpu:
+        return float(event.self_cpu_time_total)
+    kernel = event.device_type == DeviceType.CUDA and not event.is_user_annotation
+    return float(event.self_device_time_total) if kernel else 0.0

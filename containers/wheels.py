@@ -16,8 +16,8 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
 _LOCK = Path(__file__).with_name("requirements.lock")
-# The simulator's packages with all that they import (imageio is gymnasium's), what checks a policy's description, and
-# what installs this project.
+# The simulator's packages with all that they import (imageio is gymnasium's), what checks records and descriptions, and
+# what installs this project. tests/test_check.py runs with these and with what such machines have.
 _BROUGHT = [
     "absl-py",
     "attrs",
@@ -26,6 +26,7 @@ _BROUGHT = [
     "dm-env",
     "dm-tree",
     "farama-notifications",
+    "fastjsonschema",
     "glfw",
     "gymnasium",
     "imageio",

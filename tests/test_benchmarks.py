@@ -13,6 +13,8 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import EventList, FunctionEvent
 
 from benchmarks import ant_physics
 from benchmarks.__main__ import main
@@ -21,7 +23,7 @@ from benchmarks.goals import GOALS, goal_rows
 from benchmarks.job import MINIATURE, Context, Job
 from benchmarks.processes import _empty_job
 from benchmarks.products import Product, ProductsAlone, record
-from benchmarks.profile import profiled
+from benchmarks.profile import _self_time, profiled
 from benchmarks.reference import Reference, ReferenceUpdates
 from benchmarks.results import Measurement, document, number
 from benchmarks.run import measure
@@ -367,6 +369,24 @@ def test_a_profile_names_operations_by_their_share():
     assert f"| `{operations[0]['operation']}` |" in section(result)
 
 
+def test_a_gpus_time_is_that_of_its_kernels_once():
+    launching = FunctionEvent(
+        id=1, name="aten::bmm", thread=1, start_us=0, end_us=10, stack=[], use_device="cuda", device_type=DeviceType.CPU
+    )
+    launching.append_kernel("kernel", 0, 100.0)
+    kernel = FunctionEvent(
+        id=2, name="kernel", thread=1, start_us=20, end_us=120, stack=[], use_device="cuda", device_type=DeviceType.CUDA
+    )
+    named = FunctionEvent(
+        id=3, name="step", thread=1, start_us=20, end_us=120, stack=[], use_device="cuda", device_type=DeviceType.CUDA,
+        is_user_annotation=True,
+    )  # fmt: skip
+    events = EventList([launching, kernel, named], use_device="cuda")
+    events._build_tree()
+    spent = {event.key: _self_time(event, on_gpu=True) for event in events.key_averages()}
+    assert spent == {"aten::bmm": 0.0, "kernel": 100.0, "step": 0.0}
+
+
 def found_on(gpu: str | None, quick: bool = False, cores: int = 2) -> dict:
     case = {"precision": "tf32", "mode": "captured", "seeds": 1}
     result = document([Measurement.of("update", "updates", "1/s", 1_700.0, **case)], CPU, quick)
@@ -380,6 +400,7 @@ def measured_cells(results) -> list[str]:
 def test_a_goal_is_held_against_a_machine_of_its_kind_alone():
     assert len(goal_rows([])) == len(GOALS)
     assert measured_cells([found_on("NVIDIA H100 80GB HBM3")]) == ["1,700 1/s (NVIDIA H100 80GB HBM3)"]
+    assert measured_cells([found_on("NVIDIA H200")]) == ["1,700 1/s (NVIDIA H200)"]
     assert measured_cells([found_on("NVIDIA A100")]) == []
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import site
 import subprocess
 import sys
 import venv
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
+from importlib.metadata import PackageNotFoundError, files, requires
 from pathlib import Path
 
 import jsonschema
 import pytest
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from benchmarks import __main__ as command
 from benchmarks.check import killed, parity, run, speed, steps, task
@@ -69,6 +74,7 @@ def test_all_parts_run_on_a_processor_and_a_killed_call_is_gone_on_with(tmp_path
 
     bench = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     jsonschema.validate(bench, SCHEMA)
+    assert not {path for path in tmp_path.iterdir() if path.name.startswith("tmp")}
     measured = {one["part"] for one in bench["measurements"]}
     expected = {"machine", "parity", "steps", "killed", "update", "seeds", "plan", "acting", "memory", "online"}
     assert measured >= expected | {"evaluation", "task"}
@@ -198,36 +204,72 @@ def test_a_trainer_that_was_asked_to_end_leaves_the_task_to_the_next_call(check,
     assert task.task(check).failures == ["mfql train ended with status 2"]
 
 
-# What a machine with torch and the usual packages of its users lacks.
-HIDDEN = (
-    "gymnasium", "mujoco", "ogbench", "dm_control", "snakemake", "rliable", "ot", "pot", "torchjd", "arch", "imageio",
-    "jsonschema", "tabulate", "statsmodels", "yte", "__editable__",
+# What a machine for measuring has; it lacks a simulator, and much of what else this project installs.
+PRESENT = (
+    "torch", "numpy", "scipy", "pandas", "h5py", "safetensors", "matplotlib", "seaborn", "pyarrow", "tqdm",
+    "tensorboard", "psutil", "pyyaml", "requests", "jinja2", "pytest", "hypothesis",
 )  # fmt: skip
+
+
+def brought() -> list[str]:
+    """The packages that `make wheels` brings along."""
+    spec = importlib.util.spec_from_file_location("wheels", ROOT / "containers" / "wheels.py")
+    assert spec
+    assert spec.loader
+    wheels = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(wheels)
+    return wheels._BROUGHT
+
+
+def with_requirements(names: Iterable[str]) -> set[str]:
+    """Packages that are installed here, and all that they need."""
+    found, left = set(), list(names)
+    while left:
+        name = canonicalize_name(left.pop())
+        with suppress(PackageNotFoundError):
+            needed = [Requirement(one) for one in requires(name) or []] if name not in found else []
+            found.add(name)
+            left += [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return found
+
+
+def machine(folder: Path, others: Iterable[str]) -> Path:
+    """The Python of an environment with what such a machine has, with others and nothing else."""
+    venv.create(folder, symlinks=True)
+    (packages,) = (folder / "lib").glob("python*/site-packages")
+    names = [one for package in [*with_requirements(PRESENT), *others] for one in files(package) or []]
+    names += [Path(one.name) for one in Path(site.getsitepackages()[0]).glob("mfql-*.dist-info")]
+    for top in {name.parts[0] for name in names} - {"..", "__pycache__"}:
+        (packages / top).symlink_to(Path(site.getsitepackages()[0], top))
+    return folder / "bin" / "python"
+
+
+def on_the_machine(python: Path, out: Path, *parts: str) -> subprocess.CompletedProcess[str]:
+    """A check of parts there, from the source tree."""
+    arguments = ["-m", "benchmarks", "check", "--device", "cpu", "--out", str(out), "--parts", *parts]
+    return run_to_end([str(python), *arguments], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_the_check_starts_with_what_a_machine_has_and_what_is_brought(tmp_path):
+    done = on_the_machine(machine(tmp_path / "venv", brought()), tmp_path / "out", "machine", "step-bc")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "check: step-bc: finished" in done.stdout
+
+
+@pytest.mark.long
+def test_a_machine_with_the_simulator_brought_along_leaves_out_no_part(tmp_path):
+    parts = ("parity", "plan", "online", "evaluation", "task")
+    done = on_the_machine(machine(tmp_path / "venv", brought()), tmp_path / "out", *parts)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in parts:
+        assert f"check: {name}: finished" in done.stdout
+    assert isinstance(find_speed(tmp_path / "out" / "speed.json", gpus=0), MeasuredSpeed)
 
 
 @pytest.mark.long
 def test_a_machine_without_a_simulator_leaves_out_its_parts_by_name(tmp_path):
-    venv.create(tmp_path / "venv", symlinks=True)
-    (packages,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
-    for package in Path(site.getsitepackages()[0]).iterdir():
-        if not package.name.startswith(HIDDEN):
-            (packages / package.name).symlink_to(package)
-    arguments = ["-m", "benchmarks", "check", "--device", "cpu", "--out", str(tmp_path / "out"), "--parts"]
-    done = run_to_end(
-        [
-            str(tmp_path / "venv" / "bin" / "python"),
-            *arguments,
-            "parity",
-            "killed",
-            "update",
-            "plan",
-            "online",
-            "step-bc",
-            "task",
-        ],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    python = machine(tmp_path / "venv", ["fastjsonschema"])
+    done = on_the_machine(python, tmp_path / "out", "parity", "killed", "update", "plan", "online", "step-bc", "task")
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("parity", "killed", "update", "step-bc"):
         assert f"check: {name}: finished" in done.stdout

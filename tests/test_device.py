@@ -8,6 +8,7 @@ import sys
 from contextlib import ExitStack
 
 import pytest
+import torch
 
 from mfql.errors import UserError
 from mfql.gpus import GPU, Devices
@@ -32,6 +33,16 @@ def test_processes_take_different_gpus_and_free_them_when_killed(tmp_path, monke
         assert {first, second} == {"0", "1"}
         end(one)
         assert start()[1] == first
+
+
+def test_the_gpu_that_is_chosen_is_the_one_that_streams_and_graphs_are_made_on(monkeypatch):
+    taken = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("mfql.training.device.free_index", lambda count: count - 1)
+    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    assert choose_device("cuda") == torch.device("cuda", 1)
+    assert taken == [torch.device("cuda", 1)]
 
 
 @pytest.fixture

@@ -147,6 +147,20 @@ def test_the_weights_of_a_baseline_go_to_released_names_and_back_and_come_from_i
         load_checkpoint(agent, tmp_path / "params_1.pkl")
 
 
+def test_weights_on_a_gpu_go_to_released_names_by_way_of_the_processor(monkeypatch):
+    """The meta device stands for the GPU: what is on it is no array, either."""
+    arrays = parity.load_fixture(BASELINES)
+    weights = section(arrays, "iql/param:")
+    agent = parity.BaselineFixture(arrays).agent("iql")
+    placed = {name: value.to("meta") for name, value in load_released(agent, weights).items()}
+    with pytest.raises(TypeError, match="meta"):
+        placed["policy"].numpy()
+    monkeypatch.setattr("torch.Tensor.cpu", lambda tensor: torch.ones(tensor.shape))
+    back = dict(as_released(agent, placed, weights))
+    assert {name: value.shape for name, value in back.items()} == {name: value.shape for name, value in weights.items()}
+    assert any(value.any() for value in back.values())
+
+
 def test_arrays_that_do_not_fit_together_are_refused_by_the_files_name(tmp_path: Path, capsys) -> None:
     arrays = dict(parity.load_fixture(FIXTURE))
     name = next(name for name in arrays if name.startswith("param:modules_critic/") and name.endswith("kernel"))

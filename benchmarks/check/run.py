@@ -73,8 +73,7 @@ def run(check: Check, wanted: Sequence[str]) -> int:
     with locked(check.out / "lock"), compiled_code_in(check.compiled_code):
         left = _run(check, [part for part in parts(check) if not wanted or part.name in wanted])
         records = {part.name: _record(check, part) for part in parts(check)}
-        bench = gathered(check)
-        write_json(check.out / "bench.json", bench)
+        bench = _gathered_file(check)
     print("\n".join(["", goals_table([bench]), "", f"Written: {check.out / 'bench.json'}"]))
     failed = [name for name, record in records.items() if record and record["status"] == FAILED]
     for name in failed:
@@ -140,6 +139,7 @@ def _finish(check: Check, part: Part, outcome: Outcome, status: str, seconds: fl
     result = document(outcome.found, check.device, check.size.effort is not FULL)
     record = {"part": part.name, "key": key(check), "status": status, "seconds": seconds}
     write_json(_file(check, part), {**record, "failures": outcome.failures, "left": outcome.left, "result": result})
+    _gathered_file(check)  # A call may be killed before its end.
     print("\n".join(part_tables(result)))
     said = "; ".join(outcome.failures) or outcome.left
     print(f"check: {part.name}: {status}{f': {said}' if said else ''} ({number(seconds)} s)", flush=True)
@@ -175,6 +175,13 @@ def gathered(check: Check) -> Document:
         found += [Measurement(**one) for one in record["result"]["measurements"]]
         found += [LeftOut(**one) for one in record["result"]["left_out"]]
     return document(found, check.device, check.size.effort is not FULL)
+
+
+def _gathered_file(check: Check) -> Document:
+    """Write all parts' findings; returns them."""
+    found = gathered(check)
+    write_json(check.out / "bench.json", found)
+    return found
 
 
 def _records(check: Check) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from benchmarks import run as bench
 from benchmarks.check.part import Check, Outcome
@@ -10,25 +14,38 @@ from benchmarks.goals import Document, missed
 from benchmarks.job import FULL
 from benchmarks.profile import profiled
 from benchmarks.results import ROOT, Found, LeftOut, Measurement
+from mfql.documents import read_json, write_json
 from mfql.errors import UserError
 
 
 def measured(check: Check, *parts: str) -> Outcome:
     """What the benchmarks' parts find, and for `plan` the file of measured speed."""
     quick = check.size.effort is not FULL
-    # A first step is to show what compiling costs; other parts may take what was compiled before.
-    compiled_code = None if "update" in parts else check.compiled_code
-    _, found = bench.measure(check.context, parts, quick, compiled_code=compiled_code)
+    with _compiled_code(check, empty="update" in parts) as folder:
+        _, found = bench.measure(check.context, parts, quick, compiled_code=folder)
     outcome = Outcome([one for one in found if not _failed(one)])
     outcome.failures = [f"{one.what}: {one.needs}" for one in found if isinstance(one, LeftOut) and _failed(one)]
     if any(isinstance(one, Measurement) and one.part == "plan" for one in found):
         from benchmarks.speed import write_speed  # Its part was measured, so that what it imports is there.
 
-        path = speed_file(check)
+        path = check.out / "speed.json"
         write_speed(path, found, check.context)
+        if check.size.effort is FULL:  # That of a small check means nothing.
+            write_json(ROOT / "results" / path.name, read_json(path))  # Where `mfql plan` looks.
         print(f"  written: {path}")
         outcome.found += _paper_hours(check, path)
     return outcome
+
+
+@contextmanager
+def _compiled_code(check: Check, *, empty: bool) -> Iterator[Path]:
+    """Where a part keeps compiled code; an empty folder, to show what compiling costs, is then added to the others'."""
+    if not empty:
+        yield check.compiled_code
+        return
+    with TemporaryDirectory(dir=check.out) as own:
+        yield Path(own)
+        shutil.copytree(own, check.compiled_code, dirs_exist_ok=True)
 
 
 def _failed(one: Measurement | LeftOut) -> bool:
@@ -41,11 +58,6 @@ def _paper_hours(check: Check, path: Path) -> Found:
         return [Measurement(**one) for one in bench.paper_hours(check.context, path)]
     except (UserError, ImportError) as error:
         return [LeftOut("the hours of the paper", f"`mfql plan`: {str(error).splitlines()[0]}")]
-
-
-def speed_file(check: Check) -> Path:
-    """Where `mfql plan` looks for measured speed; that of a small check, which means nothing, is with its results."""
-    return (ROOT / "results" if check.size.effort is FULL else check.out) / "speed.json"
 
 
 def profile(check: Check, results: Document) -> Outcome:

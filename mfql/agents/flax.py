@@ -157,7 +157,7 @@ def as_released(agent: Agent, flat: Mapping[str, torch.Tensor], arrays: Arrays) 
         if place is not None and place.group in flat:
             view = layouts[place.group].views(flat[place.group].detach())[place.name][0][..., place.part]
             into = ours[..., place.taken]
-            into[...] = view.numpy().reshape(into.shape)
+            into[...] = view.cpu().numpy().reshape(into.shape)
         yield name, ours
 
 

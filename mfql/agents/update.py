@@ -18,6 +18,8 @@ from mfql.agents.interface import Agent, Batch, Draws, Group, Losses, Parameters
 from mfql.errors import UserError
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
+# For inductor: kernels that it chose by timing them would be others in another process, in other rounding.
+INDUCTOR = {"deterministic": True}
 
 
 @dataclass
@@ -192,7 +194,8 @@ class Updater:
         if compiled and not agent.compilable:
             raise ValueError("an update whose objectives are weighed on the processor cannot be compiled")
         self.agent, self.state, self.value_limit = agent, state, value_limit
-        compile_ = partial(torch.compile, dynamic=False, backend=backend)
+        options = INDUCTOR if backend == "inductor" else None
+        compile_ = partial(torch.compile, dynamic=False, backend=backend, options=options)
         self._losses: Callable = compile_(self._losses_of) if compiled else self._losses_of
         self._step: Callable = compile_(self._apply) if compiled else self._apply
 

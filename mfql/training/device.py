@@ -38,7 +38,10 @@ def choose_device(name: str) -> torch.device:
     if name == "cpu":
         return torch.device("cpu")
     if torch.cuda.is_available():
-        return torch.device("cuda", free_index(torch.cuda.device_count()))
+        device = torch.device("cuda", free_index(torch.cuda.device_count()))
+        # Streams and captured graphs that name no device belong to the one that is set, which else is the first.
+        torch.cuda.set_device(device)
+        return device
     gpus = len(devices_here().gpus)
     if name == "cuda":
         raise why_no_gpu(gpus)
