@@ -561,22 +561,39 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="estimate the discounted return from the task's dataset, by fitted Q evaluation (docs/off_policy.md)",
     )
-    evaluate.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="folder of that dataset")
+    evaluate.add_argument("--data", type=Path, metavar="DIR", help="folder of that dataset; default: data")
     evaluate.add_argument("--fqe-steps", type=count(1), metavar="N", help="updates of it; default: the task's")
-    evaluate.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where the estimate is fitted")
+    evaluate.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        help="where the estimate is fitted; default: cpu, where episodes are played",
+    )
     evaluate.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     evaluate.set_defaults(func=_evaluate)
+
+
+# The options of `mfql evaluate` that an estimate alone has.
+_ESTIMATES = ("data", "fqe_steps", "device")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     from mfql.evaluation.evaluate import evaluate, evaluate_each
     from mfql.experiment.find import existing_run
 
-    runs, outs, progress = [existing_run(run) for run in options.runs], options.out, not options.no_progress
+    runs, outs, progress = (
+        [existing_run(run, options.config_dir) for run in options.runs],
+        options.out,
+        not options.no_progress,
+    )
     if len(runs) != len(outs):
         raise UserError(
             f"{len(runs)} runs and {len(outs)} files for what is found",
             "Name an --out for each run, in the same order.",
+        )
+    if not options.off_policy and (given := [name for name in _ESTIMATES if getattr(options, name) is not None]):
+        raise UserError(
+            f"--{given[0].replace('_', '-')} is of an estimate, and episodes are played",
+            "Add --off-policy, or leave it out.",
         )
     if len(set(map(os.path.abspath, outs))) < len(outs):
         raise UserError("two runs would be written into one file", "Name a file of its own for each.")
@@ -606,11 +623,11 @@ def _evaluate_off_policy(options: argparse.Namespace, run: Path, out: Path) -> N
     found = evaluate_off_policy(
         run,
         out,
-        options.data,
+        options.data or Path("data"),
         options.config_dir,
         episodes=options.episodes,
         steps=options.fqe_steps,
-        device=options.device,
+        device=options.device or "cpu",
     )
     print(
         f"{run}: estimated discounted return (FQE) {found['fqe_return']:.4g} [{found['fqe_low']:.4g},"

@@ -564,11 +564,9 @@ def _task(row: dict[str, str], path: Path, registered: Registered | None = None)
                 f"{path}: {column} of {row['task']} is {row[column]!r}, not {expected}",
                 "Correct the cell.",
             ) from None
-    for column in ("observations", "online"):
-        if row[column] not in _CHOICES[column]:
-            raise UserError(
-                f"{path}: {column} of {row['task']} is {row[column]!r}", f"Write {' or '.join(_CHOICES[column])}."
-            )
+    for column, choices in _CHOICES.items():
+        if row[column] not in choices:
+            raise UserError(f"{path}: {column} of {row['task']} is {row[column]!r}", f"Write {' or '.join(choices)}.")
     return Task(
         name=row["task"],
         online=row["online"] == "yes",

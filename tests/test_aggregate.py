@@ -6,6 +6,7 @@ import pytest
 from rliable import metrics
 from scipy import stats
 
+from mfql.cli import main
 from mfql.operations.verify import _same
 from mfql.report import aggregate, figures
 from mfql.report.curves import COLUMNS, OFFLINE_CURVE, ONLINE_CURVE, curves
@@ -185,6 +186,26 @@ def test_methods_are_aggregated_over_the_tasks_that_all_have(tmp_path: Path) -> 
     assert set(table["method"]) == {"a", "b"}  # `little` has fewer than half of the tasks
     assert set(table["tasks"]) == {3}
     assert set(by_task(scores)["method"]) == {"a", "b", "little"}
+
+
+def test_methods_without_a_common_task_have_tables_and_a_page_without_aggregates(tmp_path: Path) -> None:
+    scores = study(tmp_path, {("a", TASK): [50.0, 60.0], ("b", OTHER): [10.0, 20.0]})
+    tables = aggregate.write(scores, tmp_path / "aggregate")
+    assert {name: list(table.columns) for name, table in tables.items() if table.empty} == {
+        name: list(aggregate.COLUMNS[name]) for name in ("comparisons", "aggregate", "improvement", "profiles")
+    }
+    scores.to_csv(tmp_path / "scores.csv", index=False)
+    page = ["--results", str(tmp_path), "--out", str(tmp_path / "report.html"), "--partial"]
+    assert main(["aggregate", str(tmp_path / "scores.csv"), "--out", str(tmp_path / "drawn")]) == 0
+    assert (
+        main(["report", "--scores", str(tmp_path / "scores.csv"), "--aggregates", str(tmp_path / "drawn"), *page]) == 0
+    )
+
+
+def test_the_method_that_leads_has_the_higher_mean_over_the_tasks_compared(tmp_path: Path) -> None:
+    ends = {("a", TASK): [61.0], ("b", TASK): [81.0, 81.0], ("b", OTHER): [6.0] * 9, ("a", OTHER): [5.0]}
+    row = only(aggregate.improvement(study(tmp_path, ends)))
+    assert (row["method"], row["baseline"], row["difference"]) == ("b", "a", 10.5)
 
 
 def test_success_and_returns_are_never_mixed(tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ def test_a_manifest_that_is_none_costs_its_own_run_alone(place, say, kind):
         assert say("scores", *files, "--out", "scores.csv")[0] == 2
         assert not Path("scores.csv").exists()
         status, said = say("scores", *files, "--out", "scores.csv", "--partial")
-        assert (status, said.splitlines()[-1]) == (0, "scores.csv: 5 runs") or "5 runs" in said
+        assert status in (0, 1)  # 1 where what is left is not what its manifest says.
+        assert "scores.csv: 5 runs" in said
         assert "Left out" in said
         assert f"{RUN}/run/manifest.json" in said
     Path("scores.csv").unlink()

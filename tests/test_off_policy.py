@@ -37,7 +37,7 @@ from mfql.tasks import FQE_STEPS, find_task
 from mfql.training import fqe
 from mfql.training.fqe import FQESettings, fitted_q, interval
 from mfql.training.interruption import Interrupted
-from mfql.training.off_policy import _held_apart
+from mfql.training.off_policy import _held_apart, standard_error
 from tests.support.fake_results import write_run
 from tests.support.own_tasks import table
 from tests.support.project import clone
@@ -173,6 +173,14 @@ def test_an_interval_has_the_members_and_the_starts_in_it() -> None:
     values = np.random.default_rng(0).normal(size=(1, 400))
     low, high = interval(values, 0)
     assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
+
+
+def test_the_standard_error_of_a_true_return_is_over_starts() -> None:
+    rng = np.random.default_rng(0)
+    found = rng.normal(size=(400, 1)) + 0.1 * rng.normal(size=(400, 5))
+    assert standard_error(found) == pytest.approx(1.005 / 20, rel=0.1)
+    assert standard_error(found[:1]) == pytest.approx(np.std(found[0], ddof=1) / np.sqrt(5))
+    assert standard_error(found[:1, :1]) is None
 
 
 def test_what_it_is_not_defined_for_is_refused() -> None:
@@ -356,6 +364,13 @@ def test_data_that_nothing_can_be_estimated_from_are_refused(bare: Path, change:
     with pytest.raises(UserError) as caught:
         read_own(find_task("recorded"))
     assert said in str(caught.value)
+
+
+def test_options_of_an_estimate_are_refused_where_episodes_are_played(tmp_path: Path, capsys) -> None:
+    run = tmp_path / "results" / "runs" / "short" / TASK / "seed0" / "offline"
+    run.mkdir(parents=True)
+    assert main(["evaluate", str(run), "--out", str(tmp_path / "found.json"), "--fqe-steps", "3"]) == 2
+    assert "--fqe-steps is of an estimate" in capsys.readouterr().err
 
 
 def test_what_needs_an_environment_is_refused_by_name(bare: Path) -> None:

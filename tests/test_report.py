@@ -286,6 +286,19 @@ def test_many_tasks_are_answered_together(tmp_path: Path) -> None:
     assert "Performance profile, offline, 4 tasks" in shown
 
 
+def test_online_scores_of_many_tasks_are_answered_where_there_is_no_rise(tmp_path: Path) -> None:
+    """As of a method without an offline part."""
+    tasks = [f"task{number}" for number in range(4)]
+    files = [
+        write_run(tmp_path, [80.0], method="rlpd", task=task, seed=seed, stage="online")
+        for task in tasks
+        for seed in (0, 1)
+    ]
+    scores = collect(files).query("metric == 'score'")
+    shown = " ".join(map(str, answer({name: table(scores) for name, table in aggregate.TABLES.items()})))
+    assert "<b>4 tasks</b>, online, mean: rlpd" in shown
+
+
 def test_a_partial_report_lists_what_is_missing(tmp_path: Path) -> None:
     files = write_quickstart(tmp_path)
     begun = tmp_path / "runs/mfql/slow/seed0/offline/run"

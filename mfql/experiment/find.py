@@ -155,13 +155,16 @@ def canonical_path(path: str, config_dir: str | Path, methods: Collection[str] =
     return f"{before}{runs}{'/'.join(parts)}"
 
 
-def existing_run(path: Path) -> Path:
+def existing_run(path: Path, config_dir: Path = Path("config")) -> Path:
     """A run's folder, by another name of its method or task too.
+
+    Args:
+        config_dir: folder with the task table that knows these names.
 
     Raises:
         UserError: as of `canonical_path`.
     """
-    return path if path.exists() else Path(canonical_path(str(path), "config"))
+    return path if path.exists() else Path(canonical_path(str(path), config_dir))
 
 
 def _folder(results: Path, run: Run, seed: int) -> RunFolder:

@@ -64,7 +64,7 @@ def run_status(arguments: argparse.Namespace) -> None:
 
     if arguments.until_done and arguments.watch is None:
         raise UserError("--until-done ends what --watch goes on with", "Give both.")
-    paths = [existing_run(path) for path in arguments.paths]
+    paths = [existing_run(path, arguments.config_dir) for path in arguments.paths]
     asked: list[RunFolder] | None = None
     if arguments.configfile is not None:
         configuration = read_configuration(arguments.configfile, arguments.config_dir)

@@ -34,7 +34,6 @@ from mfql.report.tasks import (
     by_task,
     group_of,
     in_order,
-    method_means,
     parts,
     ranked_pairs,
     runs,
@@ -120,7 +119,7 @@ def over_tasks(scores: pd.DataFrame) -> pd.DataFrame:
                         "origins": compared.origins[method],
                     }
                     rows.append(row)
-    return in_order(pd.DataFrame(rows))
+    return in_order(pd.DataFrame(rows, columns=COLUMNS["aggregate"]))
 
 
 def improvement(scores: pd.DataFrame) -> pd.DataFrame:
@@ -131,9 +130,12 @@ def improvement(scores: pd.DataFrame) -> pd.DataFrame:
         probability, probability_low, probability_high (that on a task drawn at random a run of `method` scores above
         one of `baseline`; ties count half).
     """
-    rows, ranks = [], method_means(scores)
+    rows = []
     for compared in comparable(scores, "score"):
-        for method, baseline in ranked_pairs(ranks, compared.stage, compared.groups):
+        means = {
+            method: float(np.mean([group.values.mean() for group in own])) for method, own in compared.groups.items()
+        }
+        for method, baseline in ranked_pairs(means):
             groups = compared.groups[method] + compared.groups[baseline]
             shares = np.repeat([1, -1], len(compared.tasks)) / len(compared.tasks)
             difference = bounded(weighted(groups, shares.tolist()), compared.unit, "difference")
@@ -153,7 +155,7 @@ def profiles(scores: pd.DataFrame) -> pd.DataFrame:
     Returns:
         stage, unit, method, threshold, value, low, high (shares from 0 to 1), tasks.
     """
-    frames = []
+    frames = [pd.DataFrame(columns=COLUMNS["profiles"])]
     for compared in comparable(scores, "score"):
         everything = np.concatenate([group.values for groups in compared.groups.values() for group in groups])
         thresholds = np.linspace(min(0.0, everything.min()), max(100.0, everything.max()), PROFILE_POINTS)
@@ -164,8 +166,7 @@ def profiles(scores: pd.DataFrame) -> pd.DataFrame:
             frame = pd.DataFrame({"threshold": thresholds, "value": value, "low": low, "high": high})
             frame = frame.assign(stage=compared.stage, unit=compared.unit, method=method, tasks=len(compared.tasks))
             frames.append(frame)
-    columns = ["stage", "unit", "method", "threshold", "value", "low", "high", "tasks"]
-    return in_order(pd.concat(frames)[columns])
+    return in_order(pd.concat(frames[1:] or frames)[list(COLUMNS["profiles"])])
 
 
 TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {

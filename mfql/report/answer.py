@@ -139,8 +139,9 @@ def _rise(row: Row) -> Markup:
 
 
 def _over_tasks(aggregate: pd.DataFrame, comparisons: pd.DataFrame) -> list[Markup]:
-    """The means over tasks: one sentence a unit on offline scores, one on the rise during online training."""
+    """The means over tasks, a sentence each: offline scores, and the rise online, or the scores where it has none."""
     means = aggregate[(aggregate["statistic"] == "mean") & (aggregate["tasks"] > 1)]
+    rising = set(means.loc[means["metric"] == "rise", "unit"])
     sentences = []
     for (stage, unit, metric), part in means.groupby(["stage", "unit", "metric"], sort=False):
         best, *others = ranked = _ranked(part)
@@ -148,7 +149,7 @@ def _over_tasks(aggregate: pd.DataFrame, comparisons: pd.DataFrame) -> list[Mark
         if metric == "rise":
             parts = [Markup("{}: {}").format(row["method"], _rise(row)) for row in ranked]
             sentences.append(where + ", " + Markup("; ").join(parts) + ".")
-        elif stage == "offline":
+        elif stage == "offline" or unit not in rising:
             parts = [Markup("{} {}").format(row["method"], _score(row | {"diverged": 0})) for row in ranked]
             pairs = comparisons[(comparisons["stage"] == stage) & (comparisons["unit"] == unit)]
             counts = [_count_apart(best["method"], row["method"], pairs) for row in others]

@@ -200,9 +200,16 @@ def run_report(arguments: argparse.Namespace) -> int:
     return 0
 
 
+# What a report of a configuration takes from there.
+_OF_TABLES = ("aggregates", "out", "expected", "targets", "verdict", "tasks", "panels", "summary")
+
+
 def _run_partial_report(arguments: argparse.Namespace) -> int:
     if not arguments.partial or arguments.scores is not None:
         raise UserError("--configfile is for --partial without --scores", "Leave one of them out.")
+    given = [name for name in _OF_TABLES if getattr(arguments, name) is not None]
+    if given:
+        raise UserError(f"--configfile says itself what --{given[0]} would", f"Leave --{given[0]} out.")
     from mfql.experiment.configuration import read_configuration
     from mfql.report import chain
 

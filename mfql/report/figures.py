@@ -64,6 +64,10 @@ def curves(table: pd.DataFrame, style: Styles | None = None, bare: bool = False)
     return _panels(table.assign(panel=table["task"].map(fold) + "\n" + table["curve"]), draw, style, bare)
 
 
+# What aggregates say where no method shares a task with another, as while a study runs.
+_NO_TASK = "no task that all methods have"
+
+
 def tasks(table: pd.DataFrame, style: Styles | None = None) -> Figure:
     """Mean and interval of each method on each task, with the seeds as dots; one panel a stage and metric."""
     style = style or styles(table["method"])
@@ -100,6 +104,8 @@ def tasks(table: pd.DataFrame, style: Styles | None = None) -> Figure:
 def aggregate(table: pd.DataFrame, style: Styles | None = None, bare: bool = False) -> Figure:
     """Mean and interquartile mean over tasks with their intervals; one row of panels a stage and metric."""
     style = style or styles(table["method"])
+    if table.empty:
+        return _nothing(_NO_TASK)
     table = _with_panels(table)
     names = {"mean": "mean", "iqm": "interquartile mean"}
     table["panel"] += ": " + table["statistic"].map(names) + " over " + table["tasks"].map(_count_tasks)
@@ -116,6 +122,8 @@ def aggregate(table: pd.DataFrame, style: Styles | None = None, bare: bool = Fal
 def profiles(table: pd.DataFrame, style: Styles | None = None, bare: bool = False) -> Figure:
     """Performance profiles with intervals: the share of runs above each score; one panel a stage and unit."""
     style = style or styles(table["method"])
+    if table.empty:
+        return _nothing(_NO_TASK)
     table = _with_panels(table.assign(metric="score"))
     table["panel"] += ", " + table["tasks"].map(_count_tasks)
 

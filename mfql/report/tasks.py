@@ -6,7 +6,7 @@ diverged are in every number, with the scores that `mfql.report.scores` gives th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from math import nan
 
@@ -119,7 +119,7 @@ def between_methods(scores: pd.DataFrame) -> pd.DataFrame:
         of = split(part, "method")
         groups = {method: group_of(own, "score") for method, own in of.items()}
         means = {method: mean_of(own, "score") for method, own in of.items()}
-        for method, baseline in ranked_pairs(ranks, stage, of):
+        for method, baseline in ranked_pairs({method: ranks[stage, method] for method in of}):
             difference = weighted([groups[method], groups[baseline]], [1, -1])
             difference = bounded(difference, unit, "difference")
             row = {
@@ -205,15 +205,16 @@ def bounded(interval: Interval, unit: str, quantity: str) -> Interval:
 
 
 def method_means(scores: pd.DataFrame) -> dict[tuple[str, str], float]:
-    """The mean score over all runs of each (stage, method)."""
+    """The mean over its tasks of the mean score of each (stage, method)."""
     final = scores[scores["metric"] == "score"]
-    return {(stage, method): float(own["value"].mean()) for (stage, method), own in parts(final, ["stage", "method"])}
+    found = parts(final, ["stage", "method"])
+    return {(stage, method): float(own.groupby("task")["value"].mean().mean()) for (stage, method), own in found}
 
 
-def ranked_pairs(means: Mapping[tuple[str, str], float], stage: str, methods: Iterable[str]) -> list[tuple[str, str]]:
-    """Each two of the methods once, the one with the higher mean score in this stage first.
+def ranked_pairs(means: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Each two methods once, the one with the higher mean score first.
 
     Args:
-        means: of `method_means`.
+        means: the mean score of each method.
     """
-    return list(combinations(sorted(methods, key=lambda method: (-means[stage, method], method)), 2))
+    return list(combinations(sorted(means, key=lambda method: (-means[method], method)), 2))

@@ -118,12 +118,22 @@ def _true(
         starts = np.append(0, np.flatnonzero(recording.ended[:-1]) + 1)
         assert len(starts) == int((dataset.val.terminals > 0).sum())
         each = -(-episodes // len(starts))
-        found = [_discounted(policy, recording, int(row), discount) for row in np.repeat(starts, each)]
+        found = [[_discounted(policy, recording, int(row), discount) for _ in range(each)] for row in starts]
     return {
         "discounted_return": float(np.mean(found)),
-        "standard_error": float(np.std(found, ddof=1) / np.sqrt(len(found))) if len(found) > 1 else None,
-        "episodes": len(found),
+        "standard_error": standard_error(np.array(found)),
+        "episodes": len(starts) * each,
     }
+
+
+def standard_error(found: np.ndarray) -> float | None:
+    """The standard error of the mean of returns `[starts, episodes]`; None of a single one.
+
+    Episodes from one start are more alike than those of others, so that the starts are the sample where there are
+    several.
+    """
+    drawn = found.mean(1) if len(found) > 1 else found[0]
+    return float(np.std(drawn, ddof=1) / np.sqrt(len(drawn))) if len(drawn) > 1 else None
 
 
 def _discounted(policy: Policy, recording: Recording, row: int, discount: float) -> float:

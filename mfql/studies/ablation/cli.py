@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mfql.arguments import processes
 from mfql.cores import sleep_while_waiting, usable_cores
 from mfql.experiment.cli import CONFIG_DIR
 
@@ -21,7 +22,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     drawn.add_argument("plan", type=Path, help="plan.json, which the workflow writes")
     drawn.add_argument("--results", type=Path, default=Path("results"), help="the folder that holds runs/")
     drawn.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets the panel")
-    drawn.add_argument("--threads", type=int, default=usable_cores(), help="where updates are timed")
+    drawn.add_argument("--threads", type=processes(1), default=usable_cores(), help="where updates are timed")
     drawn.set_defaults(func=run_draw)
 
 

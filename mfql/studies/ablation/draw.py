@@ -194,6 +194,8 @@ def _draw_proxy(found: Runs, out: Path) -> None:
 def correlations(data: pd.DataFrame) -> pd.DataFrame:
     """Rank correlations of flow loss and distance as text: over the runs of each task, and in training.
 
+    The latter is the mean over seeds of the mean over a seed's runs, which share its draws.
+
     Args:
         data: of `mfql.studies.ablation.measure.proxy`.
     """
@@ -201,9 +203,9 @@ def correlations(data: pd.DataFrame) -> pd.DataFrame:
     for task, own in data.groupby("task", sort=False):
         over_runs = rank_correlation(own["flow_loss"], own["neighbour_distance"])
         rows.append({"task": task, "over": "runs", "rank correlation": f"{over_runs:.2f}", "runs": str(len(own))})
-        within = own["over_training"].dropna()
+        within = own.dropna(subset=["over_training"])
         if len(within):
-            interval = weighted([Group.of_scores(within)], [1])
+            interval = weighted([Group.of_scores(within.groupby("seed")["over_training"].mean())], [1])
             told = f"{interval.value:.2f} [{max(interval.low, -1):.2f}, {min(interval.high, 1):.2f}]"
             rows.append({"task": task, "over": "training", "rank correlation": told, "runs": str(len(within))})
     return pd.DataFrame(rows, columns=["task", "over", "rank correlation", "runs"])

@@ -245,7 +245,8 @@ def proxy(found: Runs, loss: str = "flow_loss", distance: str = "neighbour_dista
 
     Returns:
         one row a run that has both: series, x, task, method, seed, both at the end of the run, and `over_training`,
-        their rank correlation (Spearman) over its evaluations.
+        their rank correlation (Spearman) over its evaluations. Runs of a seed that a setting without effect sets
+        apart, which are the same run by other names, are one.
     """
     rows = []
     for point in found.points:
@@ -257,4 +258,5 @@ def proxy(found: Runs, loss: str = "flow_loss", distance: str = "neighbour_dista
                 row |= {"seed": seed, "over_training": correlation}
                 rows.append(row | {name: pair[name].iloc[-1] for name in (loss, distance)})
     columns = ["series", "x", "task", "method", "seed", loss, distance, "over_training"]
-    return pd.DataFrame(rows, columns=columns).drop_duplicates(["method", "task", "seed"], ignore_index=True)
+    measured = ["task", "seed", loss, distance, "over_training"]
+    return pd.DataFrame(rows, columns=columns).drop_duplicates(measured, ignore_index=True)

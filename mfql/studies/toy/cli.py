@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mfql.arguments import add_compile
+from mfql.arguments import add_compile, processes
 from mfql.cores import sleep_while_waiting
 
 # The modules that do the work load torch and matplotlib: the functions import them.
@@ -19,7 +19,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     train.add_argument("method", help="of the configuration, such as residual or residual+policy_hidden=32")
     _add_shared(train)
     train.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one")
-    train.add_argument("--threads", type=int, default=1, help="processor cores")
+    train.add_argument("--threads", type=processes(1), default=1, help="processor cores")
     add_compile(train)
     train.set_defaults(func=run_train)
     panels = actions.add_parser("panels", help="figures and tables of a study")
