@@ -2,22 +2,25 @@
 
     python tests/check_storage.py [PLUGINS]     # a folder that has them already, as `pip install --target` makes it
 
-Needs rsync, which the plugin `fs` calls, and git. Four launches:
+Needs rsync, which the plugin `fs` calls, and git. Five launches:
 
 1. plain, on this machine: what must come out;
 2. `cluster-generic`, each job a process of its own in the same folder;
 3. `profiles/kubernetes` with the storage `fs`: Snakemake's plugins as they are, against a stand-in of a cluster's API
    whose pods are processes here, each in an empty folder of its own. One is killed as it trains, and its job begins
    again elsewhere;
-4. one run the same way with a scratch folder that outlasts pods: a trainer that is asked to end goes on where it was.
+4. one run the same way with a scratch folder that outlasts pods: a trainer that is asked to end goes on where it was;
+5. `profiles/kubernetes` as it is, with the storage `s3`: against moto's server of S3. The run of 4 is among what it
+   makes, and is not interrupted. A file that is deleted from the bucket has its job made anew, and no other's.
 
-The plugins are installed into a folder of this check alone: the launcher's environment has none of them.
+The plugins, and the server, are installed into a folder of this check alone: the launcher's environment has none of them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,8 +28,8 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -36,14 +39,21 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support.kubernetes_api import KubernetesApi, Pod
-from tests.support.project import NOTHING_TO_DO, clone
+from tests.support.project import NOTHING_TO_DO, clone, jobs
 from tests.support.training_runs import TASK
 
 PLUGINS = (
     "snakemake-executor-plugin-cluster-generic==1.0.9",
     "snakemake-executor-plugin-kubernetes==0.5.1",
     "snakemake-storage-plugin-fs==1.1.3",
+    "snakemake-storage-plugin-s3==0.3.6",
+    # The server of S3: what `moto[s3,server]` would bring beside serves other services.
+    "moto[s3]==5.2.5",
+    "flask==3.1.3",
+    "flask-cors==6.0.5",
 )
+# S3's client takes no release of it that is here.
+NOT_AS_HERE = ("mfql", "torch", "python-dateutil")
 CONFIGURATION = (
     "--configfile",
     "tests/miniature.yaml",
@@ -55,12 +65,30 @@ CONFIGURATION = (
 # Metrics that differ from launch to launch of the same numbers; `origin` is of code, which may be edited meanwhile.
 TIMES = ("step_ms", "acting_ms", "device_hours")
 LONGER = f"results/runs/flow_bc-miniature+offline_steps=300/{TASK}/seed7/offline"
+BUCKET, PREFIX = "bucket", "mfql"
+# Any will do for the server; the plugin and S3's client read them from the environment.
+KEYS = {"ACCESS_KEY": "access", "SECRET_KEY": "secret"}
+# With S3's own client, in a process of its own: lists a bucket's keys, having copied or deleted some.
+CLIENT = """
+import pathlib, sys
+import boto3
+
+endpoint, bucket, access, secret, action, argument = sys.argv[1:]
+session = boto3.Session(aws_access_key_id=access, aws_secret_access_key=secret, region_name="us-east-1")
+for found in session.resource("s3", endpoint_url=endpoint).Bucket(bucket).objects.all():
+    if action == "copy":
+        path = pathlib.Path(argument, found.key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found.Object().download_file(str(path))
+    elif found.key == argument:
+        found.delete()
+"""
 
 
 def install(folder: Path) -> None:
     """Install the plugins with what they need, of what is here the same releases."""
     folder.mkdir()
-    here = "".join(f"{one.name}=={one.version}\n" for one in distributions() if one.name not in ("mfql", "torch"))
+    here = "".join(f"{one.name}=={one.version}\n" for one in distributions() if one.name not in NOT_AS_HERE)
     (folder / "constraints.txt").write_text(here, encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--target", str(folder)]
     subprocess.run([*pip, "--constraint", str(folder / "constraints.txt"), *PLUGINS], check=True)
@@ -112,11 +140,38 @@ class Launches:
         path = os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
         return KubernetesApi(folder / "pods", self.common | {"PATH": path, "HOME": str(folder)}, **options)
 
-    def on_pods(self, project: Path, api: KubernetesApi, *arguments: str) -> str:
-        """Launch on a cluster, its storage a folder beside the project."""
-        storage = ("--default-storage-provider", "fs", "--default-storage-prefix", str(self.storage(project)))
+    def on_pods(self, project: Path, api: KubernetesApi, *arguments: str, s3: str | None = None) -> str:
+        """Launch on a cluster, its storage a folder beside the project; or a bucket, of the server at this address."""
+        storage = ("fs", str(self.storage(project))) if s3 is None else ("s3", f"s3://{BUCKET}/{PREFIX}")
+        options = ("--default-storage-provider", storage[0], "--default-storage-prefix", storage[1])
         profile = ("--workflow-profile", "profiles/kubernetes", "--precommand", "true", "--jobs", "2")
-        return self.snakemake(project, *profile, *storage, *arguments, KUBECONFIG=str(api.kubeconfig))
+        environment = {"KUBECONFIG": str(api.kubeconfig)}
+        if s3 is not None:
+            options += ("--storage-s3-endpoint-url", s3)
+            environment |= {f"SNAKEMAKE_STORAGE_S3_{name}": value for name, value in KEYS.items()}
+        return self.snakemake(project, *arguments, *profile, *options, **environment)
+
+    @contextmanager
+    def s3(self) -> Iterator[str]:
+        """A server of S3; gives its address. With the block's end its buckets are gone."""
+        log = self.folder / "s3.log"
+        with open(log, "wb") as file:
+            command = [sys.executable, "-c", "from moto.server import main; main()", "-p", "0"]
+            server = subprocess.Popen(command, env=os.environ | self.common, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            while not (found := re.search(r"Running on (http://[\w.:]+)", log.read_text(encoding="utf-8"))):
+                if server.poll() is not None:
+                    sys.exit(f"the server of S3 ended:\n{log.read_text(encoding='utf-8')}")
+                time.sleep(0.1)
+            yield found[1]
+        finally:
+            server.kill()
+            server.wait()
+
+    def bucket(self, s3: str, action: str, argument: str) -> None:
+        """Copy the bucket into a folder, or delete a key from it."""
+        command = [sys.executable, "-c", CLIENT, s3, BUCKET, *KEYS.values(), action, argument]
+        subprocess.run(command, env=os.environ | self.common, check=True)
 
     def storage(self, project: Path) -> Path:
         """The folder that is the storage of a launch on pods."""
@@ -213,6 +268,31 @@ def check_scratch(launches: Launches) -> None:
     assert found[1]["from_step"], found
 
 
+def check_s3(launches: Launches, plain: Path) -> None:
+    """All of the workflow on pods whose storage is S3, and what a launch after it finds to do."""
+    project, copy = launches.project("s3"), launches.folder / "copy"
+    targets, tables = ("all", f"{LONGER}/evaluation.json", *CONFIGURATION), "results/miniature/aggregate/tasks.md"
+    with launches.s3() as s3, launches.pods("cluster3").serving() as api:
+        launches.on_pods(project, api, *targets, s3=s3)
+        launches.bucket(s3, "copy", str(copy))
+        again = launches.on_pods(project, api, *targets, "-n", s3=s3)
+        launches.bucket(s3, "delete", f"{PREFIX}/{tables}")
+        deleted = launches.on_pods(project, api, *targets, "-n", s3=s3)
+    assert NOTHING_TO_DO in again, again
+    assert {"aggregate", "report"} <= set(jobs(deleted)) <= {"aggregate", "report", "all", "total"}, deleted
+    assert not (project / "results").exists()
+    check_resources(api.pods)
+    same_results(plain, copy / PREFIX)
+    # What a bucket's copy holds is unpacked as what a run left here.
+    results = copy / PREFIX / "results"
+    unpack = ["-m", "mfql.cli", "carry", "unpack", "--results", str(results), "--study", "miniature"]
+    subprocess.run([sys.executable, *unpack], check=True)
+    for path in sorted(plain.glob("results/runs/**/run/policy/*")):
+        assert path.read_bytes() == (results.parent / path.relative_to(plain)).read_bytes(), path
+    interrupted = launches.storage(launches.folder / "resumed") / LONGER / "evaluation.json"
+    assert interrupted.read_bytes() == (results.parent / LONGER / "evaluation.json").read_bytes()
+
+
 def main(plugins: str | None = None) -> None:
     """Install, launch, compare."""
     for program in ("rsync", "git"):
@@ -227,13 +307,14 @@ def main(plugins: str | None = None) -> None:
         launches.snakemake(plain, "--cores", "2", *CONFIGURATION)
         check_pods(launches, plain)
         check_scratch(launches)
+        check_s3(launches, plain)
         generic = launches.project("generic")
         executor = ("--executor", "cluster-generic", "--cluster-generic-submit-cmd", "setsid -f", "--jobs", "2")
         launches.snakemake(generic, *executor, "--latency-wait", "30", *CONFIGURATION)
         same_results(plain, generic)
     print(
-        "on pods that share no folder, one killed on the way, and by cluster-generic, the miniature's results are those"
-        " of a plain launch; on pods with a scratch folder an interrupted run goes on"
+        "on pods that share no folder, one killed on the way, on pods whose storage is S3, and by cluster-generic, the"
+        " miniature's results are those of a plain launch; on pods with a scratch folder an interrupted run goes on"
     )
 
 
