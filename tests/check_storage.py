@@ -133,18 +133,15 @@ class Launches:
     def pods(self, name: str, **options: object) -> KubernetesApi:
         """A cluster whose pods have nothing of this check but programs."""
         folder = self.folder / name
-        (folder / "bin").mkdir(parents=True)
-        # What a pod would install is there already.
-        (folder / "bin/pip").write_text("#!/bin/sh\n", encoding="utf-8")
-        (folder / "bin/pip").chmod(0o755)
-        path = os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         return KubernetesApi(folder / "pods", self.common | {"PATH": path, "HOME": str(folder)}, **options)
 
     def on_pods(self, project: Path, api: KubernetesApi, *arguments: str, s3: str | None = None) -> str:
         """Launch on a cluster, its storage a folder beside the project; or a bucket, of the server at this address."""
         storage = ("fs", str(self.storage(project))) if s3 is None else ("s3", f"s3://{BUCKET}/{PREFIX}")
         options = ("--default-storage-provider", storage[0], "--default-storage-prefix", storage[1])
-        profile = ("--workflow-profile", "profiles/kubernetes", "--precommand", "true", "--jobs", "2")
+        # What a pod would install is there already.
+        profile = ("--workflow-profile", "profiles/kubernetes", "--precommand", "pip() { :; }", "--jobs", "2")
         environment = {"KUBECONFIG": str(api.kubeconfig)}
         if s3 is not None:
             options += ("--storage-s3-endpoint-url", s3)
@@ -287,7 +284,7 @@ def check_s3(launches: Launches, plain: Path) -> None:
     results = copy / PREFIX / "results"
     unpack = ["-m", "mfql.cli", "carry", "unpack", "--results", str(results), "--study", "miniature"]
     subprocess.run([sys.executable, *unpack], check=True)
-    for path in sorted(plain.glob("results/runs/**/run/policy/*")):
+    for path in sorted(plain.glob("results/runs/**/run/policy/policy.safetensors")):
         assert path.read_bytes() == (results.parent / path.relative_to(plain)).read_bytes(), path
     interrupted = launches.storage(launches.folder / "resumed") / LONGER / "evaluation.json"
     assert interrupted.read_bytes() == (results.parent / LONGER / "evaluation.json").read_bytes()
