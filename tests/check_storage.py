@@ -13,7 +13,7 @@ Needs rsync, which the plugin `fs` calls, and git. Five launches:
 5. `profiles/kubernetes` as it is, with the storage `s3`: against moto's server of S3. The run of 4 is among what it
    makes, and is not interrupted. A file that is deleted from the bucket has its job made anew, and no other's.
 
-The plugins, and the server, are installed into a folder of this check alone: the launcher's environment has none.
+Plugins and server are installed into a folder of this check alone: the launcher's environment has none of them.
 """
 
 from __future__ import annotations
