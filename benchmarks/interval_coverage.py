@@ -1,7 +1,8 @@
 """How often 95 % intervals of a mean success rate hold the truth: the report's rule beside a plain bootstrap.
 
-Seeds' true rates are drawn from a Beta distribution, each is measured in 150 episodes. `docs/results.md` shows what
-this prints: `python benchmarks/interval_coverage.py`.
+Seeds' true rates are drawn from a Beta distribution, each is measured in 150 episodes. A second table is of estimates
+from five critics, where refitting them to resampled episodes varies their mean as drawing other episodes would.
+`docs/results.md` and `docs/off_policy.md` show what this prints: `python benchmarks/interval_coverage.py`.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from mfql.report.intervals import Group, weighted
+from mfql.training.fqe import FQESettings
+from mfql.training.fqe import interval as estimates_interval
 
 EPISODES, STUDIES, RESAMPLES = 150, 2000, 1000
 SEEDS = (3, 5, 8)
+ESTIMATES, STARTS, SPREADS = 500, 50, (0, 0.5, 1, 2)
 RATES = {
     "tight, mean 95": (95, 5),
     "wide, mean 50": (5, 5),
@@ -34,6 +38,16 @@ def main() -> None:
             bootstrap = np.percentile(means, [2.5, 97.5], axis=1).T
             cells = [cell for ends in (rule, bootstrap) for cell in (coverage(ends, truth), width(ends))]
             print(f"| {name} | {seeds} | {' | '.join(cells)} |")
+    print("\n| starts' spread, of the critics' | coverage of an estimate's interval |\n|---|---|")
+    for spread in SPREADS:
+        print(f"| {spread} | {coverage(np.array([of_estimate(rng, spread) for _ in range(ESTIMATES)]), 0.0)} |")
+
+
+def of_estimate(rng: np.random.Generator, spread: float) -> tuple[float, float]:
+    """The interval of one estimate of 0: five refits of one draw of episodes, and starts of their own spread."""
+    refits = rng.normal() + rng.normal(size=(FQESettings.members, 1))
+    starts = spread * np.sqrt(STARTS) * rng.normal(size=(1, STARTS))
+    return estimates_interval(refits + starts, int(rng.integers(2**31)))
 
 
 def interval(study: np.ndarray) -> tuple[float, float]:

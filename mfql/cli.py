@@ -580,11 +580,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     from mfql.evaluation.evaluate import evaluate, evaluate_each
     from mfql.experiment.find import existing_run
 
-    runs, outs, progress = (
-        [existing_run(run, options.config_dir) for run in options.runs],
-        options.out,
-        not options.no_progress,
-    )
+    runs = [existing_run(run, options.config_dir) for run in options.runs]
+    outs, progress = options.out, not options.no_progress
     if len(runs) != len(outs):
         raise UserError(
             f"{len(runs)} runs and {len(outs)} files for what is found",

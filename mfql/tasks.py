@@ -268,7 +268,8 @@ def load_tasks(path: Path) -> dict[str, Task]:
     """The tasks of the project's table by name.
 
     Raises:
-        UserError: the table is absent, lacks a column, names a task twice, or has a cell that is no number.
+        UserError: the table is absent, lacks a column, names a task twice, or has a cell that is no number, or
+            none of its column's words.
     """
     columns, rows = read_rows(path, "Run from the project's folder, or give --config-dir.")
     missing = {"task", "online", *_TEXT, *_NUMBERS} - set(columns)
@@ -280,6 +281,7 @@ def load_tasks(path: Path) -> dict[str, Task]:
     for row, _ in rows:
         if row["task"] in tasks:
             raise UserError(f"{path} names the task {row['task']} twice", "Keep one of the rows.")
+        _refuse_other_words(row, f"{path}: {row['task']}")
         tasks[row["task"]] = _task(row, path)
     return tasks
 
@@ -362,11 +364,7 @@ def _extension_task(row: dict[str, str], path: Path, where: str) -> Task:
     for column in required:
         if column not in filled:
             raise UserError(f"{where}: {column} of {name} is empty", _PAGE)
-    for column, values in _CHOICES.items():
-        if filled[column] not in values:
-            raise UserError(
-                f"{where}: {column} is {filled[column]!r}", f"Write {', '.join(values[:-1])} or {values[-1]}."
-            )
+    _refuse_other_words(filled, where)
     _refuse_other_scoring(filled, bare, where)
     if own and filled["dataset"] != name:
         raise UserError(
@@ -553,6 +551,13 @@ def _unknown_task(kind: str, name: str, known: Collection[str], config_dir: str 
     return unknown(kind, default_task(name) or name, known, tables, own, "" if task_tables() else NONE_NAMED)
 
 
+def _refuse_other_words(row: Mapping[str, str], where: str) -> None:
+    """Refuse a row whose cell is none of the words that its column has."""
+    for column, words in _CHOICES.items():
+        if row[column] not in words:
+            raise UserError(f"{where}: {column} is {row[column]!r}", f"Write {', '.join(words[:-1])} or {words[-1]}.")
+
+
 def _task(row: dict[str, str], path: Path, registered: Registered | None = None) -> Task:
     settings: dict[str, float | int] = {}
     for column, kind in _NUMBERS.items():
@@ -564,9 +569,6 @@ def _task(row: dict[str, str], path: Path, registered: Registered | None = None)
                 f"{path}: {column} of {row['task']} is {row[column]!r}, not {expected}",
                 "Correct the cell.",
             ) from None
-    for column, choices in _CHOICES.items():
-        if row[column] not in choices:
-            raise UserError(f"{path}: {column} of {row['task']} is {row[column]!r}", f"Write {' or '.join(choices)}.")
     return Task(
         name=row["task"],
         online=row["online"] == "yes",

@@ -449,5 +449,5 @@ def test_an_agent_that_is_no_name_is_refused_by_the_file(config):
 @pytest.mark.parametrize(("right", "wrong"), [("success", "sucess"), ("last_three", "last_two")])
 def test_a_task_table_with_a_word_that_is_none_is_refused(right, wrong, tmp_path):
     (tmp_path / "tasks.csv").write_text(HEADER + ROW.replace(right, wrong), encoding="utf-8")
-    with pytest.raises(UserError, match=f"of a-task is {wrong!r}\n *Write {right}"):
+    with pytest.raises(UserError, match=f"a-task: [a-z_]+ is {wrong!r}\n *Write .*{right}"):
         load_tasks(tmp_path / "tasks.csv")
