@@ -63,6 +63,15 @@ def test_a_normalised_return_has_no_bounds_and_no_floor(tmp_path: Path) -> None:
     assert set(table["unit"]) == {"normalized_return"}
 
 
+def test_a_normalised_return_that_is_a_success_rate_has_the_floor_of_its_episodes(tmp_path: Path) -> None:
+    """As of AntMaze in D4RL: three seeds without a success do not show a rate of exactly 0."""
+    ends = {("mfql", TASK): [0.0, 0.0, 0.0]}
+    row = only(by_task(study(tmp_path, ends, metric="normalized_return", is_success=True)), method="mfql")
+    high = stats.binomtest(0, 3 * EPISODES).proportion_ci(0.95, "wilson").high
+    assert tuple(row[["value", "low", "high"]]) == pytest.approx((0, 0, 100 * high))
+    assert (row["unit"], row["episodes"]) == ("normalized_return", 3 * EPISODES)
+
+
 def test_the_rise_during_online_training_has_an_interval(quickstart: pd.DataFrame) -> None:
     row = only(by_task(quickstart), metric="rise")
     assert row["stage"] == "online"

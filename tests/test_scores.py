@@ -43,6 +43,15 @@ def test_a_normalised_return_has_no_count_of_episodes_to_rest_on(tmp_path: Path)
     assert values(scores, "normalized_return") == [110, 120]
 
 
+def test_a_normalised_return_that_is_a_success_rate_says_on_how_many_episodes_it_rests(tmp_path: Path) -> None:
+    files = [write_run(tmp_path, [0.0, 20.0], metric="normalized_return", is_success=True)]
+    files.append(write_run(tmp_path, [], seed=1, metric="normalized_return", diverged_at=900))
+    scores = collect(files)
+    assert values(scores, "score_episodes", seed=0) == [3 * EPISODES // 3 * 2]
+    assert values(scores, "score_episodes", seed=1) == []
+    assert set(runs(scores)["unit"]) == {"normalized_return"}
+
+
 @pytest.mark.parametrize("successes", [[], [90.0], [90.0, 95.0, 100.0]])
 def test_a_diverged_run_scores_zero_whatever_it_had_reached(tmp_path: Path, successes: list[float]) -> None:
     scores = collect([write_run(tmp_path, successes, diverged_at=3500)])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mfql.report.intervals import Group, weighted
 from mfql.report.scores import DIVERGED_SCORE
-from mfql.report.tasks import SUCCESS, UNSCALED, bounded, parts, runs
+from mfql.report.tasks import UNSCALED, are_rates, bounded, parts, runs
 
 OFFLINE_CURVE, ONLINE_CURVE = "offline", "offline to online"
 COLUMNS = ["curve", "task", "method", "stage", "step", "switch", "unit", "value", "low", "high", "seeds", "diverged"]
@@ -69,7 +69,7 @@ def _mean_at_steps(scores: pd.DataFrame, own: pd.DataFrame) -> Points:
     Returns:
         unit, and of each point step, value, low, high, seeds, diverged.
     """
-    unit, seeds = str(own["unit"].iloc[0]), own["seed"].to_numpy()
+    unit, rates, seeds = str(own["unit"].iloc[0]), are_rates(own), own["seed"].to_numpy()
     rows = scores[scores["run"].isin(own["run"])]
     metric, seed, step, value = (rows[name].to_numpy() for name in ("metric", "seed", "step", "value"))
     steps = np.unique(step[metric == unit])
@@ -93,8 +93,8 @@ def _mean_at_steps(scores: pd.DataFrame, own: pd.DataFrame) -> Points:
     for of_runs, counts in zip(values, episodes, strict=True):
         present = ~np.isnan(of_runs)
         # A run that ended before counts with as many episodes as the others had.
-        counts = np.where(np.isnan(counts), np.nanmax(counts), counts) if unit == SUCCESS else counts
-        group = Group.of_scores(of_runs[present], counts[present] if unit == SUCCESS else None)
+        counts = np.where(np.isnan(counts), np.nanmax(counts), counts) if rates else counts
+        group = Group.of_scores(of_runs[present], counts[present] if rates else None)
         interval = bounded(weighted([group], [1]), unit, "score")
         points.append((interval.value, interval.low, interval.high, int(present.sum())))
     diverged = (step[ended][None] <= steps[:, None]).sum(axis=1)

@@ -7,7 +7,7 @@ The table has one row per run, step and metric, with the columns `COLUMNS`. Metr
 | success, return, length, ... | each evaluation | as the evaluation gives it; success in percent |
 | episodes | each evaluation | how many episodes it ran |
 | score | the last step | the run's score by its rule, in percent, normalised return or return |
-| score_episodes | the last step | how many episodes a success rate rests on; absent for returns |
+| score_episodes | the last step | how many episodes a score rests on that is a rate of them (`is_rate`) |
 | plain_return | the last step | 1 where the score is a return that is not normalised |
 | estimate | the last step | 1 where the score is an estimate from a dataset: no episode was played |
 | estimate_low, estimate_high | the last step | the ends of that estimate's own interval |
@@ -330,6 +330,23 @@ def worst_returns(runs: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return found
 
 
+def is_rate(run: Mapping[str, Any]) -> bool:
+    """Whether a run's score is a share of its episodes, in percent, from its evaluation.json.
+
+    A success rate is. So is a normalised return that equals it in every evaluation: D4RL's AntMaze pays 1 where an
+    episode reaches its goal, and is normalised from 0 to 1.
+    """
+    if run["metric"] == "success":
+        return True
+    pairs = [(one.get("normalized_return"), one.get("success")) for one in run["evaluations"]]
+    return bool(pairs) and run["metric"] == "normalized_return" and all(map(_agree, pairs))
+
+
+def _agree(pair: tuple[float | None, float | None]) -> bool:
+    first, second = pair
+    return first is not None and second is not None and math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-9)
+
+
 def _score_episodes(run: dict[str, Any]) -> int:
     """How many episodes the score rests on; a diverged run counts with as many as it would have had."""
     if run["status"] == "diverged":
@@ -352,7 +369,7 @@ def _rows(
             if metric not in ("step", "broken") and value is not None:
                 add(evaluation["step"], metric, value)
     add(run["steps"], "score", _score(run, worst))
-    if run["metric"] == "success":
+    if is_rate(run):
         add(run["steps"], "score_episodes", _score_episodes(run))
     if run["metric"] == "return":
         add(run["steps"], "plain_return", 1)
@@ -373,7 +390,7 @@ def _rows(
     if start is not None and start in runs:
         before = runs[start]
         add(before["steps"], "start", _score(before, worst), _run_name(start))
-        if before["metric"] == "success":
+        if is_rate(before):
             add(before["steps"], "start_episodes", _score_episodes(before), _run_name(start))
         add(run["steps"], "rise", _score(run, worst) - _score(before, worst))
     return rows

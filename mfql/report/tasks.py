@@ -47,16 +47,16 @@ def runs(scores: pd.DataFrame) -> pd.DataFrame:
     """
     keys = ["method", "task", "seed", "stage"]
     wanted = ["score", "score_episodes", "plain_return", "diverged", "stopped", "rise", "start", "start_episodes"]
-    wanted += ["broken", "all_broken", "estimate", *_REACH, *FINAL, *COST]
+    wanted += ["broken", "all_broken", "estimate", RETURN, *_REACH, *FINAL, *COST]
     final = scores[scores["metric"].isin(wanted)]
     wide = final.pivot_table(index=keys, columns="metric", values="value", aggfunc="last").reindex(columns=wanted)
     own = final[final["metric"] == "score"].set_index(keys)[["run", "origin", "device", "step"]]
     start = final[final["metric"] == "start"].set_index(keys)[["run", "step"]]
     wide = wide.join(own.rename(columns={"step": "steps"}))
     wide = wide.join(start.rename(columns={"run": "start_run", "step": "start_steps"}))
-    kinds = [wide[name].notna() for name in ("score_episodes", "plain_return", "estimate")]
-    wide = wide.drop(columns=["plain_return", "estimate"])
-    wide["unit"] = np.select(kinds, [SUCCESS, PLAIN_RETURN, ESTIMATE], RETURN)
+    kinds = [wide[name].notna() for name in ("plain_return", "estimate", RETURN, "score_episodes")]
+    wide = wide.drop(columns=["plain_return", "estimate", RETURN])
+    wide["unit"] = np.select(kinds, [PLAIN_RETURN, ESTIMATE, RETURN, SUCCESS], RETURN)
     marks = ["diverged", "stopped", "all_broken"]
     wide[marks] = wide[marks].notna()
     wide["broken"] = wide["broken"].fillna(0).astype(int)
@@ -149,7 +149,7 @@ def _final(own: pd.DataFrame) -> dict[str, float]:
         return _NO_FINAL
     scored = own[present]
     unit = scored["unit"].iloc[0]
-    group = Group.of_scores(scored["final"], scored["final_episodes"] if unit == SUCCESS else None)
+    group = Group.of_scores(scored["final"], scored["final_episodes"] if are_rates(scored) else None)
     interval = bounded(weighted([group], [1]), unit, "score")
     return {
         "final": interval.value,
@@ -175,6 +175,11 @@ def parts(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[list[str], 
         yield [str(value) for value in values], part
 
 
+def are_rates(part: pd.DataFrame) -> bool:
+    """Whether the scores of these rows of `runs` are all shares of episodes, in percent."""
+    return bool(part["score_episodes"].notna().all())
+
+
 def group_of(part: pd.DataFrame, metric: str) -> Group:
     """The runs of one method, task and stage as a group of scores, or of rises.
 
@@ -182,13 +187,13 @@ def group_of(part: pd.DataFrame, metric: str) -> Group:
         part: rows of `runs`.
         metric: score | rise; runs without a rise are left out of the latter.
     """
-    is_success = part["unit"].iloc[0] == SUCCESS
     if metric == "score" and part["unit"].iloc[0] == ESTIMATE:
         return Group.of_estimates(part["score"], part["estimate_low"], part["estimate_high"])
     if metric == "score":
-        return Group.of_scores(part["score"], part["score_episodes"] if is_success else None)
+        return Group.of_scores(part["score"], part["score_episodes"] if are_rates(part) else None)
     own = part.dropna(subset=["rise"])
-    before, after = (own["start_episodes"], own["score_episodes"]) if is_success else (None, None)
+    both = are_rates(own) and own["start_episodes"].notna().all()
+    before, after = (own["start_episodes"], own["score_episodes"]) if both else (None, None)
     return Group.of_rises(own["start"], own["score"], before, after)
 
 

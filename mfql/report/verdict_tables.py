@@ -253,7 +253,8 @@ def _sample(number: Published, ours: Sample, task: Task, unit: str) -> Sample:
     """A published number as a sample; as many seeds as ours where their number is not known."""
     if unit == SUCCESS and not 0 <= number.mean <= 100:
         raise UserError(f"{number.where}: mean is {number.mean:g}, not a percentage", "Correct the row.")
-    episodes = PUBLISHED_EPISODES * SCORED_EVALUATIONS[task.score_rule] if unit == SUCCESS else 0
+    is_rate = ours.episodes > 0 and 0 <= number.mean <= 100
+    episodes = PUBLISHED_EPISODES * SCORED_EVALUATIONS[task.score_rule] if is_rate else 0
     return Sample(number.mean, number.std, number.seeds or ours.seeds, episodes)
 
 

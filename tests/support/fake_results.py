@@ -25,6 +25,7 @@ def write_run(
     metric: str = "success",
     starts_from: str | None = None,
     stopped_at: int | None = None,
+    is_success: bool = False,
     **manifest: Any,
 ) -> Path:
     """Write one run's evaluation.json and manifest.json; returns the path of the former.
@@ -32,6 +33,7 @@ def write_run(
     Args:
         results: the results folder, which gets `runs/...`.
         successes: the evaluations' scores in percent, one every `INTERVAL` steps.
+        is_success: whether the scores are the success rates too, whatever the metric.
         manifest: entries of the manifest to set or replace.
     """
     folder = results / "runs" / method / task / f"seed{seed}" / stage
@@ -45,6 +47,8 @@ def write_run(
         }
         for i, value in enumerate(successes)
     ]
+    if is_success:
+        evaluations = [one | {"success": one[metric]} for one in evaluations]
     if metric == "fqe_return":
         evaluations = [one | {"fqe_low": one[metric] - 5.0, "fqe_high": one[metric] + 3.0} for one in evaluations]
     scored = successes[-3:] or [0.0]
