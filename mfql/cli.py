@@ -604,9 +604,9 @@ def _evaluate(options: argparse.Namespace) -> None:
         return
     else:
         found = [evaluate(runs[0], options.episodes, outs[0], options.video, options.workers, options.strip, progress)]
-    units = {"success": " %", "return": "", "length": " steps"}
+    units = {"success": " %", "normalized_return": "", "return": "", "length": " steps"}
     for run, one in zip(runs, found, strict=True):
-        scores = ", ".join(f"{name} {one[name]:.4g}{unit}" for name, unit in units.items() if one[name] is not None)
+        scores = ", ".join(f"{name} {one[name]:.4g}{unit}" for name, unit in units.items() if one.get(name) is not None)
         print(f"{run}: {scores} over {options.episodes} episodes", flush=True)
     written = ", ".join(str(path) for path in (*outs, options.video, options.strip) if path is not None)
     print(f"Written: {written}")

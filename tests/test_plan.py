@@ -158,6 +158,22 @@ def test_what_snakemake_refuses_is_named_without_a_traceback(project, capsys, ar
     assert not said.out
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--configfile", "absent.yaml"), "cannot read absent.yaml"),
+        (("-n", "--configfile=absent.yaml", "offline"), "cannot read absent.yaml"),
+        (("--configfile", "config/quickstart.yaml", "offline"), "no file offline\n  Name targets before it."),
+        (("--configfiles", "config/quickstart.yaml", "workflow/Snakefile", "-n"), "workflow/Snakefile"),
+    ],
+)
+def test_a_launch_refuses_what_is_no_configuration_before_snakemake_begins(project, capsys, words, named):
+    assert main(["run", *words]) == 2
+    said = capsys.readouterr()
+    assert named in said.err
+    assert not said.out
+
+
 def test_a_folder_without_a_workflow_has_the_projects(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["plan", "--configfile", "config/quickstart.yaml"]) == 0

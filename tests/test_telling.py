@@ -102,6 +102,17 @@ def test_a_bar_that_names_a_method_is_no_error_of_a_job_that_was_asked_to_end(tm
 
 
 @pytest.mark.parametrize(
+    "ended",
+    ["returned non-zero exit status 75.", "returned non-zero exit status 130.", "died with <Signals.SIGINT: 2>."],
+)
+def test_a_job_that_was_asked_to_end_has_not_failed(ended: str, tmp_path: Path) -> None:
+    lines = Lines(tmp_path / "logs", ROOT / "config", Clock())
+    lines.started(training(tmp_path, [0]))
+    told = f"stopped    offline mfql {TASK} seed 0  0 s  asked to end; the same command goes on"
+    assert said(lines.failed(1, [], [ended])) == [told]
+
+
+@pytest.mark.parametrize(
     ("seconds", "words"), [(0.4, "0 s"), (59.7, "1 min 00 s"), (200, "3 min 20 s"), (18120, "5 h 02 min")]
 )
 def test_times_in_words(seconds: float, words: str) -> None:

@@ -21,6 +21,8 @@ from mfql.plan.graph import StartedJob
 _LONG = re.compile("train|evaluate|generate|fetch|describe|replay_dataset")
 # What a separate evaluation writes into a run's folder.
 _SEPARATE = "final.json"
+# How a job ends that was asked to: a trainer with 75, another command by Ctrl-C with 130 or of the signal.
+_ASKED = re.compile(r"exit status (75|130)\.$|<Signals\.(SIGINT|SIGTERM)\b")
 # Lines of a log that are shown where it tells no error.
 _LAST = 8
 
@@ -58,10 +60,13 @@ class Lines:
         return [*lines[:-1], f"{lines[-1]}  [{progress}]"] if lines else [self._line(progress)]
 
     def failed(self, number: int, logs: Sequence[str], said: Sequence[str]) -> list[str]:
-        """What failed, after how long, its log, and what the log ends with."""
+        """What failed, after how long, its log, and what the log ends with; of a job that was asked to end, that."""
         job, since = self._begun.get(number, (None, self._clock()))
         name = job_named(job) if job else f"job {number}"
-        lines = [self._line("FAILED", f"{name}  {duration(self._clock() - since)}  {' '.join(logs)}".rstrip())]
+        named = f"{name}  {duration(self._clock() - since)}"
+        if any(map(_ASKED.search, said)):
+            return [self._line("stopped", f"{named}  asked to end; the same command goes on")]
+        lines = [self._line("FAILED", f"{named}  {' '.join(logs)}".rstrip())]
         lines += [f"    {one}" for one in said]
         for log in logs:
             with suppress(UserError):

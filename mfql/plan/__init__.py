@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mfql.cores import usable_cores
 from mfql.errors import counted
-from mfql.experiment.configuration import LOCK, check_file, find_run, note_unrun, planned_runs, read_configuration
+from mfql.experiment.configuration import LOCK, find_run, note_unrun, planned_runs, read_configuration
 from mfql.experiment.run import Fate
 from mfql.extensions import extend, project_path, reading_once
 from mfql.files import require_file
@@ -118,8 +118,6 @@ def graph_asked(request: Request) -> Graph:
         CannotRead: the system does not let a profile's file be read, or it is no file.
         UserError: a file is no configuration; or Snakemake refuses the targets or the configuration.
     """
-    for path in request.configfile:
-        check_file(path)  # Snakemake's own reader says less.
     for folder in filter(None, (request.profile, request.workflow_profile)):
         for path in project_path(folder).glob("config*.yaml"):  # One of them, by Snakemake's version.
             require_file(path)  # Snakemake waits for a pipe.

@@ -23,6 +23,7 @@ from typing import Any, NoReturn, Protocol
 from typing_extensions import override
 
 from mfql.errors import UserError, shown
+from mfql.experiment.configuration import check_file
 from mfql.experiment.run import CHECKPOINT, RUN
 from mfql.extensions import project_path, reading_once
 
@@ -389,10 +390,18 @@ def in_any_folder(arguments: Sequence[str]) -> list[str]:
 
     Words are taken as `project_path` takes them, such as `config/quickstart.yaml` or `profiles/slurm`. Where the
     current folder has no workflow and none is named, it is the project's.
+
+    Raises:
+        UserError: a word behind `--configfile` is no configuration; Snakemake's own reader says less.
     """
     from snakemake.cli import resolve_snakefile
 
     words = [_found(word) for word in arguments]
+    for file in _configurations(words):
+        if not (Path(file).suffix or os.path.lexists(file)):
+            said = f"--configfile takes every word up to the next option, and there is no file {file}"
+            raise UserError(said, "Name targets before it.")
+        check_file(file)
     named = any(re.match("-s|--snakefile", word) for word in words)
     if not named and resolve_snakefile(None, allow_missing=True) is None:
         words += ["--snakefile", str(project_path(_SNAKEFILE))]
@@ -403,6 +412,19 @@ def _found(word: str) -> str:
     """A word, or the value of `--option=value`, that begins like something of the project's: no target does."""
     option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     return f"{option}{equals}{project_path(value) if value.startswith(_SHIPPED) else value}"
+
+
+def _configurations(words: Sequence[str]) -> Iterator[str]:
+    """The values of `--configfile`: every word from it to the next option."""
+    within = False
+    for word in words:
+        option, equals, value = word.partition("=")
+        if word.startswith("-"):
+            within = option in ("--configfile", "--configfiles") and not equals
+        if within and not word.startswith("-"):
+            yield word
+        elif equals and option in ("--configfile", "--configfiles"):
+            yield value
 
 
 def become_snakemake(arguments: Sequence[str]) -> NoReturn:
