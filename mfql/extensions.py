@@ -36,7 +36,7 @@ from mfql.errors import UserError, unknown
 from mfql.files import expanded, files_below, listed, reading, sha256, there
 
 VARIABLE, TRUSTED = "MFQL_EXTENSIONS", "MFQL_TRUSTED"
-TASKS, METHODS, AGENTS = "tasks.csv", "methods", "agents"
+TASKS, METHODS, AGENTS, ABLATIONS = "tasks.csv", "methods", "agents", "ablations.yaml"
 # What is said of a name that is nowhere, where nothing extends the project.
 NONE_NAMED = ", and no extension is named (--extension DIR)"
 _AGENTS = Path(__file__).parent / AGENTS
@@ -78,9 +78,9 @@ def extend(folders: Iterable[str | Path]) -> None:
     """
     paths = [Path(expanded(folder, "extensions")).absolute() for folder in folders]
     for path in paths:
-        if not any(there(path / name) for name in (TASKS, METHODS, AGENTS)):
+        if not any(there(path / name) for name in (TASKS, METHODS, AGENTS, ABLATIONS)):
             raise UserError(
-                f"{path} is no extension: it has neither {TASKS} nor {METHODS} nor {AGENTS}",
+                f"{path} is no extension: it has neither {TASKS} nor {METHODS} nor {AGENTS} nor {ABLATIONS}",
                 "Name the folder that holds them; docs/extend.md shows one.",
             )
     if paths:

@@ -19,6 +19,7 @@ from mfql.documents import write_json
 from mfql.errors import UserError
 from mfql.experiment.ablation import find_ablation, plan_of, points_of, read_ablations
 from mfql.experiment.configuration import read_configuration
+from mfql.extensions import extend
 from mfql.methods import raw_settings
 from mfql.settings import build_settings
 from mfql.studies.ablation.measure import Runs, by_point, read_plan
@@ -114,6 +115,49 @@ def test_multiples_are_of_the_tasks_own_value_and_whole_where_it_is(entry):
 def test_faulty_entries_are_named(entry, keys: dict, named: str):
     with pytest.raises(UserError, match=named):
         entry(**keys)
+
+
+OWN = """
+depth:
+  title: The number of blocks
+  asks: How deep must the policy be?
+  shows: Score over blocks.
+  tasks: [one]
+  x: {key: policy_blocks, values: [1, 3], label: blocks}
+"""
+
+
+@pytest.fixture
+def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of ablations of an extension that has nothing else."""
+    file = tmp_path / "ablations.yaml"
+    file.write_text(OWN, encoding="utf-8")
+    monkeypatch.setenv("MFQL_EXTENSIONS", "")  # It is what it was after the test.
+    extend([tmp_path])
+    return file
+
+
+def test_an_extension_has_ablations_of_its_own(extended: Path) -> None:
+    assert list(read_ablations(CONFIG)) == [*NAMES, "depth"]
+    section = {"method": "mfql", "tasks": {"one": ["cube-single-play-singletask-task2-v0"]}}
+    assert [point.method for point in points_of("depth", section, CONFIG)] == ["mfql+policy_blocks=1", "mfql"]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (
+            OWN.replace("depth", "alpha"),
+            r"config/ablations.yaml and \S+ablations.yaml both have an ablation alpha\n  Rename",
+        ),
+        (OWN.replace("asks", "asked"), r"unknown key 'asked' in \S+ablations.yaml: depth\n"),
+        ("", "ablations.yaml"),
+    ],
+)
+def test_a_faulty_file_of_an_extensions_ablations_is_named(extended: Path, text: str, named: str) -> None:
+    extended.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=named):
+        read_ablations(CONFIG)
 
 
 def test_an_unknown_ablation_is_named_with_the_nearest():

@@ -145,7 +145,9 @@ OTHERS = {
     ),
     "offline: {tasks: [scenee]}": "unknown task, environment or suite 'scenee' in config/tasks.csv\n  Did you mean ",
     "online: {methods: [mfqll]}": "unknown method 'mfqll' in config/methods\n  Did you mean mfql",
-    "extensions: [nowhere]": "nowhere is no extension: it has neither tasks.csv nor methods nor agents\n  Name ",
+    "extensions: [nowhere]": (
+        "nowhere is no extension: it has neither tasks.csv nor methods nor agents nor ablations.yaml\n  Name "
+    ),
     "seeds: [1]\nthreads: 1\nseeds: [2]": (
         f"cannot read {FILE}: line 3: the key seeds stands there twice, first in line 1: keep one of the two\n"
     ),

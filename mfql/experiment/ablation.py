@@ -1,4 +1,4 @@
-"""What an ablation trains: the points of `config/ablations.yaml` on the tasks that a configuration names.
+"""What an ablation trains: the points of `ablations.yaml` on the tasks that a configuration names.
 
 This module needs no pandas and no torch, so that a launcher can list the runs.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,18 @@ from typing import Any
 from mfql.documents import read_yaml
 from mfql.errors import UserError, unknown
 from mfql.experiment.schema import check
-from mfql.extensions import project_path
+from mfql.extensions import ABLATIONS, extensions, project_path
+from mfql.files import there
 from mfql.methods import declared_settings, method_name, split_method
 from mfql.tasks import find_task, seeds_of_task, select_tasks
 
-FILE = "ablations.yaml"
 # Where the value of a setting is a multiple of the base method's.
 _TIMES = "times"
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """An entry of `config/ablations.yaml`, which explains the keys."""
+    """An entry of `ablations.yaml`; that of `config` explains the keys."""
 
     title: str
     asks: str
@@ -56,15 +57,32 @@ class Point:
 
 
 def raw_ablations(config_dir: str | Path = "config") -> dict[str, dict[str, Any]]:
-    """The entries of the file by name, as they are written.
+    """The entries of the configuration's file and of the extensions' by name, as they are written.
 
     Raises:
-        UserError: the file is absent, or an entry lacks a key, has an unknown one or a value that it cannot have.
+        UserError: the former is absent; an entry lacks a key, has an unknown one or a value that it cannot have; or two
+            files have a name.
     """
-    path = project_path(config_dir) / FILE
-    entries: dict[str, dict[str, Any]] = read_yaml(path, "Its first lines say what an entry has.")
-    check(entries, "ablations", lambda _: str(path), str(path))
+    entries: dict[str, dict[str, Any]] = {}
+    files: dict[str, Path] = {}
+    for path in _files(config_dir):
+        found = read_yaml(path, f"The first lines of {project_path(config_dir) / ABLATIONS} say what an entry has.")
+        check(found, "ablations", partial(_same, str(path)), str(path))
+        if twice := sorted(found.keys() & entries):
+            said = f"{files[twice[0]]} and {path} both have an ablation {twice[0]}"
+            raise UserError(said, "Rename one: a name stands for one thing in all results.")
+        entries |= found
+        files |= dict.fromkeys(found, path)
     return entries
+
+
+def _files(config_dir: str | Path) -> list[Path]:
+    own = [folder / ABLATIONS for folder in extensions()]
+    return [project_path(config_dir) / ABLATIONS, *(path for path in own if there(path))]
+
+
+def _same(where: str, _: Any) -> str:
+    return where
 
 
 def read_ablations(config_dir: str | Path = "config") -> dict[str, Ablation]:
@@ -84,7 +102,7 @@ def find_ablation(name: str, config_dir: str | Path = "config") -> Ablation:
     """
     known = read_ablations(config_dir)
     if name not in known:
-        raise unknown("ablation", name, list(known), str(project_path(config_dir) / FILE))
+        raise unknown("ablation", name, list(known), " or ".join(map(str, _files(config_dir))))
     return known[name]
 
 
