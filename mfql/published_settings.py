@@ -28,20 +28,12 @@ from pathlib import Path
 from mfql.errors import UserError
 from mfql.files import write_whole
 from mfql.tables import ANY, KEYS, SOURCE, read_rows
-from mfql.tasks import Task, load_tasks
+from mfql.tasks import Task, default_task, load_tasks
 
 PUBLISHED = Path("baselines", "published", "hyperparameters.csv")
 _PAPER = "arXiv 2502.02538"
 _SOURCES = {"exact": f"{_PAPER}, commands of its code", "ocr": f"{_PAPER}, tables, read by OCR"}
 _STAGES = ("offline", "online")
-# How the published file names OGBench's default task of a dataset.
-_DEFAULT_TASK = {
-    "humanoidmaze-medium-navigate": 1,
-    "antsoccer-arena-navigate": 4,
-    "cube-double-play": 2,
-    "scene-play": 2,
-    "puzzle-4x4-play": 4,
-}
 _LONG = ("antmaze-giant", "humanoidmaze", "antsoccer")
 
 Cells = tuple[str, ...]
@@ -116,7 +108,7 @@ def _found(method: Baseline, published: Iterable[Mapping[str, str]], tasks: Mapp
     for row in sorted(published, key=lambda row: row["confidence"] != "exact"):
         if row["method"] != method.published:
             continue
-        task = _task_name(row["task"])
+        task = default_task(row["task"]) or row["task"]
         key, cells = (task, row["setting"]), _cells(method, row)
         _check(row, tasks[task])
         if key in found.cells:
@@ -145,12 +137,6 @@ def _check(row: Mapping[str, str], task: Task) -> None:
                 f"{PUBLISHED}: {row['method']} on {task.name} has {column} {row[column]}, not {value}",
                 "Correct the row, the task table or the rule of discounts.",
             )
-
-
-def _task_name(published: str) -> str:
-    """The task that the published file names, also by OGBench's default of a dataset."""
-    dataset = published.removesuffix("-singletask-v0")
-    return published if dataset == published else f"{dataset}-singletask-task{_DEFAULT_TASK[dataset]}-v0"
 
 
 def _cells(method: Baseline, row: Mapping[str, str]) -> Cells:

@@ -17,13 +17,12 @@ from mfql.cli import main
 from mfql.documents import read_json, write_json
 from mfql.errors import UserError
 from mfql.experiment.configuration import check_configuration, read_configuration
-from mfql.experiment.tuning import COLUMNS, carried_to, default_task, points_of, tuning_runs, tuning_task
+from mfql.experiment.tuning import COLUMNS, carried_to, points_of, tuning_runs, tuning_task
 from mfql.methods import method_name, settings_hash
 from mfql.report.published import COLUMNS as PUBLISHED_COLUMNS
 from mfql.report.scores import collect, write_scores
 from mfql.studies.tuning.choose import choose, write_proposal
 from mfql.studies.tuning.freeze import freeze
-from mfql.suites import make_env
 from mfql.tasks import load_tasks
 from tests.support.fake_results import write_run
 from tests.support.project import NOTHING_TO_DO, clone
@@ -55,16 +54,11 @@ def config(tmp_path: Path) -> Path:
 # --- what is trained --------------------------------------------------------------------------------------------------
 
 
-# One of each kind: the others of a kind share its code, and pixel environments have the tasks of those without.
-NAMES = ["antmaze-large-navigate", "antsoccer-arena-navigate", "cube-single-play", "scene-play"]
-
-
-@pytest.mark.parametrize("name", [*NAMES, "puzzle-3x3-play", "puzzle-4x4-play"])
-def test_the_default_task_is_the_one_ogbench_means(name: str) -> None:
-    environment = make_env(f"{name}-singletask-v0").unwrapped
-    for prefix in (name, f"visual-{name}"):
-        task = default_task(f"{prefix}-singletask-task3-v0")
-        assert task == f"{prefix}-singletask-task{environment._reward_task_id}-v0"
+def test_a_task_is_tuned_on_the_default_of_its_environment() -> None:
+    tasks = load_tasks(CONFIG / "tasks.csv")
+    for dataset, number in (("antmaze-large-navigate", 1), ("antsoccer-arena-navigate", 4), ("scene-play", 2)):
+        name = f"{dataset}-singletask-task{{}}-v0".format
+        assert {tuning_task(name(other), tasks) for other in range(1, 6)} == {name(number)}
 
 
 def test_a_task_without_its_environments_default_is_tuned_on_itself() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mfql.methods import method_name
-from mfql.tasks import SOURCED, Task, known_tasks, select_tasks
+from mfql.tasks import SOURCED, Task, default_task, known_tasks, select_tasks
 
 # The columns of the task table that tuning chooses; a grid has values for each.
 COLUMNS = SOURCED
@@ -20,38 +20,19 @@ COLUMNS = SOURCED
 FIRST_SEED = 100
 # What a row's settings_source begins with where its settings are not published: as they come, and as chosen by tuning.
 UNTUNED, TUNED = "untuned", "tuned on "
-# The task that OGBench's `ENVIRONMENT-singletask-v0` stands for; of the environments not named here, the first.
-_DEFAULT_TASKS = {
-    "antsoccer": 4,
-    "cube": 2,
-    "scene": 2,
-    "puzzle-3x3": 4,
-    "puzzle-4x4": 4,
-    "puzzle-4x5": 2,
-    "puzzle-4x6": 2,
-}
+_NUMBER = re.compile(r"-singletask-task\d+(?=-v\d+$)")
 
 Point = dict[str, Any]
 
 
-def default_task(task: str) -> str:
-    """The default task of an OGBench task's environment: that on which the field tunes for all five.
+def tuning_task(task: str, tasks: Mapping[str, Task]) -> str:
+    """The task that settings are chosen on for a task: OGBench's default of its environment, on which the field tunes.
 
     Args:
-        task: such as `scene-play-singletask-task1-v0`; a name of any other form is returned as it is.
+        task: such as `scene-play-singletask-task1-v0`; any other is its own, as one whose default `tasks` lacks.
     """
-    numbered = re.fullmatch(r"(.+-singletask-task)\d+(-v\d+)", task)
-    if numbered is None:
-        return task
-    family = task.removeprefix("visual-")
-    number = next((number for name, number in _DEFAULT_TASKS.items() if family.startswith(f"{name}-")), 1)
-    return f"{numbered[1]}{number}{numbered[2]}"
-
-
-def tuning_task(task: str, tasks: Mapping[str, Task]) -> str:
-    """The task that settings are chosen on for a task: its environment's default; itself where the table lacks that."""
-    default = default_task(task)
-    return default if default in tasks else task
+    default = default_task(_NUMBER.sub("-singletask", task))
+    return task if default is None or default not in tasks else default
 
 
 def published_columns(source: str) -> set[str]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from mfql.errors import UserError, unknown
 from mfql.experiment.records import read_manifest
+from mfql.experiment.tuning import UNTUNED
 from mfql.extensions import METHODS, find
 from mfql.files import write_whole
 from mfql.methods import settings_source
@@ -25,7 +26,6 @@ from mfql.report.verdict import DECIDED, RULE, Comparison, Sample, Verdict, samp
 from mfql.tasks import SCORED_EVALUATIONS, Task
 
 PUBLISHED_EPISODES = 50  # of one evaluation, in every table of published/
-UNTUNED = "untuned"  # what the source of a task's settings begins with where they are our default
 COLUMNS = ["scope", "stage", "method", "task", "unit", "tasks", "left_out", "mean", "low", "high", "std", "seeds"]
 COLUMNS += ["diverged", "published", "published_std", "published_seeds", "difference", "difference_low"]
 COLUMNS += ["difference_high", "margin", "verdict", "more_seeds", "settings", "source", "third_party"]
