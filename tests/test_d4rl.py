@@ -15,7 +15,7 @@ from mfql.envs.d4rl_package import dataset_url, score_range
 from mfql.envs.isolated import reset_env
 from mfql.errors import UserError
 from mfql.evaluation.vector import EnvPool
-from mfql.suites import make_env, make_envs
+from mfql.suites import make_env, suite_of
 from tests.support.d4rl_original import original_adroit, original_antmaze
 from tests.support.training_runs import ROOT
 
@@ -268,7 +268,7 @@ def test_an_episode_depends_on_nothing_but_its_seed_and_actions(task):
     reset_env(first, 4)
     first.step(actions[0])
     np.testing.assert_array_equal(rollout(first), expected)
-    one, other = make_envs(task, 2)
+    one, other = suite_of(task).make_many(task, 2)
     assert one.unwrapped.model is other.unwrapped.model
     reset_env(other, 8)
     np.testing.assert_array_equal(rollout(one, lambda: other.step(-actions[3])), expected)

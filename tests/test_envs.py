@@ -19,7 +19,7 @@ from mfql.envs.isolated import Isolated, reset_env
 from mfql.errors import UserError
 from mfql.evaluation.vector import EnvPool, WorkerError
 from mfql.extensions import module_command, safe_processes
-from mfql.suites import make_env, make_envs
+from mfql.suites import make_env, suite_of
 
 POINT = "pointmaze-medium-navigate-singletask-task1-v0"
 TELEPORT = "pointmaze-teleport-navigate-singletask-task1-v0"
@@ -148,7 +148,7 @@ def test_an_unknown_task_is_named(name):
 def test_twins_of_one_compiled_model_equal_environments_of_their_own():
     """Each with other locks of drawer and window, which are in the shared model, both moving, stepped in turn."""
     steps, locks = 30, [np.array([i, 1 - i]) for i in (0, 1, 1)]
-    twins = make_envs(SCENE, 3)
+    twins = suite_of(SCENE).make_many(SCENE, 3)
     assert twins[1].base.model is twins[0].base.model
 
     def set_locks(env, states):

@@ -20,7 +20,7 @@ from mfql.envs.isolated import Isolated, reset_env
 from mfql.envs.pixels import choose_renderer
 from mfql.errors import UserError
 from mfql.evaluation.vector import EnvPool
-from mfql.suites import make_env, make_envs
+from mfql.suites import make_env, suite_of
 from mfql.tasks import known_tasks, simulation_differences, simulation_version
 from tests.check_physics import PLAYED, TASKS, errors, model_of, play, record, recorded, table
 
@@ -138,7 +138,7 @@ DRIVEN = [0, 1, 2, 3, 4, 5, 6, 10]
 def test_what_a_manipulation_environment_compiles_anew_is_corrected_once(monkeypatch):
     compiled = []
     monkeypatch.setattr(physics, "correct", compiled.append)
-    env, twin = make_envs(TASKS["ogbench/cube-double"], 2)
+    env, twin = suite_of(TASKS["ogbench/cube-double"]).make_many(TASKS["ogbench/cube-double"], 2)
     reset_env(env, 1)
     assert [model is env.base.model for model in compiled] == [True]
     env.base.mark_dirty()

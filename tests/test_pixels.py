@@ -38,7 +38,7 @@ from mfql.errors import UserError
 from mfql.evaluation.evaluate import evaluate
 from mfql.operations.verify import Current, Kind
 from mfql.operations.verify import _of_images as images_of
-from mfql.suites import load, make_env, make_envs, split_paths
+from mfql.suites import load, make_env, split_paths, suite_of
 from mfql.tasks import find_task
 from mfql.training.images import shifted
 from mfql.training.loop import Execution
@@ -278,7 +278,7 @@ def test_rendering_is_chosen_even_after_mujoco_was_imported(rendering):
 @pytest.mark.slow
 def test_environments_that_share_a_model_show_what_one_alone_shows(rendering):
     alone = make_env(TASK)
-    first, second = make_envs(TASK, 2)
+    first, second = suite_of(TASK).make_many(TASK, 2)
     reset_env(first, 1)
     shown, _ = reset_env(second, 2)
     expected, _ = reset_env(alone, 2)

@@ -28,7 +28,6 @@ class Outlook:
     Args:
         folder: its run's.
         fate: what training would make of it.
-        delivered: whether the file that the workflow declares is there.
         reason: why it is trained anew or refused; empty for the others.
         checkpoints: steps that it could go on from.
         identity: of the run that is wanted.
@@ -36,7 +35,6 @@ class Outlook:
 
     folder: RunFolder
     fate: Fate
-    delivered: bool
     reason: str
     checkpoints: tuple[int, ...]
     identity: str
@@ -65,11 +63,9 @@ class Outlooks:
         return self._found[folder]
 
     def _judge(self, run: Run, folder: RunFolder) -> Outlook:
-        delivered = False
         start = None if run.start is None else Run(run.method, run.task, run.start, run.seeds, run.config_dir)
         parent = None if start is None else self.of(start, folder.seed)
         try:
-            delivered = there(folder.folder / "evaluation.json")
             described, manifest = self.data(run.task.dataset), folder.manifest()
             used = manifest["dataset"] if manifest else {}
             sha256 = described.get("sha256") or used.get("sha256", "")
@@ -83,7 +79,7 @@ class Outlooks:
             fate, reason = folder.fate(wanted, manifest), ""
         except (UserError, KeyError) as error:
             said = str(error).splitlines()[0] if isinstance(error, UserError) else f"its manifest lacks {error}"
-            return Outlook(folder, Fate.REFUSED, delivered, said, (), "")
+            return Outlook(folder, Fate.REFUSED, said, (), "")
         if parent is not None and parent.fate is Fate.REFUSED:
             fate, reason = Fate.REFUSED, "the run that it starts from is refused"
         elif manifest is not None and fate in (Fate.RETRAINED, Fate.REFUSED):
@@ -92,7 +88,7 @@ class Outlooks:
             reason = "its manifest is gone"
         place = CheckpointFolder(folder.place_of(wanted["identity"]) / "checkpoint")
         steps = tuple(place.steps()) if fate is Fate.CONTINUED else ()
-        return Outlook(folder, fate, delivered, reason, steps, wanted["identity"])
+        return Outlook(folder, fate, reason, steps, wanted["identity"])
 
     def data(self, dataset: str) -> dict[str, Any]:
         """What is recorded of the training data beside it, else its sha256 in the lock file; empty if neither is.

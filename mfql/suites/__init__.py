@@ -47,16 +47,6 @@ def make_env(task: str, render: bool = False) -> Isolated:
     return suite_of(task).make(task, render)
 
 
-@naming_extras()
-def make_envs(task: str, count: int) -> list[Isolated]:
-    """`count` environments of one task, for one thread; each behaves as one of `make_env`.
-
-    Raises:
-        UserError: as of `make_env`.
-    """
-    return suite_of(task).make_many(task, count)
-
-
 def load(task: Task, folder: str | Path) -> Dataset:
     """The dataset of a task, as its suite reads it; see `Suite.load`."""
     from mfql.data.description import warn_of_other_dimensions
