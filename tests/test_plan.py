@@ -234,7 +234,7 @@ def test_more_seeds_never_take_less_time(seeds, more):
 
 def training_job(stage: str) -> TrainingJob:
     run = find_run({"seeds": [0]}, CONFIG, "mfql", LARGE, stage)
-    return TrainingJob(run, (Outlook(RunFolder(Path(), "mfql", LARGE, 0, stage), Fate.NEW, False, "", (), ""),), True)
+    return TrainingJob(run, (Outlook(RunFolder(Path(), "mfql", LARGE, 0, stage), Fate.NEW, "", (), ""),), True)
 
 
 @pytest.mark.parametrize(
