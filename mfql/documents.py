@@ -11,6 +11,7 @@ import math
 import re
 import sys
 from collections import Counter
+from contextlib import suppress
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -338,6 +339,20 @@ def read_yaml(path: str | Path, remedy: str) -> Any:
     # The last three are PyYAML's own on values that their tags do not fit, such as the date 2026-13-45.
     except (yaml.YAMLError, RecursionError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"cannot read {path}: {error}", remedy) from error
+
+
+def option_value(text: str) -> Any:
+    """A value as Snakemake reads it behind `--config KEY=`: a number, else YAML whose values are texts."""
+    bare = text.strip("'\"")
+    if not bare:
+        return None
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(bare)
+    try:
+        return {"True": True, "False": False}.get(bare, yaml.load(bare, Loader=yaml.BaseLoader))
+    except (yaml.YAMLError, RecursionError):
+        return bare
 
 
 @cache

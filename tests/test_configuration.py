@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from snakemake.cli import parse_config
 
 from mfql.cli import main
+from mfql.documents import option_value
 from mfql.errors import UserError
 from mfql.experiment.ablation import plan_of
 from mfql.experiment.configuration import (
@@ -293,8 +295,22 @@ def test_a_change_by_an_option_is_checked_as_a_file_is(here: Path, capsys: pytes
     printed = snakemakes(here, [["-n", "--configfile", FILE, "--config", change] for change in changes])
     for (change, said), (status, output) in zip(changes.items(), printed, strict=True):
         assert (status, f"Error: {said}" in output) == (1, True), output
-        assert main(["plan", "--configfile", FILE, "--config", change]) == 2
-        assert capsys.readouterr().err.startswith(f"mfql: {said}")
+        for command in (["plan"], ["status"], ["report", "--partial"], ["ablation", "list"]):
+            assert main([*command, "--configfile", FILE, "--config", change]) == 2
+            assert capsys.readouterr().err.startswith(f"mfql: {said}")
+
+
+@given(st.text("0123456789.-+e_aTruefalsn[]{}: ,'\"~", max_size=12))
+@example("{tasks: [scene], methods: [a, b]}")
+@example("1e3")
+@example("True")
+def test_a_value_of_an_option_is_what_snakemake_takes_it_for(text: str) -> None:
+    try:
+        theirs = parse_config([f"key={text}"])["key"]
+    except AssertionError:  # It has no word for a value of blanks.
+        theirs = None
+    ours = option_value(text)
+    assert repr(ours) == repr(theirs)
 
 
 def test_texts_of_an_option_are_the_numbers_that_a_file_has() -> None:

@@ -4,11 +4,38 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 # What each command says of its option `--config-dir`.
 CONFIG_DIR = "folder of tasks.csv and methods/"
 # Of what `mfql list` shows values of, where nobody says of what else.
 _METHOD, _TASK = "mfql", "cube-double-play-singletask-task2-v0"
+
+
+def add_configuration(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add `--configfile`, `--config` and `--config-dir`, with which a launch has a configuration.
+
+    Args:
+        what: what the command makes of it.
+    """
+    parser.add_argument(
+        "--configfile", type=Path, action="append", default=[], help=f"{what}; as of snakemake, may be repeated"
+    )
+    parser.add_argument(
+        "--config", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="changes to it, as of snakemake"
+    )
+    parser.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
+
+
+def configuration_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The configuration that the options of `add_configuration` say; `config.yaml` where they say nothing.
+
+    Raises:
+        UserError: as of `laid_configuration`.
+    """
+    from mfql.experiment.configuration import laid_configuration
+
+    return laid_configuration(arguments.configfile, arguments.config, arguments.config_dir)
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial, reduce
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mfql.declared import unrun_checks
-from mfql.documents import note_once, read_yaml
+from mfql.documents import note_once, option_value, read_yaml
 from mfql.errors import UserError, unknown
 from mfql.experiment.schema import Place, check, check_tasks, from_text
 from mfql.experiment.search import check_search
@@ -39,6 +40,8 @@ _TEMPLATE = "__use_yte__"
 # Size and sha256 of what was fetched first. It is written, and so lies where the workflow runs, in no `config_dir`.
 LOCK = Path("config", "datasets.lock.json")
 _WORKFLOW = "<workflow>/"
+# A key of `--config`, as Snakemake takes it.
+_KEY = re.compile(r"[a-zA-Z_][\w-]*\w")
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,29 @@ def read_configuration(file: Path | None, config_dir: Path) -> dict[str, Any]:
     Raises:
         UserError: one of the two cannot be read, or as of `check_configuration`.
     """
-    layers = _layers([] if file is None else [file], config_dir)
-    return _checked(reduce(_laid_over, layers.values()), layers, config_dir)
+    return laid_configuration([] if file is None else [file], [], config_dir)
+
+
+def laid_configuration(files: Sequence[Path], changes: Iterable[str], config_dir: Path) -> dict[str, Any]:
+    """A configuration as a launch with these options has it, over `config_dir/config.yaml`.
+
+    The extensions that it names are those of this process from then on.
+
+    Args:
+        files: of `--configfile`, the last uppermost.
+        changes: of `--config`, `KEY=VALUE` each, laid over the files.
+
+    Raises:
+        UserError: a file cannot be read, a change has no key, or as of `check_configuration`.
+    """
+    layers = _layers(files, config_dir)
+    config = reduce(_laid_over, layers.values())
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not (equals and _KEY.fullmatch(key)):
+            raise UserError(f"--config {change} is no KEY=VALUE", "Write it as in --config seeds=[0,1].")
+        config = _laid_over(config, in_workflow({key: option_value(value)}, config_dir))
+    return _checked(config, layers, config_dir)
 
 
 def in_workflow(value: Any, config_dir: str | Path) -> Any:

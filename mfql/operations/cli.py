@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfql.errors import UserError
-from mfql.experiment.cli import CONFIG_DIR
+from mfql.experiment.cli import CONFIG_DIR, add_configuration, configuration_of
 
 if TYPE_CHECKING:
     from mfql.experiment.run import RunFolder
@@ -28,8 +28,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_status(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("status", help="which runs are done, running, waiting, interrupted, failed, diverged")
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="results or folders in it: their runs only")
-    parser.add_argument("--configfile", type=Path, help="the runs that it asks for, those not begun too")
-    parser.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
+    add_configuration(parser, "the runs that it asks for, those not begun too")
     parser.add_argument("--results", type=Path, default=Path("results"), help="of the configuration's runs")
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="the folder of the workflow's logs")
     parser.add_argument("--all", action="store_true", help="a line for every job, however many")
@@ -55,7 +54,6 @@ def _seconds(text: str) -> float:
 
 def run_status(arguments: argparse.Namespace) -> None:
     """`mfql status`."""
-    from mfql.experiment.configuration import read_configuration
     from mfql.experiment.find import configured_runs, existing_run, is_under, runs_in
     from mfql.locks import watch
     from mfql.operations.run_status import Looks
@@ -66,9 +64,8 @@ def run_status(arguments: argparse.Namespace) -> None:
         raise UserError("--until-done ends what --watch goes on with", "Give both.")
     paths = [existing_run(path, arguments.config_dir) for path in arguments.paths]
     asked: list[RunFolder] | None = None
-    if arguments.configfile is not None:
-        configuration = read_configuration(arguments.configfile, arguments.config_dir)
-        asked = configured_runs(configuration, arguments.config_dir, arguments.results)
+    if arguments.configfile or arguments.config:
+        asked = configured_runs(configuration_of(arguments), arguments.config_dir, arguments.results)
         if paths:
             asked = [run for run in asked if any(is_under(run.folder, path) for path in paths)]
 

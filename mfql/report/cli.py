@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mfql.arguments import ALL_CORES, CORES, count, processes
 from mfql.errors import UserError, counted
-from mfql.experiment.cli import CONFIG_DIR
+from mfql.experiment.cli import add_configuration, configuration_of
 
 MOST_DRAWN = 50
 # The modules that do the work load pandas and matplotlib, seconds that `mfql --help` should not cost: the functions
@@ -72,13 +72,11 @@ def _add_verdict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("report", help="one self-contained HTML page, from the answer to what it rests on")
     parser.add_argument("--partial", action="store_true", help="report what is finished, and list what is missing")
-    parser.add_argument(
-        "--configfile",
-        type=Path,
-        help="with --partial and without --scores: scores, aggregates, verdicts and the page of its finished runs, all "
-        "in one, in RESULTS/NAME/partial",
+    add_configuration(
+        parser,
+        "with --partial and without --scores: scores, aggregates, verdicts and the page of its finished runs, all in "
+        "one, in RESULTS/NAME/partial",
     )
-    parser.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     parser.add_argument("--scores", type=Path, help="the CSV of `mfql scores`")
     parser.add_argument("--aggregates", type=Path, help="the folder of `mfql aggregate`")
     parser.add_argument("--results", type=Path, default=Path("results"), help="the folder that holds runs/")
@@ -167,7 +165,7 @@ def run_verdict(arguments: argparse.Namespace) -> None:
 
 def run_report(arguments: argparse.Namespace) -> int:
     """`mfql report`; 1 where a partial one leaves a run out that is not what its manifest says."""
-    if arguments.configfile is not None:
+    if arguments.configfile or arguments.config:
         return _run_partial_report(arguments)
     if None in (arguments.scores, arguments.aggregates, arguments.out):
         raise UserError(
@@ -210,11 +208,9 @@ def _run_partial_report(arguments: argparse.Namespace) -> int:
     given = [name for name in _OF_TABLES if getattr(arguments, name) is not None]
     if given:
         raise UserError(f"--configfile says itself what --{given[0]} would", f"Leave --{given[0]} out.")
-    from mfql.experiment.configuration import read_configuration
     from mfql.report import chain
 
-    configuration = read_configuration(arguments.configfile, arguments.config_dir)
-    page, written = chain.partial(configuration, arguments.config_dir, arguments.results, arguments.speed)
+    page, written = chain.partial(configuration_of(arguments), arguments.config_dir, arguments.results, arguments.speed)
     print(page)
     return 1 if written.altered else 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mfql.arguments import processes
 from mfql.cores import sleep_while_waiting, usable_cores
-from mfql.experiment.cli import CONFIG_DIR
+from mfql.experiment.cli import add_configuration, configuration_of
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -15,8 +15,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     ablation = commands.add_parser("ablation", help="design choices and open questions: what there is, and figures")
     actions = ablation.add_subparsers(metavar="ACTION")
     listed = actions.add_parser("list", help="the ablations, their questions, and how many runs each has")
-    listed.add_argument("--configfile", type=Path, help="laid over config.yaml, as snakemake lays it")
-    listed.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
+    add_configuration(listed, "laid over config.yaml")
     listed.set_defaults(func=run_list)
     drawn = actions.add_parser("draw", help="the figure and tables of an ablation whose runs are finished")
     drawn.add_argument("plan", type=Path, help="plan.json, which the workflow writes")
@@ -29,9 +28,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run_list(arguments: argparse.Namespace) -> None:
     """`mfql ablation list`."""
     from mfql.experiment.ablation import plan_of, read_ablations
-    from mfql.experiment.configuration import read_configuration
 
-    config = read_configuration(arguments.configfile, arguments.config_dir)
+    config = configuration_of(arguments)
     for name, ablation in read_ablations(arguments.config_dir).items():
         points = plan_of(name, config, arguments.config_dir)["points"]
         runs = {(point["method"], point["task"], seed) for point in points for seed in point["seeds"]}
