@@ -25,7 +25,7 @@ from mfql.experiment.search import Range, Space, is_tabled, takers
 from mfql.experiment.tuning import COLUMNS, FIRST_SEED, Point, plain_number
 from mfql.files import write_whole
 from mfql.report.intervals import Group, Interval, weighted
-from mfql.report.scores import collect, diverged_score, worst_returns
+from mfql.report.scores import collect, diverged_score, ends_of_estimate, worst_returns
 from mfql.report.tasks import SUCCESS, UNSCALED, bounded
 from mfql.tables import value_text
 from mfql.tasks import ESTIMATE, SCORED_EVALUATIONS, known_tasks, scored
@@ -65,26 +65,30 @@ class Candidate:
         point: its settings.
         scores: seed -> the run's tuning score.
         episodes: seed -> the episodes behind it; 0 for normalised returns.
+        ends: seed -> those of the interval that the run's score has of its own, an estimate's; NaN without one.
         diverged: how many of the runs did.
     """
 
     point: Point
     scores: dict[int, float] = field(default_factory=dict)
     episodes: dict[int, int] = field(default_factory=dict)
+    ends: dict[int, tuple[float, float]] = field(default_factory=dict)
     diverged: int = 0
 
-    @property
-    def group(self) -> Group:
+    def group(self, metric: str) -> Group:
         """The candidate's runs as a group of scores."""
-        return Group.of_scores(list(self.scores.values()), list(self.episodes.values()))
+        scores = list(self.scores.values())
+        if metric == ESTIMATE:
+            return Group.of_estimates(scores, *zip(*self.ends.values(), strict=True))
+        return Group.of_scores(scores, list(self.episodes.values()))
 
     def interval(self, metric: str) -> Interval:
         """The mean over seeds with its interval."""
-        return bounded(weighted([self.group], [1]), metric, "score")
+        return bounded(weighted([self.group(metric)], [1]), metric, "score")
 
     def behind(self, best: Candidate, metric: str) -> Interval:
         """By how much the best point's mean is higher, with its interval."""
-        return bounded(weighted([best.group, self.group], [1, -1]), metric, "difference")
+        return bounded(weighted([best.group(metric), self.group(metric)], [1, -1]), metric, "difference")
 
 
 @dataclass(frozen=True)
@@ -263,6 +267,7 @@ def _candidates(runs: Sequence[_Run]) -> list[Candidate]:
         candidate = found.setdefault(_names(run.point), Candidate(run.point))
         seed = run.evaluation["seed"]
         candidate.scores[seed], candidate.episodes[seed] = tuning_score(run.evaluation, worst)
+        candidate.ends[seed] = ends_of_estimate(run.evaluation)
         candidate.diverged += run.evaluation["status"] == "diverged"
     seeds = {seed for candidate in found.values() for seed in candidate.scores}
     for candidate in found.values():
