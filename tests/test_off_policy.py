@@ -208,7 +208,7 @@ def test_an_interval_of_what_does_not_vary() -> None:
 def test_an_interval_holds_the_value_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     for spread, least, most in ((0.0, 0.93, 0.97), (2.0, 0.95, 1.0)):
-        ends = np.array([of_estimate(rng, spread) for _ in range(1000)])
+        ends = np.array([of_estimate(rng, 50, spread) for _ in range(1000)])
         assert least <= ((ends[:, 0] <= 0) & (ends[:, 1] >= 0)).mean() <= most
 
 
