@@ -113,8 +113,9 @@ class Task:
 
 # The metric of tasks without an environment: the discounted return that fitted Q evaluation estimates.
 ESTIMATE = "fqe_return"
-# The declared version of that estimate: a raise scores the runs of those tasks anew.
-ESTIMATOR_VERSION = 1
+# The declared version of that estimate: a raise scores the runs of those tasks anew. Version 2 has Student's interval
+# over the critics where version 1 had a bootstrap's, and cuts their values to what rewards allow.
+ESTIMATOR_VERSION = 2
 # Updates of it, where a row does not say.
 FQE_STEPS = 10_000
 # How a row says that its task has no environment, and what of it can then be no other.

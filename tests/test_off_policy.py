@@ -14,7 +14,12 @@ import pandas as pd
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
 
+from benchmarks.interval_coverage import of_estimate
 from mfql.agents.interface import Agent, Draw
 from mfql.cli import main
 from mfql.data.d4rl import last_trajectories
@@ -33,9 +38,9 @@ from mfql.report.summary import summary
 from mfql.report.tasks import by_task
 from mfql.settings import Settings
 from mfql.suites import load, suite_of
-from mfql.tasks import FQE_STEPS, find_task
+from mfql.tasks import ESTIMATOR_VERSION, FQE_STEPS, find_task
 from mfql.training import fqe
-from mfql.training.fqe import FQESettings, fitted_q, interval
+from mfql.training.fqe import FQESettings, fitted_q, mean_and_interval
 from mfql.training.interruption import Interrupted
 from mfql.training.off_policy import _held_apart, standard_error
 from tests.support.fake_results import write_run
@@ -167,12 +172,64 @@ def test_an_estimate_is_a_function_of_its_arguments() -> None:
     assert first.fqe_return != other.fqe_return
 
 
-def test_an_interval_has_the_members_and_the_starts_in_it() -> None:
-    assert interval(np.full((3, 7), 2.5), 0) == (2.5, 2.5)
-    assert interval(np.array([[0.0] * 9, [1.0] * 9]), 0) == (0.0, 1.0)
-    values = np.random.default_rng(0).normal(size=(1, 400))
-    low, high = interval(values, 0)
-    assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
+found = arrays(np.float32, st.tuples(st.integers(2, 8), st.integers(1, 20)), elements=st.floats(-1e6, 1e6, width=32))
+bounds = st.tuples(st.floats(-1e6, 0), st.floats(0, 1e6))
+
+
+@given(found)
+def test_an_interval_is_students_over_members_and_starts(values: np.ndarray) -> None:
+    exact = values.astype(np.float64)
+    members, starts = exact.shape
+    mean = exact.mean()
+    of_members = sum((one - mean) ** 2 for one in exact.mean(1)) / (members - 1)
+    of_starts = sum((one - mean) ** 2 for one in exact.mean(0)) / (starts - 1) / starts if starts > 1 else 0.0
+    reach = stats.t.ppf(0.975, members - 1) * np.sqrt(of_members * (1 + 1 / members) + of_starts)
+    expected = (mean, mean - reach, mean + reach)
+    assert mean_and_interval(values, -np.inf, np.inf) == pytest.approx(expected, rel=1e-9, abs=1e-6)
+
+
+@given(found, bounds)
+def test_an_interval_has_its_mean_and_what_values_can_be(values: np.ndarray, bounds: tuple[float, float]) -> None:
+    with np.errstate(all="raise", under="ignore"):
+        mean, low, high = mean_and_interval(values, *bounds)
+    assert bounds[0] <= low <= mean <= high <= bounds[1]
+
+
+def test_an_interval_of_what_does_not_vary() -> None:
+    assert mean_and_interval(np.full((3, 7), 2.5), -9.0, 9.0) == (2.5, 2.5, 2.5)
+    # Starts that differ alone: t is 2.776 of five members.
+    _, low, high = mean_and_interval(np.tile([0.0, 2.0, 4.0], (5, 1)), -9.0, 9.0)
+    assert ((high + low) / 2, high - low) == pytest.approx((2.0, 2 * 2.776 * 2 / np.sqrt(3)), abs=0.01)
+    # A single start has the members alone: t is 12.71 of two.
+    _, low, high = mean_and_interval(np.array([[0.0], [2.0]]), -99.0, 99.0)
+    assert ((high + low) / 2, high - low) == pytest.approx((1.0, 2 * 12.71 * np.sqrt(2 * 1.5)), abs=0.02)
+
+
+def test_an_interval_holds_the_value_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    for spread, least, most in ((0.0, 0.93, 0.97), (2.0, 0.95, 1.0)):
+        ends = np.array([of_estimate(rng, 50, spread) for _ in range(1000)])
+        assert least <= ((ends[:, 0] <= 0) & (ends[:, 1] >= 0)).mean() <= most
+
+
+@pytest.mark.parametrize(("centre", "allowed"), [(50.0, 3.0), (-50.0, -1.0)])
+def test_values_are_cut_to_what_rewards_allow(centre: float, allowed: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    scale = {"centre": centre, "scale": 1.0, "lowest": -1.0, "highest": 3.0}
+    monkeypatch.setattr(fqe, "_scale", lambda *_: scale)
+    few = replace(SMALL, offline_steps=1)  # Critics give what they began with, about the centre.
+    found = fitted_q(acting(Fixed(0.0, 0.5, 0.2, 4)), chain(ending=True), 0, few)
+    assert (found.fqe_low, found.fqe_return, found.fqe_high) == (allowed, allowed, allowed)
+
+
+def test_one_critic_alone_is_refused_and_one_start_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    actor, data = acting(Fixed(0.0, 0.5, 0.0, 4)), chain(ending=True)
+    with pytest.raises(UserError, match="setting members is 1"):
+        fitted_q(actor, data, 0, replace(SMALL, members=1))
+    end = int(np.flatnonzero(data.val.terminals > 0)[0]) + 1
+    first = Transitions(**{field.name: getattr(data.val, field.name)[:end] for field in fields(Transitions)})
+    found = fitted_q(actor, replace(data, val=first), 0, replace(SMALL, offline_steps=5))
+    assert (found.episodes, found.fqe_low < found.fqe_return < found.fqe_high) == (1, True)
+    assert "mine has one held-out episode" in capsys.readouterr().err
 
 
 def test_the_standard_error_of_a_true_return_is_over_starts() -> None:
@@ -410,7 +467,7 @@ def test_a_dataset_alone_is_trained_on_and_scored(place: Workplace, capsys: pyte
     assert log[log["metric"].str.startswith("validation_loss/")]["step"].unique().tolist() == [5, 10]
     assert log[log["metric"] == "evaluation/fqe_return"]["step"].tolist() == [10]
     assert json.loads((run / "manifest.json").read_text())["estimator"] == {
-        "version": 1,
+        "version": 2,
         "discount": 0.9,
         "updates": 20,
         "action_bounds": {"low": None, "high": None},
@@ -518,7 +575,7 @@ def test_what_estimates_is_part_of_a_run(place: Workplace, bare: Path, monkeypat
     method = "short+discount=0.5"
     before, other = (settings_hash(method, task, "offline") for task in ("recorded", TASK))
     with monkeypatch.context() as patch:
-        patch.setattr("mfql.tasks.ESTIMATOR_VERSION", 2)
+        patch.setattr("mfql.tasks.ESTIMATOR_VERSION", ESTIMATOR_VERSION + 1)
         assert settings_hash(method, "recorded", "offline") != before
         assert settings_hash(method, TASK, "offline") == other
     known = {before}

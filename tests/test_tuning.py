@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +21,8 @@ from mfql.experiment.configuration import check_configuration, read_configuratio
 from mfql.experiment.tuning import COLUMNS, carried_to, points_of, tuning_runs, tuning_task
 from mfql.methods import method_name, settings_hash
 from mfql.report.published import COLUMNS as PUBLISHED_COLUMNS
-from mfql.report.scores import collect, write_scores
+from mfql.report.scores import collect, read_scores, write_scores
+from mfql.report.tasks import by_task
 from mfql.studies.tuning.choose import choose, write_proposal
 from mfql.studies.tuning.freeze import freeze
 from mfql.tasks import load_tasks
@@ -205,6 +207,37 @@ def test_the_score_is_of_the_last_three_evaluations_for_normalised_returns_too(g
     entry = grid.choose("pen-human-v1")
     assert entry["points"][0]["by_seed"] == {100: 30.0, 101: 30.0}
     assert (entry["carried_to"], entry["metric"]) == (["pen-human-v1"], "normalized_return")
+
+
+def test_estimates_are_told_apart_by_their_own_intervals_as_in_the_report(grid: Grid) -> None:
+    """Seeds that agree do not make an estimate surer: fake ones reach 5 below and 3 above."""
+    points = {10: [-50.0, -50.1, -50.2], 100: [-40.0, -40.1, -40.2], 1000: [-44.0, -44.1, -44.2]}
+    for alpha, values in points.items():
+        grid.add([[value] for value in values], metric="fqe_return", alpha=alpha)
+    entry = grid.choose()
+    assert (entry["chosen"]["alpha"], entry["certainty"]) == (100, "within noise")
+    assert entry["remarks"][0] == "1 of the 2 other points are not told apart from the best"
+    # Newcombe's reaches of a difference: down by the best's 5 and the other's 3, up by 3 and 5.
+    reach = np.hypot(5.0, 3.0)
+    behind = [(point["alpha"], point["behind_interval"]) for point in entry["points"][1:]]
+    assert behind == [
+        (1000, pytest.approx([4 - reach, 4 + reach], abs=0.01)),
+        (10, pytest.approx([10 - reach, 10 + reach], abs=0.01)),
+    ]
+    write_scores(collect(grid.files), path := grid.results / "scores.csv")
+    reported = {row["method"]: row for _, row in by_task(read_scores(path)).iterrows()}
+    for point in entry["points"]:
+        row = reported[method_name("mfql-tuning", {key: point[key] for key in COLUMNS})]
+        assert point["interval"] == pytest.approx([row["low"], row["high"]], abs=0.01)
+
+
+def test_a_diverged_run_has_no_interval_of_an_estimate(grid: Grid) -> None:
+    grid.add([[-40.0], [-41.0]], metric="fqe_return", alpha=100)
+    grid.add([[]], metric="fqe_return", alpha=100, seed=102, diverged_at=5000)
+    entry = grid.choose()
+    point = entry["points"][0]
+    assert (point["diverged"], point["by_seed"]) == (1, {100: -40.0, 101: -41.0, 102: -41.0})
+    assert None not in point["interval"]
 
 
 def test_the_end_of_the_grid_is_remarked(grid: Grid) -> None:

@@ -1,13 +1,23 @@
-"""How well a rate is known that was measured in a finite number of episodes."""
+"""What 95 % intervals are made of: Wilson's of a rate in a finite number of episodes, Student's quantile of a mean."""
 
 from __future__ import annotations
 
 from functools import cache
 from math import sqrt
+from typing import Any
 
-from scipy.special import ndtri
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
 
 CONFIDENCE = 0.95
+
+
+def student_quantile(freedom: NDArray[np.floating[Any]] | int) -> NDArray[np.float64]:
+    """How many standard errors a mean's 95 % interval reaches to either side, by its degrees of freedom [...]."""
+    # As scipy.stats has it, without the tests of arguments that it makes in each call.
+    quantile: NDArray[np.float64] = stdtrit(freedom, (1 + CONFIDENCE) / 2)
+    return quantile
 
 
 def wilson(rate: float, episodes: int) -> tuple[float, float]:

@@ -22,6 +22,7 @@ from markupsafe import Markup, escape
 
 from mfql.documents import read_json, read_text
 from mfql.errors import UserError, counted, shown
+from mfql.evaluation.interval import CONFIDENCE
 from mfql.experiment.find import EVIDENCE
 from mfql.files import MOST_PICTURE, read_bytes, write_whole
 from mfql.report import benchmark, provenance, verdict_tables
@@ -32,7 +33,6 @@ from mfql.report.drawing import Style, styles
 from mfql.report.expected import Expected, compare
 from mfql.report.figures import of_leaders
 from mfql.report.frames import read_frame
-from mfql.report.intervals import CONFIDENCE
 from mfql.report.panels import DATA, FIGURE, LARGE_FIGURE, SECTIONS, Panel, read_panels
 from mfql.report.places import link, without_dead_links, without_places
 from mfql.report.svg import inlined

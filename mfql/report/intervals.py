@@ -24,9 +24,8 @@ from math import hypot, isnan, nan
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
 
-from mfql.evaluation.interval import CONFIDENCE, wilson
+from mfql.evaluation.interval import student_quantile, wilson
 
 
 @dataclass(frozen=True)
@@ -149,6 +148,4 @@ def reach_of_t(variances: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDAr
     shares = variances / np.where(largest > 0, largest, 1.0)
     spread = (shares**2 / (sizes - 1)).sum(axis=-1)
     freedom = shares.sum(axis=-1) ** 2 / np.where(spread > 0, spread, 1.0)
-    # Student's quantiles as scipy.stats has them, without the tests of arguments that it makes in each call.
-    quantiles: NDArray[np.float64] = stdtrit(freedom, (1 + CONFIDENCE) / 2)
-    return np.where(total > 0, quantiles * np.sqrt(total), 0.0)
+    return np.where(total > 0, student_quantile(freedom) * np.sqrt(total), 0.0)

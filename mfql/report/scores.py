@@ -347,6 +347,17 @@ def _agree(pair: tuple[float | None, float | None]) -> bool:
     return first is not None and second is not None and math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-9)
 
 
+def ends_of_estimate(run: Mapping[str, Any]) -> tuple[float, float]:
+    """The low and high end of the interval of the estimate that a run ended with, from its evaluation.json.
+
+    They are NaN of a diverged run, whose score is no estimate of what it ended with, and of a score of episodes.
+    """
+    if run["metric"] != ESTIMATE or run["status"] == "diverged":
+        return math.nan, math.nan
+    last = run["evaluations"][-1]
+    return float(last["fqe_low"]), float(last["fqe_high"])
+
+
 def _score_episodes(run: dict[str, Any]) -> int:
     """How many episodes the score rests on; a diverged run counts with as many as it would have had."""
     if run["status"] == "diverged":
@@ -375,9 +386,9 @@ def _rows(
         add(run["steps"], "plain_return", 1)
     if run["metric"] == ESTIMATE:
         add(run["steps"], "estimate", 1)
-        for evaluation in scored(run["evaluations"], run["score_rule"]) if run["status"] != "diverged" else ():
-            add(run["steps"], "estimate_low", evaluation["fqe_low"])
-            add(run["steps"], "estimate_high", evaluation["fqe_high"])
+        for metric, end in zip(("estimate_low", "estimate_high"), ends_of_estimate(run), strict=True):
+            if not math.isnan(end):
+                add(run["steps"], metric, end)
     if run["status"] == "diverged":
         add(run["diverged_at"], "diverged", 1)
     if run.get("stopped_at") is not None:

@@ -6,10 +6,10 @@ where held-out episodes begin. The mask is 0 where the task ends and 1 at a time
 estimate is of episodes without a time limit.
 
 Several critics are fitted side by side, each from an initialisation of its own to training episodes drawn with
-replacement. A value is the mean over members and starts; its 95 % interval the percentiles of a bootstrap that draws a
-member and, with replacement, starts. It covers that the data have so many episodes and no more, and what fitting leaves
-to chance. It does not cover what the data cannot show: values of actions that nobody took, which all members
-extrapolate alike, and that the policy was chosen by the very transitions that now judge it.
+replacement. A value is the mean over members and starts, its 95 % interval Student's (`mean_and_interval`). It covers
+that the data have so many episodes and no more, and what fitting leaves to chance. It does not cover what the data
+cannot show: values of actions that nobody took, which all members extrapolate alike, and that the policy was chosen by
+the very transitions that now judge it.
 
 The protocol is one for all methods, so that their estimates compare; `mfql.tasks.ESTIMATOR_VERSION` counts its changes.
 """
@@ -32,10 +32,10 @@ from mfql.agents.networks import Critic
 from mfql.agents.update import Updater, initial_state, views_of
 from mfql.data.transitions import Dataset, StackedImages, Transitions, endless
 from mfql.draws import DrawStream, derived_seed, generator
-from mfql.errors import UserError
-from mfql.evaluation.interval import CONFIDENCE
+from mfql.errors import UserError, note
+from mfql.evaluation.interval import student_quantile
 from mfql.evaluation.policy import Actor
-from mfql.settings import Settings
+from mfql.settings import Settings, require
 from mfql.training.memory import Memory, Normaliser, training_fields
 from mfql.training.step import Step
 
@@ -43,7 +43,6 @@ from mfql.training.step import Step
 _ACTIONS_OF_ROW, _ACTIONS_OF_START = 4, 32
 # Rows that the policy acts in at once, and that are valued at once.
 _AT_ONCE = 1024
-_RESAMPLES = 2000
 _POLICY_ACTIONS = "policy_actions"
 
 
@@ -55,7 +54,7 @@ class FQESettings(Settings):
         hidden: features of each hidden layer of a critic.
         learning_rate: of Adam; it falls to 0 along half a cosine.
         tau: rate of the target, whose values count in the end.
-        members: critics, each with an initialisation and episodes of its own.
+        members: critics, each with an initialisation and episodes of its own; one alone would have no interval.
     """
 
     online_steps: int = 0
@@ -63,6 +62,11 @@ class FQESettings(Settings):
     learning_rate: float = 1e-3
     tau: float = 0.05
     members: int = 5
+
+    @override
+    def check(self) -> None:
+        super().check()
+        require("members", self.members, self.members >= 2, "two or more")
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,8 @@ class FittedQ(Agent):
         settings: the protocol.
         observation_shape, action_dim: `(D,)` and A.
         centre, scale: of values, in the rewards' units.
-        lowest, highest: what a value can be by the rewards of the data; targets are cut to it.
+        lowest, highest: what a value can be by the rewards of the data; targets, and what an estimate is made of, are
+            cut to it.
     """
 
     settings_type = FQESettings
@@ -191,8 +196,9 @@ def fitted_q(actor: Actor, dataset: Dataset, seed: int, settings: FQESettings) -
         settings: the protocol, with the task's discount and how many updates of each critic (`offline_steps`).
 
     Raises:
-        UserError: the policy gives chunks of actions, or the task shows images.
+        UserError: the policy gives chunks of actions, the task shows images, or a setting is out of range.
     """
+    settings.check()
     require_estimable(actor.agent, dataset)
     critics = _fit(actor, dataset, seed, settings)
     val = dataset.val
@@ -202,9 +208,11 @@ def fitted_q(actor: Actor, dataset: Dataset, seed: int, settings: FQESettings) -
     seen = np.asarray(val.observations)[starts]
     values = critics.mean_values(seen, act(seen, _ACTIONS_OF_START, purpose="fqe/starts"))
     following = act(np.asarray(val.next_observations), 1, purpose="fqe/validation")[:, 0]
-    low, high = interval(values, seed)
+    value, low, high = mean_and_interval(values, critics.agent.lowest, critics.agent.highest)
+    if len(starts) == 1:
+        note(f"{dataset.name} has one held-out episode: the estimate's interval leaves out how starts differ")
     return Estimate(
-        fqe_return=float(values.mean()),
+        fqe_return=value,
         fqe_low=low,
         fqe_high=high,
         data_return=float(val.mc_returns(settings.discount)[starts].mean()),
@@ -231,22 +239,25 @@ def require_estimable(agent: Agent, dataset: Dataset) -> None:
         )
 
 
-def interval(values: np.ndarray, seed: int) -> tuple[float, float]:
-    """The 95 % bootstrap interval of a mean over starts, for which each member stands with the same chance.
+def mean_and_interval(values: np.ndarray, lowest: float, highest: float) -> tuple[float, float, float]:
+    """The mean over members and starts, and the low and high end of its 95 % interval.
+
+    Each member's refit varies as another dataset of as many episodes would let it, and the true value is one more such
+    difference away from the mean of M refits: hence the interval is the mean +- t sqrt(s^2 (1 + 1 / M) + e^2), with s
+    the standard deviation of the members' means, e the standard error over the starts and t Student's quantile of
+    M - 1 degrees of freedom. A single start does not tell how starts differ: e is 0 then.
 
     Args:
-        values: `[members, starts]`.
-        seed: of what is drawn.
+        values: `[members, starts]`, of two members or more.
+        lowest, highest: what a value can be, to which all three are cut.
     """
-    rng = np.random.default_rng(derived_seed(seed, "fqe/interval"))
+    values = values.astype(np.float64)
     members, starts = values.shape
-    means = [
-        values[rng.integers(members), rng.integers(starts, size=starts)].mean(dtype=np.float64)
-        for _ in range(_RESAMPLES)
-    ]
-    tail = 50.0 * (1.0 - CONFIDENCE)
-    low, high = np.percentile(means, [tail, 100.0 - tail])
-    return float(low), float(high)
+    of_members = values.mean(axis=1).var(ddof=1) * (1.0 + 1.0 / members)
+    of_starts = values.mean(axis=0).var(ddof=1) / starts if starts > 1 else 0.0
+    mean, reach = values.mean(), student_quantile(members - 1) * np.sqrt(of_members + of_starts)
+    value, low, high = np.clip([mean, mean - reach, mean + reach], lowest, highest)
+    return float(value), float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -259,14 +270,13 @@ class _Critics:
     device: torch.device
 
     def mean_values(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """Values `[members, B]` of observations `[B, D]`, means over their actions `[B, K, A]`."""
-        return self._values(
-            lambda seen, acted: torch.stack(
-                [self.agent.values(self.parameters, seen, acted[:, :, k]) for k in range(acted.shape[2])]
-            ).mean(0),
-            self.normaliser(observations),
-            actions,
-        )
+        """Values `[members, B]` of observations `[B, D]`, cut to what they can be; means over actions `[B, K, A]`."""
+
+        def means(seen: Tensor, acted: Tensor) -> Tensor:
+            each = [self.agent.values(self.parameters, seen, acted[:, :, k]) for k in range(acted.shape[2])]
+            return torch.stack(each).clamp(self.agent.lowest, self.agent.highest).mean(0)
+
+        return self._values(means, self.normaliser(observations), actions)
 
     def bellman_error(self, rows: Transitions, next_actions: np.ndarray) -> float:
         """The root mean square over rows and members of what the critics' equation leaves."""

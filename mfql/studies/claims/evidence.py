@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from mfql.errors import UserError
-from mfql.evaluation.interval import CONFIDENCE
+from mfql.evaluation.interval import student_quantile
 from mfql.experiment.claims import Check, Claim, Claims
 from mfql.report.frames import read_frame
 from mfql.report.intervals import Interval
@@ -67,7 +66,7 @@ class Finding:
         if not reach > abs(value - bound) > 0:
             return None
         numbers = np.arange(self.seeds, MOST_SEEDS + 1)
-        shrunk = stdtrit(numbers - 1.0, (1 + CONFIDENCE) / 2) / np.sqrt(numbers)
+        shrunk = student_quantile(numbers - 1.0) / np.sqrt(numbers)
         enough = numbers[reach * shrunk / shrunk[0] < abs(value - bound)]
         return int(enough[0]) if enough.size else None
 

@@ -2,10 +2,10 @@
 
 A run's tuning score is the mean of its last three evaluations, on every task: a single one, D4RL's rule, is too noisy
 to choose by. A diverged run scores 0. A point's score is the mean over its seeds, with the interval of
-`mfql.report.intervals`. The highest wins; of equal ones that with the higher lower end, then the higher alpha (closer
-to the data), then fewer candidates, then fewer time steps, then the first by its name. A point whose difference to the
-best has an interval that reaches 0 is not told apart from it: the choice is then within noise, and says so. Where no
-point scores above 0, nothing was learnt and nothing is chosen.
+`mfql.report.intervals`, the floor of estimates included. The highest wins; of equal ones that with the higher lower
+end, then the higher alpha (closer to the data), then fewer candidates, then fewer time steps, then the first by its
+name. A point whose difference to the best has an interval that reaches 0 is not told apart from it: the choice is then
+within noise, and says so. Where no point scores above 0, nothing was learnt and nothing is chosen.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from mfql.experiment.search import Range, Space, is_tabled, takers
 from mfql.experiment.tuning import COLUMNS, FIRST_SEED, Point, plain_number
 from mfql.files import write_whole
 from mfql.report.intervals import Group, Interval, weighted
-from mfql.report.scores import collect, diverged_score, worst_returns
-from mfql.report.tasks import SUCCESS, UNSCALED, bounded
+from mfql.report.scores import collect, diverged_score, ends_of_estimate, is_rate, worst_returns
+from mfql.report.tasks import UNSCALED, bounded
 from mfql.tables import value_text
 from mfql.tasks import ESTIMATE, SCORED_EVALUATIONS, known_tasks, scored
 
@@ -64,27 +64,32 @@ class Candidate:
     Attributes:
         point: its settings.
         scores: seed -> the run's tuning score.
-        episodes: seed -> the episodes behind it; 0 for normalised returns.
+        episodes: seed -> the episodes behind it; 0 where it is no rate of them.
+        ends: seed -> those of the interval that the run's score has of its own, an estimate's; NaN without one.
         diverged: how many of the runs did.
     """
 
     point: Point
     scores: dict[int, float] = field(default_factory=dict)
     episodes: dict[int, int] = field(default_factory=dict)
+    ends: dict[int, tuple[float, float]] = field(default_factory=dict)
     diverged: int = 0
 
-    @property
-    def group(self) -> Group:
+    def group(self, metric: str) -> Group:
         """The candidate's runs as a group of scores."""
-        return Group.of_scores(list(self.scores.values()), list(self.episodes.values()))
+        scores = list(self.scores.values())
+        if metric == ESTIMATE:
+            return Group.of_estimates(scores, *zip(*self.ends.values(), strict=True))
+        counts = list(self.episodes.values())
+        return Group.of_scores(scores, counts if all(counts) else None)
 
     def interval(self, metric: str) -> Interval:
         """The mean over seeds with its interval."""
-        return bounded(weighted([self.group], [1]), metric, "score")
+        return bounded(weighted([self.group(metric)], [1]), metric, "score")
 
     def behind(self, best: Candidate, metric: str) -> Interval:
         """By how much the best point's mean is higher, with its interval."""
-        return bounded(weighted([best.group, self.group], [1, -1]), metric, "difference")
+        return bounded(weighted([best.group(metric), self.group(metric)], [1, -1]), metric, "difference")
 
 
 @dataclass(frozen=True)
@@ -263,6 +268,7 @@ def _candidates(runs: Sequence[_Run]) -> list[Candidate]:
         candidate = found.setdefault(_names(run.point), Candidate(run.point))
         seed = run.evaluation["seed"]
         candidate.scores[seed], candidate.episodes[seed] = tuning_score(run.evaluation, worst)
+        candidate.ends[seed] = ends_of_estimate(run.evaluation)
         candidate.diverged += run.evaluation["status"] == "diverged"
     seeds = {seed for candidate in found.values() for seed in candidate.scores}
     for candidate in found.values():
@@ -276,7 +282,7 @@ def _candidates(runs: Sequence[_Run]) -> list[Candidate]:
 
 
 def tuning_score(evaluation: dict[str, Any], worst: Mapping[str, float]) -> tuple[float, int]:
-    """A run's score for tuning, and the episodes behind it (0 for normalised returns), from its evaluation.json.
+    """A run's score for tuning, and the episodes behind it (0 where it is no rate of them), from its evaluation.json.
 
     Args:
         worst: as of `mfql.report.scores.diverged_score`.
@@ -288,7 +294,7 @@ def tuning_score(evaluation: dict[str, Any], worst: Mapping[str, float]) -> tupl
         counted = scored(evaluation["evaluations"], _RULE)
         score = sum(one[metric] for one in counted) / len(counted)
         episodes = sum(one["episodes"] for one in counted)
-    return score, episodes if metric == SUCCESS else 0
+    return score, episodes if is_rate(evaluation) else 0
 
 
 def ranking(candidates: Sequence[Candidate], metric: str) -> list[Candidate]:
