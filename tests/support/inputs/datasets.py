@@ -47,6 +47,18 @@ def _(lab: Lab) -> Said:
     return lab.describe_npz(arrays | {"observations": arrays["observations"].astype(object)})
 
 
+@given("arrays of which one has a row less")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    return lab.describe_npz(arrays | {"rewards": arrays["rewards"][:-1]})
+
+
+@given("arrays under names of other libraries")
+def _(lab: Lab) -> Said:
+    names = {"observations": "obs", "rewards": "reward", "terminals": "done"}
+    return lab.describe_npz({names.get(name, name): values for name, values in lab.point().items()})
+
+
 @given("masks below 0")
 def _(lab: Lab) -> Said:
     arrays = lab.point()
@@ -462,6 +474,18 @@ def _(lab: Lab) -> Said:
 def _(lab: Lab) -> Said:
     steps = lab.point_hdf5()
     return lab.describe_hdf5(steps | {"timeouts": steps["timeouts"] | steps["terminals"]})
+
+
+@given("D4RL's layout of which one array has a row less")
+def _(lab: Lab) -> Said:
+    steps = lab.point_hdf5()
+    return lab.describe_hdf5(steps | {"rewards": steps["rewards"][:-1]})
+
+
+@given("D4RL's layout under names of other libraries")
+def _(lab: Lab) -> Said:
+    names = {"rewards": "reward", "timeouts": "truncations"}
+    return lab.describe_hdf5({names.get(name, name): values for name, values in lab.point_hdf5().items()})
 
 
 @given("one transition")
