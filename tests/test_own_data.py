@@ -136,7 +136,7 @@ def change(name: str, index: object, value: float) -> Callable[[dict[str, np.nda
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda given: given.pop("masks"), "observations, rewards, terminals\n  masks [N] says where the future counts"),
+        (lambda given: given.pop("masks"), "rewards, terminals\n  masks [N] says where the future counts"),
         (lambda given: given.update(observations=np.zeros((6, 4))), "vectors of [4], and the environment's are of [3]"),
         (lambda given: given.update(rewards=np.zeros(5)), "observations has 6 rows, rewards 5, and a row is a step"),
         (lambda given: given.update(rewards=np.zeros((6, 2))), "rewards has the shape [6, 2], observations [6, 3]"),

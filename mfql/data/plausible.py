@@ -52,9 +52,10 @@ _MARK = (
 def refuse_unmarked_ends(observations: np.ndarray, ends: np.ndarray, over: np.ndarray, limit: int, where: str) -> None:
     """Refuse a file some of whose episodes run into the next, so that their last step ends where the next began.
 
-    Such a step is as large as the steps across the ends that are marked, and ends where episodes begin; and the task
-    was over there, or the lengths of episodes tell. Where they but hint at it, a warning says so: the longer an episode
-    is, the likelier is a leap of the environment's own in it.
+    That is so, too, where no end is marked at all, and the file has more rows than an episode. Otherwise such a step is
+    as large as the steps across the ends that are marked, and ends where episodes begin; and the task was over there,
+    or the lengths of episodes tell. Where they but hint at it, a warning says so: the longer an episode is, the likelier
+    is a leap of the environment's own in it.
 
     Args:
         observations: [N, D], in consecutive rows.
@@ -66,6 +67,18 @@ def refuse_unmarked_ends(observations: np.ndarray, ends: np.ndarray, over: np.nd
     Raises:
         UserError: names the rows.
     """
+    _refuse_steps_like_ends(observations, ends, over, limit, where)
+    if not ends[:-1].any() and len(ends) > limit + 1:
+        raise UserError(
+            f"{where}: no row before the last of {len(ends)} ends an episode, and an episode has at most {limit} steps:"
+            " it would be learned from as one that never ends",
+            f"{_MARK} In HDF5 leave out timeouts then.",
+        )
+
+
+def _refuse_steps_like_ends(
+    observations: np.ndarray, ends: np.ndarray, over: np.ndarray, limit: int, where: str
+) -> None:
     across = ends[:-1]
     if not np.abs(observations, dtype=np.float64).max(initial=0.0) < _LARGEST:
         return  # Refused for its values.

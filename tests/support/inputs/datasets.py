@@ -320,22 +320,33 @@ def _(lab: Lab) -> Said:
     return lab.describe_npz(arrays | {"actions": 1e-4 * arrays["actions"]})
 
 
+def _drift(rows: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """One trajectory of a point that drifts slowly, in so many rows."""
+    place = np.linspace(-1.0, 1.0, rows)[:, None] * np.ones(2)
+    return {
+        "observations": np.concatenate([place, np.broadcast_to(rng.uniform(-1.0, 1.0, 2), place.shape)], axis=1),
+        "actions": np.full((rows, 2), 2.0 / rows) * rng.uniform(0.9, 1.1, (rows, 2)),
+        "rewards": np.full(rows, -1.0),
+        "masks": np.ones(rows),
+        "terminals": np.arange(rows) == rows - 1,
+    }
+
+
 @given("trajectories that are longer than an episode")
 def _(lab: Lab) -> Said:
-    def length(rows: np.ndarray) -> dict[str, np.ndarray]:
-        """One trajectory of a point that drifts slowly, in so many rows."""
-        place = np.linspace(-1.0, 1.0, len(rows))[:, None] * np.ones(2)
-        return {
-            "observations": np.concatenate([place, np.broadcast_to(rng.uniform(-1.0, 1.0, 2), place.shape)], axis=1),
-            "actions": np.full((len(rows), 2), 2.0 / len(rows)) * rng.uniform(0.9, 1.1, (len(rows), 2)),
-            "rewards": np.full(len(rows), -1.0),
-            "masks": np.ones(len(rows)),
-            "terminals": rows == len(rows) - 1,
-        }
-
     rng = np.random.default_rng(0)
-    parts = [length(np.arange(101)) for _ in range(3)]
+    parts = [_drift(101, rng) for _ in range(3)]
     return lab.describe_npz({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+@given("a file longer than an episode in which no row but the last ends one")
+def _(lab: Lab) -> Said:
+    arrays = _drift(101, np.random.default_rng(0))
+    said = lab.describe_npz(arrays)
+    after = np.append(arrays["observations"][1:], arrays["observations"][-1:], axis=0)
+    believed = lab.describe_npz(arrays | {"next_observations": after})
+    assert "101 transitions, 1 trajectories" in believed.text
+    return said
 
 
 @given("ends of episodes that are not marked, in an .npz file")
@@ -453,6 +464,24 @@ def _(lab: Lab) -> Said:
     return lab.describe_hdf5(
         {name: np.concatenate(parts) for name, parts in steps.items()} | {"terminals": ends, "timeouts": ends}
     )
+
+
+def _unmarked(lab: Lab, rows: int) -> Said:
+    arrays, ends = _drift(rows, np.random.default_rng(0)), np.zeros(rows, bool)
+    steps = {name: arrays[name] for name in ("observations", "actions", "rewards")}
+    return lab.describe_hdf5(steps | {"terminals": ends, "timeouts": ends})
+
+
+@given("D4RL's layout, longer than an episode, without a marked end")
+def _(lab: Lab) -> Said:
+    return _unmarked(lab, 101)
+
+
+@given("the same, no longer than an episode")
+def _(lab: Lab) -> Said:
+    said = _unmarked(lab, 41)
+    assert "40 transitions, 1 trajectories of 40 to 40 steps" in said.text
+    return said
 
 
 @given("terminals that are NaN")
