@@ -320,6 +320,22 @@ def _(lab: Lab) -> Said:
     return lab.describe_npz(arrays | {"actions": 1e-4 * arrays["actions"]})
 
 
+@given("actions in [-1, 1] for an environment with wider bounds")
+def _(lab: Lab) -> Said:
+    with np.load(lab.folder / "data" / "pendulum.npz") as file:
+        arrays = dict(file)
+    np.savez(lab.folder / "data" / "case.npz", **arrays | {"actions": arrays["actions"] / 2.0})
+    lab.row("case,Pendulum-v1,data/case.npz,return\npendulum,Pendulum-v1,data/pendulum.npz,return")
+    assert "warning" not in lab.mfql("data", "describe", "pendulum", "--out", lab.folder / "described").text
+    return lab.mfql("data", "describe", "case", "--out", lab.folder / "described")
+
+
+@given("actions in [-1, 1] for an environment with narrower bounds")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    return lab.describe_npz(arrays | {"actions": np.clip(arrays["actions"] / 0.2, -1.0, 1.0)})
+
+
 def _drift(rows: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """One trajectory of a point that drifts slowly, in so many rows."""
     place = np.linspace(-1.0, 1.0, rows)[:, None] * np.ones(2)
