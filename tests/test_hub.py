@@ -224,6 +224,10 @@ def of_other_settings(run: Path) -> None:
     method.write_text(method.read_text(encoding="utf-8") + "batch_size: 9\n", encoding="utf-8")
 
 
+def of_no_known_method(run: Path) -> None:
+    Path("config/methods/third.yaml").unlink()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -233,6 +237,7 @@ def of_other_settings(run: Path) -> None:
         (altered_setting, "other settings, versions or data than its identity is of"),
         (altered_weights, "altered: run/policy/policy.safetensors is not the file that the manifest knows"),
         (of_other_settings, "stale: batch_size"),
+        (of_no_known_method, "Name the extension that it is of"),
     ],
 )
 def test_a_run_that_is_not_what_it_says_is_not_pushed(
@@ -240,7 +245,7 @@ def test_a_run_that_is_not_what_it_says_is_not_pushed(
 ) -> None:
     change(Path(RUN, "run"))
     assert said in refused(["push", RUN, REPO, "--endpoint", hub.url], capsys)
-    if change not in (altered_weights, of_other_settings):
+    if change not in (altered_weights, of_other_settings, of_no_known_method):
         assert said in refused(["card", RUN], capsys)
     assert hub.asked == []
 
