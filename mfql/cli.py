@@ -334,13 +334,12 @@ def _describe(options: argparse.Namespace) -> None:
     from mfql.data.description import source_of
     from mfql.data.paths import description_path
     from mfql.data.terms import terms_of
-    from mfql.data.transitions import summary
     from mfql.suites import suite_of
     from mfql.tasks import find_task, task_name
 
     task = find_task(task_name(options.task, options.config_dir), options.config_dir)
     suite, path = suite_of(task.name), description_path(options.out, task.dataset)
-    print(summary(suite.describe(task, options.out)))
+    print(suite.describe(task, options.out).text())
     print(terms_of(suite.name, source_of(path) or "unknown").lines())
     print(f"Written: {path}")
 

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, wraps
+from functools import cache, cached_property, wraps
 from pathlib import Path
 from typing import Any
 
@@ -34,30 +34,65 @@ class Registered:
     """A task of one's own: an environment that Gymnasium knows by its id, and a dataset; or a dataset alone.
 
     Args:
-        env_id: as `gymnasium.make` takes it, such as `Pendulum-v1`, or `MODULE:ID` for one that a module registers;
-            None of a task that has no environment.
+        named: `env_id` as the row has it; None of a task that has no environment, and where the dataset says it.
         data: path of the dataset's file, of its folder in LeRobot's layout, or `minari:ID`.
         folder: of the task table that names it; modules in it can be imported. None of one that a policy describes:
             those of the extensions' folders can.
-        max_episode_steps: steps after which an episode is truncated; None leaves it to the environment.
+        limit: `max_episode_steps` as the row has it; None leaves it to the environment, or to what the dataset says.
         score_low, score_high: the returns that stand for a normalised return of 0 and 100; None for other metrics.
         action_low, action_high: without an environment, the bounds of actions: one number for all of their dimensions,
             or one each; None leaves them to the dataset.
         fqe_steps: without an environment, updates of off-policy evaluation; None with one.
+        asks: file and line of a row whose `env_id` is empty: a dataset of Minari's says the environment, and need not
+            be here for commands that ask for another task's.
     """
 
-    env_id: str | None
+    named: str | None
     data: str
     folder: Path | None
-    max_episode_steps: int | None
+    limit: int | None
     score_low: float | None
     score_high: float | None
     action_low: tuple[float, ...] | None = None
     action_high: tuple[float, ...] | None = None
     fqe_steps: int | None = None
+    asks: str = ""
+
+    @property
+    def has_environment(self) -> bool:
+        """Whether there is an environment, known or not."""
+        return self.named is not None or bool(self.asks)
+
+    @property
+    def env_id(self) -> str | None:
+        """As `gymnasium.make` takes it, such as `Pendulum-v1`, or `MODULE:ID` for one that a module registers.
+
+        None of a task that has no environment.
+
+        Raises:
+            UserError: a dataset of Minari's is to say it, and is absent or does not.
+        """
+        return self._recorded[0] if self.asks else self.named
+
+    @property
+    def max_episode_steps(self) -> int | None:
+        """Steps after which an episode is truncated; None leaves it to the environment.
+
+        Raises:
+            UserError: as of `env_id`.
+        """
+        return self._recorded[1] if self.asks and self.limit is None else self.limit
+
+    @cached_property
+    def _recorded(self) -> tuple[str, int | None]:
+        return _recorded_environment(self.data, self.asks)
 
     def code(self) -> Code | None:
-        """What the environment is made of; None without one, and where its module is not to be found here."""
+        """What the environment is made of; None without one, and where its module is not to be found here.
+
+        Raises:
+            UserError: as of `env_id`.
+        """
         return None if self.env_id is None else environment_code(self.env_id, self.folders())
 
     def packages(self) -> dict[str, str]:
@@ -108,7 +143,7 @@ class Task:
     @property
     def has_environment(self) -> bool:
         """Whether policies can be scored in episodes; without an environment off-policy evaluation estimates."""
-        return self.registered is None or self.registered.env_id is not None
+        return self.registered is None or self.registered.has_environment
 
 
 # The metric of tasks without an environment: the discounted return that fitted Q evaluation estimates.
@@ -356,12 +391,11 @@ def _extension_task(row: dict[str, str], path: Path, where: str) -> Task:
             f"{where}: task is {name!r}", "A name begins with a letter or digit and goes on with these or ._-."
         )
     own = "env_id" in row or "data" in row
-    if "env_id" not in row and row.get("data", "").startswith("minari:"):
-        row = _recorded_environment(row, where) | row
+    recorded = "env_id" not in row and row.get("data", "").startswith("minari:")
     bare = row.get("env_id") == NO_ENVIRONMENT
     filled = _DEFAULTS | {"environment": name} | ({"dataset": name} if own else {})
     filled |= (_WITHOUT_ENVIRONMENT if bare else {}) | row
-    required = ("metric", "env_id", "data") if own else ("metric", "dataset")
+    required = ["metric", *([] if recorded else ["env_id"]), "data"] if own else ["metric", "dataset"]
     for column in required:
         if column not in filled:
             raise UserError(f"{where}: {column} of {name} is empty", _PAGE)
@@ -409,9 +443,14 @@ def minari_folder(data: str) -> Path:
     return Path(root) / data.removeprefix("minari:")
 
 
-def _recorded_environment(row: dict[str, str], where: str) -> dict[str, str]:
-    """The environment that a dataset of Minari's says it was recorded in, as cells of its row."""
-    data, remedy = row["data"], "Write env_id."
+def _recorded_environment(data: str, where: str) -> tuple[str, int | None]:
+    """The environment that a dataset of Minari's says it was recorded in, and its time limit.
+
+    Args:
+        data: the dataset, `minari:ID`.
+        where: file and line of the row that leaves it to say so.
+    """
+    remedy = "Write env_id."
     about = minari_folder(data) / "data" / "metadata.json"
     if not there(about):
         raise UserError(
@@ -436,12 +475,12 @@ def _recorded_environment(row: dict[str, str], where: str) -> dict[str, str]:
     package = entry.partition(":")[0].partition(".")[0]
     env_id = name if package in ("", "gymnasium") else f"{package}:{name}"
     note(f"{where}: env_id is empty, read as {env_id}, in which {data} was recorded")
-    return {"env_id": env_id} | ({} if limit is None else {"max_episode_steps": str(limit)})
+    told = {} if limit is None else {"max_episode_steps": str(limit)}
+    return env_id, _count(told, "max_episode_steps", f"{where}: env_id is empty, and of {about}")
 
 
 def _registered(row: dict[str, str], folder: Path, where: str) -> Registered:
-    numbers = {column: _number(row, column, where) for column in ("score_low", "score_high", "max_episode_steps")}
-    low, high, limit = numbers["score_low"], numbers["score_high"], numbers["max_episode_steps"]
+    low, high = (_number(row, column, where) for column in ("score_low", "score_high"))
     if (row["metric"] == "normalized_return") != (low is not None and high is not None) or (low is None) != (
         high is None
     ):
@@ -451,21 +490,15 @@ def _registered(row: dict[str, str], folder: Path, where: str) -> Registered:
         )
     if low is not None and high is not None and not low < high:
         raise UserError(f"{where}: score_low {low:g} is not below score_high {high:g}", "Exchange or correct them.")
-    if limit is not None and (limit < 1 or limit != int(limit)):
-        raise UserError(f"{where}: max_episode_steps is {limit:g}", "Write a whole number of one or more.")
+    limit = _count(row, "max_episode_steps", where)
     data = row["data"] if row["data"].startswith("minari:") else str(folder / expanded(row["data"], f"{where}: data"))
-    limit = None if limit is None else int(limit)
-    if row["env_id"] != NO_ENVIRONMENT:
-        return Registered(row["env_id"], data, folder, limit, low, high)
-    bounds = {column: _bounds(row, column, where) for column in ("action_low", "action_high")}
-    if (bounds["action_low"] is None) != (bounds["action_high"] is None):
+    if (env_id := row.get("env_id")) != NO_ENVIRONMENT:
+        return Registered(env_id, data, folder, limit, low, high, asks="" if env_id else where)
+    least, most = (_bounds(row, column, where) for column in ("action_low", "action_high"))
+    if (least is None) != (most is None):
         raise UserError(f"{where}: one of action_low and action_high is empty", "Write both, or none of them.")
-    steps = _number(row, "fqe_steps", where)
-    if steps is not None and (steps < 1 or steps != int(steps)):
-        raise UserError(f"{where}: fqe_steps is {steps:g}", "Write a whole number of one or more.")
-    return Registered(
-        None, data, folder, limit, low, high, **bounds, fqe_steps=FQE_STEPS if steps is None else int(steps)
-    )
+    steps = _count(row, "fqe_steps", where) or FQE_STEPS
+    return Registered(None, data, folder, limit, low, high, action_low=least, action_high=most, fqe_steps=steps)
 
 
 def _bounds(row: dict[str, str], column: str, where: str) -> tuple[float, ...] | None:
@@ -474,6 +507,13 @@ def _bounds(row: dict[str, str], column: str, where: str) -> tuple[float, ...] |
         return None
     found = [_number({column: cell}, column, where) for cell in row[column].split()]
     return tuple(number for number in found if number is not None)
+
+
+def _count(row: dict[str, str], column: str, where: str) -> int | None:
+    found = _number(row, column, where)
+    if found is not None and (found < 1 or found != int(found)):
+        raise UserError(f"{where}: {column} is {found:g}", "Write a whole number of one or more.")
+    return None if found is None else int(found)
 
 
 def _number(row: dict[str, str], column: str, where: str) -> float | None:

@@ -123,7 +123,21 @@ def test_methods_are_listed_and_explained_those_of_an_extension_too(
     assert first == f"mfql+alpha=300, in {CONFIG}/methods/mfql.yaml"
     assert second.startswith("agent mfql: MFQL: a one-step MeanFlow policy")
     assert ["alpha", "300", "300", "300"] in [line.split() for line in said.splitlines()]
-    assert "point:mylab/Point-v0" in listed(capsys, "tasks", "point")
+    said = listed(capsys, "tasks", "point")
+    assert "point:mylab/Point-v0" in said
+    assert "  online           yes\n" in said  # Of the paper it is none.
+
+
+def test_a_suite_or_an_environment_is_listed_as_its_tasks(
+    lab: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MFQL_EXTENSIONS", str(lab / "mylab"))
+    names = [line.split()[0] for line in listed(capsys, "tasks", "own").splitlines()]
+    assert names == ["task", "point", "point-hdf5", "point-minari", "pendulum"]
+    names = [line.split()[0] for line in listed(capsys, "tasks", "scene").splitlines()]
+    assert names == ["task", *(f"scene-play-singletask-task{number}-v0" for number in range(1, 6))]
+    assert main(["list", "tasks", "owm", "--config-dir", CONFIG]) == 2
+    assert "Did you mean own?" in capsys.readouterr().err
 
 
 def test_settings_are_listed_and_explained(capsys: pytest.CaptureFixture[str]) -> None:

@@ -275,6 +275,13 @@ def test_a_trained_run_and_its_policy_say_what_their_environment_was_made_of(lab
     mfql.load_policy(run.folder).make_env().close()
     assert capsys.readouterr().err == ""
 
+    extend([MINIATURE])
+    unnamed = verify(place.folder / "results", place.folder / "config", place.folder / "data")
+    assert [finding.kind for finding in unnamed.findings] == ["unknown"]
+    assert "unknown task 'line'" in unnamed.text()
+    assert "name its extension" in unnamed.text()
+    extend([MINIATURE, lab])
+
     edit(lab)
     (found,) = verify(place.folder / "results", place.folder / "config", place.folder / "data").findings
     assert (found.kind, found.what.startswith("environment: lab_env.py ")) == ("stale", True)

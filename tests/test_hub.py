@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ from mfql.cli import main
 from mfql.documents import read_json, write_json
 from mfql.evaluation.interval import wilson
 from mfql.files import sha256
-from mfql.studies.hub.card import _SOFTWARE
+from mfql.studies.hub.card import _SOFTWARE, card_of
+from mfql.studies.hub.runs import Finished, finished_run
+from mfql.tasks import ESTIMATE
 from tests.support.hub_server import HubServer, serving
 from tests.support.training_runs import ROOT, TASK, Workplace
 
@@ -147,6 +150,60 @@ def test_a_mean_return_has_no_interval(place: Workplace) -> None:
     assert card.data.eval_results[0].metric_type == "mean_reward"
 
 
+def test_the_commands_of_a_card_are_those_that_there_are(place: Workplace, tmp_path: Path) -> None:
+    """With and without a repository; `FOLDER` is a policy, of which nobody can verify a run."""
+    run = f"runs/third/{TASK}/seed0/offline"
+    card = described()
+    assert f"```bash\nmfql verify RESULTS/{run}\n```" in card
+    assert "pip install 'mfql[envs]'\nmfql evaluate FOLDER --out scored.json" in card
+    assert main(["verify", f"results/{run}"]) == 0
+    shutil.copytree(Path(RUN, "run/policy"), tmp_path / "policy")
+    assert main(["verify", str(tmp_path / "policy")]) == 2
+    assert mfql.load_policy(tmp_path / "policy") is not None
+    card = card_of(finished_run(Path(RUN)), repo=REPO)
+    assert f"pip install 'mfql[envs,hub]'\nmfql pull {REPO}\nmfql evaluate pulled/{run} --out scored.json" in card
+    assert f"mfql pull {REPO}\nmfql verify pulled" in card
+
+
+def of_an_extension(**environment: object) -> Finished:
+    """The run as if an extension's agent was trained by an extension's method on an extension's task."""
+    found = finished_run(Path(RUN))
+    used = {"suite": "gymnasium", "env_id": "lab:Lab-v0", "registered_by": "lab", "time_limit": 40, **environment}
+    manifest = found.manifest | {"agent": "theirs", "dataset": found.manifest["dataset"] | {"source": "own"}}
+    return replace(found, manifest=manifest, policy=found.policy | {"environment": used})
+
+
+def test_a_card_of_an_extension_s_run_says_nothing_of_papers_suites_or_simulation(place: Workplace) -> None:
+    finished = of_an_extension(code={"files": {"lab.py": "0" * 64}, "packages": {}}, score_low=-40.0, score_high=-5.0)
+    result = finished.result | {"metric": "normalized_return"}
+    card = card_of(replace(finished, result=result))
+    for absent in ("paper", "simulat", "OGBench", "MuJoCo", "robot", "The interval says", "expert", "datasets:"):
+        assert absent not in card, absent
+    for said in (
+        "whose agent is `theirs` (of an extension of MFQL)",
+        "normalised return: 0 stands for a return of -40, 100 for -5",
+        "| suite | none: a task of an extension |",
+        "| licence | unknown: nothing that this project reads says it |",
+        f"| sha256 of its file `lab.py` | `{'0' * 64}` |",
+        "The module `lab`, which registers its environment, must be there to act in it",
+        "mfql --extension DIR evaluate FOLDER --out scored.json",
+        "`MFQL_EXTENSIONS=DIR`",
+    ):
+        assert said in card, said
+
+
+def test_a_card_of_an_extension_s_run_without_an_environment_speaks_of_no_episodes_to_play(place: Workplace) -> None:
+    finished = of_an_extension(suite="none", env_id=None, registered_by=None)
+    last = {"step": 10, "episodes": 20, "fqe_return": -1.0, "fqe_low": -2.0, "fqe_high": 0.0, "data_return": -3.0}
+    told = {"metric": ESTIMATE, "score": -1.0, "score_rule": "last", "evaluations": [last]}
+    card = card_of(replace(finished, result=finished.result | told))
+    for absent in ("paper", "simulat", "OGBench", "MuJoCo", "robot", "make_env", "mfql evaluate", "datasets:"):
+        assert absent not in card, absent
+    assert "```bash\npip install mfql\n```" in card
+    assert "| environment | none: the task is a dataset alone |" in card
+    assert "`MFQL_EXTENSIONS=DIR`" in card
+
+
 def test_a_card_has_nothing_of_the_machine_s_names(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = Path(RUN, "run/manifest.json")
     monkeypatch.setenv("HOME", str(place.folder.parent))
@@ -224,6 +281,10 @@ def of_other_settings(run: Path) -> None:
     method.write_text(method.read_text(encoding="utf-8") + "batch_size: 9\n", encoding="utf-8")
 
 
+def of_no_known_method(run: Path) -> None:
+    Path("config/methods/third.yaml").unlink()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -233,6 +294,7 @@ def of_other_settings(run: Path) -> None:
         (altered_setting, "other settings, versions or data than its identity is of"),
         (altered_weights, "altered: run/policy/policy.safetensors is not the file that the manifest knows"),
         (of_other_settings, "stale: batch_size"),
+        (of_no_known_method, "Name the extension that it is of"),
     ],
 )
 def test_a_run_that_is_not_what_it_says_is_not_pushed(
@@ -240,7 +302,7 @@ def test_a_run_that_is_not_what_it_says_is_not_pushed(
 ) -> None:
     change(Path(RUN, "run"))
     assert said in refused(["push", RUN, REPO, "--endpoint", hub.url], capsys)
-    if change not in (altered_weights, of_other_settings):
+    if change not in (altered_weights, of_other_settings, of_no_known_method):
         assert said in refused(["card", RUN], capsys)
     assert hub.asked == []
 

@@ -136,9 +136,10 @@ def change(name: str, index: object, value: float) -> Callable[[dict[str, np.nda
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda given: given.pop("masks"), "lacks the arrays masks\n  masks [N] says where the future counts"),
+        (lambda given: given.pop("masks"), "rewards, terminals\n  masks [N] says where the future counts"),
         (lambda given: given.update(observations=np.zeros((6, 4))), "vectors of [4], and the environment's are of [3]"),
-        (lambda given: given.update(rewards=np.zeros(5)), "rewards has the shape [5]"),
+        (lambda given: given.update(rewards=np.zeros(5)), "observations has 6 rows, rewards 5, and a row is a step"),
+        (lambda given: given.update(rewards=np.zeros((6, 2))), "rewards has the shape [6, 2], observations [6, 3]"),
         (lambda given: given.update(rewards=np.array(["a"] * 6)), "which is no number"),
         (change("terminals", -1, False), "the last row does not end its trajectory"),
         (change("observations", 5, np.nan), "next_observations of 1 of 4 transitions are no finite numbers"),
@@ -191,6 +192,30 @@ def test_a_described_dataset_is_known_by_its_content_and_its_environment(mine: P
     table(other, f"mine,Odd-v0,{mine / 'a.npz'},return,20,,\n")
     with pytest.raises(UserError, match=r"max_episode_steps of mine is 20 in its task table, and .*mine\.json says 10"):
         load(find_task("mine"), folder)
+
+
+def test_the_numbers_of_a_dataset_are_shown_beside_the_bounds_of_its_environment(mine: Path) -> None:
+    np.savez(mine / "a.npz", **arrays() | {"observations": np.arange(18.0).reshape(6, 3), "rewards": np.arange(6.0)})
+    shown = [line.split() for line in describe_own(find_task("mine"), mine).text().splitlines()]
+    given = arrays()["actions"][[0, 1, 3, 4]]
+    ends = [[f"{end(column):.4g}" for end in (np.min, np.max)] for column in given.T]
+    assert shown[4:] == [
+        ["least", "greatest", "bounds"],
+        ["observation", "0", "0", "12"],
+        ["observation", "1", "1", "13"],
+        ["observation", "2", "2", "14"],
+        ["action", "0", *ends[0], "0", "to", "1"],
+        ["action", "1", *ends[1], "-2", "to", "4"],
+        ["reward", "0", "4"],
+    ]
+
+
+def test_of_many_dimensions_the_ends_of_all_are_shown(tmp_path: Path) -> None:
+    registered(tmp_path, observations=Box(-40.0, 40.0, (30,)), actions=BOUNDED)
+    given = arrays() | {"observations": np.linspace(-3.0, 3.0, 180).reshape(6, 30)}
+    np.savez(tmp_path / "a.npz", **given)
+    shown = [line.split() for line in describe_own(find_task("mine"), tmp_path).text().splitlines()]
+    assert ["observations,", "all", "30", "-3", "1.994", "-40", "to", "40"] in shown
 
 
 def test_a_task_of_the_project_has_no_dataset_to_describe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -354,7 +379,7 @@ def test_what_lerobot_wrote_is_read_to_the_last_bit(point: Path, name: str) -> N
 
 
 def test_a_dataset_in_lerobots_layout_is_known_by_what_is_read_of_it_alone(point: Path) -> None:
-    described = describe_own(find_task("mine"), point)["train"]
+    described = describe_own(find_task("mine"), point).splits["train"]
     known = load(find_task("mine"), point).sha256
     (point / "mine" / "videos").mkdir()
     (point / "mine" / "videos" / "a.mp4").write_bytes(b"film")

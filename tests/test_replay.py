@@ -135,7 +135,9 @@ def test_files_that_cannot_be_replayed_are_refused(tmp_path, cube):
     with pytest.raises(UserError, match="does not exist"):
         suite_of(task.name).replay(task, tmp_path, rows=5)
     write(tmp_path, task, cube, qvel=None, qpos=None)
-    with pytest.raises(UserError, match=r"lacks the arrays qpos, qvel\n.*recorded states.*Generate or fetch"):
+    with pytest.raises(
+        UserError, match=r"lacks the arrays qpos, qvel; it has .*\n.*recorded states.*Generate or fetch"
+    ):
         suite_of(task.name).replay(task, tmp_path, rows=5)
     write(tmp_path, task, cube, qvel=np.zeros((260, 3)))
     with pytest.raises(UserError, match=r"qvel has the shape \[260, 3\]"):

@@ -140,7 +140,7 @@ def test_a_suite_of_another_format_is_one_class_and_one_entry(tmp_path: Path, mo
         suite_of("demo-car").replay(task, tmp_path, 5)
     assert replayed([task, row]) == [row.name]
     assert not description_path(tmp_path, "demo-car").exists()
-    assert suite_of("demo-car").describe(task, tmp_path).keys() == {"train"}
+    assert suite_of("demo-car").describe(task, tmp_path).splits.keys() == {"train"}
     described = json.loads(description_path(tmp_path, "demo-car").read_text(encoding="utf-8"))
     assert (described["source"], described["episodes"], described["rows"]) == ("own", 3, {"train": 60})
     assert described["sha256"] == {"train": load(task, tmp_path).sha256}

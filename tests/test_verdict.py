@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from mfql.report.scores import collect, write_scores
 from mfql.report.verdict import RULE, Comparison, Sample
 from mfql.report.verdict_tables import References, read, verdicts, write
 from mfql.studies.claims.evidence import judge as judge_claims
-from mfql.tasks import Task
+from mfql.tasks import Registered, Task
 from tests.support.fake_results import write_run
 
 ROOT = Path(__file__).parents[1]
@@ -170,6 +171,27 @@ def test_of_several_reasons_not_to_judge_the_first_is_given(
 def test_runs_of_reduced_size_are_never_judged(study: Study, mark: dict[str, Any]) -> None:
     study.add("task", TIGHT, "53,1,8", **mark)
     assert study.of("task")["verdict"] == "reduced size"
+
+
+def test_what_nobody_published_is_of_no_reduced_size(study: Study, tmp_path: Path) -> None:
+    """Of a method or a task of an extension; of one of the project's own a smaller size is what is to be known."""
+    (tmp_path / "mine" / "methods").mkdir(parents=True)
+    (tmp_path / "mine" / "methods" / "mine.yaml").write_text("inherits: mfql\n", encoding="utf-8")
+    extend([tmp_path / "mine"])
+    study.add("task", TIGHT, "53,1,8")
+    for method in ("mine", "mine+alpha=30", "mfql-quickstart"):
+        study.add("task", TIGHT, method=method, reduced=True)
+    study.add("own", TIGHT, reduced=True)
+    study.tasks["own"] = replace(study.tasks["own"], registered=Registered("Any-v0", "a.npz", None, None, None, None))
+    table = study.verdicts()
+    found = table[table["scope"] == "task"].set_index(["task", "method"])["verdict"].to_dict()
+    assert found == {
+        ("task", "mfql"): "reproduced",
+        ("task", "mine"): "never published",
+        ("task", "mine+alpha=30"): "never published",
+        ("task", "mfql-quickstart"): "reduced size",
+        ("own", "mfql"): "never published",
+    }
 
 
 def test_the_difference_has_welchs_interval(study: Study) -> None:

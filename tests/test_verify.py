@@ -174,7 +174,7 @@ def say_it_of_another(column: str) -> Callable[[Workplace], None]:
             for name in ("evaluation.json", "metrics.csv", "policy/policy.json")
         ),
         (break_the_manifest, {Kind.ALTERED}, "manifest.json is not valid JSON"),
-        (lose_the_method, {Kind.STALE}, "unknown method 'second'"),
+        (lose_the_method, {Kind.UNKNOWN}, "unknown method 'second'"),
         (forget_the_hardware, {Kind.INCOMPLETE}, "lacks hardware"),
         (link_a_delivered_result_to_nowhere, {Kind.ALTERED}, "evaluation.json is a link that leads nowhere"),
         (link_the_table_to_nowhere, {Kind.ALTERED}, "scores.csv does not exist"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from mfql.data.arrays import refuse_missing, refuse_other_lengths
 from mfql.data.description import REPLACE, verify
 from mfql.data.opening import content_of, hdf5_values, open_hdf5
 from mfql.data.paths import d4rl_paths
@@ -96,9 +97,9 @@ def read_arrays(path: Path, shapes: dict[str, tuple[int, ...]], remedy: str = RE
     """
     absent = "Make it with mfql data fetch, or copy D4RL's file there."
     with content_of(path, "is no readable HDF5 file", remedy, absent), open_hdf5(path) as file:
-        missing = [name for name in shapes if not isinstance(file.get(name), h5py.Dataset)]
-        if missing:
-            raise UserError(f"{path} lacks the arrays {', '.join(missing)}", f"It is no dataset of this task. {remedy}")
+        arrays = [name for name in {*file, *shapes} if isinstance(file.get(name), h5py.Dataset)]
+        refuse_missing(path, shapes, arrays, remedy)
+        refuse_other_lengths(path, {name: file[name].shape for name in shapes}, remedy)
         _check_shapes(path, file, shapes, remedy)
         return {name: hdf5_values(file[name]).reshape(-1, *row) for name, row in shapes.items()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from mfql.data.arrays import refuse_missing, refuse_other_lengths
 from mfql.data.description import REPLACE
 from mfql.data.opening import content_of, open_npz
 from mfql.data.values import require_real
@@ -28,9 +29,8 @@ def check_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]], lacking: str
         headers = {name: arrays.header(name) for name in shapes if name in arrays}
         for name in headers.keys() - set(mapped):
             arrays.require(name)
-    missing = [name for name in shapes if name not in headers]
-    if missing:
-        raise UserError(f"{path} lacks the arrays {', '.join(missing)}", lacking)
+        refuse_missing(path, shapes, arrays.names, lacking)
+    refuse_other_lengths(path, {name: shape for name, (shape, _) in headers.items()}, REPLACE)
     rows = next(iter(headers.values()))[0][:1]
     for name, (shape, dtype) in headers.items():
         if shape != rows + shapes[name]:

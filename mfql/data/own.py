@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,15 @@ from mfql.data.own_npz import read_npz
 from mfql.data.own_rows import LAYOUT, MASKS, ROWS
 from mfql.data.own_spaces import NO_LIMIT, RecordedSpaces, held_out
 from mfql.data.paths import description_path, own_paths
-from mfql.data.plausible import warn_against_trial, warn_of_long_episodes
+from mfql.data.plausible import (
+    NORMALISED,
+    look_normalised,
+    shown_bounds,
+    warn_against_trial,
+    warn_of_long_episodes,
+    warn_of_normalised,
+)
+from mfql.data.summary import Bounds, Described
 from mfql.data.transitions import ACTION_LIMIT, Dataset, Transitions, observation_statistics
 from mfql.data.values import as_float32, refuse
 from mfql.envs.isolated import Isolated
@@ -74,27 +83,25 @@ def load(task: Task, folder: str | Path) -> Dataset:
     )
 
 
-def describe(task: Task, folder: str | Path) -> dict[str, Transitions]:
+def describe(task: Task, folder: str | Path) -> Described:
     """Check a dataset of one's own and write `{task}.json`, by which it is known from then on.
 
     Args:
         task: a row of an extension's table.
         folder: where to write; the data stay where they are.
 
-    Returns:
-        The transitions of each split, as training sees them.
-
     Raises:
         UserError: as of `load`; and the folder cannot be written.
     """
     refuse_changed_row(task, folder)
     _refuse_other_order(task, folder)
-    splits = read_own(task, tried=True)
+    found = _read_own(task, tried=True)
+    splits = found.splits
     verify(folder, task.dataset, own_paths(task))
     refuse_other_rows(folder, task.dataset, splits)
     order = {"observation_keys": keys} if (keys := _keys(task)) else {}
     describe_rows(folder, task.dataset, own_paths(task), splits, environment=_environment(task), **order)
-    return splits
+    return found
 
 
 def _keys(task: Task) -> list[str]:
@@ -132,7 +139,7 @@ def refuse_changed_row(task: Task, folder: str | Path) -> None:
             )
 
 
-def read_own(task: Task, tried: bool = False, fitting: bool = True) -> dict[str, Transitions]:
+def read_own(task: Task, tried: bool = False, fitting: bool = True) -> Mapping[str, Transitions]:
     """The transitions of each file of a task of one's own: `train`, and `val` where there is one.
 
     Args:
@@ -144,35 +151,43 @@ def read_own(task: Task, tried: bool = False, fitting: bool = True) -> dict[str,
         UserError: a file is absent or damaged, does not fit the environment, cannot be what it says, or has
             observations whose variation is lost in float32.
     """
+    return _read_own(task, tried, fitting).splits
+
+
+def _read_own(task: Task, tried: bool = False, fitting: bool = True) -> Described:
     row = task.registered
     if row is None:
         raise ValueError(f"{task.name} names no dataset of its own")
     if row.env_id is None:
-        return _read_bare(task, row, fitting)
+        return _read_bare(task, row, tried, fitting)
     env = Isolated(make_registered(task))
     try:
         trial = try_out(env) if tried else None
         files = own_paths(task).items()
         if not fitting:
-            return {split: _read(row.data, path, env, _limit(env)) for split, path in files}
-        return {split: _read_split(row.data, split, path, env, trial) for split, path in files}
+            return Described({split: _read(row.data, path, env, _limit(env)) for split, path in files})
+        splits = {split: _read_split(row.data, split, path, env, trial) for split, path in files}
+        return Described(splits, Bounds(shown_bounds(env), env.units))
     finally:
         env.close()
 
 
-def _read_bare(task: Task, row: Registered, fitting: bool) -> dict[str, Transitions]:
+def _read_bare(task: Task, row: Registered, tried: bool, fitting: bool) -> Described:
     """The transitions of each file of a task without an environment, as `read_own` has them; some are held out."""
     limit = row.max_episode_steps or NO_LIMIT
     files = {split: (_where(row.data, path), path) for split, path in own_paths(task).items()}
     found = {split: _read(row.data, path, None, limit) for split, (_, path) in files.items()}
     if not fitting:
-        return found
+        return Described(found)
     spaces = RecordedSpaces.of(found["train"], row, files["train"][0])
     fitted = {split: _fitting(rows, spaces, files[split][0]) for split, rows in found.items()}
     for split, rows in fitted.items():
         warn_of_long_episodes(rows, limit, files[split][0])
+        if tried:
+            warn_of_normalised(np.asarray(found[split].actions), spaces.units, files[split][0])
     _refuse_lost_variation(np.asarray(found["train"].observations), files["train"][0])
-    return fitted if "val" in fitted else held_out(fitted["train"], files["train"][0])
+    splits = fitted if "val" in fitted else held_out(fitted["train"], files["train"][0])
+    return Described(splits, Bounds(units=spaces.units))
 
 
 def recorded_spaces(task: Task) -> RecordedSpaces:
@@ -336,6 +351,8 @@ def _in_units(actions: np.ndarray, env: Any, where: str) -> np.ndarray:
     )
     if isinstance(env, RecordedSpaces):
         whose, remedy = "the task's", "Write wider ones as action_low and action_high in the task table; or clip them."
+    if look_normalised(np.asarray(actions), env.units):
+        remedy = NORMALISED
     bounds = f"out of {whose} bounds {np.round(low, 4).tolist()} to {np.round(high, 4).tolist()}"
     refuse(outside, f"{where}: actions", bounds, remedy)
     return np.clip(units, -ACTION_LIMIT, ACTION_LIMIT).astype(np.float32)

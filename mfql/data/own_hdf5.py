@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mfql.data.arrays import refuse_missing
 from mfql.data.d4rl import read_arrays, transitions
 from mfql.data.opening import Damaged, content_of, hdf5_values, open_hdf5
 from mfql.data.own_rows import ANEW, LAYOUT, episode_rows, goes_on, joined, with_next_observations
@@ -21,6 +22,7 @@ _REMEDY = f"{ANEW} {LAYOUT}"
 _FLAG = "Write 1 in the rows that end an episode, else 0."
 # Where after more than this share of the rows that end the task comes one that timed out, it is the same episode's.
 _OWN_ROW = 0.1
+_TIMEOUTS = "Write timeouts [N], 1 in the last row of each episode that did not end by itself; or next_observations."
 _FAULT = "is no readable HDF5 file"
 
 
@@ -48,10 +50,7 @@ def _read_d4rl(path: Path, env: Any, limit: int, names: frozenset[str]) -> Trans
     """Consecutive rows; see `mfql.data.d4rl.load` for which steps are transitions. Or rows with next observations."""
     own = "next_observations" in names
     if not own and "timeouts" not in names and names.issuperset({"observations", "terminals"}):
-        raise UserError(
-            f"{path} lacks the arrays timeouts",
-            "Write timeouts [N], 1 in the last row of each episode that did not end by itself; or next_observations.",
-        )
+        refuse_missing(path, ("observations", "actions", "rewards", "terminals", "timeouts"), names, _TIMEOUTS)
     steps = _steps(path, env, ("terminals", *(("timeouts",) if "timeouts" in names or not own else ())), own)
     after = steps.pop("next_observations", None)
     ends = steps["terminals"] | steps.get("timeouts", False)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mfql.data.arrays import refuse_missing, refuse_other_lengths
 from mfql.data.opening import content_of, open_npz
-from mfql.data.own_rows import ANEW, LAYOUT, MASKS, ROWS, following, with_next_observations
+from mfql.data.own_rows import ANEW, AS_MANY, LAYOUT, MASKS, ROWS, following, with_next_observations
 from mfql.data.plausible import refuse_unmarked_ends
 from mfql.data.transitions import Transitions
 from mfql.data.values import flags, real_numbers, refuse
@@ -27,9 +28,7 @@ def read_npz(path: Path, limit: int) -> Transitions:
         UserError: it cannot be read, lacks an array, or has one of another shape, or values that mean nothing.
     """
     arrays = _arrays(path)
-    missing = [name for name in ROWS if name not in arrays]
-    if missing:
-        raise UserError(f"{path} lacks the arrays {', '.join(missing)}", MASKS if missing == ["masks"] else LAYOUT)
+    refuse_other_lengths(path, {name: values.shape for name, values in arrays.items()}, AS_MANY)
     arrays = {name: _shaped(path, name, values, arrays["observations"].shape) for name, values in arrays.items()}
     if len(arrays["rewards"]) == 0:
         raise UserError(f"{path} has no rows", f"Write some, or remove it. {LAYOUT}")
@@ -73,6 +72,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
                     f"{path}: {name} holds Python's objects",
                     "Write numbers, such as numpy.asarray(rows, numpy.float32) of rows of one length.",
                 )
+        refuse_missing(path, ROWS, file.names, MASKS if file.names.issuperset(set(ROWS) - {"masks"}) else LAYOUT)
         return {name: file[name] for name in wanted if name in file}
 
 

@@ -13,6 +13,7 @@ from mfql.errors import UserError, note
 
 LAYOUT = "docs/extend.md describes the layouts."
 ANEW = "Write it anew, or bring it back from a copy."
+AS_MANY = f"Write as many rows of each, also for an episode's last observation, where it has a row. {LAYOUT}"
 ROWS = ("observations", "actions", "rewards", "masks", "terminals")
 MASKS = (
     "masks [N] says where the future counts: 0 in the step with which the task itself ends (solved, or failed), else 1;"

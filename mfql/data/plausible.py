@@ -11,6 +11,7 @@ from mfql.data.constant import is_constant
 from mfql.data.transitions import Transitions
 from mfql.data.values import listed
 from mfql.envs.trial import Trial
+from mfql.envs.units import ActionUnits
 from mfql.errors import UserError, warn
 
 # So many marked ends say what a step across an end is like; so many unmarked ones are no accident of a simulator.
@@ -43,6 +44,12 @@ _FEWEST_REWARDS = 20
 # Actions that take a smaller share of their bounds than this are in other units.
 _LEAST_SHARE = 1e-3
 
+# So near to -1 and 1 the actions of many steps come that are clipped or squashed to them.
+_NEAR_ONE = 0.01
+
+NORMALISED = (
+    "Where -1 and 1 stand for the bounds, write them in the environment's units: low + (action + 1) / 2 * (high - low)."
+)
 _MARK = (
     "Mark the last row of every episode: timeouts in HDF5, terminals in .npz. Or, if these are steps of the"
     " environment, write the array next_observations [N, D], which is then believed."
@@ -52,9 +59,10 @@ _MARK = (
 def refuse_unmarked_ends(observations: np.ndarray, ends: np.ndarray, over: np.ndarray, limit: int, where: str) -> None:
     """Refuse a file some of whose episodes run into the next, so that their last step ends where the next began.
 
-    Such a step is as large as the steps across the ends that are marked, and ends where episodes begin; and the task
-    was over there, or the lengths of episodes tell. Where they but hint at it, a warning says so: the longer an episode
-    is, the likelier is a leap of the environment's own in it.
+    That is so, too, where no end is marked at all, and the file has more rows than an episode. Otherwise such a step is
+    as large as the steps across the ends that are marked, and ends where episodes begin; and the task was over there,
+    or the lengths of episodes tell. Where they but hint at it, a warning says so: the longer an episode is, the
+    likelier is a leap of the environment's own in it.
 
     Args:
         observations: [N, D], in consecutive rows.
@@ -66,6 +74,18 @@ def refuse_unmarked_ends(observations: np.ndarray, ends: np.ndarray, over: np.nd
     Raises:
         UserError: names the rows.
     """
+    _refuse_steps_like_ends(observations, ends, over, limit, where)
+    if not ends[:-1].any() and len(ends) > limit + 1:
+        raise UserError(
+            f"{where}: no row before the last of {len(ends)} ends an episode, and an episode has at most {limit} steps:"
+            " it would be learned from as one that never ends",
+            f"{_MARK} In HDF5 leave out timeouts then.",
+        )
+
+
+def _refuse_steps_like_ends(
+    observations: np.ndarray, ends: np.ndarray, over: np.ndarray, limit: int, where: str
+) -> None:
     across = ends[:-1]
     if not np.abs(observations, dtype=np.float64).max(initial=0.0) < _LARGEST:
         return  # Refused for its values.
@@ -115,6 +135,7 @@ def warn_against_trial(rows: Transitions, actions: np.ndarray, trial: Trial, env
     _warn_of_bounds(np.asarray(rows.observations), trial, env, where)
     _warn_of_constants(np.asarray(rows.observations), trial, where)
     _warn_of_rewards(rows.rewards, trial.rewards, where)
+    warn_of_normalised(np.asarray(rows.actions), env.units, where)
     share = float(actions.max() - actions.min()) / 2.0 if len(actions) else 1.0
     if len(actions) > 1 and share == 0.0:
         warn(f"{where}: all actions are the same", "Check what wrote them.")
@@ -125,12 +146,40 @@ def warn_against_trial(rows: Transitions, actions: np.ndarray, trial: Trial, env
         )
 
 
-def _warn_of_bounds(observations: np.ndarray, trial: Trial, env: Any, where: str) -> None:
+def shown_bounds(env: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the greatest observation [D], as float64, that the environment itself says; it may say infinity."""
     space = env.env.env.observation_space  # Isolated and RegisteredEnv are ours, and the last says no bounds.
-    slack = 1e-4 * (1.0 + np.abs(space.low.astype(np.float64))), 1e-4 * (1.0 + np.abs(space.high.astype(np.float64)))
+    return space.low.astype(np.float64), space.high.astype(np.float64)
+
+
+def look_normalised(actions: np.ndarray, units: ActionUnits) -> bool:
+    """Whether actions [N, A], to be in an environment's units, rather lie in [-1, 1], which stands for its bounds.
+
+    They do where these are others, and they reach -1 and 1, and nothing beyond, in each dimension that has such.
+    """
+    other = (np.abs(units.low + 1.0) > _NEAR_ONE) | (np.abs(units.high - 1.0) > _NEAR_ONE)
+    if not other.any() or len(actions) == 0:
+        return False
+    least, greatest = (ends(axis=0).astype(np.float64)[other] for ends in (actions.min, actions.max))
+    return bool((np.abs(least + 1.0) <= _NEAR_ONE).all() and (np.abs(greatest - 1.0) <= _NEAR_ONE).all())
+
+
+def warn_of_normalised(actions: np.ndarray, units: ActionUnits, where: str) -> None:
+    """Say of actions [N, A] within the bounds that they look normalised."""
+    if look_normalised(actions, units):
+        warn(
+            f"{where}: actions lie between -1 and 1, and reach both, and their bounds are"
+            f" {np.round(units.low, 4).tolist()} to {np.round(units.high, 4).tolist()}",
+            NORMALISED,
+        )
+
+
+def _warn_of_bounds(observations: np.ndarray, trial: Trial, env: Any, where: str) -> None:
+    low, high = shown_bounds(env)
+    slack = 1e-4 * (1.0 + np.abs(low)), 1e-4 * (1.0 + np.abs(high))
 
     def outside(values: np.ndarray) -> np.ndarray:
-        return (values < space.low - slack[0]) | (values > space.high + slack[1])
+        return (values < low - slack[0]) | (values > high + slack[1])
 
     # Of a dimension in which the environment itself leaves its space nothing is said.
     faulty = outside(observations) & ~outside(trial.observations).any(axis=0)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mfql.data.constant import constant_dimensions, is_constant
+from mfql.data.constant import is_constant
 
 ACTION_LIMIT = 1.0 - 1e-5
 _BLOCK = 1 << 18
@@ -155,29 +155,3 @@ def observation_statistics(observations: np.ndarray | StackedImages) -> tuple[np
     std = np.sqrt(squares / len(observations)).astype(np.float32)
     varying = np.maximum(std, np.finfo(np.float32).tiny)
     return mean.astype(np.float32), np.where(is_constant(observations), np.float32(0.0), varying)
-
-
-def summary(splits: Mapping[str, Transitions]) -> str:
-    """What a dataset holds, for people; last, the observation dimensions that do not vary over the training rows.
-
-    Of images, which are not divided by their deviation, there are none.
-    """
-    lines = []
-    for split, rows in splits.items():
-        ends = np.flatnonzero(rows.terminals > 0)
-        starts = np.append(0, ends[:-1] + 1)
-        returns = np.add.reduceat(rows.rewards, starts)
-        lengths = ends - starts + 1
-        lines += [
-            f"{split}: {len(rows)} transitions, {len(ends)} trajectories of {lengths.min()} to {lengths.max()} steps",
-            f"  observations {list(rows.observations.shape[1:])}, actions [{rows.actions.shape[1]}], of which"
-            f" {np.mean(np.abs(rows.actions) > 0.99):.1%} lie at a bound",
-            f"  sum of rewards of a trajectory: {returns.min():.4g} to {returns.max():.4g}, mean {returns.mean():.4g}",
-            f"  {np.mean(rows.masks[ends] == 0):.1%} of the trajectories end in a step with mask 0",
-        ]
-    observations = splits["train"].observations
-    columns = [] if isinstance(observations, StackedImages) else constant_dimensions(observations)
-    constant = [f"{column} (always {observations[0, column]:.4g})" for column in columns]
-    if constant:
-        lines.append(f"observation dimensions that do not vary: {', '.join(constant)}; training divides them by 1")
-    return "\n".join(lines)

@@ -162,6 +162,8 @@ def suite_used(description: Mapping[str, Any]) -> Suite:
         online=False,
         settings={},
         settings_source="untuned",
-        registered=Registered(data="", folder=None, **{column: used[column] for column in _ROW}),
+        registered=Registered(
+            used["env_id"], "", None, used["max_episode_steps"], used["score_low"], used["score_high"]
+        ),
     )
     return Own({name: task})

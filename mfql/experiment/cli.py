@@ -42,7 +42,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Add `list`; it sets `func`, which takes the parsed arguments and may raise UserError."""
     parser = commands.add_parser("list", help="the methods, tasks and settings there are, or what one of them is")
     parser.add_argument("kind", choices=["methods", "tasks", "settings"], help="methods, tasks or settings")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="explain this one; without it all are listed")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="explain this one, or list the tasks of this environment or suite; without it all are listed",
+    )
     parser.add_argument("--method", default=_METHOD, help="whose settings are shown")
     parser.add_argument("--task", default=_TASK, help="on which settings are shown")
     parser.add_argument("--stage", default="offline", help="in which settings are shown")
@@ -59,6 +64,6 @@ def run_list(arguments: argparse.Namespace) -> None:
     if arguments.kind == "methods":
         print(listing.method(name, config_dir, task) if name else listing.methods(config_dir))
     elif arguments.kind == "tasks":
-        print(listing.task(name, config_dir) if name else listing.tasks(config_dir))
+        print(listing.tasks_named(name, config_dir) if name else listing.tasks(config_dir))
     else:
         print(listing.setting(name, *own) if name else listing.settings(*own))

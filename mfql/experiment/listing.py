@@ -18,7 +18,7 @@ from mfql.files import listed
 from mfql.methods import canonical_method, declared_settings, method_file, raw_settings, settings_source
 from mfql.settings import Settings
 from mfql.tables import value_text
-from mfql.tasks import Task, find_task, known_tasks, task_name
+from mfql.tasks import Task, find_task, known_tasks, select_tasks, task_name, with_extensions
 
 # What a setting's check is asked, to hear the range that it allows.
 _TRIED: tuple[float, ...] = (-1, 0, 1.5, 2)
@@ -59,17 +59,29 @@ def method(name: str, config_dir: str | Path, task: str) -> str:
 
 
 def tasks(config_dir: str | Path) -> str:
-    """Every task: its suite, its dataset, how it is scored, and whether the paper trains it online."""
-    rows = [
-        (task.name, task.suite, task.dataset, task.metric, "online too" if task.online else "")
-        for task in known_tasks(config_dir).values()
-    ]
+    """Every task: its suite, its dataset, how it is scored, and whether its row says that it is trained online too."""
+    return _of_tasks(known_tasks(config_dir).values())
+
+
+def tasks_named(name: str, config_dir: str | Path) -> str:
+    """What a name stands for: a task explained, or the tasks of an environment or of a suite.
+
+    Raises:
+        UserError: no task table has it.
+    """
+    name = task_name(name, config_dir)
+    named = [find_task(one, config_dir) for one in select_tasks([name], config_dir)]
+    own = [task for task in named if task.name == name]
+    return _task(own[0]) if own else _of_tasks(named)
+
+
+def _of_tasks(found: Iterable[Task]) -> str:
+    rows = [(task.name, task.suite, task.dataset, task.metric, "online too" if task.online else "") for task in found]
     return _table(("task", "suite", "dataset", "metric", ""), rows)
 
 
-def task(name: str, config_dir: str | Path) -> str:
+def _task(found: Task) -> str:
     """What a task stands for, and the settings that methods take from its row."""
-    found = _find(name, config_dir)
     own = found.registered
     rows = [
         ("suite", found.suite),
@@ -77,7 +89,7 @@ def task(name: str, config_dir: str | Path) -> str:
         ("dataset", own.data if own else found.dataset),
         ("observations", found.observations),
         ("scored by", _scored_by(found)),
-        ("online", "in the paper too" if found.online else "not in the paper"),
+        ("online", _online(found)),
         *((key, _text(value)) for key, value in found.settings.items()),
         ("settings from", found.settings_source),
     ]
@@ -215,6 +227,13 @@ def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
+
+
+def _online(task: Task) -> str:
+    """Of the paper a row of the project's table alone says something."""
+    if task.name in with_extensions({}):
+        return "yes" if task.online else "no"
+    return "in the paper too" if task.online else "not in the paper"
 
 
 def _scored_by(task: Task) -> str:

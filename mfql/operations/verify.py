@@ -42,6 +42,7 @@ class Kind(StrEnum):
 
     ALTERED = "altered"
     STALE = "stale"
+    UNKNOWN = "unknown"
     MIXED = "mixed"
     INCOMPLETE = "incomplete"
     UNREADABLE = "unreadable"
@@ -50,6 +51,7 @@ class Kind(StrEnum):
 MEANING = {
     Kind.ALTERED: "not what was written: restore it, or remove it and make it anew",
     Kind.STALE: "older than the settings, data or runs of now: the same snakemake command makes it anew",
+    Kind.UNKNOWN: "nobody can say whether it is stale: name its extension (mfql --extension DIR ...), or mend the file",
     Kind.MIXED: "an average over runs that differ in more than the seed",
     Kind.INCOMPLETE: "its manifest does not say all of where it came from",
     Kind.UNREADABLE: "nobody knows whether it is right: its owner, or root, can look",
@@ -168,9 +170,20 @@ def _of_run(run: RunFolder, current: Current) -> Iterator[Finding]:
     for fault in _alterations(run, manifest):
         yield Finding(Kind.ALTERED, name, fault)
     if not set(IDENTIFYING) - manifest.keys():
-        reasons = current.reasons(run, manifest)
+        yield from _of_now(run, manifest, current)
+
+
+def _of_now(run: RunFolder, manifest: dict[str, Any], current: Current) -> Iterator[Finding]:
+    """Whether a run would be trained anew, and whether that can be told without its extension."""
+    try:
+        reasons = changes(manifest, current.wanted(run, manifest))
+    except CannotRead as error:
+        yield _unreadable(name_of(run), error)
+    except UserError as error:
+        yield Finding(Kind.UNKNOWN, name_of(run), unreadable(error))
+    else:
         if reasons:
-            yield Finding(Kind.STALE, name, ", ".join(reasons))
+            yield Finding(Kind.STALE, name_of(run), ", ".join(reasons))
 
 
 def _alterations(run: RunFolder, manifest: dict[str, Any]) -> Iterator[str]:
@@ -193,17 +206,12 @@ class Current:
     _settings: dict[tuple[str, ...], tuple[str, dict[str, Any]]] = field(default_factory=dict)
     _datasets: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
-    def reasons(self, run: RunFolder, manifest: dict[str, Any]) -> list[str]:
-        """Why a run would be trained anew; empty where it would not."""
-        try:
-            return changes(manifest, self.wanted(run, manifest))
-        except CannotRead:
-            raise
-        except UserError as error:
-            return [unreadable(error)]
-
     def wanted(self, run: RunFolder, manifest: dict[str, Any] | None) -> dict[str, Any]:
-        """The run that training would make now, as `describe_run` describes it."""
+        """The run that training would make now, as `describe_run` describes it.
+
+        Raises:
+            UserError: its method, task or agent is not known here, as without its extension, or a file is faulty.
+        """
         if run not in self._wanted:
             agent, settings = self._declared(run.method, run.task, run.stage)
             dataset = self.dataset(find_task(run.task, self.config_dir).dataset, (manifest or {}).get("dataset"))

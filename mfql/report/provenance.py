@@ -27,7 +27,7 @@ from mfql.report.origin import COMPARED, described, mixed
 from mfql.report.places import without_machine, without_places
 from mfql.settings import STAGES
 from mfql.suites import suites
-from mfql.tasks import SETTINGS
+from mfql.tasks import SETTINGS, registered_tasks
 
 SECTIONS = ("settings", "code", "dataset", "physics", "hardware", "packages")
 OTHER = "run"  # the section of entries that stand at the manifest's top
@@ -301,7 +301,8 @@ def _evidence(anchor: str, rows: list[dict[Any, Any]], results: Path, partial: b
         seeds,
         {seed: _hashes(manifest) for seed, manifest in found.items()},
         without_manifest=[seed for seed in manifests if seed not in found],
-        reduced=any(manifest["reduced"] for manifest in found.values()),
+        # Of a task of one's own no paper has runs of another size; manifests of earlier versions say so all the same.
+        reduced=first["task"] not in registered_tasks() and any(manifest["reduced"] for manifest in found.values()),
         uncommitted=any(manifest["code"].get("dirty") for manifest in found.values()),
     )
 

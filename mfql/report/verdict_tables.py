@@ -13,7 +13,7 @@ import pandas as pd
 from mfql.errors import UserError, unknown
 from mfql.experiment.records import read_manifest
 from mfql.experiment.tuning import UNTUNED
-from mfql.extensions import METHODS, find
+from mfql.extensions import METHODS, extensions, find
 from mfql.files import write_whole
 from mfql.methods import settings_source
 from mfql.report.formats import markdown
@@ -59,6 +59,11 @@ class References:
     def number(self, method: str, task: str, stage: str) -> Published | None:
         """The published number, with or without a mean; None where nobody published one."""
         return self.published.get((reproduced_name(method), task, stage))
+
+    def is_own(self, method: str, task: str) -> bool:
+        """Whether the method or the task is one of an extension's, of which no paper has runs of another size."""
+        file = f"{METHODS}/{method.partition('+')[0]}.yaml"
+        return self.tasks[task].registered is not None or any((folder / file).is_file() for folder in extensions())
 
     def settings_source(self, method: str, task: str, stage: str) -> str:
         """Where a method's settings of a task are from."""
@@ -193,6 +198,8 @@ def _on_task(method: str, stage: str, part: pd.DataFrame, reduced: bool, referen
     # A number that may be of other tasks is shown and no more: not even the difference to it means anything.
     comparison = Comparison([ours], [published], unit) if number and number.of_task and published else None
     source = references.settings_source(method, task.name, stage)
+    # What nobody has published is of no smaller size than something.
+    reduced = reduced and not (number is None and references.is_own(method, task.name))
     verdict = _barrier(number, reduced, source)
     own = _estimates(mean_of(part, "score"), comparison, verdict)
     row = own | {

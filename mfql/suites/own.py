@@ -17,6 +17,7 @@ from mfql.suites.suite import Row, Suite
 from mfql.tasks import Registered, Task
 
 if TYPE_CHECKING:
+    from mfql.data.summary import Described
     from mfql.data.transitions import Dataset, Transitions
     from mfql.envs.isolated import Isolated
 
@@ -87,7 +88,7 @@ class Own(Suite):
         return load(task, folder)
 
     @override
-    def describe(self, task: Task, folder: str | Path) -> Mapping[str, Transitions]:
+    def describe(self, task: Task, folder: str | Path) -> Described:
         from mfql.data.own import describe
 
         return describe(task, folder)

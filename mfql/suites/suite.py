@@ -15,6 +15,7 @@ from mfql.tasks import Task
 if TYPE_CHECKING:
     from mfql.data.layouts import Layout
     from mfql.data.replay import Recording
+    from mfql.data.summary import Described
     from mfql.data.transitions import Dataset, Transitions
     from mfql.envs.isolated import Isolated
     from mfql.envs.scores import ScoreRange
@@ -124,16 +125,14 @@ class Suite(ABC):
         """How the suite's files are read without their environment; None where `load` alone reads them."""
         return None
 
-    def describe(self, task: Task, folder: str | Path) -> Mapping[str, Transitions]:
+    def describe(self, task: Task, folder: str | Path) -> Described:
         """Check a dataset and write its description anew, by which it is known from then on.
-
-        Returns:
-            The transitions of each of its files, as training sees them.
 
         Raises:
             UserError: as of `load`; or, of published files, nothing says where they come from.
         """
         from mfql.data.description import describe_anew, describe_rows
+        from mfql.data.summary import Described
 
         dataset, paths, layout = self.load(task, folder), self.paths(folder, task.dataset), self.layout()
         splits: dict[str, Transitions] = {"train": dataset, "val": dataset.val}
@@ -142,7 +141,7 @@ class Suite(ABC):
             describe_anew(folder, task.dataset, paths, layout)
         else:
             describe_rows(folder, task.dataset, paths, rows)
-        return rows
+        return Described(rows)
 
     def recorded(self, task: Task, folder: str | Path) -> tuple[Mapping[str, Transitions], str]:
         """The transitions of each file of a dataset as they are exported, checked as of `load`.

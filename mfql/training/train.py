@@ -214,8 +214,9 @@ def _manifest(
     return wanted | {
         "settings_hash": settings_hash(job.method, job.task, job.stage, job.config_dir, "environment" in wanted),
         "settings_source": settings_source(job.method, job.task, job.stage, job.config_dir),
-        # A method without an offline part has the steps of the online one alone.
-        "reduced": (settings.offline_steps or settings.online_steps) < _PAPER_STEPS,
+        # A method without an offline part has the steps of the online one alone; of a task of one's own no paper has
+        # runs of another size.
+        "reduced": task.registered is None and (settings.offline_steps or settings.online_steps) < _PAPER_STEPS,
     }
 
 

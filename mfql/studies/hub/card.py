@@ -14,13 +14,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mfql.data.terms import terms_of
-from mfql.errors import UserError, in_one_line, naming_extras
+from mfql.errors import UserError, in_one_line, install, naming_extras
 from mfql.evaluation.interval import wilson
 from mfql.experiment.records import if_there, read_final
 from mfql.extensions import agent_code, agent_file
 from mfql.report.places import without_machine
 from mfql.studies.hub.runs import Finished
 from mfql.suites import suite_of
+from mfql.suites.own import Own
 from mfql.tasks import ESTIMATE, scored
 
 _PAPER = re.compile(r"arXiv (\d{4}\.\d{4,5})")
@@ -76,7 +77,10 @@ class _Told:
         # Of a task without an environment: the episodes of its score are recorded ones, whose starts are valued.
         self.estimated = self.result["metric"] == ESTIMATE
         self.final = self._final()
-        self.suite = self.policy.get("environment", {}).get("suite") or suite_of(self.run.task).name
+        self.used: dict[str, Any] = self.policy.get("environment", {})
+        self.suite = self.used.get("suite") or suite_of(self.run.task).name
+        # Of no suite: nothing is known of its task but what the run recorded.
+        self.own = self.estimated or self.suite == Own.name
         dataset = self.manifest["dataset"]
         self.terms = terms_of(self.suite, dataset.get("source", "unknown"))
         self.about, self.papers = _of_agent(self.manifest["agent"])
@@ -91,7 +95,7 @@ class _Told:
         """The Hub's YAML, between the two lines of `---`."""
         from huggingface_hub import EvalResult, ModelCardData
 
-        kind, name = _METRICS[self.result["metric"]]
+        kind, name = _METRICS[self.result["metric"]][0], self._metric()
         _, episodes = self._counted()
         over = f"starts of {episodes} held-out episodes" if self.estimated else f"{episodes} episodes"
         values = [(self.result["score"], f"{name}; {self._rule()}, {over}")]
@@ -118,7 +122,8 @@ class _Told:
             license=licence,
             pipeline_tag="reinforcement-learning",
             tags=[in_one_line(tag) for tag in (*self._tags(), *papers)],
-            datasets=[in_one_line(self.manifest["dataset"]["name"])],
+            # One's own has the task's name, under which the Hub may have somebody else's.
+            datasets=None if self.own else [in_one_line(self.manifest["dataset"]["name"])],
             model_name=repo.rpartition("/")[2] if repo else in_one_line(f"{self.run.method} {self.run.task}"),
             eval_results=results or None,
         )
@@ -131,13 +136,13 @@ class _Told:
 
     def what(self) -> str:
         """The heading, and what the policy is."""
-        kind = f"{_code(self.manifest['agent'])}{f' ({self.about})' if self.about else ''}"
-        simulated = "" if self.estimated else "simulated "
+        kind = f"{_code(self.manifest['agent'])} ({self.about or 'of an extension of MFQL'})"
+        simulated = "" if self.own else "simulated "
         return (
             f"# {_code(self.run.method)} on {_code(self.run.task)}\n\n"
             f"A policy for the {simulated}task {_code(self.run.task)}, trained {self._how()} by the method "
-            f"{_code(self.run.method)}, whose agent is {kind}. It is one seed's, number {self.run.seed}, and was made"
-            " with [MFQL's](#cite) code; the numbers below are those that the run recorded of itself."
+            f"{_code(self.run.method)}, whose agent is {kind}. It is one seed's, number {self.run.seed}, and was"
+            " trained by [MFQL](#cite); the numbers below are those that the run recorded of itself."
         )
 
     def _how(self) -> str:
@@ -145,6 +150,13 @@ class _Told:
             return "offline, from a dataset alone,"
         start = self.manifest["starts_from"]
         return "offline and then online," if start else "online, beside a dataset,"
+
+    def _metric(self) -> str:
+        """What the score is, with the returns that stand for 0 and 100 where the task's row says them."""
+        low, high = (self.used.get(name) for name in ("score_low", "score_high"))
+        if self.result["metric"] == "normalized_return" and low is not None and high is not None:
+            return f"normalised return: 0 stands for a return of {low:g}, 100 for {high:g}"
+        return _METRICS[self.result["metric"]][1]
 
     def _rule(self) -> str:
         counted, _ = self._counted()
@@ -163,7 +175,7 @@ class _Told:
         counted, episodes = self._counted()
         steps = ", ".join(f"{evaluation['step']:,}" for evaluation in counted)
         rows = [
-            ("metric", _METRICS[metric][1]),
+            ("metric", self._metric()),
             ("score", _value(metric, value)),
             ("which is", f"the {self._rule().removeprefix('the ')}, after {steps} steps"),
             ("95 % interval over episodes", _interval(metric, value, episodes)),
@@ -177,9 +189,11 @@ class _Told:
         broken = sum(evaluation.get("broken") or 0 for evaluation in counted)
         if broken:
             rows.append(("episodes that broke, and count as failed", f"{broken:.0f}"))
+        told = "The interval says how well the episodes tell this score. " if metric == "success" else ""
+        more = " by more than that" if told else ""
         return (
-            f"{_table(rows)}\n\nThe interval says how well the episodes tell this policy's score. Another seed's policy"
-            " may score otherwise by more than that: one run says nothing of the spread over seeds."
+            f"{_table(rows)}\n\n{told}Another seed's policy may score otherwise{more}: one run says nothing of the"
+            " spread over seeds."
         )
 
     def _estimate(self) -> str:
@@ -218,8 +232,8 @@ class _Told:
             ("training version", _code(version if not isinstance(version, list) else _dotted(version))),
             ("settings by task from", _recorded(manifest.get("settings_source"))),
             ("MFQL", _recorded(code.get("version"))),
-            ("commit", _commit(code)),
-            ("hash of the training code", _recorded(code.get("hash"))),
+            ("commit of MFQL", _commit(code)),
+            ("hash of the training code, the agent's among it", _recorded(code.get("hash"))),
         ]
         if self.result.get("stopped_at") is not None:
             rows.insert(2, ("stopped early at step", f"{self.result['stopped_at']:,}"))
@@ -241,15 +255,16 @@ class _Told:
         return _table(rows)
 
     def environment(self) -> str:
-        """The simulated environment and the packages that it was made of."""
-        used, shape = self.policy.get("environment", {}), self.policy["observation_shape"]
+        """The environment, and the packages that there were."""
+        used, shape = self.used, self.policy["observation_shape"]
         physics, packages = self.policy.get("physics"), self.manifest.get("packages", {})
         corrected = physics.get("corrected") if isinstance(physics, dict) else None
         made = [
-            ("suite", _code(self.suite)),
+            ("suite", "none: a task of an extension" if self.own else _code(self.suite)),
             ("environment's id", _recorded(used.get("env_id") or used.get("gymnasium_id"))),
             ("time limit", f"{_number(used.get('time_limit'))} steps" if used.get("time_limit") else "none"),
         ]
+        code = (used.get("code") or {}).get("files", {})
         simulated = [
             ("simulation version", str(self.manifest.get("simulation_version") or 1)),
             ("corrections of the simulation", _named(corrected)),
@@ -259,7 +274,8 @@ class _Told:
             ("observations", f"{' x '.join(map(str, shape))} {'numbers' if len(shape) == 1 else 'image, stacked'}"),
             ("actions", f"{self.policy['action_dim']} numbers"),
             ("actions at once", str(self.policy.get("horizon", 1))),
-            *([] if self.estimated else simulated),
+            *([] if self.own else simulated),
+            *((f"sha256 of its file {_code(name)}", _code(digest)) for name, digest in code.items()),
             *((f"package {_code(name)}", _code(version)) for name, version in packages.items()),
         ]
         return _table(rows)
@@ -268,7 +284,7 @@ class _Told:
         """What class of machine it was, and how long it took."""
         manifest, hardware = self.manifest, self.manifest.get("hardware", {})
         seconds, seeds = manifest.get("seconds"), len(manifest.get("seeds_in_job") or [self.run.seed])
-        together = f"in which {seeds} seed{'' if seeds == 1 else 's'} trained together"
+        together = "in which it trained alone" if seeds == 1 else f"in which {seeds} seeds trained together"
         rows = [
             ("GPU", _code(hardware["gpu"]) if hardware.get("gpu") else "none"),
             ("processor", _recorded(hardware.get("cpu"))),
@@ -291,45 +307,79 @@ class _Told:
             one_seed,
             "Its score holds with the simulation and the packages above; another MuJoCo may be another task.",
         ]
+        if self.own:
+            said = [
+                "It acts in the environment above, whose observations and actions it takes and gives. Nothing here was"
+                " measured in another one.",
+                one_seed,
+                "Its score holds with the environment's code and the packages above; with others it may be another"
+                " task.",
+            ]
         if self.estimated:
             said = [
                 "It takes observations and gives actions as its dataset has them, and never acted: its score is an"
                 " estimate from recorded transitions, and comparable with no score of episodes.",
                 one_seed,
             ]
-        if self.manifest.get("reduced"):
-            said.append("It was trained for fewer steps than the papers' runs, with which its score does not compare.")
+        if self.manifest.get("reduced") and not self.own:
+            said.append(
+                "It was trained for fewer steps than the papers' runs on this task, with which its score does not"
+                " compare."
+            )
         code = self.manifest.get("code", {})
         if code.get("dirty"):
             said.append("The code that trained it had changes that are in no commit; its hash above names it.")
         if self.about is None:
             said.append("Its agent's code is of an extension of MFQL, which must be there to load it.")
+        if self.used.get("registered_by"):
+            said.append(
+                f"The module {_code(self.used['registered_by'])}, which registers its environment, must be there to act"
+                " in it: of a package that is installed, or beside the task table of an extension."
+            )
         return "\n".join(f"- {line}" for line in said)
+
+    def _place(self) -> str:
+        """Where the run lies in a folder of results."""
+        return f"runs/{self.run.method}/{self.run.task}/seed{self.run.seed}/{self.run.stage}"
 
     def use(self, repo: str | None) -> str:
         """How to load the policy."""
-        folder = f"pulled/runs/{self.run.method}/{self.run.task}/seed{self.run.seed}/{self.run.stage}"
-        pulled = f"mfql pull {repo}\n" if repo else ""
-        folder = folder if repo else "FOLDER"
-        where = "" if repo else "\n`FOLDER` is one that has `policy.json` and `policy.safetensors`.\n"
-        shell = f"pip install 'mfql[envs,hub]'\n{pulled}mfql evaluate {shlex.quote(folder)} --out scored.json"
+        folder = f"pulled/{self._place()}" if repo else "FOLDER"
+        extras = ",".join([*([] if self.estimated else ["envs"]), *(["hub"] if repo else [])])
+        outside = self.about is None or bool((self.used.get("code") or {}).get("files"))
+        evaluate = f"mfql {'--extension DIR ' if outside else ''}evaluate {shlex.quote(folder)} --out scored.json"
+        pull = [f"mfql pull {repo}"] if repo else []
+        shell = "\n".join([install(extras), *pull, *([] if self.estimated else [evaluate])])
+        where = [] if repo else ["`FOLDER` is one that has `policy.json` and `policy.safetensors`."]
+        if outside:
+            where.append(
+                "Its agent or its environment is of an extension, whose folder is `DIR`; `mfql.load_policy` finds it by"
+                " `MFQL_EXTENSIONS=DIR` in the environment."
+            )
         shown = "env = policy.make_env()\nobservation, _ = env.reset(seed=policy.begin(0))\n"
         if self.estimated:
-            shell = f"pip install 'mfql[hub]'\n{pulled}".rstrip()
             shape = tuple(self.policy["observation_shape"])
             kind = "uint8" if len(shape) == 3 else "float32"
             shown = f"observation = numpy.zeros({shape}, numpy.{kind})  # one as the dataset has them\n"
         imports = "import numpy\n\nimport mfql" if self.estimated else "import mfql"
         loaded = f"policy = mfql.load_policy({json.dumps(folder)})"
         python = f"{imports}\n\n{loaded}\n{shown}action = policy(observation)"
-        return f"{_block('bash', shell)}\n{where}\n{_block('python', python)}\n\nNothing of it is unpickled."
+        parts = [_block("bash", shell), *([" ".join(where)] if where else []), _block("python", python)]
+        return "\n\n".join([*parts, "Nothing of it is unpickled."])
 
     def check(self, repo: str | None) -> str:
         """How to see that the files are the run's."""
-        command = f"mfql pull {repo}\nmfql verify pulled" if repo else "mfql verify FOLDER"
+        command = (
+            f"mfql pull {repo}\nmfql verify pulled"
+            if repo
+            else f"mfql verify {shlex.quote(f'RESULTS/{self._place()}')}"
+        )
+        where = "" if repo else "`RESULTS` is the folder of results that has the run; a policy alone is none. "
         outputs = [(_code(name), _code(digest)) for name, digest in sorted(self.manifest["outputs"].items())]
         return (
-            f"{_block('bash', command)}\n\nThe manifest has the sha256 of each file that the run ended with, and its"
+            f"{_block('bash', command)}\n\n{where}Of a run whose method, task or agent is an extension's `mfql verify`"
+            " needs its folder, `mfql --extension DIR verify`, to say whether settings and data are those of now; the"
+            " files it compares without. The manifest has the sha256 of each file that the run ended with, and its"
             " identity is the hash of settings, versions and data; `mfql pull` refuses files that do not fit them."
             " They show that the files belong together, not who made them: for that, name a commit that you trust"
             f" (`--revision`).\n\n{_table(outputs, ('file of the run', 'sha256'))}"
@@ -337,7 +387,7 @@ class _Told:
 
     def cite(self) -> str:
         """The software, the method's papers and the data."""
-        papers = [f"- The method: [arXiv:{paper}](https://arxiv.org/abs/{paper})" for paper in self.papers]
+        papers = [f"- The method of its agent: [arXiv:{paper}](https://arxiv.org/abs/{paper})" for paper in self.papers]
         data = [f"- The data: {self.terms.citation}"] if self.terms.citation else []
         version = self.manifest.get("code", {}).get("version")
         software = (

@@ -14,7 +14,7 @@ from mfql.documents import read_object
 from mfql.errors import UserError, in_one_line, warn
 from mfql.experiment.find import name_of
 from mfql.files import open_file, there, write_whole, writing
-from mfql.operations.verify import verify
+from mfql.operations.verify import Kind, verify
 from mfql.report.places import copy_given
 from mfql.studies.hub.card import card_of
 from mfql.studies.hub.files import CARD, EXPORTED, FILES
@@ -88,10 +88,10 @@ def _require_verified(finished: Finished, config_dir: Path, data: Path) -> None:
     found = verify(finished.run.folder, config_dir, data).findings
     if found:
         said = "; ".join(f"{one.kind}: {one.what}" for one in found)
-        raise UserError(
-            f"{name_of(finished.run)} is not pushed: {said}",
-            "Mend what `mfql verify` finds, or train the run anew. A run of an extension needs mfql --extension DIR.",
-        )
+        remedy = "Mend what `mfql verify` finds, or train the run anew."
+        if all(one.kind is Kind.UNKNOWN for one in found):
+            remedy = "Name the extension that it is of: mfql --extension DIR push ...; or mend the file that is named."
+        raise UserError(f"{name_of(finished.run)} is not pushed: {said}", remedy)
 
 
 def _exported(finished: Finished) -> list[Path]:

@@ -47,6 +47,18 @@ def _(lab: Lab) -> Said:
     return lab.describe_npz(arrays | {"observations": arrays["observations"].astype(object)})
 
 
+@given("arrays of which one has a row less")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    return lab.describe_npz(arrays | {"rewards": arrays["rewards"][:-1]})
+
+
+@given("arrays under names of other libraries")
+def _(lab: Lab) -> Said:
+    names = {"observations": "obs", "rewards": "reward", "terminals": "done"}
+    return lab.describe_npz({names.get(name, name): values for name, values in lab.point().items()})
+
+
 @given("masks below 0")
 def _(lab: Lab) -> Said:
     arrays = lab.point()
@@ -308,22 +320,49 @@ def _(lab: Lab) -> Said:
     return lab.describe_npz(arrays | {"actions": 1e-4 * arrays["actions"]})
 
 
+@given("actions in [-1, 1] for an environment with wider bounds")
+def _(lab: Lab) -> Said:
+    with np.load(lab.folder / "data" / "pendulum.npz") as file:
+        arrays = dict(file)
+    np.savez(lab.folder / "data" / "case.npz", **arrays | {"actions": arrays["actions"] / 2.0})
+    lab.row("case,Pendulum-v1,data/case.npz,return\npendulum,Pendulum-v1,data/pendulum.npz,return")
+    assert "warning" not in lab.mfql("data", "describe", "pendulum", "--out", lab.folder / "described").text
+    return lab.mfql("data", "describe", "case", "--out", lab.folder / "described")
+
+
+@given("actions in [-1, 1] for an environment with narrower bounds")
+def _(lab: Lab) -> Said:
+    arrays = lab.point()
+    return lab.describe_npz(arrays | {"actions": np.clip(arrays["actions"] / 0.2, -1.0, 1.0)})
+
+
+def _drift(rows: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """One trajectory of a point that drifts slowly, in so many rows."""
+    place = np.linspace(-1.0, 1.0, rows)[:, None] * np.ones(2)
+    return {
+        "observations": np.concatenate([place, np.broadcast_to(rng.uniform(-1.0, 1.0, 2), place.shape)], axis=1),
+        "actions": np.full((rows, 2), 2.0 / rows) * rng.uniform(0.9, 1.1, (rows, 2)),
+        "rewards": np.full(rows, -1.0),
+        "masks": np.ones(rows),
+        "terminals": np.arange(rows) == rows - 1,
+    }
+
+
 @given("trajectories that are longer than an episode")
 def _(lab: Lab) -> Said:
-    def length(rows: np.ndarray) -> dict[str, np.ndarray]:
-        """One trajectory of a point that drifts slowly, in so many rows."""
-        place = np.linspace(-1.0, 1.0, len(rows))[:, None] * np.ones(2)
-        return {
-            "observations": np.concatenate([place, np.broadcast_to(rng.uniform(-1.0, 1.0, 2), place.shape)], axis=1),
-            "actions": np.full((len(rows), 2), 2.0 / len(rows)) * rng.uniform(0.9, 1.1, (len(rows), 2)),
-            "rewards": np.full(len(rows), -1.0),
-            "masks": np.ones(len(rows)),
-            "terminals": rows == len(rows) - 1,
-        }
-
     rng = np.random.default_rng(0)
-    parts = [length(np.arange(101)) for _ in range(3)]
+    parts = [_drift(101, rng) for _ in range(3)]
     return lab.describe_npz({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+@given("a file longer than an episode in which no row but the last ends one")
+def _(lab: Lab) -> Said:
+    arrays = _drift(101, np.random.default_rng(0))
+    said = lab.describe_npz(arrays)
+    after = np.append(arrays["observations"][1:], arrays["observations"][-1:], axis=0)
+    believed = lab.describe_npz(arrays | {"next_observations": after})
+    assert "101 transitions, 1 trajectories" in believed.text
+    return said
 
 
 @given("ends of episodes that are not marked, in an .npz file")
@@ -443,6 +482,24 @@ def _(lab: Lab) -> Said:
     )
 
 
+def _unmarked(lab: Lab, rows: int) -> Said:
+    arrays, ends = _drift(rows, np.random.default_rng(0)), np.zeros(rows, bool)
+    steps = {name: arrays[name] for name in ("observations", "actions", "rewards")}
+    return lab.describe_hdf5(steps | {"terminals": ends, "timeouts": ends})
+
+
+@given("D4RL's layout, longer than an episode, without a marked end")
+def _(lab: Lab) -> Said:
+    return _unmarked(lab, 101)
+
+
+@given("the same, no longer than an episode")
+def _(lab: Lab) -> Said:
+    said = _unmarked(lab, 41)
+    assert "40 transitions, 1 trajectories of 40 to 40 steps" in said.text
+    return said
+
+
 @given("terminals that are NaN")
 def _(lab: Lab) -> Said:
     steps = lab.point_hdf5()
@@ -462,6 +519,18 @@ def _(lab: Lab) -> Said:
 def _(lab: Lab) -> Said:
     steps = lab.point_hdf5()
     return lab.describe_hdf5(steps | {"timeouts": steps["timeouts"] | steps["terminals"]})
+
+
+@given("D4RL's layout of which one array has a row less")
+def _(lab: Lab) -> Said:
+    steps = lab.point_hdf5()
+    return lab.describe_hdf5(steps | {"rewards": steps["rewards"][:-1]})
+
+
+@given("D4RL's layout under names of other libraries")
+def _(lab: Lab) -> Said:
+    names = {"rewards": "reward", "timeouts": "truncations"}
+    return lab.describe_hdf5({names.get(name, name): values for name, values in lab.point_hdf5().items()})
 
 
 @given("one transition")

@@ -236,6 +236,14 @@ def _(lab: Lab) -> Said:
     return _described(lab, "minari:lab/case-v0", "")
 
 
+@given("the same for a command that asks nothing of that task's environment")
+def _(lab: Lab) -> Said:
+    lab.row(f"case,,minari:lab/case-v0,return\npoint,{POINT},data/point.npz,return")
+    listed = [lab.mfql("list", "methods"), lab.mfql("list", "tasks", "own"), lab.mfql("list", "tasks", "point")]
+    assert all(said.status == 0 for said in listed), listed
+    return Said(0, "".join(said.text for said in listed))
+
+
 @given("a dataset that nobody fetched")
 def _(lab: Lab) -> Said:
     return _described(lab, "minari:lab/case-v0")
