@@ -177,8 +177,9 @@ class _Trial:
         given = self._given(index)
         acting = self._groups_that_act(given)
         asked: dict[str, Callable[[_Given], Outputs]] = {
-            "losses": self._losses,
+            # First, since losses may ask for actions.
             "act": partial(self._acted, "act", acting),
+            "losses": self._losses,
             "diagnostics": self._diagnosed,
             "data_values": self._valued,
         }
@@ -435,7 +436,7 @@ class _Trial:
         self._require_logged(info, seeds, shaped)
 
     def _require_logged(self, info: Mapping[str, Any], seeds: int, shaped: str) -> None:
-        remedy = f"It is a tensor [S], here [{seeds}], one number a seed"
+        remedy = f"It is a tensor [S], here [{seeds}], one number a seed, such as .mean(1) of [S, B]"
         for name, value in info.items():
             if not isinstance(value, Tensor):
                 raise self._fault("losses", f"logs {name}, which is {_said(value)}", f"{remedy}.")
