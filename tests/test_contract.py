@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import random
-import re
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from mfql.agents.interface import Agent, load_agent
+from mfql.agents.interface import load_agent
 from mfql.cli import main
-from mfql.errors import UserError
-from mfql.extensions import agent_file, extend
-from mfql.methods import method_name, raw_settings
+from mfql.extensions import agent_file
+from mfql.methods import raw_settings
 from mfql.settings import build_settings
 from mfql.training.contract import require_contract
+from tests.support.choices import CONFIG, METHODS, TASK, choices, solved
 from tests.support.own_tasks import BOUNDED, VECTOR, arrays, registered
-from tests.support.training_runs import MINIATURE, ROOT, TASK
 
 CPU = torch.device("cpu")
-CONFIG = ROOT / "config"
 
 MINE = '''
 """A policy towards the data's actions, and a value of what follows."""
@@ -172,7 +167,8 @@ FAULTS: dict[str, Fault] = {
     ),
     "gradient-shared": (
         VALUE_LOSS,
-        "first = torch.arange(len(errors)) == 0\n        value_loss = errors.mean(1).detach() + first * (errors - errors.detach()).mean()",
+        "first = torch.arange(len(errors)) == 0\n"
+        "        value_loss = errors.mean(1).detach() + first * (errors - errors.detach()).mean()",
         "losses",
         "mixes seeds: the gradient of value of a seed",
     ),
@@ -232,7 +228,7 @@ FAULTS: dict[str, Fault] = {
         "does not follow from its arguments",
     ),
     "fresh-entropy": (ACT, f"{ACT} * np.random.default_rng().random()", "act", "does not follow from its arguments"),
-    "noise-of-actions": (ACT, f"{ACT} + 0.1 * torch.randn(2)", "losses", "from the generator of torch"),
+    "noise-of-actions": (ACT, f"{ACT} + 0.1 * torch.randn(2)", "act", "from the generator of torch"),
     "explored": (
         "    def act_groups",
         "    def explore(self, parameters, observations, noise):\n"
@@ -368,19 +364,93 @@ def test_what_breaks_the_contract_is_said_before_anything_is_trained(place: Plac
 
 
 @pytest.mark.parametrize(
-    "name", ["unknown-group", "init-raises", "diagnosed-raises", "shapes-do-not-fit", "check-raises"]
+    ("name", "line"),
+    [
+        ("unknown-group", 'parameters["target_values"]'),
+        ("init-raises", "self.half = "),
+        ("diagnosed-raises", 'state["alpha"]'),
+        ("shapes-do-not-fit", "errors @ values"),
+        ("check-raises", "math.log"),
+    ],
 )
-def test_an_error_of_its_own_code_is_said_with_its_lines(place: Place, capsys, name: str) -> None:
-    old, new, _, _ = FAULTS[name]
-    place.write((old, new))
+def test_an_error_of_its_own_code_is_said_with_its_lines(place: Place, capsys, name: str, line: str) -> None:
+    place.write(FAULTS[name][:2])
     assert place.train() == 2
-    printed = capsys.readouterr().err
-    faulty = next(line for line in new.splitlines() if line not in old)
     lines = place.file.read_text(encoding="utf-8").splitlines()
-    (number,) = [number for number, line in enumerate(lines, 1) if faulty in line]
-    assert f"\n  {place.file}, line {number}, in " in printed
+    (number,) = [number for number, text in enumerate(lines, 1) if line in text]
+    assert f"\n  {place.file}, line {number}, in " in capsys.readouterr().err
 
 
 def test_an_agent_that_keeps_it_trains(place: Place, capsys) -> None:
     place.write()
     assert place.train() == 0, capsys.readouterr().err
+
+
+# --- the project's agents ---------------------------------------------------------------------------------------------
+
+MORE = [
+    "mfql-miniature+horizon=3",
+    "fql-miniature+horizon=2",
+    "ifql-miniature+horizon=2",
+    "flow_bc-miniature+horizon=3",
+    "mfql-miniature+precision=bf16",
+    "mfql-miniature+derivative_interval=4",
+    "mfql-miniature+generation_steps=2+sample_b=true",
+    "mfql-miniature+acting_candidates=3",
+    "mfql-miniature+row_before_update=true",
+    "mfql-miniature+batch_size=1",
+    "rlpd-miniature+updates_per_step=2",
+]
+PIXELS = "visual-cube-single-play-singletask-task1-v0"
+
+
+def hold(method: str, task: str = TASK, sizes: tuple[tuple[int, ...], int] = ((69,), 21)) -> None:
+    raw = raw_settings(method, task, "online", CONFIG)
+    agent = raw.pop("agent")
+    kind = load_agent(agent)
+    require_contract(kind, agent_file(agent), build_settings(kind.settings_type, raw, method), *sizes, CPU)
+
+
+@pytest.mark.parametrize("method", [f"{method}-miniature" for method in METHODS])
+def test_every_method_of_the_project_keeps_it(method: str, capsys) -> None:
+    hold(method)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [*choices("-miniature"), *solved("-miniature"), *MORE])
+def test_so_it_does_with_each_choice_of_a_setting(method: str, capsys) -> None:
+    hold(method)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [f"{method}-miniature" for method in METHODS])
+def test_and_on_images(method: str) -> None:
+    hold(method, PIXELS, ((64, 64, 9), 5))
+
+
+def test_the_numbers_of_a_run_do_not_know_of_it() -> None:
+    def state() -> list[object]:
+        return [torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()]  # noqa: NPY002
+
+    before = state()
+    hold("mfql-miniature")
+    assert state() == before
+
+
+def test_a_fault_that_a_few_rows_alone_have_is_none(place: Place, capsys) -> None:
+    place.write((VALUE_LOSS, "value_loss = errors.topk(12, 1).values.mean(1)"))
+    assert place.train() == 0, capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_is_said_and_hinders_nothing(place: Place, capsys) -> None:
+    place.write((VALUE_LOSS, f"{VALUE_LOSS} / (batch['rewards'] > 2).sum(1)"))
+    assert place.train() == 0
+    assert f"{place.file}: Mine.losses gives a loss that is not finite on random rows" in capsys.readouterr().err
+
+
+def test_what_asks_for_more_memory_than_there_is_is_refused_before(place: Place, capsys) -> None:
+    place.write((DRAWS, DRAWS.replace("self.action_dim", "10**9")))
+    assert place.train() == 2
+    assert "an update of Mine of 2 seeds asks for" in capsys.readouterr().err
