@@ -40,9 +40,11 @@ _SEEDS = (0, 1)
 # Of the first batch; a prime, so that few sizes of an agent's own are the same.
 _ROWS = 7
 _ROWS_OF_DATA = 64
-# By so much, as a share of the largest number, two results may differ that rounding alone tells apart; and by so much
-# in any case, since what cancels out leaves rounding alone.
-_ROUNDING, _CANCELLED = 1e-4, 1e-5
+# By so much, as a share of the largest number, two results may differ that rounding alone tells apart; a gradient,
+# which jumps where a unit or a pixel is the largest by rounding, by so much of its length; and any by so much, since
+# what cancels out leaves rounding alone.
+_ROUNDING, _JUMPS, _CANCELLED = 1e-4, 1e-2, 1e-5
+_GRADIENT, _LOSS = "the gradient of ", "the loss"
 # Weights are moved by so much from where they start: of zeros nothing is seen.
 _MOVED = 0.02
 _KINDS = get_args(get_type_hints(Draw)["kind"])
@@ -403,8 +405,8 @@ class _Trial:
         info = {name: value.detach() for name, value in info.items()}
         self._say_if_not_finite(loss)
         return {
-            "the loss": loss,
-            **{f"the gradient of {name}": value for name, value in found.items()},
+            _LOSS: loss,
+            **{f"{_GRADIENT}{name}": value for name, value in found.items()},
             **{f"{name}, which is logged,": value for name, value in info.items()},
             **{f"the state {name}": value for name, value in self._following(given, info).items()},
         }
@@ -622,7 +624,7 @@ def _difference(first: Outputs, second: Outputs) -> tuple[str, str] | None:
     """What of two results differs by more than rounding lets it, and how."""
     if first.keys() != second.keys():
         return " and ".join(sorted(first.keys() ^ second.keys())), "which one of them lacks"
-    least = _CANCELLED * max(1.0, _largest(second["the loss"]) if "the loss" in second else 1.0)
+    least = _CANCELLED * max(1.0, _size(second[_LOSS], math.inf) if _LOSS in second else 1.0)
     for name, one in first.items():
         other = second[name]
         if torch.equal(one, other):
@@ -631,16 +633,16 @@ def _difference(first: Outputs, second: Outputs) -> tuple[str, str] | None:
             return name, f"{_shape(one)} and {_shape(other)}"
         if not torch.equal(one.isfinite(), other.isfinite()):
             return name, "where one of them is not finite"
-        gap, largest = _largest(one.float() - other.float()), _largest(other)
-        if gap > _ROUNDING * largest + least:
+        norm, share = (2.0, _JUMPS) if name.startswith(_GRADIENT) else (math.inf, _ROUNDING)
+        if _size(one.float() - other.float(), norm) > share * _size(other, norm) + least:
+            gap, largest = _size(one.float() - other.float(), math.inf), _size(other, math.inf)
             return name, f"by {gap:.2g}, where the largest number is {largest:.2g}"
     return None
 
 
-def _largest(value: Tensor) -> float:
-    """The largest magnitude of the finite numbers."""
-    finite = value[value.isfinite()]
-    return float(finite.abs().max()) if len(finite) else 0.0
+def _size(value: Tensor, norm: float) -> float:
+    """The norm of the finite numbers."""
+    return float(torch.linalg.vector_norm(value[value.isfinite()].float(), norm)) if value.isfinite().any() else 0.0
 
 
 def _said(value: Any) -> str:
