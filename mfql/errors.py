@@ -148,8 +148,8 @@ def _lines_of_theirs(error: Exception) -> list[str]:
         for frame in frames
         if not frame.filename.startswith("<") and not any(map(Path(frame.filename).is_relative_to, _NOT_THEIRS))
     ]
-    shown_ones = (theirs or frames)[-_MOST_LINES:]
-    return [f"{one.filename}, line {one.lineno}, in {one.name}: {one.line}" for one in shown_ones]
+    told = theirs[-_MOST_LINES:] or frames[-1:]
+    return [f"{one.filename}, line {one.lineno}, in {one.name}: {one.line}" for one in told]
 
 
 def is_out_of_memory(error: Exception) -> bool:

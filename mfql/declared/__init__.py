@@ -209,10 +209,12 @@ def _declared(kind: type[Agent], path: Path) -> type[Agent]:
     known: dict[str, Sequence[str]] = {"stages": STAGES, "extra_fields": EXTRA_FIELDS}
     for name, values in known.items():
         found: Any = getattr(kind, name)
-        if isinstance(found, str | Placeholder) or not isinstance(found, Sequence):
-            raise UserError(
-                f"{where}: {name} is {found!r}", f"It is a tuple out of {', '.join(values)}: ({values[0]!r},)."
-            )
+        if isinstance(found, Placeholder):
+            continue
+        if isinstance(found, str) or not isinstance(found, Sequence):
+            example = found if found in values else values[0]
+            expected = f"It is a tuple out of {', '.join(values)}, of one with a comma after it: ({example!r},)."
+            raise UserError(f"{where}: {name} is {found!r}", expected)
         if unknowns := [one for one in found if one not in values]:
             raise unknown("name", unknowns[0], list(values), f"{where}: {name}")
     return kind

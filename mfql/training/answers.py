@@ -83,14 +83,16 @@ class Faults:
     Args:
         kind: the agent's class.
         file: where it is written.
-        sizes: D and A in words.
+        sizes: B, D and A in words.
 
     Attributes:
+        seeds: S, of those that a function is asked with.
         names: what it can look up by names, by kind.
     """
 
     def __init__(self, kind: type[Agent], file: Path, sizes: str) -> None:
         self.kind, self.file, self.sizes = kind, file, sizes
+        self.seeds = 0
         self.names: dict[str, list[str]] = {}
 
     def where(self, method: str) -> str:
@@ -108,7 +110,8 @@ class Faults:
         Raises:
             UserError: such an error.
         """
-        with errors_of(f"{self.where(method)} ({self.sizes})", self._remedy):
+        sizes = f"S = {self.seeds}, {self.sizes}" if self.seeds else self.sizes
+        with errors_of(f"{self.where(method)} ({sizes})", self._remedy):
             yield
 
     def _remedy(self, error: Exception) -> str:
@@ -118,7 +121,9 @@ class Faults:
         name = str(error.args[0])
         if name in EXTRA_FIELDS:
             return f'A batch has {name} where the agent asks for it: extra_fields = ("{name}",).'
-        near = nearest(name, {one for names in self.names.values() for one in names})
+        if name in self.names["groups"]:
+            return f"act, explore and single get the groups that act_groups names: add {name} there."
+        near = nearest(name, {one for names in self.names.values() for one in names} - {name})
         listed = "; ".join(f"{what} are {', '.join(names)}" for what, names in self.names.items() if names)
         meant = f"Did you mean {' or '.join(near)}? " if near else ""
         return f"{meant}Here {listed}."
@@ -194,7 +199,7 @@ class Answers:
         return {
             LOSS: loss,
             **{f"{GRADIENT}{name}": value for name, value in found.items()},
-            **{f"{name}, which is logged,": value for name, value in info.items()},
+            **{f"the logged {name}": value for name, value in info.items()},
             **self._following(given, info, loss),
         }
 

@@ -53,7 +53,8 @@ _ALONE = (
 )
 _PURE = (
     "A run must follow from its seed: name random arrays in update_draws, act_draw, explore_draw or diagnose_draws, "
-    "take them as arguments, and keep nothing on the agent from one call to the next (docs/extend.md)."
+    "take them as arguments, and keep nothing on the agent from one call to the next; an initialiser draws from the "
+    "generator that it is given (docs/extend.md)."
 )
 
 
@@ -84,7 +85,9 @@ def require_contract(
         odd = set()
         for precision in dict.fromkeys((settings.precision, "float32")):
             made = partial(replace, settings, batch_size=rows, precision=precision)
-            odd |= _Trial(kind, file, made, observation_shape, action_dim, device).run(index)
+            sizes = f"B = {rows}, D = {' x '.join(map(str, observation_shape))}, A = {action_dim}"
+            faults = Faults(kind, file, sizes)
+            odd |= _Trial(faults, made, observation_shape, action_dim, device).run(index)
         return odd
 
     with _nothing_left(settings, device):
@@ -101,26 +104,25 @@ class _Trial:
     """One agent, asked with rows of one batch.
 
     Args:
+        faults: says what it does wrong, and knows its class.
         made: gives the settings.
     """
 
     def __init__(
         self,
-        kind: type[Agent],
-        file: Path,
+        faults: Faults,
         made: Callable[[], Settings],
         observation_shape: tuple[int, ...],
         action_dim: int,
         device: torch.device,
     ) -> None:
-        self.device = device
-        self.faults = Faults(kind, file, f"D = {' x '.join(map(str, observation_shape))}, A = {action_dim}")
+        self.device, self.faults, kind = device, faults, faults.kind
         if lacking := sorted(kind.__abstractmethods__):
-            raise UserError(f"{file}: {kind.__name__} lacks {', '.join(lacking)}", f"Write them: {READ}")
-        with self.faults.calling("__init__"):
+            raise UserError(f"{faults.file}: {kind.__name__} lacks {', '.join(lacking)}", f"Write them: {READ}")
+        with faults.calling("__init__"):
             self.settings = made()
             self.agent = kind(self.settings, observation_shape, action_dim)
-        self.answers = Answers(self.agent, self.faults)
+        self.answers = Answers(self.agent, faults)
 
     def run(self, index: int) -> set[str]:
         """Ask each function.
@@ -160,7 +162,7 @@ class _Trial:
         both = self._twice(method, lambda: self._left_alone(method, ask, given))
         for seed in range(len(_SEEDS) if self.settings.precision != "bf16" else 0):
             row = slice(seed, seed + 1)
-            alone = self._once(method, partial(ask, given.of(row)), 1)
+            alone = self._once(method, partial(ask, given.of(row)), 1, 1)
             of_seed = {name: value[row] for name, value in both.items()}
             if found := _difference(of_seed, alone):
                 what = f"mixes seeds: {found[0]} of a seed is another beside a second seed, {found[1]}"
@@ -169,14 +171,15 @@ class _Trial:
 
     def _twice(self, method: str, ask: Callable[[], Outputs]) -> Outputs:
         """What a function gives, if it gives it again whatever the process's random generators are at."""
-        first, second = (self._once(method, ask, start) for start in (1, 2))
+        first, second = (self._once(method, ask, start, len(_SEEDS)) for start in (1, 2))
         if found := _difference(first, second):
             what = f"does not follow from its arguments: asked again, it gives {found[0]} otherwise, {found[1]}"
             raise self.faults.of(method, what, _PURE)
         return first
 
-    def _once(self, method: str, ask: Callable[[], Outputs], start: int) -> Outputs:
+    def _once(self, method: str, ask: Callable[[], Outputs], start: int, seeds: int) -> Outputs:
         """What a function gives, without random numbers of the process's generators, which begin at a number."""
+        self.faults.seeds = seeds
         _start_generators(self.device, start)
         before = _generators(self.device)
         with self.faults.calling(method):
@@ -220,6 +223,7 @@ class _Trial:
         rows = self._stream({_TAKEN: Draw("integer", (settings.batch_size,))}, index)[_TAKEN]
         batch = memory.batch(rows)
         flat, own = self._initial(index)
+        self.faults.names["entries of the state"] = ["step", *own]
         noise = self._stream(acting, index)
         return Given(flat, batch, self._stream(drawn, index), self._stream(diagnosed, index), own, noise, step=0)
 
@@ -232,7 +236,7 @@ class _Trial:
         if not isinstance(draws, Mapping):
             raise self.faults.of(method, f"gives {said(draws)}", "It is a dict of Draw, each by its name.")
         for name, draw in draws.items():
-            self._require_draw(method, f"{name} is", draw)
+            self._require_draw(method, f"gives {name},", draw)
             if name in (_TAKEN, *shift_draws(1)):
                 raise self.faults.of(method, f"names a draw {name}, as the trainer's own", "Give it another name.")
         return dict(draws)
@@ -247,11 +251,11 @@ class _Trial:
     def _require_draw(self, method: str, what: str, draw: Any) -> None:
         expected = "It is Draw(kind, shape), the shape a tuple of whole numbers without the axis of the seeds."
         if not isinstance(draw, Draw):
-            raise self.faults.of(method, f"{what} {said(draw)}", expected)
+            raise self.faults.of(method, f"{what} a value of the type {type(draw).__name__}", expected)
         if draw.kind not in _KINDS:
-            raise self.faults.of(method, f"{what} of the kind {draw.kind!r}", f"Kinds are {', '.join(_KINDS)}.")
+            raise self.faults.of(method, f"{what} a draw of the kind {draw.kind!r}", f"Kinds are {', '.join(_KINDS)}.")
         if not isinstance(draw.shape, tuple) or not all(isinstance(one, int) and one >= 0 for one in draw.shape):
-            raise self.faults.of(method, f"{what} of the shape {draw.shape!r}", expected)
+            raise self.faults.of(method, f"{what} a draw of the shape {draw.shape!r}", expected)
 
     def _require_room(self, draws: Collection[Draw]) -> None:
         """On a processor what takes too much memory would end the process."""
