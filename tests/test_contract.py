@@ -16,6 +16,7 @@ from mfql.methods import raw_settings
 from mfql.settings import build_settings
 from mfql.training.contract import require_contract
 from tests.support.choices import CONFIG, METHODS, TASK, choices, solved
+from tests.support.equal_runs import assert_equal_runs
 from tests.support.own_tasks import BOUNDED, VECTOR, arrays, registered
 
 CPU = torch.device("cpu")
@@ -118,6 +119,10 @@ class Place:
     def file(self) -> Path:
         return self.folder / "agents/mine.py"
 
+    def run(self, results: str, seed: int) -> Path:
+        """The folder of a run that the trainer owns."""
+        return self.folder / results / f"runs/mine/mine/seed{seed}/offline/run"
+
     def write(self, *changes: tuple[str, str]) -> None:
         """The agent, with parts of its text replaced."""
         code = MINE
@@ -211,6 +216,12 @@ FAULTS: dict[str, Fault] = {
     "loss-whole": (RETURN, "return loss.long(), info", "losses", "gives a loss of torch.int64"),
     "loss-detached": (RETURN, "return loss.detach(), info", "losses", "no gradient for the group policy and value"),
     "group-detached": (VALUE_LOSS, "value_loss = errors.mean(1).detach()", "losses", "no gradient for the group value"),
+    "objectives-added": (
+        '"policy": Group(self.policy.layout)',
+        '"policy": Group(self.policy.layout, weighting=lambda gramians: gramians[:, 0])',
+        "losses",
+        "gives a loss of the shape [2] with 2 seeds and 16 rows\n  It is [S, J], each seed's objectives",
+    ),
     # c. Random numbers that are no arguments.
     "torch": (
         MOVED,
@@ -396,9 +407,50 @@ def test_an_error_of_its_own_code_is_said_with_its_lines(place: Place, capsys, n
     assert f"\n  {place.file}, line {number}, in " in capsys.readouterr().err
 
 
-def test_an_agent_that_keeps_it_trains(place: Place, capsys) -> None:
-    place.write()
+KEPT = {
+    "plain": [],
+    "weighted": [
+        (
+            '"policy": Group(self.policy.layout)',
+            '"policy": Group(self.policy.layout, weighting=lambda g: 0 * g[:, 0] + 1)',
+        ),
+        (LOSS, 'loss = torch.stack([value_loss, policy_loss / state["scale"]], 1)'),
+    ],
+    "needs many rows": [(VALUE_LOSS, "value_loss = errors.topk(12, 1).values.mean(1)")],
+    "waits": [(LOSS, 'loss = value_loss + torch.where(state["step"] < 2, 0.0, 1.0) * policy_loss / state["scale"]')],
+    "decides by the step": [(LOSS, f"{LOSS} if state['step'] < 2 else 0 * value_loss + policy_loss")],
+    "changes its batch": [(VALUE_LOSS, f"{VALUE_LOSS}\n        batch['rewards'].mul_(2.0)")],
+    "keeps a constant": [(VALUE_LOSS, f"self.ones = torch.ones_like(errors)\n        {VALUE_LOSS}")],
+    "draws by its arguments": [(MOVED, f"{MOVED} * torch.Generator().manual_seed(3).initial_seed()")],
+    "state of rows": [
+        (STATE, 'return {"scale": torch.ones(seeds), "rows": torch.zeros(seeds, self.settings.batch_size)}'),
+        (LOGGED, f'{LOGGED}, "rows": errors.detach()'),
+        (NEXT, NEXT[:-1] + ', "rows": info["rows"]}'),
+    ],
+    "no value of its data": [(VALUES, "return None"), (DIAGNOSED, "return {}")],
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_an_agent_that_keeps_it_trains(place: Place, capsys, name: str) -> None:
+    place.write(*KEPT[name])
     assert place.train() == 0, capsys.readouterr().err
+
+
+def test_a_run_has_the_same_numbers_without_the_check(place: Place, monkeypatch) -> None:
+    place.write()
+    assert place.train("checked", (0, 1)) == 0
+    monkeypatch.setattr("mfql.training.train.require_contract", lambda *_: None)
+    assert place.train("unchecked", (0, 1)) == 0
+    for seed in (0, 1):
+        assert_equal_runs(place.run("checked", seed), place.run("unchecked", seed))
+
+
+def test_a_finished_run_is_restored_whatever_became_of_its_agent(place: Place) -> None:
+    place.write()
+    assert place.train() == 0
+    place.write(FAULTS["torch"][:2])
+    assert place.train() == 0
 
 
 # --- the project's agents ---------------------------------------------------------------------------------------------
@@ -452,11 +504,6 @@ def test_the_numbers_of_a_run_do_not_know_of_it() -> None:
     before = state()
     hold("mfql-miniature")
     assert state() == before
-
-
-def test_a_fault_that_a_few_rows_alone_have_is_none(place: Place, capsys) -> None:
-    place.write((VALUE_LOSS, "value_loss = errors.topk(12, 1).values.mean(1)"))
-    assert place.train() == 0, capsys.readouterr().err
 
 
 def test_a_loss_that_is_not_finite_is_said_and_hinders_nothing(place: Place, capsys) -> None:
