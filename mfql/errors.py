@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import sysconfig
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from difflib import SequenceMatcher
 from functools import cache
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any, TextIO
 
 # A name is suggested that is at least so near (1 is the same), and as near as the nearest but for so much.
@@ -79,6 +82,12 @@ class _Shown:
         return getattr(self._stream, name)
 
 
+# Where this project's code lies, Python's and that of packages: who wrote an extension looks elsewhere.
+_NOT_THEIRS = [
+    Path(__file__).parent,
+    *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+]
+_MOST_LINES = 5
 # Modules whose packages have other names.
 _PACKAGES = {
     "PIL": "pillow",
@@ -107,6 +116,50 @@ def naming_extras(extra: str = "") -> Iterator[None]:
         if (own := extra_of(package)) is None:
             raise
         raise UserError(f"this needs the package {package}, which is not installed", install(extra or own)) from error
+
+
+@contextmanager
+def errors_of(what: str, remedy: Callable[[Exception], str]) -> Iterator[None]:
+    """Within it an error of an extension's code is said with the lines of theirs that led to it.
+
+    Args:
+        what: the code that runs there: its file, and what of it is called.
+        remedy: what to do about an error.
+
+    Raises:
+        UserError: the code raised an error; its own, where it raised one.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        said = "\n".join([f"{what} ends with {type(error).__name__}: {error}", *_lines_of_theirs(error)])
+        raise UserError(said, remedy(error)) from error
+
+
+def _lines_of_theirs(error: Exception) -> list[str]:
+    """The innermost lines of neither this project nor a package that led to an error; its last one, where none did."""
+    frames = extract_tb(error.__traceback__)
+    theirs = [
+        frame
+        for frame in frames
+        if not frame.filename.startswith("<") and not any(map(Path(frame.filename).is_relative_to, _NOT_THEIRS))
+    ]
+    told = theirs[-_MOST_LINES:] or frames[-1:]
+    return [f"{one.filename}, line {one.lineno}, in {one.name}: {one.line}" for one in told]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out, of the machine or of the GPU."""
+    # torch's error on a processor has no class of its own; its text begins with where in the source it was raised.
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
+    )
 
 
 def _package(module: str) -> str:

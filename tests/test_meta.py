@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,30 +28,21 @@ from mfql.data.transitions import Dataset, StackedImages, Transitions
 from mfql.declared import agent_stages
 from mfql.draws import BLOCK, DrawStream, generator
 from mfql.experiment.run import RunFolder
-from mfql.methods import method_name, raw_settings
-from mfql.settings import Settings, build_settings
+from mfql.methods import raw_settings
+from mfql.settings import build_settings
 from mfql.tasks import find_task
 from mfql.training.loop import Execution, Trainer
-from tests.support.training_runs import ROOT
+from tests.support.choices import AGENTS, CONFIG, METHODS, TASK, choices, solved
 
 pytestmark = pytest.mark.slow
 
 META, CPU = torch.device("meta"), torch.device("cpu")
-TASK, PIXELS = "humanoidmaze-medium-navigate-singletask-task1-v0", "visual-cube-single-play-singletask-task1-v0"
+PIXELS = "visual-cube-single-play-singletask-task1-v0"
 SEEDS, ROWS, OBSERVATIONS, ACTIONS, SIDE, FRAMES = (0, 1), 40, 69, 21, 64, 3
-CONFIG = ROOT / "config"
 # The methods at the paper's sizes: here the rows of a million online steps take no memory.
-METHODS = sorted(path.stem for path in (CONFIG / "methods").glob("*.yaml") if "-" not in path.stem)
-AGENTS = {method: raw_settings(method, TASK, "online", CONFIG)["agent"] for method in METHODS}
 STAGES = [
     (method, stage) for method in METHODS for stage in ("offline", "online") if stage in agent_stages(AGENTS[method])
 ]
-# What every method has: how long it trains, what is logged, sizes.
-SHARED = {field.name for field in fields(Settings)}
-# What a setting has no effect without.
-WITH = {"q_scale": {"normalize_q": "true"}}
-# Weights of objectives that torchjd's solvers find, one seed's at a time.
-SOLVED = [f"mfql+balance={name}" for name in ("upgrad", "dualproj", "mgda", "pcgrad", "aligned_mtl", "imtl_g")]
 # What decides in a step and is no choice of a few.
 MORE = [
     "mfql+precision=bf16",
@@ -63,20 +53,6 @@ MORE = [
     "mfql-released",
     "rlpd+updates_per_step=2",
 ]
-
-
-def choices() -> list[str]:
-    """Each method with every other value of each of its own settings that takes few."""
-    found = []
-    for method in METHODS:
-        kind = load_agent(AGENTS[method]).settings_type
-        for field in fields(kind):
-            hint = get_type_hints(kind)[field.name]
-            values = get_args(hint) if get_origin(hint) is Literal else (False, True) if hint is bool else ()
-            for value in set(values) - {field.default} if field.name not in SHARED else ():
-                changes = {**WITH.get(field.name, {}), field.name: str(value).lower()}
-                found.append(method_name(method, changes))
-    return sorted(set(found) - set(SOLVED))
 
 
 class OneDevice(TorchDispatchMode):
@@ -202,7 +178,7 @@ def test_so_it_does_with_each_choice_of_a_setting(method):
     trains(trainer_of(method, "online"))
 
 
-@pytest.mark.parametrize("method", SOLVED)
+@pytest.mark.parametrize("method", solved())
 def test_what_is_solved_on_the_processor_is_found_and_never_captured(method):
     trainer = trainer_of(method, "offline")
     assert not trainer.agent.compilable

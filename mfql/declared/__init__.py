@@ -7,16 +7,18 @@ is trusted or about to train anyway: see `mfql.declared.unrun`.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from mfql.declared.unrun import has_own_checks, read_agent
-from mfql.errors import UserError, unknown
+from mfql.errors import UserError, errors_of, unknown
 from mfql.extensions import TRUSTED, agent_code, agent_file, is_own, is_trusted, may_run, once
 from mfql.placeholder import NeedsTorch, Placeholder, without_torch
-from mfql.settings import Settings, build_settings, require
+from mfql.settings import STAGES, Settings, build_settings, require
 from mfql.tasks import Task
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ def checked_settings(agent: str, values: dict[str, Any], task: Task, stage: str,
 
     def checked() -> Settings:
         kind = _declaring(agent)
-        settings = build_settings(kind.settings_type, values, where)
+        with _checks_of(agent, kind):
+            settings = build_settings(kind.settings_type, values, where)
         for key, value in vars(settings).items():
             if isinstance(value, Placeholder):
                 raise NeedsTorch(f"the default of the setting {key} is {value.__name__}")
@@ -85,6 +88,17 @@ def _require_as_read(agent: str, kind: type[Agent], settings: Settings, values: 
                 "Write it as a plain value in its class; or, where you trust the code, name its folder: "
                 f"{TRUSTED}=DIR in the environment of every command (docs/extend.md).",
             )
+
+
+@contextmanager
+def _checks_of(agent: str, kind: type[Agent]) -> Iterator[None]:
+    """Within it an error that the checks of an agent's settings end with is said with their lines."""
+    if isinstance(sys.modules.get("torch"), Placeholder):
+        yield  # It may be the placeholder's doing.
+        return
+    what = f"{agent_file(agent)}: {kind.settings_type.__name__}"
+    with errors_of(what, lambda _: "Correct it there; what is to be refused raises a UserError, as `require` does."):
+        yield
 
 
 def settings_types(settings: Settings) -> dict[str, Any]:
@@ -172,7 +186,38 @@ def _read(agent: str) -> type[Agent]:
 
 @cache
 def _read_once(path: Path, code: str, placeholder: bool) -> type[Agent]:
-    return read_agent(path, code)
+    return _declared(read_agent(path, code), path)
+
+
+def _declared(kind: type[Agent], path: Path) -> type[Agent]:
+    """A class whose declarations are such as the trainer reads.
+
+    Raises:
+        UserError: they are not.
+    """
+    where = f"{path}: {kind.__name__}"
+    settings: Any = getattr(kind, "settings_type", None)
+    if not (isinstance(settings, type) and issubclass(settings, Settings)):
+        raise UserError(
+            f"{where} has no settings_type", "Set it in the class to that of its settings, a subclass of Settings."
+        )
+    if "__annotations__" in vars(settings) and "__dataclass_fields__" not in vars(settings):
+        raise UserError(
+            f"{path}: {settings.__name__} is no dataclass, so that its settings are not known",
+            "Write @dataclass(frozen=True, kw_only=True) above it.",
+        )
+    known: dict[str, Sequence[str]] = {"stages": STAGES, "extra_fields": EXTRA_FIELDS}
+    for name, values in known.items():
+        found: Any = getattr(kind, name)
+        if isinstance(found, Placeholder):
+            continue
+        if isinstance(found, str) or not isinstance(found, Sequence):
+            example = found if found in values else values[0]
+            expected = f"It is a tuple out of {', '.join(values)}, of one with a comma after it: ({example!r},)."
+            raise UserError(f"{where}: {name} is {found!r}", expected)
+        if unknowns := [one for one in found if one not in values]:
+            raise unknown("name", unknowns[0], list(values), f"{where}: {name}")
+    return kind
 
 
 def agent_class(agent: str) -> type[Agent]:
@@ -189,7 +234,7 @@ def agent_class(agent: str) -> type[Agent]:
 def _loaded(agent: str, path: Path, code: str, placeholder: bool) -> type[Agent]:
     """The class by `load_agent`, anew for other code, and when torch takes its placeholder's place."""
     found: type[Agent] = import_module("mfql.agents.interface").load_agent(agent)
-    return found
+    return _declared(found, path)
 
 
 def agent_stages(agent: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import torch
 
 from mfql.cores import usable_cores
 from mfql.documents import note_once
-from mfql.errors import UserError
+from mfql.errors import UserError, is_out_of_memory
 from mfql.gpus import devices_here
 from mfql.training.compiled import compiles
 
@@ -133,8 +133,7 @@ def memory_errors_for_people() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # torch's error on a processor has no class of its own; its text begins with where in the source it was raised.
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         said = str(error).splitlines()[0].rpartition("DefaultCPUAllocator: ")[2] if str(error) else type(error).__name__
         raise UserError(

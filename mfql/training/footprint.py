@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 
 from mfql.agents.interface import Agent, Draw, count_parameters, load_agent
 from mfql.agents.update import TrainState, Updater, initial_state, views_of
+from mfql.data.transitions import StackedImages
 from mfql.draws import BLOCK
 from mfql.footprint import Footprint
 from mfql.settings import build_settings
@@ -34,6 +35,8 @@ from mfql.training.images import shift_draws, shifted
 from mfql.training.memory import Memory
 
 _META = torch.device("meta")
+# A field of so many rows, by its name and shape.
+Fill = Callable[[str, tuple[int, ...]], np.ndarray | StackedImages]
 # Rows of the memory that a batch is taken from; a batch has the same size whatever they are.
 _ROWS = 4
 _NUMBER = 4
@@ -88,18 +91,27 @@ def footprint(agent: Agent, device: torch.device = _META) -> Footprint:
     )
 
 
-def memory_of(agent: Agent, rows: int, seeds: int, capacity: int, device: torch.device) -> Memory:
-    """The memory of a job of so many rows, as the trainer has it; images of a pixel task stand for themselves."""
+def memory_of(
+    agent: Agent, rows: int, seeds: int, capacity: int, device: torch.device, filled: Fill | None = None
+) -> Memory:
+    """The memory of a job of so many rows, as the trainer has it.
+
+    Args:
+        filled: gives a field by its name and shape; None makes all of zeros, and numbers of images stand for images.
+    """
     numbers = {"actions": (agent.action_dim,), "next_actions": (agent.action_dim,)}
-    seen = agent.observation_shape if len(agent.observation_shape) == 1 else ()
     shapes = {
-        "observations": seen,
-        "next_observations": seen,
+        "observations": agent.observation_shape,
+        "next_observations": agent.observation_shape,
         **{name: numbers.get(name, ()) for name in ("actions", "rewards", "masks", *stored_fields(agent))},
     }
-    # One number stands for all: no array of this size is made.
-    arrays = {name: np.broadcast_to(np.float32(0.0), (rows, *shape)) for name, shape in shapes.items()}
+    arrays = {name: (filled or _zeros)(name, (rows, *shape)) for name, shape in shapes.items()}
     return memory_for(agent, arrays, seeds, capacity, device)
+
+
+def _zeros(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    # One number stands for all: no array of this size is made.
+    return np.broadcast_to(np.float32(0.0), shape[:1] if len(shape) > 2 else shape)
 
 
 def _sees_images(agent: Agent) -> bool:

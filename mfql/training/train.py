@@ -25,7 +25,7 @@ from mfql.evaluation.usage import usage_of
 from mfql.experiment.owned import TRACKERS, own_files, remove_files
 from mfql.experiment.records import IDENTIFYING, read_evaluation, require
 from mfql.experiment.run import OUTPUTS, Fate, RunFolder, alterations, describe_run, go_on_together, has_own_identity
-from mfql.extensions import agent_file, running_code
+from mfql.extensions import agent_file, is_own, running_code
 from mfql.files import sha256, there, write_whole
 from mfql.locks import locked
 from mfql.methods import checkpoint_stage, declared_settings, raw_settings, settings_hash, settings_source
@@ -33,6 +33,7 @@ from mfql.settings import Settings, steps_of
 from mfql.suites import load, split_paths, suite_of
 from mfql.tasks import ESTIMATE, Task, find_task, scored
 from mfql.training.checkpoint import Checkpoints
+from mfql.training.contract import require_contract
 from mfql.training.device import (
     can_compile,
     memory_errors_for_people,
@@ -116,6 +117,8 @@ def train(job: Job, execution: Execution, *, choose_compiling: bool = False, wai
             print(f"{job.method} {job.task}: no row of {dataset.name} ends in success, so that every reward is 0")
         manifests = {seed: _manifest(job, seed, kind, settings, dataset, task) for seed in job.seeds}
         fates = [job.run(seed).fate(manifests[seed]) for seed in job.seeds]
+        if set(fates) - {Fate.FINISHED}:
+            _require_contract(job, kind, settings, dataset, execution)
         if {Fate.NEW, Fate.RETRAINED} & set(fates):
             suite_of(task.name).try_out(task.name, job.data)
         for seed in job.seeds:
@@ -188,6 +191,14 @@ def _failure_recorded(runs: list[RunFolder]) -> Iterator[None]:
                 with suppress(UserError):  # A full disk must not hide what happened.
                     run.record_failure(error)
         raise
+
+
+def _require_contract(job: Job, kind: type[Agent], settings: Settings, dataset: Dataset, execution: Execution) -> None:
+    """Refuse an extension's agent that breaks its contract; tests hold the project's own."""
+    agent = raw_settings(job.method, job.task, job.stage, job.config_dir)["agent"]
+    if is_own(agent):
+        sizes = dataset.observations.shape[1:], dataset.actions.shape[-1]
+        require_contract(kind, agent_file(agent), settings, *sizes, execution.device)
 
 
 def _agent_and_settings(job: Job) -> tuple[type[Agent], Settings]:
