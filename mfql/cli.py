@@ -567,15 +567,17 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         choices=("cpu", "cuda"),
         help="where the estimate is fitted; default: cpu, where episodes are played",
     )
+    evaluate.add_argument("--threads", type=processes(1), help=f"of its updates on a processor; {ALL_CORES}")
     evaluate.add_argument("--config-dir", type=Path, default=Path("config"), metavar="DIR", help=CONFIG_DIR)
     evaluate.set_defaults(func=_evaluate)
 
 
 # The options of `mfql evaluate` that an estimate alone has.
-_ESTIMATES = ("data", "fqe_steps", "device")
+_ESTIMATES = ("data", "fqe_steps", "device", "threads")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    sleep_while_waiting()
     from mfql.evaluation.evaluate import evaluate, evaluate_each
     from mfql.experiment.find import existing_run
 
@@ -612,10 +614,12 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _evaluate_off_policy(options: argparse.Namespace, run: Path, out: Path) -> None:
+    from mfql.training.device import use_threads
     from mfql.training.off_policy import evaluate_off_policy
 
     if options.video is not None or options.strip is not None:
         raise UserError("--off-policy plays no episode that could be filmed", "Leave out --video and --strip.")
+    use_threads(options.threads or CORES)
     found = evaluate_off_policy(
         run,
         out,
