@@ -15,10 +15,12 @@ import torch
 from gymnasium.spaces import Box
 
 from mfql.cli import main
+from mfql.data.arrays import refuse_missing
 from mfql.data.own import _refuse_lost_variation
 from mfql.data.own import describe as describe_own
-from mfql.data.plausible import refuse_unmarked_ends
+from mfql.data.plausible import look_normalised, refuse_unmarked_ends
 from mfql.documents import read_json, write_json
+from mfql.envs.units import ActionUnits
 from mfql.errors import UserError
 from mfql.files import sha256
 from mfql.suites import load, suite_of
@@ -222,6 +224,33 @@ def test_a_task_of_the_project_has_no_dataset_to_describe(tmp_path: Path, capsys
     config = str(ROOT / "config")
     assert main(["data", "describe", "pen-human-v1", "--out", str(tmp_path), "--config-dir", config]) == 2
     assert "mfql data fetch" in capsys.readouterr().err
+
+
+def test_an_array_of_the_layout_is_not_taken_for_another(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        refuse_missing("a.npz", ("observations", "terminals"), ("next_observations", "timeouts", "states"), "Do it.")
+    assert str(caught.value) == (
+        "a.npz lacks the arrays observations, terminals; it has next_observations, states, timeouts\n"
+        "  Did you mean observations by states? Then rename what the file has. Do it."
+    )
+
+
+@pytest.mark.parametrize(
+    ("high", "actions", "normalised"),
+    [
+        ([2.0, 1.0], [[-1.0, 0.3], [1.0, -0.2]], True),
+        ([2.0, 5.0], [[-1.0, 0.3], [1.0, -0.2]], False),
+        ([2.0, 5.0], [[-0.995, 1.0], [0.999, -1.0]], True),
+        ([2.0, 1.0], [[-1.5, 0.0], [1.0, 0.0]], False),
+        ([2.0, 1.0], [[-0.5, 1.0], [0.5, -1.0]], False),
+        ([1.0, 1.0], [[-1.0, 1.0], [1.0, -1.0]], False),
+    ],
+)
+def test_actions_look_normalised_that_reach_both_ends_where_these_are_no_bounds(
+    high: list[float], actions: list[list[float]], normalised: bool
+) -> None:
+    units = ActionUnits.of_bounds([-end for end in high], high)
+    assert look_normalised(np.array(actions), units) is normalised
 
 
 # --- ends of episodes that are not marked ----------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def refuse_missing(path: str | Path, wanted: Collection[str], found: Collection[
     missing = [name for name in wanted if name not in found]
     if missing:
         shown = sorted(found)[:_MOST_SHOWN] + (["..."] if len(found) > _MOST_SHOWN else [])
-        others = [name for name in found if name not in wanted]
+        others = [name for name in found if name not in wanted and name not in _ALSO]
         said = [f"{name} by {other}" for name in missing if (other := _other_name(name, others))]
         meant = f"Did you mean {', '.join(said)}? Then rename what the file has. " if said else ""
         raise UserError(
