@@ -259,6 +259,18 @@ FAULTS: dict[str, Fault] = {
         "initial_state, or an initialiser of its groups,",
         "draws random numbers from the generator of torch",
     ),
+    "made-at-random": (
+        MADE,
+        f"self.features = torch.nn.Linear(3, 8)\n        {MADE}",
+        "__init__",
+        "from the generator of torch",
+    ),
+    "made-by-entropy": (
+        MADE,
+        f"self.discount = np.random.default_rng().random()\n        {MADE}",
+        "__init__",
+        "made again, the agent gives the loss otherwise",
+    ),
     # d. Contract errors.
     "init-raises": (
         MADE,
@@ -420,6 +432,9 @@ KEPT = {
     "waits": [(LOSS, 'loss = value_loss + torch.where(state["step"] < 2, 0.0, 1.0) * policy_loss / state["scale"]')],
     "decides by the step": [(LOSS, f"{LOSS} if state['step'] < 2 else 0 * value_loss + policy_loss")],
     "changes its batch": [(VALUE_LOSS, f"{VALUE_LOSS}\n        batch['rewards'].mul_(2.0)")],
+    "made of a number": [
+        (MADE, f"self.fixed = torch.randn(3, generator=torch.Generator().manual_seed(0))\n        {MADE}")
+    ],
     "keeps a constant": [(VALUE_LOSS, f"self.ones = torch.ones_like(errors)\n        {VALUE_LOSS}")],
     "draws by its arguments": [(MOVED, f"{MOVED} * torch.Generator().manual_seed(3).initial_seed()")],
     "state of rows": [

@@ -1,7 +1,7 @@
 """What a method gives to the training loop, evaluation and checkpoints.
 
 A method is one file with a settings dataclass and a subclass of `Agent`. All its functions are pure: they depend on
-their arguments alone, and every random number is an argument.
+their arguments alone, and every random number is an argument. `mfql.training.contract` holds an extension's to that.
 """
 
 from __future__ import annotations

@@ -56,6 +56,10 @@ _PURE = (
     "take them as arguments, and keep nothing on the agent from one call to the next; an initialiser draws from the "
     "generator that it is given (docs/extend.md)."
 )
+_MADE = (
+    "Weights are of a group's layout, whose initialisers draw for each seed. What is random and stays the same for all "
+    "is made of a generator with a number of its own: torch.Generator().manual_seed(0) (docs/extend.md)."
+)
 
 
 def require_contract(
@@ -121,8 +125,14 @@ class _Trial:
             raise UserError(f"{faults.file}: {kind.__name__} lacks {', '.join(lacking)}", f"Write them: {READ}")
         with faults.calling("__init__"):
             self.settings = made()
-            self.agent = kind(self.settings, observation_shape, action_dim)
+        self._sizes = observation_shape, action_dim
+        self.agent = self._made(1)
         self.answers = Answers(self.agent, faults)
+
+    def _made(self, start: int) -> Agent:
+        """An agent, made without random numbers of the process's generators, which begin at a number."""
+        with self._drawing_nothing("__init__", start, _MADE), self.faults.calling("__init__"):
+            return self.faults.kind(self.settings, *self._sizes)
 
     def run(self, index: int) -> set[str]:
         """Ask each function.
@@ -143,6 +153,7 @@ class _Trial:
                 what = f"gives {found[0]} that is another than that of act, {found[1]}"
                 raise self.faults.of("single", what, "It is act of one seed, in less time: mend it, or leave it out.")
         first = self._hold("losses", answers.losses, given)
+        self._require_the_same_of_another(first, given)
         # What has a part in the loss later on alone is seen in the middle.
         own = {name: first[f"the state {name}"] for name in given.own}
         given = replace(given, own=own, step=max(1, self.settings.offline_steps // 2))
@@ -180,14 +191,26 @@ class _Trial:
     def _once(self, method: str, ask: Callable[[], Outputs], start: int, seeds: int) -> Outputs:
         """What a function gives, without random numbers of the process's generators, which begin at a number."""
         self.faults.seeds = seeds
+        with self._drawing_nothing(method, start, _PURE), self.faults.calling(method):
+            return ask()
+
+    @contextmanager
+    def _drawing_nothing(self, method: str, start: int, remedy: str) -> Iterator[None]:
         _start_generators(self.device, start)
         before = _generators(self.device)
-        with self.faults.calling(method):
-            found = ask()
+        yield
         after = _generators(self.device)
         if drawn := [name for name, state in before.items() if state != after[name]]:
-            raise self.faults.of(method, f"draws random numbers from the generator of {' and of '.join(drawn)}", _PURE)
-        return found
+            raise self.faults.of(method, f"draws random numbers from the generator of {' and of '.join(drawn)}", remedy)
+
+    def _require_the_same_of_another(self, first: Outputs, given: Given) -> None:
+        """Refuse an agent that another one of the same settings does not equal."""
+        another = Answers(self._made(2), self.faults)
+        if found := _difference(
+            first, self._once("losses", partial(another.losses, given.of(slice(None))), 1, len(_SEEDS))
+        ):
+            what = f"does not follow from its arguments: made again, the agent gives {found[0]} otherwise, {found[1]}"
+            raise self.faults.of("__init__", what, _MADE)
 
     def _left_alone(self, method: str, ask: Callable[[Given], Outputs], given: Given) -> Outputs:
         """What a function gives, if it leaves parameters and state as they are."""
