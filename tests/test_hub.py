@@ -103,11 +103,11 @@ def test_a_card_says_what_the_run_recorded(place: Workplace) -> None:
     assert data["license"] == "mit"
     assert data["datasets"] == ["pointmaze-medium-navigate-v0"]
     assert {"offline-reinforcement-learning", "flow_bc", TASK} <= set(data["tags"])
-    (found,) = card.data.eval_results
-    assert (found.metric_type, found.metric_value, found.dataset_name) == ("success_rate", result["score"], TASK)
-    low, high = (100 * end for end in wilson(result["score"] / 100, 2))
+    (found,), last = card.data.eval_results, result["evaluations"][-1]
+    assert (found.metric_type, found.metric_value, found.dataset_name) == ("success_rate", last["success"], TASK)
+    low, high = (100 * end for end in wilson(last["success"] / 100, last["episodes"]))
     for said in (
-        f"| score | {result['score']:.4g} % |",
+        f"| last evaluation, {last['episodes']} episodes | {last['success']:.4g} % |",
         f"{low:.1f} to {high:.1f} % (Wilson)",
         "| seeds | 1: seed 0 |",
         f"`{manifest['identity']}`",
@@ -129,7 +129,7 @@ def test_a_card_names_the_method_s_papers_and_a_separate_evaluation(place: Workp
     final = {key: result[key] for key in ("method", "task", "seed", "stage", "identity")}
     write_json(Path(RUN, "final.json"), final | {"episodes": 50, "success": 30.0})
     card = ModelCard(described())
-    assert [found.metric_value for found in card.data.eval_results] == [result["score"], 30.0]
+    assert [found.metric_value for found in card.data.eval_results] == [30.0, result["score"]]
     low, high = (100 * end for end in wilson(0.3, 50))
     assert f"{low:.1f} to {high:.1f} % (Wilson)" in card.text
     write_json(Path(RUN, "final.json"), final | {"episodes": 50, "success": 30.0, "identity": "0123456789abcdef"})
@@ -139,6 +139,13 @@ def test_a_card_names_the_method_s_papers_and_a_separate_evaluation(place: Workp
     assert "[arXiv:2511.13035](https://arxiv.org/abs/2511.13035)" in card.text
     assert "arxiv:2511.13035" in card.data.to_dict()["tags"]
     assert "trained offline and then online" in card.text
+    # Three evaluations count for the run's score, and the last alone is of the policy that there is.
+    scored = read_json(shipped / "evaluation.json")
+    last = scored["evaluations"][-1]
+    assert card.data.eval_results[-1].metric_value == last["success"] != scored["score"]
+    assert f"| last evaluation, {last['episodes']} episodes | {last['success']:.4g} % |" in card.text
+    steps = ", ".join(f"{one['step']:,}" for one in scored["evaluations"][-3:])
+    assert f"| the run's score: mean of the evaluations after {steps} steps | {scored['score']:.4g} % |" in card.text
 
 
 def test_a_mean_return_has_no_interval(place: Workplace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import shutil
 import sys
@@ -323,6 +324,30 @@ def test_images_of_whole_numbers_are_taken_and_of_another_shape_are_not(sees: Po
     assert sees(images).shape == sees(images.astype(np.uint8).tolist()).shape == (2,)
     with pytest.raises(ValueError, match=r"this policy takes \[16, 16, 9\] or \[B, 16, 16, 9\]"):
         sees(images[..., :3])
+
+
+@pytest.mark.parametrize("method", ["mfql-miniature", "bc-miniature", "mfql-miniature+horizon=2"])
+def test_a_policy_is_sent_to_another_process_as_it_is(tmp_path: Path, method: str) -> None:
+    folder = write(tmp_path / "policy", POINTMAZE, method)
+    policy = load_policy(folder, seed=4)
+    sent = pickle.loads(pickle.dumps(policy))  # noqa: S301 - of this test
+    observation = np.linspace(-1, 1, 4, dtype=np.float32)[:2]
+    for _ in range(3):
+        assert np.array_equal(policy(observation), sent(observation))
+
+
+def test_what_a_loop_has_at_hand_is_taken_or_told(tmp_path: Path) -> None:
+    folder = write(tmp_path / "policy", POINTMAZE)
+    policy, again = load_policy(folder), load_policy(folder)
+    of_torch = torch.zeros(3, 2, requires_grad=True)
+    assert np.array_equal(policy(of_torch), again(np.zeros((3, 2))))
+    assert policy(np.zeros((0, 2))).shape == (0, 2)
+    assert policy.chunk(np.zeros((0, 2))).shape == (0, 1, 2)
+    with pytest.raises(ValueError, match="an observation and infos, as reset gives them"):
+        policy((np.zeros(2), {}))
+    for seed in (1.5, "a", None):
+        with pytest.raises(TypeError, match="integer"):
+            load_policy(folder, seed=seed)  # type: ignore[arg-type]
 
 
 # --- what training writes ---------------------------------------------------------------------------------------------

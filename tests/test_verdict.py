@@ -26,7 +26,7 @@ from mfql.report.html import Options, page_of
 from mfql.report.published import COLUMNS, read_published, read_third_party
 from mfql.report.scores import collect, write_scores
 from mfql.report.verdict import RULE, Comparison, Sample
-from mfql.report.verdict_tables import References, read, verdicts, write
+from mfql.report.verdict_tables import References, printable, read, verdicts, write
 from mfql.studies.claims.evidence import judge as judge_claims
 from mfql.tasks import Registered, Task
 from tests.support.fake_results import write_run
@@ -450,6 +450,14 @@ def test_the_command_writes_the_table_and_the_page(study: Study, capsys: pytest.
     row = read(written / "verdict.csv").iloc[-1]
     assert (row["task"], row["verdict"], row["tasks"]) == (PAPER_TASK, "reproduced", 1)
     assert isnan(row["more_seeds"])
+
+
+def test_one_seed_is_no_finding_about_more_and_what_rounds_to_zero_has_no_sign(study: Study) -> None:
+    study.add("first", [52.96], "53,9,8")
+    study.add("second", [52.96, 52.96, 52.96], "53,0.01,8")
+    shown = printable(study.verdicts()).set_index("task")
+    assert shown.loc["first", "verdict"] == "inconclusive, one seed says nothing of the spread over seeds"
+    assert shown.loc["second", "difference"].startswith("+0.0 [")
 
 
 def test_the_table_is_read_as_it_was_written(study: Study) -> None:

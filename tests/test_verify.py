@@ -14,8 +14,10 @@ import pytest
 from mfql.cli import main
 from mfql.data.generate import generate
 from mfql.operations.verify import Finding, Kind, verify
-from mfql.report.scores import collect, write_scores
-from tests.support.training_runs import DATASET, SHORT, TASK, Workplace
+from mfql.report import aggregate, chain
+from mfql.report.scores import collect, read_scores, write_scores
+from mfql.tasks import known_tasks
+from tests.support.training_runs import DATASET, ROOT, SHORT, TASK, Workplace
 
 
 @pytest.fixture
@@ -86,6 +88,32 @@ def test_an_altered_result_a_stale_one_and_a_mixed_average_are_found_and_nothing
     arguments = ["--config-dir", str(place.folder / "config"), "--data", str(place.folder / "data")]
     assert main(["verify", str(place.folder / "results"), *arguments]) == 1
     assert "6 finished runs and 1 table of scores: 3 findings" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "cell"),
+    [
+        ("aggregate/tasks", "value", "99.5"),
+        ("aggregate/curves", "high", "3"),
+        ("verdict/verdict", "verdict", "reproduced"),
+    ],
+)
+def test_a_table_that_was_made_of_scores_and_edited_is_found(place, table, column, cell):
+    study, config = place.folder / "results" / "study", place.folder / "config"
+    aggregate.write(read_scores(study / "scores.csv"), study / "aggregate")
+    compared = chain.references(ROOT / "published", known_tasks(config), config)
+    chain.judge(study / "scores.csv", place.folder / "results", compared, [], study / "verdict")
+    assert findings(place) == []
+    file = study / f"{table}.csv"
+    rows = pd.read_csv(file, dtype=str, keep_default_na=False)
+    before = rows.loc[0, column]
+    rows.loc[0, column] = cell
+    rows.to_csv(file, index=False)
+    (found,) = findings(place)
+    assert (found.kind, found.where) == (Kind.ALTERED, f"study/{table}.csv")
+    assert found.what.startswith(
+        f"line 2: {column} is '{cell}', where scores.csv gives '{before}': edited, or written by"
+    )
 
 
 def test_a_folder_of_runs_is_looked_at_alone(place):

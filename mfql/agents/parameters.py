@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import torch
@@ -89,20 +89,20 @@ class Layout:
 
 def constant(value: float) -> Initialiser:
     """Fill with one value."""
+    return partial(_fill, value)
 
-    def fill(array: Tensor, generator: torch.Generator) -> None:
-        array.fill_(value)
 
-    return fill
+def _fill(value: float, array: Tensor, generator: torch.Generator) -> None:
+    array.fill_(value)
 
 
 def normal(std: float) -> Initialiser:
     """Normal with mean 0."""
+    return partial(_normal, std)
 
-    def fill(array: Tensor, generator: torch.Generator) -> None:
-        array.normal_(0.0, std, generator=generator)
 
-    return fill
+def _normal(std: float, array: Tensor, generator: torch.Generator) -> None:
+    array.normal_(0.0, std, generator=generator)
 
 
 def variance_scaling(
@@ -115,15 +115,15 @@ def variance_scaling(
             (He et al. 2015).
         distribution: a normal one is cut at two of its standard deviations, and has that variance when cut.
     """
+    return partial(_scaled, mode, scale, distribution)
 
-    def fill(array: Tensor, generator: torch.Generator) -> None:
-        fan_in, fan_out = array.shape[-2:]
-        variance = scale / (fan_in if mode == "fan_in" else (fan_in + fan_out) / 2)
-        if distribution == "uniform":
-            bound = math.sqrt(3.0 * variance)
-            array.uniform_(-bound, bound, generator=generator)
-        else:
-            std = math.sqrt(variance) / _CUT_STD
-            trunc_normal_(array, 0.0, std, -_CUT * std, _CUT * std, generator=generator)
 
-    return fill
+def _scaled(mode: str, scale: float, distribution: str, array: Tensor, generator: torch.Generator) -> None:
+    fan_in, fan_out = array.shape[-2:]
+    variance = scale / (fan_in if mode == "fan_in" else (fan_in + fan_out) / 2)
+    if distribution == "uniform":
+        bound = math.sqrt(3.0 * variance)
+        array.uniform_(-bound, bound, generator=generator)
+    else:
+        std = math.sqrt(variance) / _CUT_STD
+        trunc_normal_(array, 0.0, std, -_CUT * std, _CUT * std, generator=generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -198,9 +199,11 @@ class Policy:
             actions = self._episode.act(self.actor, observations)
         elif single:
             actions = self.actor.one(observations, self._noise(1))
+        elif not len(observations):
+            actions = np.zeros((0, self.horizon * self.actor.agent.action_dim), np.float32)
         else:
             actions = self.actor(observations[None], self._noise(len(observations)))[0]
-        actions = actions.reshape(*actions.shape[:-1], self.horizon, -1)
+        actions = actions.reshape(*actions.shape[:-1], self.horizon, self.actor.agent.action_dim)
         return actions if self.units is None else self.units.to_env(actions)
 
     def begin(self, episode: int, episodes: int = SCORING_EPISODES) -> int:
@@ -244,8 +247,12 @@ class Policy:
     def _taken(self, observation: Any) -> np.ndarray:
         """One observation or several, uint8 or float32."""
         expected = self.actor.agent.observation_shape
+        if isinstance(observation, tuple) and len(observation) == 2 and isinstance(observation[1], Mapping):
+            raise ValueError("an observation and infos, as reset gives them; this policy takes the observation alone")
         if isinstance(observation, Mapping):
             observation = self._flattened(observation)
+        if isinstance(observation, Tensor):
+            observation = observation.detach().cpu()
         found = np.asarray(observation)
         if found.shape[-len(expected) :] != expected or found.ndim > len(expected) + 1:
             sizes = ", ".join(map(str, expected))
@@ -420,7 +427,7 @@ def load_policy(folder: str | Path, *, seed: int = 0, device: str = "cpu") -> Po
     mean, std = _statistics(agent, description, path)
     target = torch.device(device)
     actor = Actor(agent, {name: value.to(target) for name, value in flat.items()}, mean, std, target)
-    return Policy(actor.fixed(), description, seed, _units(description, path))
+    return Policy(actor.fixed(), description, operator.index(seed), _units(description, path))
 
 
 def _refuse_altered(folder: Path) -> None:

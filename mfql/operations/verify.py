@@ -21,6 +21,7 @@ from mfql.experiment.run import RunFolder, alterations, changes, describe_run
 from mfql.extensions import reading_once
 from mfql.files import MOST_JSON, CannotRead, files_below, is_refusal, listed, sha256, there
 from mfql.methods import checkpoint_stage, declared_settings
+from mfql.operations.derived import altered_tables
 from mfql.settings import STAGES
 from mfql.suites import split_paths
 from mfql.tasks import find_task
@@ -297,6 +298,10 @@ def _of_table(table: Path, results: Path, config_dir: Path, faulty: set[str]) ->
         if not _same(rows, now[now["run"] == name]):
             kind = Kind.ALTERED if _is_after(table, file) else Kind.STALE
             yield Finding(kind, where, f"does not hold what {run} says")
+    for path, said_of in altered_tables(held, table.parent, results, config_dir):
+        kind = Kind.ALTERED if _is_after(path, table) else Kind.STALE
+        remedy = "edited, or written by another version; snakemake --forcerun aggregate verdict writes it anew"
+        yield Finding(kind, path.relative_to(results).as_posix(), f"{said_of}: {remedy}")
 
 
 def _is_after(table: Path, result: Path) -> bool:

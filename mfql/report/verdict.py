@@ -42,15 +42,15 @@ DECIDED = (Verdict.REPRODUCED, Verdict.HIGHER, Verdict.LOWER)
 
 RULE = {
     "Difference": (
-        "our mean over seeds minus the published one. Its 95 % interval is Welch’s, from both standard deviations and"
+        "Our mean over seeds minus the published one. Its 95 % interval is Welch’s, from both standard deviations and"
         " both numbers of seeds, and never narrower than the episodes allow (Wilson’s intervals, combined as Newcombe"
         " does). A published number without a standard deviation is taken to spread as ours does."
     ),
     "Margin": "5 points, or the published standard deviation where that is more.",
-    "reproduced": "the whole interval lies within ± the margin.",
-    "higher, lower": "the whole interval lies beyond the margin, on that side.",
+    "reproduced": "The whole interval lies within ± the margin.",
+    "higher, lower": "The whole interval lies beyond the margin, on that side.",
     "inconclusive": (
-        "neither. The number of further seeds that would decide is the least k for which t(ν) · √(s² / (n + k) + s′² "
+        "Neither. The number of further seeds that would decide is the least k for which t(ν) · √(s² / (n + k) + s′² "
         "/ n′) is at most the distance from the difference to the margin, with n seeds of standard deviation s here "
         "and n′ of s′ there (the episodes’ floor in its place where that is wider). It assumes that the difference "
         "and s stay as observed. Where the published seeds alone leave too much open, no number of ours decides."

@@ -337,6 +337,8 @@ def _markdown(table: pd.DataFrame) -> str:
 def _estimate(value: float, low: float, high: float, sign: str = "") -> str:
     if isnan(value):
         return ""
+    # What rounds to 0 has no sign.
+    value, low, high = (round(number, 1) + 0.0 for number in (value, low, high))
     return f"{value:{sign}.1f}" + ("" if isnan(low) else f" [{low:{sign}.1f}, {high:{sign}.1f}]")
 
 
@@ -350,6 +352,8 @@ def _in_words(row: dict[Any, Any]) -> str:
     """The verdict, and of an inconclusive one what would settle it."""
     if row["verdict"] != Verdict.INCONCLUSIVE:
         return str(row["verdict"])
+    if row["scope"] == "task" and row["seeds"] == 1:
+        return f"{row['verdict']}, one seed says nothing of the spread over seeds"
     if isnan(row["more_seeds"]):
         return f"{row['verdict']}, more seeds would not settle it"
     more = round(row["more_seeds"])

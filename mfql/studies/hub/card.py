@@ -96,13 +96,9 @@ class _Told:
         from huggingface_hub import EvalResult, ModelCardData
 
         kind, name = _METRICS[self.result["metric"]][0], self._metric()
-        _, episodes = self._counted()
-        over = f"starts of {episodes} held-out episodes" if self.estimated else f"{episodes} episodes"
-        values = [(self.result["score"], f"{name}; {self._rule()}, {over}")]
-        if self.final is not None:
-            values.append(
-                (self.final[self.result["metric"]], f"{name}; separate evaluation, {self.final['episodes']} episodes")
-            )
+        values = [(value, f"{name}; {said}") for said, value, _ in self._own_scores()]
+        if self.estimated:
+            values = [(self.result["score"], f"{name}; starts of {self._counted()[1]} held-out episodes")]
         results = [
             EvalResult(
                 task_type="reinforcement-learning",
@@ -158,39 +154,43 @@ class _Told:
             return f"normalised return: 0 stands for a return of {low:g}, 100 for {high:g}"
         return _METRICS[self.result["metric"]][1]
 
-    def _rule(self) -> str:
-        counted, _ = self._counted()
-        return f"mean of the last {len(counted)} evaluations" if len(counted) > 1 else "the last evaluation"
-
     def _counted(self) -> tuple[list[Mapping[str, Any]], int]:
         """The evaluations that the score is the mean of, and their episodes."""
         counted = list(scored(self.result["evaluations"], self.result["score_rule"]))
         return counted, sum(evaluation["episodes"] for evaluation in counted)
 
+    def _own_scores(self) -> list[tuple[str, float | None, int]]:
+        """What this very policy scored: by which evaluation, how much, and in how many episodes.
+
+        Evaluations before the last are of the policies of those steps, which the run did not keep.
+        """
+        metric, last = self.result["metric"], self.result["evaluations"][-1:]
+        found = [("separate evaluation", self.final)] if self.final is not None else []
+        found += [("last evaluation", one) for one in last]
+        return [(f"{said}, {one['episodes']} episodes", one.get(metric), one["episodes"]) for said, one in found]
+
     def score(self) -> str:
         """The score with what it rests on."""
         if self.estimated:
             return self._estimate()
-        metric, value = self.result["metric"], self.result["score"]
-        counted, episodes = self._counted()
-        steps = ", ".join(f"{evaluation['step']:,}" for evaluation in counted)
-        rows = [
-            ("metric", self._metric()),
-            ("score", _value(metric, value)),
-            ("which is", f"the {self._rule().removeprefix('the ')}, after {steps} steps"),
-            ("95 % interval over episodes", _interval(metric, value, episodes)),
-            ("episodes", f"{episodes}"),
-            ("seeds", f"1: seed {self.run.seed}"),
-        ]
-        if self.final is not None:
-            found, count = self.final[metric], self.final["episodes"]
-            rows.append(("separate evaluation of this policy", f"{_value(metric, found)} over {count} episodes"))
-            rows.append(("its 95 % interval over episodes", _interval(metric, found, count)))
+        metric, (counted, _) = self.result["metric"], self._counted()
+        rows = [("metric", self._metric())]
+        for said, value, episodes in self._own_scores():
+            rows += [(said, _value(metric, value)), ("its 95 % interval", _interval(metric, value, episodes))]
+        if len(counted) > 1:
+            steps = ", ".join(f"{evaluation['step']:,}" for evaluation in counted)
+            what = f"the run's score: mean of the evaluations after {steps} steps"
+            rows.append((what, _value(metric, self.result["score"])))
+        rows.append(("seeds", f"1: seed {self.run.seed}"))
         broken = sum(evaluation.get("broken") or 0 for evaluation in counted)
         if broken:
             rows.append(("episodes that broke, and count as failed", f"{broken:.0f}"))
-        told = "The interval says how well the episodes tell this score. " if metric == "success" else ""
+        told = (
+            "The interval says how well so many episodes tell what this policy reaches. " if metric == "success" else ""
+        )
         more = " by more than that" if told else ""
+        if len(counted) > 1:
+            told += "The run's score, which tables compare, is of the policies on the way too. "
         return (
             f"{_table(rows)}\n\n{told}Another seed's policy may score otherwise{more}: one run says nothing of the"
             " spread over seeds."
