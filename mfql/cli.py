@@ -356,7 +356,7 @@ def _export(options: argparse.Namespace) -> None:
         export(rows, env, about, options.to, options.out)
     finally:
         env.close()
-    print(f"{task.name}: {len(rows):,} transitions, {int((rows.terminals > 0).sum()):,} trajectories")
+    print(f"{task.name}: {len(rows):,} transitions, {len(rows.ends):,} trajectories")
     print(f"licence: {about['licence']}\ncite: {about['citation'] or 'unknown'}")
     print(f"Written: {options.out}")
     if options.to != "npz":

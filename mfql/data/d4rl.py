@@ -135,7 +135,6 @@ def transitions(steps: dict[str, np.ndarray], reward_shift: float) -> Transition
 
 def last_trajectories(train: Transitions) -> Transitions:
     """The last tenth of the trajectories, at least one, for a dataset without validation split; shares its memory."""
-    ends = np.flatnonzero(train.terminals > 0)
-    first = len(ends) - max(1, round(_VAL_SHARE * len(ends)))
-    start = ends[first - 1] + 1 if first else 0
+    starts = train.starts
+    start = starts[len(starts) - max(1, round(_VAL_SHARE * len(starts)))]
     return Transitions(**{name: values[start:] for name, values in vars(train).items()})

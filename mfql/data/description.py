@@ -133,7 +133,7 @@ def warn_of_other_dimensions(folder: str | Path, dataset: str, constant: list[in
 
 def _lengths(rows: Mapping[str, Transitions]) -> dict[str, np.ndarray]:
     """The rows of each trajectory by split."""
-    return {split: np.diff(np.flatnonzero(part.terminals > 0), prepend=-1) for split, part in rows.items()}
+    return {split: part.lengths for split, part in rows.items()}
 
 
 def _counts(lengths: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -98,9 +98,8 @@ def _write_minari(rows: Transitions, env: Isolated, about: Mapping[str, Any], ou
 
 
 def _episodes(rows: Transitions, buffer: Any) -> Iterator[Any]:
-    ends = np.flatnonzero(rows.terminals > 0) + 1
     observations, following = np.asarray(rows.observations), np.asarray(rows.next_observations)
-    for number, (start, end) in enumerate(zip(np.append(0, ends[:-1]), ends, strict=True)):
+    for number, (start, end) in enumerate(zip(rows.starts, rows.ends + 1, strict=True)):
         terminations = rows.masks[start:end] == 0
         truncations = np.zeros(end - start, bool)
         truncations[-1] = not terminations[-1]

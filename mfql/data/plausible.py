@@ -113,7 +113,7 @@ def _refuse_steps_like_ends(
 
 def warn_of_long_episodes(rows: Transitions, limit: int, where: str) -> None:
     """Say which trajectories have more steps than an episode of the environment; data may be recorded under others."""
-    lengths = np.diff(np.flatnonzero(rows.terminals > 0), prepend=-1)
+    lengths = rows.lengths
     if (lengths > limit).any():
         warn(
             f"{where}: {int((lengths > limit).sum())} of {len(lengths)} trajectories are longer than the {limit} steps"

@@ -56,16 +56,13 @@ class Described:
 
 
 def _of_split(split: str, rows: Transitions) -> list[str]:
-    ends = np.flatnonzero(rows.terminals > 0)
-    starts = np.append(0, ends[:-1] + 1)
-    returns = np.add.reduceat(rows.rewards, starts)
-    lengths = ends - starts + 1
+    lengths, returns = rows.lengths, np.add.reduceat(rows.rewards, rows.starts)
     return [
-        f"{split}: {len(rows)} transitions, {len(ends)} trajectories of {lengths.min()} to {lengths.max()} steps",
+        f"{split}: {len(rows)} transitions, {len(lengths)} trajectories of {lengths.min()} to {lengths.max()} steps",
         f"  observations {list(rows.observations.shape[1:])}, actions [{rows.actions.shape[1]}], of which"
         f" {np.mean(np.abs(rows.actions) > 0.99):.1%} lie at a bound",
         f"  sum of rewards of a trajectory: {returns.min():.4g} to {returns.max():.4g}, mean {returns.mean():.4g}",
-        f"  {np.mean(rows.masks[ends] == 0):.1%} of the trajectories end in a step with mask 0",
+        f"  {np.mean(rows.masks[rows.ends] == 0):.1%} of the trajectories end in a step with mask 0",
     ]
 
 

@@ -67,6 +67,21 @@ class Transitions:
     def __len__(self) -> int:
         return len(self.rewards)
 
+    @property
+    def ends(self) -> np.ndarray:
+        """The numbers of the trajectories' last rows, [trajectories]."""
+        return np.flatnonzero(self.terminals > 0)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """The numbers of the trajectories' first rows, [trajectories]."""
+        return np.append(0, self.ends[:-1] + 1)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The trajectories' rows, [trajectories]."""
+        return np.diff(self.ends, prepend=-1)
+
     def next_actions(self) -> np.ndarray:
         """The action of the trajectory's following row, [N, A]; its last row has its own."""
         following = np.arange(1, len(self) + 1)
@@ -105,8 +120,7 @@ class Transitions:
 
     def _from_the_end(self, backward: Callable[[np.ndarray, np.ndarray], np.ndarray], beyond: np.ndarray) -> np.ndarray:
         """x[i] = backward(i, x[i + 1]), all trajectories side by side; for its last row beyond[i] is x[i + 1]."""
-        ends = np.flatnonzero(self.terminals > 0)
-        lengths = np.diff(ends, prepend=-1)
+        ends, lengths = self.ends, self.lengths
         values = np.zeros(len(self) + 1)
         for distance in range(int(lengths.max())):
             row = ends[lengths > distance] - distance

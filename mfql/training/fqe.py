@@ -202,8 +202,7 @@ def fitted_q(actor: Actor, dataset: Dataset, seed: int, settings: FQESettings) -
     require_estimable(actor.agent, dataset)
     critics = _fit(actor, dataset, seed, settings)
     val = dataset.val
-    ends = np.flatnonzero(val.terminals > 0)
-    starts = np.append(0, ends[:-1] + 1)
+    starts = val.starts
     act = partial(_acted, actor, seed=seed)
     seen = np.asarray(val.observations)[starts]
     values = critics.mean_values(seen, act(seen, _ACTIONS_OF_START, purpose="fqe/starts"))
@@ -336,8 +335,7 @@ def _scale(dataset: Dataset, discount: float) -> dict[str, float]:
 
 def _resampled(dataset: Transitions, key: str) -> np.ndarray:
     """The numbers of the rows of as many episodes as there are, drawn with replacement."""
-    ends = np.flatnonzero(dataset.terminals > 0)
-    starts = np.append(0, ends[:-1] + 1)
+    starts, ends = dataset.starts, dataset.ends
     rng = np.random.default_rng(derived_seed(key, "fqe/episodes"))
     chosen = rng.integers(len(ends), size=len(ends))
     return np.concatenate([np.arange(starts[episode], ends[episode] + 1) for episode in chosen])

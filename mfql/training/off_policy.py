@@ -116,7 +116,7 @@ def _true(
         if recording.begin is None:
             return None
         starts = np.append(0, np.flatnonzero(recording.ended[:-1]) + 1)
-        assert len(starts) == int((dataset.val.terminals > 0).sum())
+        assert len(starts) == len(dataset.val.ends)
         each = -(-episodes // len(starts))
         found = [[_discounted(policy, recording, int(row), discount) for _ in range(each)] for row in starts]
     return {

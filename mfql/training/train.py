@@ -471,7 +471,7 @@ def _result(run: RunFolder, trainer: Trainer, row: int, manifest: dict[str, Any]
 
 
 def _held_out(trainer: Trainer) -> int:
-    return int((trainer.dataset.val.terminals > 0).sum())
+    return len(trainer.dataset.val.ends)
 
 
 def policy_origin(agent: str, dataset: dict[str, Any], session: dict[str, Any]) -> dict[str, Any]:
