@@ -421,9 +421,9 @@ def test_malformed_scores_from_outside_are_refused(tmp_path: Path, content: str,
 def test_a_separate_evaluation_stands_beside_the_score(study: tuple[Path, str]) -> None:
     tasks = pd.read_csv(study[0] / "aggregate/tasks.csv")
     row = tasks[(tasks["method"] == "bc") & (tasks["task"] == CUBE[0])].iloc[0]
-    assert (row["final"], row["final_seeds"]) == (50.0, 2)
+    assert (row["final"], row["final_seeds"], row["final_episodes"]) == (50.0, 2, 100)
     assert 0 <= row["final_low"] < 50 < row["final_high"] <= 100
-    assert "50.0 % [" in Page(study[1]).text
+    assert re.search(r"50\.0 % \[[\d., ]+\], 100 episodes", Page(study[1]).text)
     assert tasks[tasks["method"] == "mfql"]["final"].isna().all()
 
 

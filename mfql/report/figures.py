@@ -185,7 +185,7 @@ def cost(table: pd.DataFrame, style: Styles | None = None, bare: bool = False) -
             mark = axes.scatter(row["hours_a_run"], row["value"], color=own.colour, marker=own.marker, s=60)
             _name([mark], row["method"], style)
         logarithmic(axes, "x")
-        axes.set_xlabel("hours of the device, a run")
+        axes.set_xlabel("hours of the device, a run (logarithmic)")
         label_scores(axes, part["unit"].iloc[0], "y")
 
     return _panels(long, draw, style, bare)

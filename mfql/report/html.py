@@ -294,6 +294,7 @@ def _score_rows(tasks: pd.DataFrame, expected: Expected | None) -> dict[str, lis
     compared = compare(tasks, expected or {}).fillna({"seeds": 0})
     keys = ["task", "stage", "method", "metric"]
     details = ["diverged", "episodes", "by_seed", "final", "final_low", "final_high", "final_seeds"]
+    details += [name for name in ("final_episodes",) if name in tasks]  # Tables of an earlier version lack it.
     detailed = compared.merge(tasks[[*keys, *details]], on=keys, how="left")
     detailed["order"] = detailed["stage"].map(STAGES.index) + detailed["metric"].map({"score": 0, "rise": len(STAGES)})
     detailed = detailed.sort_values(["order", "value"], ascending=[True, False], kind="stable")

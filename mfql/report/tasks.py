@@ -70,8 +70,8 @@ def by_task(scores: pd.DataFrame) -> pd.DataFrame:
         stage, task, method, metric (score | rise), unit, value, low, high, std (over seeds), seeds, diverged, origins
         (how many kinds of code and packages the runs are of), episodes (all seeds together), broken (how many episodes
         of all seeds), all_broken (of how many seeds every episode of the evaluations), by_seed ("seed:value ..."), and
-        of scores the mean of the separate evaluation final, final_low, final_high, final_seeds (NaN and 0 where no run
-        has one). `low` and `high` are NaN for a single seed.
+        of scores the mean of the separate evaluation final, final_low, final_high, final_seeds, final_episodes (NaN and
+        0 where no run has one). `low` and `high` are NaN for a single seed.
     """
     table = runs(scores)
     rows = []
@@ -139,7 +139,7 @@ def between_methods(scores: pd.DataFrame) -> pd.DataFrame:
     return in_order(pd.DataFrame(rows, columns=COMPARISON_COLUMNS))
 
 
-_NO_FINAL = {"final": nan, "final_low": nan, "final_high": nan, "final_seeds": 0}
+_NO_FINAL = {"final": nan, "final_low": nan, "final_high": nan, "final_seeds": 0, "final_episodes": 0}
 
 
 def _final(own: pd.DataFrame) -> dict[str, float]:
@@ -156,6 +156,7 @@ def _final(own: pd.DataFrame) -> dict[str, float]:
         "final_low": interval.low,
         "final_high": interval.high,
         "final_seeds": len(scored),
+        "final_episodes": int(scored["final_episodes"].sum()),
     }
 
 
