@@ -110,3 +110,10 @@ def test_a_single_run_has_no_interval_and_is_apart_from_nothing() -> None:
 def test_apart_means_no_common_point(low: float, high: float, apart: bool) -> None:
     assert Interval(15, 10, 20).apart(Interval(0, low, high)) is apart
     assert Interval(0, low, high).apart(Interval(15, 10, 20)) is apart
+
+
+def test_estimates_leave_open_what_those_of_runs_that_did_not_diverge_do() -> None:
+    group = Group.of_estimates([-5.0, -6.0, -100.0], [-7.0, -10.0, np.nan], [-4.0, -3.0, np.nan])
+    assert (group.below, group.above) == pytest.approx((3.0, 2.0))
+    nothing = Group.of_estimates([-5.0], [np.nan], [np.nan])
+    assert (nothing.below, nothing.above) == (0.0, 0.0)

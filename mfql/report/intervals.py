@@ -92,10 +92,12 @@ class Group:
         """Runs whose scores are estimates with intervals of their own; all arrays are [n], NaN ends say nothing.
 
         They are of the same data, so that what these leave open is no less of several runs than of one: the floor is
-        the mean of the runs' reaches.
+        the mean of the reaches of the runs that have some: of those that diverged no estimate is left.
         """
         values, ends = np.asarray(scores, dtype=np.float64), np.array([low, high], dtype=np.float64)
-        below, above = np.maximum(np.nan_to_num([values - ends[0], ends[1] - values]), 0.0).mean(axis=1)
+        reaches = np.maximum([values - ends[0], ends[1] - values], 0.0)
+        known = ~np.isnan(reaches)
+        below, above = np.where(known, reaches, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
         return cls(np.sort(values), below=float(below), above=float(above))
 
     @classmethod

@@ -1,11 +1,11 @@
 """`mfql tune choose`: the best point of each grid or search, with the evidence, for a person to review.
 
 A run's tuning score is the mean of its last three evaluations, on every task: a single one, D4RL's rule, is too noisy
-to choose by. A diverged run scores 0. A point's score is the mean over its seeds, with the interval of
-`mfql.report.intervals`, the floor of estimates included. The highest wins; of equal ones that with the higher lower
-end, then the higher alpha (closer to the data), then fewer candidates, then fewer time steps, then the first by its
-name. A point whose difference to the best has an interval that reaches 0 is not told apart from it: the choice is then
-within noise, and says so. Where no point scores above 0, nothing was learnt and nothing is chosen.
+to choose by. A diverged run scores 0, of returns the worst. A point's score is the mean over its seeds, with the
+interval of `mfql.report.intervals`, the floor of estimates included. The highest wins; of equal ones that with the
+higher lower end, then the higher alpha (closer to the data), then fewer candidates, then fewer time steps, then the
+first by its name. A point whose difference to the best has an interval that reaches 0 is not told apart from it: the
+choice is then within noise, and says so. Where no point scores above 0, nothing was learnt and nothing is chosen.
 """
 
 from __future__ import annotations
