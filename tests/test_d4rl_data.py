@@ -16,6 +16,7 @@ from mfql.data.paths import description_path
 from mfql.data.transitions import ACTION_LIMIT
 from mfql.envs.d4rl import TASKS
 from mfql.errors import UserError
+from mfql.report.scores import is_rate
 from mfql.suites import load, split_paths, suite_of
 from mfql.tasks import find_task
 from tests.support.d4rl_files import write_rollouts
@@ -235,4 +236,5 @@ def test_a_file_in_d4rls_layout_trains_offline_and_online(tmp_path, files, task)
             assert np.isfinite(json.loads(anew.read_text(encoding="utf-8"))["normalized_return"])
         if task == MAZE:
             assert last["normalized_return"] == last["success"]
+            assert is_rate(result)  # What its interval's floor goes by, of the real environment's evaluations.
             assert last["return"] == pytest.approx(last["success"] / 100 - last["length"])

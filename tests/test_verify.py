@@ -114,6 +114,9 @@ def test_a_table_that_was_made_of_scores_and_edited_is_found(place, table, colum
     assert found.what.startswith(
         f"line 2: {column} is '{cell}', where scores.csv gives '{before}': edited, or written by"
     )
+    file.write_text('"', encoding="utf-8")
+    (found,) = findings(place)
+    assert str(file) in found.what
 
 
 def test_a_folder_of_runs_is_looked_at_alone(place):

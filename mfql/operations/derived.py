@@ -43,10 +43,13 @@ def altered_tables(scores: pd.DataFrame, study: Path, results: Path, config_dir:
             yield file, said
     file = study / "verdict" / "verdict.csv"
     if there(file):
-        with suppress(UserError):
+        try:
             compared = chain.references(project_path("published"), known_tasks(config_dir), config_dir)
-            if said := _difference(file, verdict_tables.verdicts(scores, results, compared)):
-                yield file, said
+            now = verdict_tables.verdicts(scores, results, compared)
+        except UserError:
+            return
+        if said := _difference(file, now):
+            yield file, said
 
 
 def _difference(file: Path, now: pd.DataFrame) -> str:
